@@ -1,0 +1,80 @@
+"""The exceptions that refnet raises, one for each thing that a caller may want to handle apart.
+
+``FileNotFoundError`` and ``PermissionError`` are the system's own and pass through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RefnetError(Exception):
+    """Base of every error that refnet raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        One plain sentence: what was asked, what was found, what to do next.
+    tensor : str, optional
+        The tensor that the error is about.
+    expected, found : object, optional
+        The expected and the found value (a shape, a dtype, a name).
+    """
+
+    #: The exit code of the command line.
+    exit_code = 1
+
+    def __init__(self, message: str, *, tensor: str | None = None, expected: Any = None, found: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.tensor = tensor
+        self.expected = expected
+        self.found = found
+
+
+class WeightsError(RefnetError, ValueError):
+    """A weights file, or a mapping of weights, cannot be used."""
+
+    exit_code = 4
+
+
+class FormatError(WeightsError):
+    """The file is of no format that refnet reads, or is malformed."""
+
+
+class MissingTensorError(WeightsError):
+    """A tensor that the network needs is not there."""
+
+
+class ShapeMismatchError(WeightsError):
+    """A tensor has another shape than the network gives it."""
+
+
+class DtypeError(WeightsError):
+    """A tensor has a dtype that cannot be used as binary32."""
+
+
+class CorruptError(WeightsError):
+    """The file is damaged: a checksum differs, or it is cut off."""
+
+
+class LimitError(WeightsError):
+    """The file, or the array, asks for more memory than it can justify."""
+
+
+class InputError(RefnetError, ValueError):
+    """The images cannot be used."""
+
+    exit_code = 5
+
+
+class DeviceError(RefnetError):
+    """The device is not there, or cannot do what was asked."""
+
+    exit_code = 3
+
+
+class ConfigError(RefnetError, ValueError):
+    """The options contradict each other, the weights or TF-Slim's rules."""
+
+    exit_code = 2

@@ -1,0 +1,23 @@
+"""Options and profiles of the whole suite."""
+
+import os
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=25, print_blob=True)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=400, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("slow")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
