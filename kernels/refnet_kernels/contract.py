@@ -1,0 +1,88 @@
+"""What every kernel is told, and the numbers of the arithmetic contract.
+
+The contract itself stands in ``kernels/README.md``. Geometry reaches a kernel as integers only: "SAME", "VALID" and
+rates are resolved here, once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+
+#: The contract's version. Another order of any sum is another number.
+CONTRACT_VERSION = 1
+#: Products in a run of a convolution's sum (rule A1).
+RUN = 64
+
+
+class ConvGeometry(NamedTuple):
+    """A two-dimensional convolution of NHWC images with an HWIO kernel.
+
+    ``pad_top`` and ``pad_left`` are the zeros before the first row and column; those after the last ones follow from
+    the output's size.
+    """
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    out_channels: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+    rate: int
+    pad_top: int
+    pad_left: int
+
+    @property
+    def products(self) -> int:
+        """Products in each output's sum."""
+        return self.kernel_height * self.kernel_width * self.channels
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of the whole batch."""
+        return self.batch * self.out_height * self.out_width
+
+
+class PoolGeometry(NamedTuple):
+    """A max pool over NHWC images; pads as in `ConvGeometry`."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    window: int
+    stride: int
+    pad_top: int
+    pad_left: int
+
+
+class Norm(NamedTuple):
+    """A batch norm that is ready to be applied: ``fma(x - mean, scale, beta)``, one float32 a channel each."""
+
+    mean: Float32Array
+    scale: Float32Array
+    beta: Float32Array
+
+
+def norm_scale(variance: NDArray[np.floating], gamma: Float32Array | None, epsilon: float) -> Float32Array:
+    """``gamma / sqrt(variance + epsilon)``, computed in binary64 and rounded once (rule A3); without gamma, 1."""
+    numerator = np.float64(1) if gamma is None else gamma.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return (numerator / np.sqrt(variance.astype(np.float64) + np.float64(epsilon))).astype(np.float32)
+
+
+def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "SAME": the output's size, and the pads before the first element."""
+    out = -(-size // stride)
+    total = max((out - 1) * stride + window - size, 0)
+    return out, total // 2

@@ -1,0 +1,265 @@
+"""Convolution on the CPU: an indirect GEMM over register tiles of `ROWS` pixels x `WIDTH` output channels.
+
+Every output is a chain of its own (rule A1), so tiles, panels and threads divide the outputs as they like.
+
+The image is read through a table of addresses, one a pixel and tap; a tap outside the image points to a row of
+zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels of `WIDTH` output
+channels, k by k. The sum over k is cut into *pieces*: contiguous products of one tap that do not cross the end of
+a run.
+
+The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual; and,
+from the stored value, a second output that the next unit starts with: its ``preact``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refnet_kernels.contract import RUN, ConvGeometry, Float32Array, Norm
+from refnet_kernels.jit import helper, kernel_address
+from refnet_kernels.memory import floats, integers
+from refnet_kernels.team import Launch, run_once
+from refnet_kernels.tile import (
+    ROWS,
+    WIDTH,
+    add_bias,
+    add_tiles,
+    load_rows,
+    load_tile,
+    multiply_add,
+    normalize,
+    relu_tile,
+    store_tile,
+    zero_tile,
+)
+
+# What a step's row holds. Addresses; 0 stands for "none".
+OPERANDS = (
+    "x", "zeros", "weights", "bias", "mean", "scale", "beta", "shortcut", "out",
+    "next_mean", "next_scale", "next_beta", "preact",
+)  # fmt: skip
+X, ZEROS, WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(13)
+TAPS, PIECES = 13, 14
+# Integers.
+RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(15, 21)
+HEIGHT, IMAGE_WIDTH, IN_CHANNELS, OUT_HEIGHT, OUT_WIDTH, STRIDE, PAD_TOP, PAD_LEFT = range(21, 29)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(29, 33)
+
+#: Bytes of a tile; the thread's scratch starts with room for one, where ragged edges are put together.
+TILE_BYTES = ROWS * WIDTH * 4
+#: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
+ITEM_WEIGHT_BYTES = 256 * 1024
+#: Products of an item, about 0.1 ms of work: small enough to share out evenly, large enough to be worth drawing.
+ITEM_PRODUCTS = 4 * 1024 * 1024
+
+
+def pack(weights: Float32Array) -> Float32Array:
+    """HWIO weights as [panels, k, WIDTH], the last panel filled up with zeros."""
+    channels = weights.shape[3]
+    panels = -(-channels // WIDTH)
+    flat = np.zeros((weights.size // max(channels, 1), panels * WIDTH), np.float32)
+    flat[:, :channels] = weights.reshape(-1, channels)
+    return np.ascontiguousarray(flat.reshape(-1, panels, WIDTH).transpose(1, 0, 2))
+
+
+def pack_channels(values: Float32Array) -> Float32Array:
+    """One value a channel, filled up with zeros to whole panels."""
+    packed = np.zeros(-(-values.size // WIDTH) * WIDTH, np.float32)
+    packed[: values.size] = values
+    return packed
+
+
+@helper
+def _locate(step, first, last, table):
+    """Fill the table: for each tile, tap and row of the tile, where the pixel's data starts."""
+    addresses = integers(table)
+    taps = integers(step[TAPS])
+    entry = 0
+    for tile in range(first, last):
+        for row in range(ROWS):
+            # The rows past the last pixel repeat it; they are not stored.
+            pixel = min(tile * ROWS + row, step[PIXELS] - 1)
+            x = pixel % step[OUT_WIDTH] * step[STRIDE] - step[PAD_LEFT]
+            y = pixel // step[OUT_WIDTH] % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
+            image = pixel // step[OUT_WIDTH] // step[OUT_HEIGHT] * step[HEIGHT]
+            for tap in range(step[TAP_COUNT]):
+                tap_y = y + taps[2 * tap]
+                tap_x = x + taps[2 * tap + 1]
+                inside = 0 <= tap_y < step[HEIGHT] and 0 <= tap_x < step[IMAGE_WIDTH]
+                address = step[ZEROS]
+                if inside:
+                    address = step[X] + ((image + tap_y) * step[IMAGE_WIDTH] + tap_x) * step[IN_CHANNELS] * 4
+                addresses[entry + tap * ROWS + row] = address
+        entry += step[TAP_COUNT] * ROWS
+
+
+@helper
+def _copy(source, source_pitch, target, target_pitch, rows, columns):
+    """Copy the part of a tile that exists, at the ragged edge."""
+    for row in range(rows):
+        from_row = floats(source + row * source_pitch)
+        to_row = floats(target + row * target_pitch)
+        for column in range(columns):
+            to_row[column] = from_row[column]
+
+
+@helper
+def _finish(step, t, edge, tile, panel):
+    """The epilogue of a tile's sums, and the stores."""
+    channel = panel * WIDTH
+    if step[BIAS] != 0:
+        t = add_bias(t, step[BIAS] + channel * 4)
+    if step[SCALE] != 0:
+        t = normalize(t, step[MEAN] + channel * 4, step[SCALE] + channel * 4, step[BETA] + channel * 4)
+    if step[RELU] != 0:
+        t = relu_tile(t)
+    pitch = step[CHANNELS] * 4
+    offset = tile * ROWS * pitch + channel * 4
+    rows = min(step[PIXELS] - tile * ROWS, ROWS)
+    columns = min(step[CHANNELS] - channel, WIDTH)
+    whole = rows == ROWS and columns == WIDTH
+    if step[SHORTCUT] != 0:
+        if whole:
+            t = add_tiles(load_tile(step[SHORTCUT] + offset, pitch), t)
+        else:
+            _copy(step[SHORTCUT] + offset, pitch, edge, WIDTH * 4, rows, columns)
+            t = add_tiles(load_tile(edge, WIDTH * 4), t)
+    if step[OUT] != 0:
+        if whole:
+            store_tile(t, step[OUT] + offset, pitch)
+        else:
+            store_tile(t, edge, WIDTH * 4)
+            _copy(edge, WIDTH * 4, step[OUT] + offset, pitch, rows, columns)
+    if step[PREACT] != 0:
+        t = normalize(t, step[NEXT_MEAN] + channel * 4, step[NEXT_SCALE] + channel * 4, step[NEXT_BETA] + channel * 4)
+        t = relu_tile(t)
+        if whole:
+            store_tile(t, step[PREACT] + offset, pitch)
+        else:
+            store_tile(t, edge, WIDTH * 4)
+            _copy(edge, WIDTH * 4, step[PREACT] + offset, pitch, rows, columns)
+
+
+def conv_kernel(step, item, scratch):
+    """One item: some tiles of pixels by some panels of output channels."""
+    blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
+    first_tile = item % blocks * step[ITEM_TILES]
+    last_tile = min(first_tile + step[ITEM_TILES], step[TILES])
+    first_panel = item // blocks * step[ITEM_PANELS]
+    last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
+    table = scratch + TILE_BYTES
+    _locate(step, first_tile, last_tile, table)
+    pieces = integers(step[PIECES])
+    for panel in range(first_panel, last_panel):
+        for tile in range(first_tile, last_tile):
+            tap_rows = table + (tile - first_tile) * step[TAP_COUNT] * ROWS * 8
+            weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH * 4
+            t = zero_tile()
+            s = zero_tile()
+            for piece in range(step[PIECE_COUNT]):
+                pixels = load_rows(tap_rows + pieces[4 * piece] * ROWS * 8)
+                begin = pieces[4 * piece + 1]
+                end = pieces[4 * piece + 2]
+                for k in range(begin, end):
+                    s = multiply_add(s, pixels, k, weights)
+                    weights += WIDTH * 4
+                if pieces[4 * piece + 3] != 0:
+                    t = add_tiles(t, s)
+                    s = zero_tile()
+            _finish(step, t, scratch, tile, panel)
+
+
+def _taps(g: ConvGeometry) -> tuple[np.ndarray, int]:
+    """Where each tap lies in the image, and how many contiguous products it has."""
+    if g.rate == 1 and _never_outside(g):
+        # A row of the kernel is one stretch of memory.
+        taps = [(kh, 0) for kh in range(g.kernel_height)]
+        return np.array(taps, np.int64), g.kernel_width * g.channels
+    taps = [(kh * g.rate, kw * g.rate) for kh in range(g.kernel_height) for kw in range(g.kernel_width)]
+    return np.array(taps, np.int64), g.channels
+
+
+def _never_outside(g: ConvGeometry) -> bool:
+    bottom = (g.out_height - 1) * g.stride - g.pad_top + g.kernel_height
+    right = (g.out_width - 1) * g.stride - g.pad_left + g.kernel_width
+    return g.pad_top == 0 and g.pad_left == 0 and bottom <= g.height and right <= g.width
+
+
+def _pieces(taps: int, length: int) -> np.ndarray:
+    """Cut the products into pieces (tap, first, last + 1, whether a run ends there)."""
+    pieces = []
+    done = 0
+    for tap in range(taps):
+        first = 0
+        while first < length:
+            last = min(length, first + RUN - done % RUN)
+            done += last - first
+            pieces.append((tap, first, last, done % RUN == 0 or done == taps * length))
+            first = last
+    return np.array(pieces, np.int64).reshape(-1, 4)
+
+
+def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool) -> Launch:
+    """The step that convolves, with the addresses of its operands.
+
+    Parameters
+    ----------
+    geometry : ConvGeometry
+    addresses : dict
+        ``x``, ``zeros`` (as long as a tap), ``weights`` (from `pack`); if wanted ``bias``; ``mean``, ``scale``,
+        ``beta``; ``shortcut``; ``out``; ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values a
+        channel come from `pack_channels`. At least one of ``out`` and ``preact`` is written.
+    relu : bool
+        Whether ReLU follows the batch norm.
+    """
+    g = geometry
+    taps, length = _taps(g)
+    pieces = _pieces(len(taps), length)
+    panels, tiles = -(-g.out_channels // WIDTH), -(-g.pixels // ROWS)
+    item_panels = min(panels, max(1, ITEM_WEIGHT_BYTES // max(g.products * WIDTH * 4, 1)))
+    item_tiles = min(tiles, max(1, ITEM_PRODUCTS // max(g.products * WIDTH * item_panels * ROWS, 1)))
+    row = [addresses.get(name, 0) for name in OPERANDS]
+    row += [taps.ctypes.data, pieces.ctypes.data]
+    row += [int(relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
+    row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left]
+    row += [panels, tiles, item_panels, item_tiles]
+    items = -(-tiles // item_tiles) * -(-panels // item_panels) if tiles and panels else 0
+    scratch = TILE_BYTES + item_tiles * len(taps) * ROWS * 8
+    return Launch(kernel_address(conv_kernel), items, row, scratch, (taps, pieces))
+
+
+def call(
+    x: Float32Array,
+    weights: Float32Array,
+    geometry: ConvGeometry,
+    bias: Float32Array | None = None,
+    norm: Norm | None = None,
+    relu: bool = False,
+    shortcut: Float32Array | None = None,
+    next_norm: Norm | None = None,
+    keep_out: bool = True,
+) -> tuple[Float32Array | None, Float32Array | None]:
+    """`refnet_kernels.conv` with its epilogue, on arrays.
+
+    Returns
+    -------
+    out, preact : float32 arrays [batch, out_height, out_width, out_channels], or None
+        ``out`` unless ``keep_out`` is False; ``preact`` if there is a ``next_norm``.
+    """
+    g = geometry
+    shape = (g.batch, g.out_height, g.out_width, g.out_channels)
+    arrays = {"x": np.ascontiguousarray(x), "weights": pack(weights)}
+    arrays["zeros"] = np.zeros(g.kernel_width * g.channels, np.float32)
+    if bias is not None:
+        arrays["bias"] = pack_channels(bias)
+    for prefix, statistics in (("", norm), ("next_", next_norm)):
+        if statistics is not None:
+            arrays |= {f"{prefix}{role}": pack_channels(values) for role, values in statistics._asdict().items()}
+    if shortcut is not None:
+        arrays["shortcut"] = np.ascontiguousarray(shortcut)
+    outputs = {"out": np.empty(shape, np.float32)} if keep_out else {}
+    if next_norm is not None:
+        outputs["preact"] = np.empty(shape, np.float32)
+    addresses = {name: array.ctypes.data for name, array in (arrays | outputs).items()}
+    run_once(launch(g, addresses, relu))
+    return outputs.get("out"), outputs.get("preact")

@@ -1,0 +1,75 @@
+"""Max pool on the CPU, with the next unit's preact as a second output.
+
+An item is one row of the output; the channels are the fastest loop, which LLVM turns into vectors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refnet_kernels.contract import Float32Array, Norm, PoolGeometry
+from refnet_kernels.jit import kernel_address
+from refnet_kernels.memory import floats, fma
+from refnet_kernels.team import Launch, run_once
+
+X, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(6)
+HEIGHT, WIDTH, CHANNELS, OUT_HEIGHT, OUT_WIDTH, WINDOW, STRIDE, PAD_TOP, PAD_LEFT = range(6, 15)
+
+
+def max_pool_kernel(step, item, scratch):
+    """One row of the output."""
+    channels = step[CHANNELS]
+    top = item % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
+    image = item // step[OUT_HEIGHT] * step[HEIGHT]
+    largest = floats(scratch)
+    for column in range(step[OUT_WIDTH]):
+        left = column * step[STRIDE] - step[PAD_LEFT]
+        for c in range(channels):
+            largest[c] = -np.inf
+        for y in range(max(top, 0), min(top + step[WINDOW], step[HEIGHT])):
+            for x in range(max(left, 0), min(left + step[WINDOW], step[WIDTH])):
+                values = floats(step[X] + ((image + y) * step[WIDTH] + x) * channels * 4)
+                for c in range(channels):
+                    v = values[c]
+                    m = largest[c]
+                    largest[c] = v if v > m or v != v else m
+        offset = (item * step[OUT_WIDTH] + column) * channels * 4
+        if step[OUT] != 0:
+            out = floats(step[OUT] + offset)
+            for c in range(channels):
+                out[c] = largest[c]
+        if step[PREACT] != 0:
+            preact = floats(step[PREACT] + offset)
+            mean, scale, beta = floats(step[NEXT_MEAN]), floats(step[NEXT_SCALE]), floats(step[NEXT_BETA])
+            for c in range(channels):
+                v = fma(largest[c] - mean[c], scale[c], beta[c])
+                preact[c] = np.float32(0) if v < 0 else v
+
+
+def launch(geometry: PoolGeometry, addresses: dict[str, int]) -> Launch:
+    """The step that pools.
+
+    ``addresses`` has ``x``, and ``out`` or ``preact`` (with ``next_mean``, ``next_scale``, ``next_beta``) or both.
+    """
+    g = geometry
+    names = ("x", "out", "next_mean", "next_scale", "next_beta", "preact")
+    row = [addresses.get(name, 0) for name in names]
+    row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.window, g.stride, g.pad_top, g.pad_left]
+    return Launch(kernel_address(max_pool_kernel), g.batch * g.out_height, row, g.channels * 4)
+
+
+def call(
+    x: Float32Array, geometry: PoolGeometry, next_norm: Norm | None = None
+) -> tuple[Float32Array, Float32Array | None]:
+    """`refnet_kernels.max_pool` on arrays; with ``next_norm`` also its ReLU(batch norm)."""
+    g = geometry
+    x = np.ascontiguousarray(x)
+    out = np.empty((g.batch, g.out_height, g.out_width, g.channels), np.float32)
+    preact = None if next_norm is None else np.empty_like(out)
+    addresses = {"x": x.ctypes.data, "out": out.ctypes.data}
+    if next_norm is not None and preact is not None:
+        next_norm = Norm(*(np.ascontiguousarray(values) for values in next_norm))
+        addresses |= {f"next_{role}": values.ctypes.data for role, values in next_norm._asdict().items()}
+        addresses["preact"] = preact.ctypes.data
+    run_once(launch(g, addresses))
+    return out, preact

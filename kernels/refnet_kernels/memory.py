@@ -1,0 +1,96 @@
+"""Raw memory, atomics and calls by address, for compiled code that is handed addresses and no arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+_INT = ir.IntType(64)
+_FLOAT = ir.FloatType()
+
+
+def _at(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, ir.PointerType(kind))
+
+
+def _view(kind: Any) -> Any:
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64), codegen
+
+
+@intrinsic
+def floats(typingctx, address):
+    """The binary32 numbers from an address on, to be read and written by index."""
+    return _view(types.CPointer(types.float32))
+
+
+@intrinsic
+def doubles(typingctx, address):
+    """The binary64 numbers from an address on, to be read and written by index."""
+    return _view(types.CPointer(types.float64))
+
+
+@intrinsic
+def integers(typingctx, address):
+    """The int64 numbers from an address on, to be read and written by index."""
+    return _view(types.CPointer(types.int64))
+
+
+@intrinsic
+def float_of_bits(typingctx, bits):
+    """The binary64 number that has the bits of an int64."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """``a * b + c`` of binary32 numbers, rounded once. Numba has no binary32 ``fma``; LLVM has."""
+
+    def codegen(context, builder, signature, args):
+        function = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+        return builder.call(get_or_insert_function(builder.module, function, "llvm.fma.f32"), args)
+
+    return types.float32(types.float32, types.float32, types.float32), codegen
+
+
+@intrinsic
+def fetch_add(typingctx, address, value):
+    """Add to the int64 at an address, atomically; the value from before. Sequentially consistent."""
+
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", _at(builder, args[0], _INT), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def load_atomic(typingctx, address):
+    """The int64 at an address, with every write that came before it was stored."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_at(builder, args[0], _INT), "seq_cst", 8, typ=_INT)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def call_kernel(typingctx, kernel, step, item, scratch):
+    """Call the compiled kernel at an address: ``kernel(step, item, scratch)``."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(_INT), _INT, _INT])
+        kernel, step, item, scratch = args
+        builder.call(builder.inttoptr(kernel, kind.as_pointer()), [_at(builder, step, _INT), item, scratch])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen

@@ -1,0 +1,1 @@
+"""Every ``factor``-th row and column of NHWC images. TF-Slim: ``resnet_utils.subsample``."""
