@@ -1,0 +1,86 @@
+"""What every format's reader returns, and what the readers share."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import FormatError, LimitError, WeightsError
+
+# NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
+MAX_RANK = 32
+
+
+class Loaded(NamedTuple):
+    """The contents of a weights file.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
+    format : str
+        ``"TF checkpoint V2"``, ``"TF checkpoint V1"`` or ``"npz"``.
+    metadata : dict of str to Any
+        What refnet stored beside the tensors, else empty.
+    notes : list of str
+        What was skipped, and why, and what was converted.
+    """
+
+    tensors: dict[str, np.ndarray]
+    format: str
+    metadata: dict[str, Any]
+    notes: list[str]
+
+
+def regular_file_size(path: str) -> int:
+    """The size in bytes of the regular file `path`; FormatError for anything else, which could block or never end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: expected a regular file, found {_kind(status.st_mode)}.")
+    return status.st_size
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+    return next((kind for test, kind in kinds if test(mode)), "a device")
+
+
+def check_shape(shape: Sequence[int], itemsize: int) -> None:
+    """Raise FormatError or LimitError when no array can have `shape`, even one without elements."""
+    if len(shape) > MAX_RANK:
+        raise FormatError(f"it has {len(shape)} dimensions, and refnet reads up to {MAX_RANK}.")
+    nbytes = itemsize
+    for size in shape:
+        if size < 0:
+            raise FormatError(f"its shape {tuple(shape)} has a negative dimension.", found=tuple(shape))
+        # NumPy refuses (0, 2**62) too, so zeros count as ones.
+        nbytes *= max(size, 1)
+        if nbytes >= 2**63:
+            raise LimitError(
+                f"its shape {tuple(shape)} has more bytes than a computer can address.", found=tuple(shape)
+            )
+
+
+def raise_problems(problems: Sequence[WeightsError]) -> None:
+    """Raise all of `problems` as one error, of their common type where they have one; nothing if there are none."""
+    if not problems:
+        return
+    first = problems[0]
+    if len(problems) == 1:
+        raise first
+    kind = type(first) if all(type(problem) is type(first) for problem in problems) else FormatError
+    lines = "".join(f"\n  - {problem.message}" for problem in problems)
+    raise kind(
+        f"{len(problems)} problems were found:{lines}", tensor=first.tensor, expected=first.expected, found=first.found
+    ) from first
+
+
+def in_context(context: str, error: WeightsError, *, tensor: str | None = None) -> WeightsError:
+    """The same error with `context` (a file, a tensor) put before its message."""
+    return type(error)(
+        f"{context}: {error.message}", tensor=tensor or error.tensor, expected=error.expected, found=error.found
+    )

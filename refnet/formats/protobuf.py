@@ -1,0 +1,112 @@
+"""The wire format of Protocol Buffers, as far as TensorFlow's checkpoints need it, with every bound checked.
+
+Source: protobuf.dev, "Encoding".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from refnet.errors import FormatError, LimitError
+
+# 64 bits in groups of seven.
+_MAX_VARINT_BYTES = 10
+
+# A field can take two bytes of a file and two hundred as an object. The largest honest message lists a
+# checkpoint's variables.
+_MAX_FIELDS = 1 << 17
+
+Fields = dict[int, list["int | memoryview"]]
+
+
+def read_varint(buffer: memoryview, position: int) -> tuple[int, int]:
+    """The unsigned varint at `position`, and the position after it."""
+    value = 0
+    for count in range(_MAX_VARINT_BYTES):
+        if position >= len(buffer):
+            raise FormatError("a varint is cut off.")
+        byte = buffer[position]
+        position += 1
+        value |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            if value >= 2**64:
+                raise FormatError("a varint does not fit in 64 bits.")
+            return value, position
+    raise FormatError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes.")
+
+
+def read_packed_varints(buffer: memoryview) -> np.ndarray:
+    """All the varints of a packed field, as uint64."""
+    data = np.frombuffer(buffer, np.uint8)
+    if data.size == 0:
+        return np.zeros(0, np.uint64)
+    stops = np.flatnonzero(data < 0x80) + 1
+    if stops.size == 0 or stops[-1] != data.size:
+        raise FormatError("a packed varint is cut off.")
+    starts = np.concatenate(([0], stops[:-1]))
+    lengths = stops - starts
+    if lengths.max() > _MAX_VARINT_BYTES:
+        raise FormatError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes.")
+    values = np.zeros(stops.size, np.uint64)
+    for group in range(lengths.max()):
+        longer = np.flatnonzero(lengths > group)
+        values[longer] |= (data[starts[longer] + group] & 0x7F).astype(np.uint64) << np.uint64(7 * group)
+    return values
+
+
+def signed(value: int) -> int:
+    """The int64 that `value`, an unsigned varint, stands for."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def parse(buffer: memoryview) -> Fields:
+    """The fields of a message by number: an int for varints and fixed-width fields, a memoryview for the rest."""
+    fields: Fields = {}
+    for count, (number, value) in enumerate(_fields(buffer)):
+        if count >= _MAX_FIELDS:
+            raise LimitError(f"a protobuf message has more than {_MAX_FIELDS} fields.")
+        fields.setdefault(number, []).append(value)
+    return fields
+
+
+def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    position = 0
+    while position < len(buffer):
+        key, position = read_varint(buffer, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
+            value, position = read_varint(buffer, position)
+            yield number, value
+            continue
+        if wire_type == 2:
+            size, position = read_varint(buffer, position)
+        elif wire_type in (1, 5):
+            size = 8 if wire_type == 1 else 4
+        else:
+            raise FormatError(f"a protobuf field has the wire type {wire_type}, which checkpoints do not use.")
+        if size > len(buffer) - position:
+            raise FormatError("a protobuf field runs past the end of its message.")
+        content = buffer[position : position + size]
+        position += size
+        yield number, content if wire_type == 2 else int.from_bytes(content, "little")
+
+
+def integer(fields: Fields, number: int, default: int = 0) -> int:
+    """The last value of an integer field, or `default`."""
+    value = fields.get(number, [default])[-1]
+    if not isinstance(value, int):
+        raise FormatError(f"protobuf field {number} is not the integer that it should be.")
+    return value
+
+
+def messages(fields: Fields, number: int) -> list[memoryview]:
+    """All the values of a field of bytes, strings, messages or packed numbers."""
+    return [_bytes(value, number) for value in fields.get(number, [])]
+
+
+def _bytes(value: int | memoryview, number: int) -> memoryview:
+    if isinstance(value, int):
+        raise FormatError(f"protobuf field {number} is not the byte string that it should be.")
+    return value

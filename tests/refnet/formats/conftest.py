@@ -1,0 +1,217 @@
+"""Checkpoints that TensorFlow wrote, a writer of forged tables, and a watch over what a reader does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cramjam
+import crc32c
+import numpy as np
+import pytest
+
+MAGIC = bytes.fromhex("57fb808b247547db")
+UNIT = "resnet_v2_50/block1/unit_1/bottleneck_v2"
+
+
+class Checkpoint(NamedTuple):
+    prefix: str
+    tensors: dict[str, np.ndarray]
+
+
+class Tables:
+    """An encoder of the table format and of protobuf, in which a test can say anything, with valid checksums."""
+
+    @staticmethod
+    def varint(value: int) -> bytes:
+        value %= 1 << 64
+        groups = bytearray()
+        while value >= 0x80:
+            groups.append(0x80 | value & 0x7F)
+            value >>= 7
+        return bytes([*groups, value])
+
+    @classmethod
+    def field(cls, number: int, value: int | bytes) -> bytes:
+        if isinstance(value, int):
+            return cls.varint(number << 3) + cls.varint(value)
+        return cls.varint(number << 3 | 2) + cls.varint(len(value)) + value
+
+    @classmethod
+    def shape(cls, *dimensions: int) -> bytes:
+        return b"".join(cls.field(2, cls.field(1, size)) for size in dimensions)
+
+    @classmethod
+    def entry(cls, data: bytes, dtype: int = 1, shape: tuple[int, ...] = (), **changes: int) -> bytes:
+        """A BundleEntryProto for `data` at byte 0 of shard 0, or as `changes` say."""
+        numbers = {"shard": 0, "offset": 0, "size": len(data), "crc": cls.masked_crc(data)} | changes
+        body = cls.field(1, dtype) + cls.field(2, cls.shape(*shape))
+        body += b"".join(cls.field(3 + i, numbers[name]) for i, name in enumerate(("shard", "offset", "size")))
+        return body + cls.varint(6 << 3 | 5) + numbers["crc"].to_bytes(4, "little")
+
+    @staticmethod
+    def masked_crc(data: bytes) -> int:
+        crc = crc32c.crc32c(data)
+        return ((crc >> 15 | crc << 17) + 0xA282EAD8) % (1 << 32)
+
+    @classmethod
+    def block(cls, entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """A block in which each key stands whole."""
+        body = b"".join(b"\0" + cls.varint(len(k)) + cls.varint(len(v)) + k + v for k, v in entries)
+        return body + bytes(4) + (1).to_bytes(4, "little")
+
+    @classmethod
+    def seal(cls, content: bytes, kind: int = 0) -> bytes:
+        """The block with its compression type and checksum."""
+        return content + bytes([kind]) + cls.masked_crc(content + bytes([kind])).to_bytes(4, "little")
+
+    @classmethod
+    def from_blocks(cls, blocks: Iterable[tuple[bytes, bytes, int]], index_kind: int = 0) -> bytes:
+        """A table of (last key, content, compression type) blocks."""
+        body, index = b"", []
+        for key, content, kind in blocks:
+            index.append((key, cls.varint(len(body)) + cls.varint(len(content))))
+            body += cls.seal(content, kind)
+        tail = []
+        for content, kind in ((cls.block([]), 0), (cls.block(index), index_kind)):
+            stored = bytes(cramjam.snappy.compress_raw(content)) if kind else content
+            tail.append(cls.varint(len(body)) + cls.varint(len(stored)))
+            body += cls.seal(stored, kind)
+        return body + b"".join(tail).ljust(40, b"\0") + MAGIC
+
+    @classmethod
+    def table(cls, entries: Mapping[bytes, bytes], *, snappy: bool = False, block_entries: int = 3) -> bytes:
+        blocks = []
+        pairs = list(entries.items())
+        for start in range(0, len(pairs), block_entries):
+            group = pairs[start : start + block_entries]
+            content = cls.block(group)
+            if snappy:
+                content = bytes(cramjam.snappy.compress_raw(content))
+            blocks.append((group[-1][0], content, int(snappy)))
+        return cls.from_blocks(blocks, int(snappy))
+
+    @classmethod
+    def v2(cls, prefix: Path, entries: Mapping[str, bytes], data: bytes, *, shards: int = 1, endian: int = 0) -> str:
+        """Write a V2 checkpoint of one shard."""
+        header = cls.field(1, shards) + cls.field(2, endian)
+        table = {b"": header} | {name.encode(): value for name, value in sorted(entries.items())}
+        prefix.with_name(prefix.name + ".index").write_bytes(cls.table(table))
+        prefix.with_name(prefix.name + f".data-00000-of-{shards:05d}").write_bytes(data)
+        return str(prefix)
+
+
+@pytest.fixture(scope="session")
+def tables() -> type[Tables]:
+    return Tables
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow
+
+        return tensorflow
+
+
+def _variables(tf: Any, version: int) -> dict[str, Any]:
+    """Variables named as TF-Slim names them, of every numeric dtype that the format holds, and three that are none."""
+    rng = np.random.default_rng(5)
+    values: dict[str, Any] = {
+        "resnet_v2_50/conv1/weights": rng.standard_normal((7, 7, 3, 4), np.float32),
+        "resnet_v2_50/conv1/biases": rng.standard_normal(4, np.float32),
+        f"{UNIT}/preact/gamma": np.float32([np.nan, np.inf, -0.0, 1e-42]),
+        f"{UNIT}/preact/moving_variance": rng.random(4),
+        f"{UNIT}/conv1/weights": rng.standard_normal((1, 1, 4, 2)).astype(np.float16),
+        "global_step": np.int64(-(2**40)),
+        "empty": np.zeros((0, 3), np.float32),
+        "slots/flags": np.array([True, False]),
+        "slots/text": np.array([b"a", b"bb"]),
+        "slots/complex": np.array([1j, 2], np.complex64),
+    }
+    for dtype in (np.int32, np.int16, np.int8, np.uint8, np.uint16, *((np.uint32, np.uint64) if version == 2 else ())):
+        limits = np.iinfo(dtype)
+        values[f"integers/{np.dtype(dtype).name}"] = np.array([[limits.min, limits.max, 1]], dtype)
+    variables = {name: tf.compat.v1.Variable(tf.constant(value), name=name) for name, value in values.items()}
+    if version == 2:
+        variables["half/bfloat16"] = tf.compat.v1.Variable(tf.constant([1.5, -3.25, 1e30], tf.bfloat16))
+    return variables
+
+
+def save(tf: Any, prefix: Path, version: int, *, sharded: bool = False) -> Checkpoint:
+    """Write a checkpoint with TensorFlow's own Saver; its tensors as TensorFlow evaluates them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with tf.compat.v1.Graph().as_default():
+            variables: dict[str, Any] = {}
+            with tf.device("/cpu:1" if sharded else "/cpu:0"):
+                variables |= _variables(tf, version)
+            with tf.compat.v1.variable_scope(
+                "resnet_v2_50/logits", partitioner=tf.compat.v1.fixed_size_partitioner(3, axis=2)
+            ):
+                shape, normal = (1, 1, 200, 2), tf.compat.v1.random_normal_initializer(seed=1)
+                logits = tf.compat.v1.get_variable("weights", shape=shape, initializer=normal)
+            saver = tf.compat.v1.train.Saver(
+                {**variables, "resnet_v2_50/logits/weights": logits}, write_version=version, sharded=sharded
+            )
+            config = tf.compat.v1.ConfigProto(device_count={"CPU": 2})
+            with tf.compat.v1.Session(config=config) as session:
+                session.run(tf.compat.v1.global_variables_initializer())
+                saver.save(session, str(prefix), write_state=False)
+                tensors = session.run({**variables, "resnet_v2_50/logits/weights": tf.convert_to_tensor(logits)})
+    return Checkpoint(str(prefix), tensors)
+
+
+@pytest.fixture(scope="session")
+def v1(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return save(tf, tmp_path_factory.mktemp("v1") / "model.ckpt", 1)
+
+
+@pytest.fixture(scope="session")
+def v2(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return save(tf, tmp_path_factory.mktemp("v2") / "model.ckpt", 2)
+
+
+@pytest.fixture(scope="session")
+def v2_sharded(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return save(tf, tmp_path_factory.mktemp("sharded") / "model.ckpt", 2, sharded=True)
+
+
+_EXECUTION = ("import", "exec", "subprocess.Popen", "os.system", "os.exec", "pickle.find_class", "ctypes.dlopen")
+_recorders: list[list[tuple[str, Any]]] = []
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    for recorder in _recorders:
+        if event == "open" or event in _EXECUTION or event.startswith("socket."):
+            recorder.append((event, arguments[0]))
+
+
+@contextlib.contextmanager
+def _watch(*allowed: str) -> Iterator[None]:
+    events: list[tuple[str, Any]] = []
+    _recorders.append(events)
+    try:
+        yield
+    finally:
+        _recorders.remove(events)
+        strange = [
+            (event, subject)
+            for event, subject in events
+            if event != "open" or isinstance(subject, int) or os.fsdecode(subject) not in allowed
+        ]
+        assert not strange, f"the reader did more than read its files: {strange[:5]}"
+
+
+@pytest.fixture(scope="session")
+def watch() -> Any:
+    """A context in which only the given paths may be opened, and nothing imported or executed."""
+    # An audit hook cannot be taken away again.
+    sys.addaudithook(_hook)
+    return _watch

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError
+from refnet.formats import read, write_npz
+
+ARRAYS = {
+    "resnet_v2_50/conv1/weights": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "global_step": np.array(-5, np.int64),
+    "empty": np.zeros((0, 3), np.float64),
+    "half": np.array([1, np.nan], np.float16),
+    "bytes": np.array([[0, 255]], np.uint8),
+}
+
+
+def npy(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version)
+    return file.getvalue()
+
+
+def forged(header: str, payload: bytes = b"") -> bytes:
+    """An array file with any header."""
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + payload
+
+
+def archive(path: Path, *members: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, content in members:
+            file.writestr(name, content)
+    return path
+
+
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert list(found) == list(expected)
+    for name, array in found.items():
+        assert array.dtype == expected[name].dtype.newbyteorder("=")
+        np.testing.assert_array_equal(array, expected[name].astype(array.dtype), strict=True)
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        assert array.dtype.isnative
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_reads_what_numpy_saved(tmp_path: Path, save: Any) -> None:
+    layouts = {
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "big_endian": np.arange(3, dtype=">f4"),
+        "big_endian_fortran": np.asfortranarray(np.arange(6, dtype=">i2").reshape(3, 2)),
+    }
+    save(tmp_path / "a.npz", **ARRAYS, **layouts)
+    loaded = read(tmp_path / "a.npz")
+    assert_same(loaded.tensors, {**ARRAYS, **layouts})
+    assert loaded.format == "npz"
+    assert loaded.metadata == {}
+    assert loaded.notes == []
+
+
+def test_header_version_2(tmp_path: Path) -> None:
+    assert_same(read(archive(tmp_path / "a", ("x.npy", npy(np.ones(2), (2, 0))))).tensors, {"x": np.ones(2)})
+
+
+def test_write_then_read(tmp_path: Path) -> None:
+    metadata = {"model": "resnet_v2_50", "classes": ["tench", "é"], "mean": [0.5, None], "nested": {"a": True}}
+    write_npz(tmp_path / "a.npz", ARRAYS, metadata)
+    loaded = read(tmp_path / "a.npz")
+    assert_same(loaded.tensors, ARRAYS)
+    assert loaded.metadata == metadata
+    with np.load(tmp_path / "a.npz") as theirs:
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(theirs[name], array, strict=True)
+
+
+def test_same_tensors_same_bytes(tmp_path: Path) -> None:
+    write_npz(tmp_path / "a.npz", ARRAYS, {"x": 1})
+    os.utime(tmp_path / "a.npz", (0, 0))
+    layouts = {name: np.asfortranarray(array) if array.ndim else array for name, array in ARRAYS.items()}
+    layouts = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in layouts.items()}
+    write_npz(str(tmp_path / "b.npz"), layouts, {"x": 1})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.npz") as file:
+        assert {member.date_time for member in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert [member.filename for member in file.infolist()] == ["__refnet__", *(f"{name}.npy" for name in ARRAYS)]
+
+
+def test_skipped_members_are_noted(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "a.npz", flags=np.array([True]), text=np.array(["a"]), z=np.array([1j]), t=np.array([], "M8[s]")
+    )
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as file:
+        file.writestr("README", "hello")
+    loaded = read(tmp_path / "a.npz")
+    assert loaded.tensors == {}
+    for text in (
+        "'flags': dtype bool",
+        "'text': dtype <U1",
+        "'z': dtype complex128",
+        "'t': dtype datetime",
+        "'README'",
+    ):
+        assert any(text in note for note in loaded.notes), text
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (
+            forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2199023255552,), }"),
+            CorruptError,
+            "8796093022208",
+        ),
+        (
+            forged("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 8), }"),
+            LimitError,
+            "address",
+        ),
+        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }"), FormatError, "negative"),
+        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(7)), CorruptError, "8 bytes, and 7"),
+        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(9)), FormatError, "8 bytes, and 9"),
+        (forged("{'descr': '|O', 'fortran_order': False, 'shape': (), }", b"cos\nsystem\n"), DtypeError, "pickled"),
+        (
+            forged("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (), }", bytes(4)),
+            DtypeError,
+            "structured",
+        ),
+        (forged("{'descr': '<f4', 'shape': (2,), }"), FormatError, "header"),
+        (forged("__import__('os').system('true')"), FormatError, "header"),
+        (forged("[" * 110), FormatError, "header"),
+        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 'x'), }"), FormatError, "header"),
+        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }", bytes(4)), FormatError, "header"),
+        (forged("{'descr': 'f4,f', 'fortran_order': 1, 'shape': (), }"), FormatError, "header"),
+        (b"\x93NUMPY\x03\x00" + npy(np.ones(1))[8:], FormatError, r"version \(3, 0\)"),
+        (b"\x93NUMPY\x01\x00\xff\xff{", FormatError, "header"),
+        (b"\x93NUM", FormatError, "header"),
+        (b"", FormatError, "header"),
+        (b"cos\nsystem\n", FormatError, "header"),
+    ],
+)
+def test_forged_array(tmp_path: Path, content: bytes, error: type, message: str) -> None:
+    path = archive(tmp_path / "a.npz", ("good.npy", npy(np.ones(2))), ("x.npy", content))
+    with pytest.raises(error, match=f"member 'x.npy'.*{message}") as caught:
+        read(path)
+    assert caught.value.tensor == "x"
+    assert str(path) in caught.value.message
+
+
+def test_several_problems_are_all_listed(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a", ("x.npy", b""), ("y.npy", npy(np.ones(2))[:-1]))
+    with pytest.raises(FormatError, match=r"2 problems(.|\n)*'x\.npy'(.|\n)*'y\.npy'"):
+        read(path)
+
+
+def test_pickle_saved_by_numpy(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.array([{}], object))
+    with pytest.raises(DtypeError, match=r"'x\.npy'.*pickled"):
+        read(tmp_path / "a.npz")
+
+
+def test_duplicate_member(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate"):
+        path = archive(tmp_path / "a", ("x.npy", npy(np.ones(1))), ("x.npy", npy(np.zeros(1))))
+    with pytest.raises(FormatError, match=r"'x\.npy' is there twice"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["../../x.npy", "/etc/x.npy", "a/../x.npy", "..\\x.npy", "C:\\x.npy"])
+def test_name_that_leads_outside(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FormatError, match="leads outside"):
+        read(archive(tmp_path / "a", (name, npy(np.ones(1)))))
+    with pytest.raises(ConfigError, match="leads outside"):
+        write_npz(tmp_path / "b.npz", {name: np.ones(1)}, {})
+
+
+def test_zip_bomb(tmp_path: Path) -> None:
+    bomb = npy(np.zeros(25_000_000))
+    path = archive(tmp_path / "a.npz", ("x.npy", bomb), method=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(LimitError, match=r"claims to expand to 2000001\d\d"):
+        read(path)
+
+
+def edit_directory(path: Path, field: int, layout: str, value: int) -> Path:
+    """Change a field of the first entry of the archive's directory."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into(layout, content, content.index(b"PK\1\2") + field, value)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("field", "layout", "value", "error", "message"),
+    [
+        (8, "<H", 1, FormatError, "encrypted"),
+        (10, "<H", zipfile.ZIP_LZMA, FormatError, "another method than deflate"),
+        (10, "<H", 99, FormatError, "another method than deflate"),
+        (16, "<L", 0, CorruptError, "CRC"),
+        (20, "<L", 1 << 20, FormatError, "overlaps what follows"),
+        (24, "<L", 1 << 20, LimitError, "cannot expand to the 1048576"),
+        (24, "<L", 132, CorruptError, "CRC"),
+        (42, "<L", 7, CorruptError, "damaged"),
+    ],
+)
+def test_lying_directory(tmp_path: Path, field: int, layout: str, value: int, error: type, message: str) -> None:
+    path = archive(tmp_path / "a", ("x.npy", npy(np.ones(1))))
+    with pytest.raises(error, match=message):
+        read(edit_directory(path, field, layout, value))
+
+
+def test_comment_that_could_hide_members(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a", "w") as file:
+        member = zipfile.ZipInfo("x.npy")
+        member.comment = b"hello"
+        file.writestr(member, npy(np.ones(1)))
+    with pytest.raises(FormatError, match="comment"):
+        read(tmp_path / "a")
+
+
+def test_overlapping_members(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a", ("x.npy", npy(np.ones(1))), ("x.npz", npy(np.ones(1))))
+    content = bytearray(path.read_bytes())
+    second = content.rindex(b"PK\1\2")
+    struct.pack_into("<L", content, second + 42, 0)
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="overlaps"):
+        read(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damaged_and_truncated(tmp_path: Path, method: int) -> None:
+    values = np.random.default_rng(0).random(100)
+    path = archive(tmp_path / "a", ("x.npy", npy(values)), method=method)
+    content = path.read_bytes()
+    for cut in (4, 30, len(content) // 2, len(content) - 30, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(CorruptError, match="damaged"):
+            read(path)
+    middle = bytearray(content)
+    middle[len(content) // 2] ^= 1
+    path.write_bytes(middle)
+    with pytest.raises(CorruptError, match=r"CRC|decompressing"):
+        read(path)
+
+
+def test_deflate_stream_that_ends_early(tmp_path: Path) -> None:
+    """The header and the directory agree on a size, and the stream holds less."""
+    content = npy(np.ones(5))
+    path = archive(tmp_path / "a", ("x.npy", content[:-8]), method=zipfile.ZIP_DEFLATED)
+    with pytest.raises(CorruptError, match=r"only 32 of its 40"):
+        read(edit_directory(path, 24, "<L", len(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (b"[1]", FormatError, "no JSON object but a list"),
+        (b"{", FormatError, "not JSON"),
+        (b"\xff", FormatError, "not JSON"),
+        (b"[" * 200_000, FormatError, "not JSON"),
+        (b" " * (1 << 20) + b"{}", LimitError, "metadata take"),
+    ],
+)
+def test_malformed_metadata(tmp_path: Path, content: bytes, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        read(archive(tmp_path / "a", ("__refnet__", content)))
+
+
+def test_write_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"end in \.npz"):
+        write_npz(tmp_path / "a.ckpt", ARRAYS, {})
+    (tmp_path / "d.npz").mkdir()
+    with pytest.raises(ConfigError, match="no directory"):
+        write_npz(tmp_path / "d.npz", ARRAYS, {})
+    for metadata in ({"x": object()}, {"x": float("nan")}):
+        with pytest.raises(ConfigError, match="JSON"):
+            write_npz(tmp_path / "a.npz", ARRAYS, metadata)
+    for array in (np.array([True]), np.array([None]), np.array([1j]), np.array(["a"])):
+        with pytest.raises(DtypeError, match="'x' has dtype"):
+            write_npz(tmp_path / "a.npz", {"x": array}, {})
+    with pytest.raises(FileNotFoundError):
+        write_npz(tmp_path / "none" / "a.npz", ARRAYS, {})
+    assert os.listdir(tmp_path) == ["d.npz"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    write_npz(tmp_path / "a.npz", ARRAYS, {"version": 1})
+    before = (tmp_path / "a.npz").read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_npz(tmp_path / "a.npz", ARRAYS, {"version": 2})
+    assert os.listdir(tmp_path) == ["a.npz"]
+    assert (tmp_path / "a.npz").read_bytes() == before
+
+
+def test_killed_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    script = (
+        "import sys, numpy as np\nfrom refnet.formats import write_npz\n"
+        "version = 0\n"
+        "while True:\n"
+        "    version += 1\n"
+        "    write_npz(sys.argv[1], {'x': np.full(200_000, version)}, {'version': version})\n"
+    )
+    for delay in (0.0, 0.003, 0.011, 0.017):
+        path.unlink(missing_ok=True)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment) as writer:
+            deadline = time.monotonic() + 60
+            while not path.exists() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(delay)
+            writer.send_signal(signal.SIGKILL)
+        loaded = read(path)
+        assert (loaded.tensors["x"] == loaded.metadata["version"]).all()

@@ -1,0 +1,121 @@
+"""What holds for every format: how a file is recognised, what is refused, and how much memory it may take."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refnet.errors import FormatError
+from refnet.formats import read
+
+
+def test_missing_path_names_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"looked for .*model\.ckpt, .*model\.ckpt\.index"):
+        read(tmp_path / "model.ckpt")
+
+
+def test_directory_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG")
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(FormatError, match="no 'checkpoint' file and holds no checkpoint"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.index", "a"])
+def test_empty_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(FormatError, match="empty"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "guess"),
+    [
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x1f\x8b\x08", "unpack"),
+        (b"\x80\x02csomething", "pickle"),
+        (b"\x93NUMPY\x01", "numpy.savez"),
+        (b"text", "unknown format"),
+        (b"x", "unknown format"),
+    ],
+)
+def test_unknown_magic_lists_the_known_formats(tmp_path: Path, content: bytes, guess: str) -> None:
+    (tmp_path / "weights.npz").write_bytes(content)
+    with pytest.raises(FormatError, match=rf"{guess}.*TensorFlow checkpoints \(V1 and V2\) and \.npz"):
+        read(tmp_path / "weights.npz")
+
+
+def test_extension_that_lies(v1: Any, tmp_path: Path) -> None:
+    assert read(shutil.copy(v1.prefix, tmp_path / "a.npz")).format == "TF checkpoint V1"
+    np.savez(tmp_path / "b.npz", x=np.ones(2))
+    for name in ("b.ckpt", "b.index", "b.meta", "b.data-00000-of-00001"):
+        assert read(shutil.copy(tmp_path / "b.npz", tmp_path / name)).format == "npz"
+
+
+def test_fifo_socket_and_device_do_not_hang(tmp_path: Path, watch: Any) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    os.mkfifo(tmp_path / "prefix.index")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket"))
+        for path, kind in (("fifo", "FIFO"), ("prefix", "FIFO"), ("socket", "socket"), ("/dev/zero", "device")):
+            with watch(), pytest.raises(FormatError, match=f"regular file, found a {kind}"):
+                read(tmp_path / path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"PK\3\4")
+    (tmp_path / "a").chmod(0)
+    with pytest.raises(PermissionError):
+        read(tmp_path / "a")
+
+
+def test_forged_sizes_take_no_memory(tables: Any, tmp_path: Path) -> None:
+    """8 TiB in each format, read with 256 MiB to spare."""
+    elements = 2**41
+    dimension = tables.field(2, tables.shape(elements))
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({elements},), }}".encode().ljust(117) + b"\n"
+    with open(tmp_path / "npz", "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    tables.v2(tmp_path / "v2", {"x": tables.entry(b"", 1, (elements,), size=4 * elements)}, b"")
+    meta = tables.field(1, b"x") + dimension + tables.field(3, 1) + tables.field(4, tables.field(1, b""))
+    header = tables.field(1, tables.field(1, meta))
+    data = tables.field(2, tables.field(3, tables.field(5, b"")))
+    (tmp_path / "v1").write_bytes(tables.table({b"": header, b"\0x\0\1\1\1\x80\x7f": data}))
+    tables_end = tables.from_blocks([(b"a", tables.varint(2**43) + b"\0k", 1)])
+    (tmp_path / "snappy").write_bytes(tables_end)
+    script = """
+import resource, sys
+from refnet.errors import RefnetError
+from refnet.formats import read
+for path in sys.argv[1:]:
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
+    try:
+        read(path)
+    except RefnetError as error:
+        print(type(error).__name__)
+"""
+    paths = [str(tmp_path / name) for name in ("npz", "v2", "v1", "snappy")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script, *paths], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["CorruptError", "CorruptError", "FormatError", "LimitError"], done.stderr
+
+
+def test_the_watch_sees_what_a_reader_must_not_do(tmp_path: Path, watch: Any) -> None:
+    (tmp_path / "a").touch()
+    with watch(str(tmp_path / "a")):
+        (tmp_path / "a").read_bytes()
+    with pytest.raises(AssertionError, match="did more"), watch(str(tmp_path / "b")):
+        (tmp_path / "a").read_bytes()
+    with pytest.raises(AssertionError, match="exec"), watch():
+        eval("1")
