@@ -1,0 +1,236 @@
+"""From raw pixels to the network's input: TF-Slim's Inception recipe, which its ResNetV2 weights were trained with.
+
+Every operation is elementwise, in IEEE-754 binary32, rounded to nearest even, with no fused multiply-add and no sum
+over a varying number of terms. No value of the recipe is subnormal, so flushing to zero would not change a bit. The
+docstrings state the operations in their order; an implementation that follows them gives the same bits.
+
+Source: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` (``tensorflow/models``, ``research/slim``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ConfigError, InputError
+
+Float32 = npt.NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
+
+#: An image with more pixels than this is refused, before anything of its size is allocated.
+MAX_PIXELS = 100_000_000
+
+
+class Recipe(NamedTuple):
+    """How raw uint8 pixels become the network's input.
+
+    Attributes
+    ----------
+    height, width : int or None
+        The size after the resize; None keeps that of the central crop.
+    central_fraction : float
+        The fraction of each side that the central crop keeps, in (0, 1].
+    """
+
+    height: int | None = 299
+    width: int | None = 299
+    central_fraction: float = 0.875
+
+
+def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
+    """Scale, crop, resize and centre raw pixels, as TF-Slim does to evaluate.
+
+    The arithmetic, operation by operation:
+
+    1. ``central_crop`` (a copy of values, so it may come before or after the next step);
+    2. ``x = float32(pixel) * s`` with ``s = float32(1 / 255) = 0x1.010102p-8``, one rounded product
+       (``tf.image.convert_image_dtype``);
+    3. ``resize_bilinear``;
+    4. ``(x - 0.5) * 2``, two rounded operations.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of uint8
+        RGB pixels, [H, W, 3] or [N, H, W, 3].
+    recipe : Recipe, optional
+        Left out, TF-Slim's: the central 87.5 %, resized to 299 x 299 whatever the aspect ratio.
+
+    Returns
+    -------
+    numpy.ndarray of float32
+        Values in [-1, 1], of the same rank. A new array; the input is left alone.
+
+    Raises
+    ------
+    InputError
+        The images are not uint8 arrays of such a shape, are empty or are too large.
+    ConfigError
+        A size or the fraction of the recipe is out of range.
+    """
+    recipe = _checked_recipe(Recipe() if recipe is None else recipe)
+    _check_images(images)
+    cropped = central_crop(np.asarray(images), recipe.central_fraction)
+    batch = cropped if cropped.ndim == 4 else cropped[np.newaxis]
+    height, width = (recipe.height or batch.shape[1]), (recipe.width or batch.shape[2])
+    result = np.empty((batch.shape[0], height, width, 3), np.float32)
+    for image, out in zip(batch, result, strict=True):  # one by one: only one is held as float32 at its full size
+        scaled = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+        resized = resize_bilinear(scaled[np.newaxis], height, width)[0]
+        np.subtract(resized, np.float32(0.5), out=out)
+        np.multiply(out, np.float32(2), out=out)
+    return result if images.ndim == 4 else result[0]
+
+
+def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[T]:
+    """Keep the central part of each side, as ``tf.image.central_crop``.
+
+    In binary64: ``start = int((size - size * central_fraction) / 2)`` values are left out at each end of a side.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        [H, W, C] or [N, H, W, C].
+    central_fraction : float
+        In (0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of ``image``.
+
+    Raises
+    ------
+    ConfigError
+        The fraction is out of range, or so small that nothing would be left.
+    InputError
+        The array is not of rank 3 or 4.
+    """
+    central_fraction = _checked_fraction(central_fraction)
+    if image.ndim not in (3, 4):
+        raise InputError(f"central_crop takes [H, W, C] or [N, H, W, C], not the shape {image.shape}.")
+    sides = []
+    for size in image.shape[-3:-1]:
+        start = int((float(size) - float(size) * central_fraction) / 2)
+        if size and size == 2 * start:
+            raise ConfigError(f"central_fraction {central_fraction!r} leaves nothing of a side of {size} pixels.")
+        sides.append(slice(start, size - start))
+    return image[..., sides[0], sides[1], :]
+
+
+def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
+    """Resize as ``tf.compat.v1.image.resize_bilinear`` does by default, bit for bit.
+
+    That is TensorFlow 1's sampling: ``align_corners=False``, ``half_pixel_centers=False``, no antialiasing. For output
+    index i of a side of ``size`` pixels, each operation rounded to binary32::
+
+        position = float32(i) * (float32(size) / float32(new_size))
+        lower    = min(floor(position), size - 1)
+        upper    = min(ceil(position), size - 1)
+        lerp     = position - floor(position)
+
+    and for an output pixel, with t/b the lower/upper row and l/r the lower/upper column::
+
+        top    = tl + (tr - tl) * x_lerp
+        bottom = bl + (br - bl) * x_lerp
+        out    = top + (bottom - top) * y_lerp
+
+    Where neither side changes, the values are copied.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of float32
+        [N, H, W, C], H and W at least 1.
+    height, width : int
+        The new size, at least 1.
+
+    Returns
+    -------
+    numpy.ndarray of float32
+        [N, height, width, C], a new array.
+
+    Raises
+    ------
+    InputError
+        The array is not float32, not of rank 4, or has no pixels.
+    ConfigError
+        A size is no integer of at least 1.
+    """
+    height, width = _checked_size("height", height), _checked_size("width", width)
+    if images.dtype != np.float32 or images.ndim != 4:
+        raise InputError(f"resize_bilinear takes float32 [N, H, W, C], not {images.dtype} of shape {images.shape}.")
+    if 0 in images.shape[1:3]:
+        raise InputError(f"Images of {images.shape[1]} x {images.shape[2]} pixels cannot be resized: they are empty.")
+    if images.shape[1:3] == (height, width):
+        return np.array(images, np.float32, order="C")
+    y_lower, y_upper, y_lerp = _interpolation(images.shape[1], height)
+    x_lower, x_upper, x_lerp = _interpolation(images.shape[2], width)
+    # Along the rows first, then between rows: top and bottom of neighbouring output rows are shared.
+    rows = _lerp(images[:, :, x_lower], images[:, :, x_upper], x_lerp[:, np.newaxis])
+    return _lerp(rows[:, y_lower], rows[:, y_upper], y_lerp[:, np.newaxis, np.newaxis])
+
+
+def _interpolation(size: int, new_size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]:
+    """Lower index, upper index and weight of the upper, of each output index along one side."""
+    scale = np.float32(size) / np.float32(new_size)
+    position = np.arange(new_size).astype(np.float32) * scale
+    floor = np.floor(position)
+    lower = np.minimum(floor.astype(np.intp), size - 1)
+    upper = np.minimum(np.ceil(position).astype(np.intp), size - 1)
+    return lower, upper, position - floor
+
+
+def _lerp(lower: Float32, upper: Float32, weight: Float32) -> Float32:
+    """Return ``lower + (upper - lower) * weight``, overwriting ``upper``."""
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN propagate, as in TF
+        np.subtract(upper, lower, out=upper)
+        np.multiply(upper, weight, out=upper)
+        return np.add(lower, upper, out=upper)
+
+
+def _check_images(images: Any) -> None:
+    """Raise an InputError unless ``images`` are uint8 [H, W, 3] or [N, H, W, 3], with pixels and not too many."""
+    if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
+        raise InputError(f"Raw images must be a plain NumPy array, not {type(images).__name__}; use numpy.asarray.")
+    shape = images.shape
+    if images.dtype != np.uint8:
+        raise InputError(
+            f"Raw images must be uint8 (0 to 255), not {images.dtype}; float images are taken as already preprocessed.",
+            expected="uint8",
+            found=str(images.dtype),
+        )
+    if images.ndim not in (3, 4) or shape[-1] != 3:
+        looks_like_chw = images.ndim in (3, 4) and shape[-3] == 3
+        hint = " It looks like CHW: move the channels last." if looks_like_chw else ""
+        raise InputError(
+            f"Raw images must have the shape [H, W, 3] or [N, H, W, 3], not {list(shape)}.{hint}",
+            expected="[H, W, 3] or [N, H, W, 3]",
+            found=shape,
+        )
+    height, width = shape[-3:-1]
+    if not 0 < height * width <= MAX_PIXELS:
+        raise InputError(
+            f"An image of {height} x {width} has {height * width:,} pixels; there must be between 1 and {MAX_PIXELS:,}."
+        )
+
+
+def _checked_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe with plain numbers, or raise a ConfigError."""
+    return Recipe(
+        height=None if recipe.height is None else _checked_size("height", recipe.height),
+        width=None if recipe.width is None else _checked_size("width", recipe.width),
+        central_fraction=_checked_fraction(recipe.central_fraction),
+    )
+
+
+def _checked_size(name: str, size: Any) -> int:
+    if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
+        raise ConfigError(f"{name} must be a whole number of pixels, at least 1, not {size!r}.")
+    return int(size)
+
+
+def _checked_fraction(fraction: Any) -> float:
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 < fraction <= 1:
+        raise ConfigError(f"central_fraction must be a number in (0, 1], not {fraction!r}.")
+    return float(fraction)

@@ -1,0 +1,296 @@
+"""Image files: each defined conversion, against TensorFlow's decoder where it defines one, and each bad file."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from refnet.errors import ConfigError, InputError
+from refnet.images import load_image
+
+RNG = np.random.default_rng(11)
+RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+GREY = RGB[:, :, 0].copy()
+ALPHA = RGB[:, :, 1].copy()
+
+
+@pytest.fixture(scope="module")
+def tf() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow  # type: ignore[import-untyped]
+
+        return tensorflow
+
+
+def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def load(folder: Path, data: bytes, name: str = "image.png") -> np.ndarray:
+    path = folder / name
+    path.write_bytes(data)
+    return load_image(path)
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"")
+    chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data, b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def palette_image() -> Image.Image:
+    return Image.fromarray(RGB).quantize(16)
+
+
+LOSSLESS = {
+    "rgb": lambda: encode(Image.fromarray(RGB), "PNG"),
+    "grey": lambda: encode(Image.fromarray(GREY), "PNG"),
+    "one_bit": lambda: encode(Image.fromarray(GREY > 99), "PNG"),
+    "grey_alpha": lambda: encode(Image.fromarray(np.dstack([GREY, ALPHA]), "LA"), "PNG"),
+    "rgb_alpha": lambda: encode(Image.fromarray(np.dstack([RGB, ALPHA])), "PNG"),
+    "rgb_colour_key": lambda: encode(Image.fromarray(RGB), "PNG", transparency=(1, 2, 3)),
+    "palette": lambda: encode(palette_image(), "PNG"),
+    "palette_one_transparent": lambda: encode(palette_image(), "PNG", transparency=3),
+    "palette_alphas": lambda: encode(palette_image(), "PNG", transparency=bytes(range(0, 256, 16))),
+    "grey_16_bit": lambda: encode(Image.fromarray(GREY.astype(np.uint16) * 251 + 77), "PNG"),
+    "bmp": lambda: encode(Image.fromarray(RGB), "BMP"),
+    "gif": lambda: encode(palette_image(), "GIF"),
+}
+
+
+@pytest.mark.parametrize("case", LOSSLESS)
+def test_lossless_files_give_tensorflows_pixels(tf: Any, tmp_path: Path, case: str) -> None:
+    data = LOSSLESS[case]()
+    expected = tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
+    found = load(tmp_path, data)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_png_gives_the_high_bytes_as_tensorflow_does(tf: Any, tmp_path: Path, channels: int) -> None:
+    values = RNG.integers(0, 2**16, (9, 7, channels), dtype=np.uint16)
+    data = tf.io.encode_png(values).numpy()
+    expected = (values[:, :, :1] if channels < 3 else values[:, :, :3]) >> 8
+    found = load(tmp_path, data)
+    np.testing.assert_array_equal(found, np.broadcast_to(expected, (9, 7, 3)))
+    np.testing.assert_array_equal(found, tf.io.decode_image(data, channels=3).numpy())
+
+
+def test_a_palette_bmp_gives_the_colours_of_its_palette(tmp_path: Path) -> None:
+    image = palette_image()  # TensorFlow reads no palette in a BMP
+    colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    np.testing.assert_array_equal(load(tmp_path, encode(image, "BMP")), colours[np.asarray(image)])
+
+
+def test_alpha_is_dropped_not_composed(tmp_path: Path) -> None:
+    clear = np.dstack([RGB, np.zeros_like(GREY)])
+    np.testing.assert_array_equal(load(tmp_path, encode(Image.fromarray(clear), "PNG")), RGB)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "PNG"])
+def test_an_animation_gives_its_first_frame(tmp_path: Path, image_format: str) -> None:
+    frames = [Image.fromarray(np.full((5, 6, 3), value, np.uint8)) for value in (10, 200, 90)]
+    data = encode(frames[0], image_format, save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(load(tmp_path, data), np.full((5, 6, 3), 10))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_of_one_colour(tmp_path: Path, mode: str, progressive: bool) -> None:
+    # A block of one colour has no AC terms and, at this quality, an exact DC term. What is left is the rounding of
+    # Y, Cb and Cr and back, at most 0.5 + 1.772 * 0.5 + 0.5 a channel, and in CMYK that of K.
+    colour: tuple[int, ...] = {"L": (77,), "RGB": (200, 30, 90), "CMYK": (20, 0, 155, 40)}[mode]
+    image = Image.new(mode, (24, 16), colour if len(colour) > 1 else colour[0])
+    found = load(tmp_path, encode(image, "JPEG", quality=100, progressive=progressive))
+    expected = np.asarray(image.convert("RGB")).astype(int)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 2
+
+
+def test_jpeg_is_the_picture_that_tensorflow_sees(tf: Any, tmp_path: Path) -> None:
+    smooth = np.asarray(Image.fromarray(RGB).resize((64, 48)))
+    data = encode(Image.fromarray(smooth), "JPEG", quality=95, subsampling=0)
+    # With the accurate inverse DCT and no subsampling, what libjpeg-turbo computes is defined.
+    expected = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE").numpy()
+    np.testing.assert_array_equal(load(tmp_path, data, "image.jpg"), expected)
+
+
+def upright(orientation: int) -> np.ndarray:
+    """What the EXIF standard's table says that the stored rows and columns mean."""
+    stored = RGB
+    return {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: stored[::-1].transpose(1, 0, 2),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: stored[:, ::-1].transpose(1, 0, 2),
+    }[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = load(tmp_path, encode(Image.fromarray(RGB), "PNG", exif=exif))
+    np.testing.assert_array_equal(found, upright(orientation))
+    jpeg = load(tmp_path, encode(Image.fromarray(RGB), "JPEG", exif=exif))
+    assert jpeg.shape == upright(orientation).shape
+
+
+def test_16_bit_with_an_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = GREY.astype(np.uint16) << 8
+    found = load(tmp_path, encode(Image.fromarray(values), "PNG", exif=exif))
+    np.testing.assert_array_equal(found, np.repeat(GREY[::-1].T[:, :, np.newaxis], 3, axis=2))
+
+
+def test_the_content_decides_not_the_name(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(load(tmp_path, encode(Image.fromarray(RGB), "PNG"), "image.jpg"), RGB)
+    np.testing.assert_array_equal(load_image(str(tmp_path / "image.jpg")), RGB)
+
+
+CUT = {
+    "png": ("PNG", {}),
+    "jpeg": ("JPEG", {}),
+    "progressive_jpeg": ("JPEG", {"progressive": True}),
+    "gif": ("GIF", {}),
+    "bmp": ("BMP", {}),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_file_cut_off_anywhere_is_an_error_or_the_whole_image(tmp_path: Path, case: str) -> None:
+    image_format, options = CUT[case]
+    data = encode(Image.fromarray(RGB), image_format, **options)
+    whole = load(tmp_path, data)
+    loaded = 0
+    for length in range(len(data)):
+        try:
+            found = load(tmp_path, data[:length])
+        except InputError:
+            continue
+        np.testing.assert_array_equal(found, whole)
+        loaded += 1
+    assert loaded <= 4  # what follows the pixels: PNG's last checksum, GIF's terminator, BMP's padding
+
+
+def test_a_flipped_bit_in_a_png_is_an_error_or_changes_no_pixel(tmp_path: Path) -> None:
+    data = encode(Image.fromarray(RGB[:5, :5]), "PNG")
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << (place % 8)
+        try:
+            found = load(tmp_path, bytes(damaged))
+        except InputError:
+            continue
+        np.testing.assert_array_equal(found, RGB[:5, :5])
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "GIF", "BMP", "PNG"])
+def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, image_format: str) -> None:
+    data = encode(Image.fromarray(RGB), image_format)
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        damaged = np.frombuffer(data, np.uint8).copy()
+        places = rng.integers(0, min(len(data), 300), 3)
+        damaged[places] = rng.integers(0, 256, 3)
+        try:
+            found = load(tmp_path, damaged.tobytes())
+        except InputError:
+            continue
+        assert found.dtype == np.uint8
+        assert found.ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"once upon a time", "Known: BMP, GIF, JPEG, PNG"),
+        (b"\x93NUMPY\x01\x00", "no image that refnet reads"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no image that refnet reads"),
+        (b"\x89PNG\r\n\x1a\n", "damaged or incomplete PNG"),
+        (b"\xff\xd8\xff", "damaged or incomplete JPEG"),
+        (b"BM", "damaged or incomplete BMP"),
+        (b"GIF89a", "damaged or incomplete GIF"),
+        (png_header(4, 4), "damaged or incomplete PNG"),
+        (png_header(0, 4), "damaged or incomplete PNG|0 pixels"),
+    ],
+)
+def test_files_that_are_no_image(tmp_path: Path, data: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        load(tmp_path, data)
+    assert "image.png" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "count"),
+    [
+        (10_000, 10_001, "100,010,000"),
+        (20_000, 20_000, "400,000,000"),
+        (2**31 - 1, 2**31 - 1, "4,611,686,014,132,420,609"),
+    ],
+)
+def test_too_many_pixels(tmp_path: Path, width: int, height: int, count: str) -> None:
+    with pytest.raises(InputError, match=count):
+        load(tmp_path, png_header(width, height))
+
+
+def test_pillows_warning_of_large_images_does_not_escape(tmp_path: Path) -> None:
+    # Between Pillow's limit (89 million) and this one: past the count, to the missing pixels.
+    with pytest.raises(InputError, match="damaged"):
+        load(tmp_path, png_header(9_900, 10_000))
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (tmp_path, fifo, Path("/dev/null")):
+        with pytest.raises(InputError, match="not a regular file"):
+            load_image(path)
+
+
+def test_missing_and_forbidden_files_are_the_systems_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_image(tmp_path / "none.png")
+    forbidden = tmp_path / "forbidden.png"
+    forbidden.write_bytes(encode(Image.fromarray(RGB), "PNG"))
+    forbidden.chmod(0)
+    if os.access(forbidden, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(PermissionError):
+        load_image(forbidden)
+
+
+def test_pillow_told_to_load_truncated_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ConfigError, match="LOAD_TRUNCATED_IMAGES"):
+        load(tmp_path, encode(Image.fromarray(RGB), "JPEG"))
+
+
+def test_pillow_is_imported_only_to_load() -> None:
+    code = "import sys, refnet.images; sys.exit('PIL' in sys.modules)"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -1,0 +1,249 @@
+"""The preprocessing against TensorFlow's own operations, bit by bit, and against its docstrings."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refnet.errors import ConfigError, InputError
+from refnet.preprocess import MAX_PIXELS, Recipe, central_crop, preprocess, resize_bilinear
+
+side = st.integers(1, 40)
+fractions = st.floats(0.05, 1.0)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(scope="module")
+def tf() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow  # type: ignore[import-untyped]
+
+        return tensorflow
+
+
+def pixels(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def tf_recipe(tf: Any, images: np.ndarray, height: int, width: int, fraction: float) -> np.ndarray:
+    """TF-Slim's preprocess_for_eval, each step the TensorFlow operation that it calls."""
+    batch = tf.constant(images if images.ndim == 4 else images[np.newaxis])
+    x = tf.image.convert_image_dtype(batch, tf.float32)
+    x = tf.image.central_crop(x, fraction)
+    x = tf.compat.v1.image.resize_bilinear(x, [height, width], align_corners=False)
+    result: np.ndarray = tf.multiply(tf.subtract(x, 0.5), 2.0).numpy()
+    return result if images.ndim == 4 else result[0]
+
+
+@settings(deadline=None, max_examples=300)
+@given(seed=seeds, n=st.integers(1, 3), c=st.integers(1, 5), h=side, w=side, height=side, width=side)
+def test_resize_has_tensorflows_bits(
+    tf: Any, seed: int, n: int, c: int, h: int, w: int, height: int, width: int
+) -> None:
+    images = np.random.default_rng(seed).standard_normal((n, h, w, c), dtype=np.float32)
+    expected = tf.compat.v1.image.resize_bilinear(images, [height, width]).numpy()
+    assert_same_bits(resize_bilinear(images, height, width), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "new_size"),
+    [((437, 350), (299, 299)), ((299, 299), (299, 299)), ((100, 1500), (299, 299)), ((7, 3), (1000, 999))],
+)
+def test_resize_of_ordinary_sizes_has_tensorflows_bits(
+    tf: Any, size: tuple[int, int], new_size: tuple[int, int]
+) -> None:
+    images = np.random.default_rng(1).random((1, *size, 3), dtype=np.float32)
+    expected = tf.compat.v1.image.resize_bilinear(images, new_size).numpy()
+    assert_same_bits(resize_bilinear(images, *new_size), expected)
+
+
+def test_resize_positions_have_tensorflows_bits(tf: Any) -> None:
+    # A ramp makes index and weight visible; a height of 1 costs little.
+    for size in (1, 2, 3, 7, 299, 437, 4000):
+        ramp = np.arange(size, dtype=np.float32).reshape(1, 1, size, 1)
+        for new_size in (1, 2, 5, 97, 224, 299, 513, 10_000):
+            expected = tf.compat.v1.image.resize_bilinear(ramp, [1, new_size]).numpy()
+            assert_same_bits(resize_bilinear(ramp, 1, new_size), expected)
+
+
+def test_resize_passes_on_infinities_nan_and_signed_zero_as_tensorflow_does(tf: Any) -> None:
+    special = np.array([np.inf, -np.inf, np.nan, -0.0, 0.0, 3e38, -3e38], np.float32)
+    images = np.random.default_rng(3).choice(special, (1, 9, 9, 3))
+    for new_size in ((9, 9), (9, 10), (5, 5), (18, 20)):
+        expected = tf.compat.v1.image.resize_bilinear(images, new_size).numpy()
+        found = resize_bilinear(images, *new_size)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(np.signbit(found)[found == 0], np.signbit(expected)[expected == 0])
+
+
+def test_resize_rounds_each_stated_operation_once() -> None:
+    """The docstring's formulas in exact rational arithmetic, rounded to binary32 after each operation."""
+
+    def rounded(x: Fraction) -> Fraction:
+        exponent = math.frexp(float(x))[1]
+        ulp = Fraction(2) ** (exponent - 24)
+        return round(x / ulp) * ulp  # round() of a Fraction goes to even
+
+    images = np.random.default_rng(5).integers(0, 256, (1, 5, 7, 1)).astype(np.float32)
+    exact = [[Fraction(float(v)) for v in row] for row in images[0, :, :, 0]]
+    height, width = 11, 4
+
+    def position(i: int, size: int, new_size: int) -> tuple[int, int, Fraction]:
+        p = rounded(i * rounded(Fraction(size, new_size)))
+        floor = p.numerator // p.denominator
+        ceil = -(-p.numerator // p.denominator)
+        return min(floor, size - 1), min(ceil, size - 1), rounded(p - floor)
+
+    def lerp(a: Fraction, b: Fraction, weight: Fraction) -> Fraction:
+        return rounded(a + rounded(rounded(b - a) * weight))
+
+    expected = np.empty((1, height, width, 1), np.float32)
+    for i in range(height):
+        top, bottom, y = position(i, 5, height)
+        for j in range(width):
+            left, right, x = position(j, 7, width)
+            upper = lerp(exact[top][left], exact[top][right], x)
+            lower = lerp(exact[bottom][left], exact[bottom][right], x)
+            expected[0, i, j, 0] = float(lerp(upper, lower, y))
+    assert_same_bits(resize_bilinear(images, height, width), expected)
+
+
+@settings(deadline=None, max_examples=200)
+@given(h=st.integers(1, 700), w=st.integers(1, 700), fraction=fractions)
+def test_central_crop_keeps_tensorflows_rows_and_columns(tf: Any, h: int, w: int, fraction: float) -> None:
+    rows = np.broadcast_to(np.arange(h, dtype=np.int32)[:, np.newaxis, np.newaxis], (h, w, 1))
+    columns = np.broadcast_to(np.arange(w, dtype=np.int32)[:, np.newaxis], (h, w, 1))
+    for image in (rows, columns):
+        expected = tf.image.central_crop(image, fraction).numpy()
+        np.testing.assert_array_equal(central_crop(image, fraction), expected)
+        np.testing.assert_array_equal(central_crop(image[np.newaxis], fraction)[0], expected)
+
+
+def test_every_pixel_value_is_scaled_as_tensorflow_does(tf: Any) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(256, 1, 1).repeat(3, axis=2)
+    scaled = tf.image.convert_image_dtype(values, tf.float32)
+    expected = tf.multiply(tf.subtract(scaled, 0.5), 2.0).numpy()
+    found = preprocess(values, Recipe(height=None, width=None, central_fraction=1))
+    assert_same_bits(found, expected)
+    assert float(np.float32(1 / 255)) == float.fromhex("0x1.010102p-8")
+    assert (found[0, 0, 0], found[255, 0, 0]) == (-1, 1)
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=seeds, n=st.integers(0, 2), h=side, w=side, height=side, width=side, fraction=fractions)
+def test_the_recipe_has_tensorflows_bits(
+    tf: Any, seed: int, n: int, h: int, w: int, height: int, width: int, fraction: float
+) -> None:
+    images = pixels(seed, *([n] if n else []), h, w, 3)  # n = 0 stands for a single image, of rank 3
+    expected = tf_recipe(tf, images, height, width, fraction)
+    assert_same_bits(preprocess(images, Recipe(height, width, fraction)), expected)
+
+
+@pytest.mark.parametrize("shape", [(400, 500, 3), (2, 299, 299, 3), (300, 200, 3), (1, 1, 3)])
+def test_the_default_recipe_is_tf_slims(tf: Any, shape: tuple[int, ...]) -> None:
+    images = pixels(7, *shape)
+    assert_same_bits(preprocess(images), tf_recipe(tf, images, 299, 299, 0.875))
+
+
+def test_no_size_keeps_that_of_the_crop() -> None:
+    assert preprocess(pixels(0, 80, 40, 3), Recipe(None, None)).shape == (70, 36, 3)
+    assert preprocess(pixels(0, 80, 40, 3), Recipe(None, 11, 1.0)).shape == (80, 11, 3)
+
+
+def test_an_empty_batch_gives_an_empty_batch() -> None:
+    assert preprocess(pixels(0, 0, 40, 30, 3)).shape == (0, 299, 299, 3)
+
+
+def test_bits_depend_neither_on_the_layout_nor_on_the_place_in_the_batch() -> None:
+    images = pixels(9, 3, 33, 47, 3)
+    expected = preprocess(images)
+    wide = np.zeros((3, 66, 94, 3), np.uint8)
+    wide[:, ::2, ::2] = images
+    read_only = images.copy()
+    read_only.flags.writeable = False
+    for same in (np.asfortranarray(images), wide[:, ::2, ::2], images[:, ::-1].copy()[:, ::-1], read_only):
+        assert_same_bits(preprocess(same), expected)
+    for image, row in zip(images, expected, strict=True):
+        assert_same_bits(preprocess(image), row)
+
+
+def test_the_input_is_left_alone() -> None:
+    images = pixels(2, 20, 20, 3)
+    before = images.copy()
+    preprocess(images)
+    preprocess(images, Recipe(20, 20, 1.0))
+    np.testing.assert_array_equal(images, before)
+    same_size = np.ones((1, 4, 4, 3), np.float32)
+    assert not np.shares_memory(resize_bilinear(same_size, 4, 4), same_size)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (None, "NoneType"),
+        ([[[0, 0, 0]]], "list"),
+        (np.ma.masked_array(np.zeros((4, 4, 3), np.uint8)), "MaskedArray"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 3), np.uint16), "uint16"),
+        (np.zeros((4, 4, 3), bool), "bool"),
+        (np.array(3, np.uint8), r"\[\]"),
+        (np.zeros((4, 4), np.uint8), r"\[4, 4\]"),
+        (np.zeros((1, 1, 4, 4, 3), np.uint8), r"\[1, 1, 4, 4, 3\]"),
+        (np.zeros((4, 4, 1), np.uint8), r"\[4, 4, 1\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]"),
+        (np.zeros((3, 8, 9), np.uint8), "looks like CHW"),
+        (np.zeros((2, 3, 8, 9), np.uint8), "looks like CHW"),
+        (np.zeros((0, 4, 3), np.uint8), "0 x 4"),
+        (np.zeros((2, 4, 0, 3), np.uint8), "4 x 0"),
+        (np.broadcast_to(np.uint8(0), (10**9, 10**9, 3)), "1,000,000,000,000,000,000 pixels"),
+        (np.broadcast_to(np.uint8(0), (MAX_PIXELS + 1, 1, 3)), "100,000,001 pixels"),
+    ],
+)
+def test_bad_images(images: object, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        preprocess(images)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "299", True])
+def test_bad_sizes(size: object) -> None:
+    for recipe in (Recipe(height=size), Recipe(width=size)):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="whole number"):
+            preprocess(pixels(0, 4, 4, 3), recipe)
+    with pytest.raises(ConfigError, match="whole number"):
+        resize_bilinear(np.zeros((1, 4, 4, 3), np.float32), size, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fraction", [0, -0.5, 1.0001, float("nan"), float("inf"), "0.875", None, True])
+def test_bad_fractions(fraction: object) -> None:
+    with pytest.raises(ConfigError, match="central_fraction"):
+        preprocess(pixels(0, 4, 4, 3), Recipe(central_fraction=fraction))  # type: ignore[arg-type]
+
+
+def test_a_crop_that_leaves_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="leaves nothing"):
+        preprocess(pixels(0, 4, 4, 3), Recipe(central_fraction=1e-20))
+
+
+def test_bad_arrays_of_the_steps() -> None:
+    with pytest.raises(InputError, match="float64"):
+        resize_bilinear(np.zeros((1, 4, 4, 3)), 2, 2)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="shape"):
+        resize_bilinear(np.zeros((4, 4, 3), np.float32), 2, 2)
+    with pytest.raises(InputError, match="empty"):
+        resize_bilinear(np.zeros((1, 0, 4, 3), np.float32), 2, 2)
+    with pytest.raises(InputError, match="central_crop"):
+        central_crop(np.zeros((4, 4)), 0.5)
