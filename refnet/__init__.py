@@ -1,0 +1,48 @@
+"""refnet: the forward pass of ResNetV2 exactly as TF-Slim defines it, with every bit defined."""
+
+from refnet.engine import Engine, forward
+from refnet.errors import RefnetError
+from refnet.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
+from refnet.images import load_image
+from refnet.preprocess import Recipe, preprocess
+from refnet.resnet_v2 import (
+    Block,
+    bottleneck,
+    conv2d_same,
+    resnet_v2,
+    resnet_v2_50,
+    resnet_v2_101,
+    resnet_v2_152,
+    resnet_v2_200,
+    resnet_v2_block,
+    stack_blocks_dense,
+    subsample,
+)
+from refnet.weights import Weights, load_weights, random_weights, save_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Block",
+    "Engine",
+    "Recipe",
+    "RefnetError",
+    "Weights",
+    "bottleneck",
+    "conv2d_same",
+    "forward",
+    "load_image",
+    "load_weights",
+    "preprocess",
+    "random_weights",
+    "resnet_arg_scope",
+    "resnet_v2",
+    "resnet_v2_50",
+    "resnet_v2_101",
+    "resnet_v2_152",
+    "resnet_v2_200",
+    "resnet_v2_block",
+    "save_weights",
+    "stack_blocks_dense",
+    "subsample",
+]

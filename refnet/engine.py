@@ -1,0 +1,338 @@
+"""The way of an image: check it once, plan once a shape, run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from refnet.errors import ConfigError, InputError, WeightsError
+from refnet.executors import Executor, check_device, check_threads, make_executor
+from refnet.graph import ArgScope, Graph, Tensor
+from refnet.plan import make_plan
+from refnet.preprocess import Recipe, preprocess
+from refnet.resnet_v2 import Block, resnet_v2
+from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
+from refnet_kernels.contract import Float32Array
+
+#: Plans that an engine keeps; the one used longest ago makes room.
+KEPT_PLANS = 8
+#: Normalised pixels beyond this are worth a warning.
+LARGEST_PIXEL = 2.0
+
+
+class _Compiled(NamedTuple):
+    """A plan that is ready to run: which outputs it has, and under which names."""
+
+    executor: Executor
+    names: list[str]
+
+
+class Engine:
+    """A ResNetV2 with its weights, ready to run on images of any size.
+
+    Safe to call from several threads at once; the calls of one shape wait for each other.
+
+    Parameters
+    ----------
+    weights : Weights, mapping of str to array, or path
+    blocks : sequence of Block, optional
+        By default as the weights' names and shapes have them, with TF-Slim's rule for the strides.
+    num_classes : int, None or "from_weights"
+        None: the features, no logits. A number must agree with the weights.
+    is_training : bool
+        True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
+    global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations
+        As `refnet.resnet_v2.resnet_v2` explains them.
+    batch_norm_epsilon, batch_norm_scale, activation_fn, use_batch_norm
+        As `refnet.graph.ArgScope` explains them.
+    scope : str, optional
+        Which network, if the weights hold several.
+    device : {"cpu", "reference"}
+        "reference" computes by the NumPy definitions, very slowly, and gives the same bits.
+    threads : int, optional
+        None: as many as the process has cores. The bits do not depend on it.
+
+    Raises
+    ------
+    WeightsError, ConfigError, DeviceError
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Any] | str | os.PathLike[str],
+        *,
+        blocks: Sequence[Block] | None = None,
+        num_classes: int | Literal["from_weights"] | None = "from_weights",
+        is_training: bool = False,
+        global_pool: bool = True,
+        output_stride: float | None = None,
+        include_root_block: bool = True,
+        spatial_squeeze: bool | None = None,
+        store_non_strided_activations: bool = False,
+        batch_norm_epsilon: float = 1e-5,
+        batch_norm_scale: bool = True,
+        activation_fn: str | None = "relu",
+        use_batch_norm: bool = True,
+        scope: str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        self._device = check_device(device)
+        self._threads = check_threads(threads)
+        self._recipe: Recipe | None = None
+        if isinstance(weights, str | os.PathLike):
+            weights = load_weights(weights)
+        if isinstance(weights, Weights):
+            self._recipe = weights.recipe
+            self._variables: Mapping[str, Float32Array] = weights
+        else:
+            self._variables = as_variables(weights, [])
+        self._arg_scope = ArgScope(
+            is_training, _check_epsilon(batch_norm_epsilon), batch_norm_scale, activation_fn, use_batch_norm
+        )
+        self._architecture = _architecture(self._variables, scope, blocks, num_classes, include_root_block)
+        self._options: dict[str, Any] = {
+            "global_pool": global_pool,
+            "output_stride": output_stride,
+            "include_root_block": include_root_block,
+            "spatial_squeeze": spatial_squeeze,
+            "store_non_strided_activations": store_non_strided_activations,
+        }
+        self._packed: dict[Any, Any] = {}
+        self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, images: Any, end_points: bool | Sequence[str] = False) -> Any:
+        """Run the network.
+
+        Parameters
+        ----------
+        images : array [H, W, C] or [N, H, W, C]
+            Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe.
+        end_points : bool or sequence of str
+            True: every end point; or the names of some.
+
+        Returns
+        -------
+        net : float32 array
+            Logits [classes] or [N, classes]; dense logits [.., h, w, classes]; or features [.., h, w, channels].
+        end_points : dict of str to float32 array
+            If asked for, in network order.
+
+        Raises
+        ------
+        InputError
+            The images cannot be used.
+        WeightsError
+            Tensors are missing or have other shapes; the message lists them all.
+        """
+        single, batch = self._gate(images)
+        wanted = end_points if isinstance(end_points, bool) else tuple(end_points)
+        compiled = self._compile(batch.shape, wanted)
+        net, *values = [value[0] if single else value for value in compiled.executor.run(batch)]
+        if end_points is False:
+            return net
+        return net, dict(zip(compiled.names, values, strict=True))
+
+    def __reduce__(self) -> Any:
+        raise TypeError("An Engine holds threads and machine code and cannot be pickled; make one where it is needed.")
+
+    def _gate(self, images: Any) -> tuple[bool, Float32Array]:
+        """The images as a batch [N, H, W, C] of float32, and whether there was but one without the first axis."""
+        array = _as_array(images)
+        channels = self._architecture.channels
+        if array.ndim not in (3, 4):
+            raise InputError(
+                f"Images have shape [H, W, {channels}] or [N, H, W, {channels}], not {array.shape}.", found=array.shape
+            )
+        single = array.ndim == 3
+        if array.shape[-1] != channels:
+            hint = " It looks like CHW: move the channels to the end." if array.shape[-3] == channels else ""
+            raise InputError(
+                f"Images of shape {array.shape} have {array.shape[-1]} channels; the network takes {channels}.{hint}",
+                expected=channels,
+                found=array.shape[-1],
+            )
+        if 0 in array.shape[-3:-1]:
+            raise InputError(f"Images of shape {array.shape} have no pixels.", found=array.shape)
+        if array.dtype == np.uint8:
+            if self._recipe is None:
+                raise InputError(
+                    "uint8 images are raw pixels, and these weights name no recipe for them: "
+                    "use load_weights, or pass normalised floats."
+                )
+            array = preprocess(array, self._recipe)
+        else:
+            array = images_of(array)
+            if self._options["include_root_block"] and (np.abs(array) > LARGEST_PIXEL).any():
+                warnings.warn(
+                    "Float images are taken as normalised (about -1 to 1), but these hold larger values.", stacklevel=3
+                )
+        return single, array[None] if single else array
+
+    def _compile(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
+        key = (shape, wanted)
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = self._make(shape, wanted)
+                while len(self._compiled) > KEPT_PLANS:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(key)
+            return self._compiled[key]
+
+    def _make(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
+        graph = Graph(self._variables, self._arg_scope)
+        net, end_points = resnet_v2(
+            graph.placeholder(shape),
+            self._architecture.blocks,
+            self._architecture.num_classes,
+            scope=self._architecture.scope,
+            **self._options,
+        )
+        graph.check_variables()
+        names = list(end_points) if wanted is True else list(wanted or ())
+        unknown = [name for name in names if name not in end_points]
+        if unknown:
+            raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
+        outputs = [net, *(end_points[name] for name in names)]
+        plan = make_plan(graph, outputs)
+        return _Compiled(make_executor(plan, self._variables, self._device, self._threads, self._packed), names)
+
+
+def forward(
+    weights: Mapping[str, Any] | str | os.PathLike[str],
+    images: Any,
+    *,
+    end_points: bool | Sequence[str] = False,
+    **options: Any,
+) -> Any:
+    """Run a ResNetV2 on images.
+
+    Parameters
+    ----------
+    weights : Weights, mapping of str to array, or path
+        With `Weights`, the engine is kept for the next call; a plain mapping may change between calls, so that its
+        engine is made anew each time.
+    images : array [H, W, C] or [N, H, W, C]
+        Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe.
+    end_points : bool or sequence of str
+        True: also return every end point; or the names of some.
+    **options
+        As for `Engine`.
+
+    Returns
+    -------
+    net, or (net, end_points)
+        See `Engine.__call__`.
+    """
+    if not isinstance(weights, Weights):
+        return Engine(weights, **options)(images, end_points)
+    key = tuple(sorted((name, _hashable(value)) for name, value in options.items()))
+    with _engines_lock:
+        if key not in weights.engines:
+            weights.engines[key] = Engine(weights, **options)
+        engine = weights.engines[key]
+    return engine(images, end_points)
+
+
+_engines_lock = threading.Lock()
+
+
+def _hashable(value: Any) -> str:
+    return repr(value)
+
+
+def compute(graph: Graph, images: Float32Array, result: Any, device: str = "cpu", threads: int | None = None) -> Any:
+    """Run a graph on its input; arrays in place of the tensors of ``result``.
+
+    Parameters
+    ----------
+    graph : Graph
+    images : float32 array [N, H, W, C]
+    result : Tensor, or (Tensor, dict of str to Tensor)
+    device, threads
+        As for `Engine`.
+    """
+    tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
+    plan = make_plan(graph, tensors)
+    variables = as_variables(graph.variables, [])
+    executor = make_executor(plan, variables, check_device(device), check_threads(threads), {})
+    arrays = executor.run(images)
+    return arrays[0] if isinstance(result, Tensor) else (arrays[0], dict(zip(result[1], arrays[1:], strict=True)))
+
+
+def images_of(images: Any) -> Float32Array:
+    """Float images as native, contiguous float32.
+
+    Raises
+    ------
+    InputError
+        They are not floats, or no plain array.
+    """
+    array = _as_array(images)
+    if array.dtype.kind != "f":
+        raise InputError(
+            f"Images are uint8 (raw pixels) or floats (normalised), not {array.dtype}.", found=str(array.dtype)
+        )
+    _check_extent(array)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
+def _check_extent(array: np.ndarray) -> None:
+    """Refuse a view that is far larger than the memory behind it, before it is copied."""
+    if array.size * 4 > max(2**34, 64 * _extent(array)):
+        raise InputError(
+            f"Images of shape {array.shape} are {array.size * 4 / 2**30:.0f} GiB as float32; that is too much."
+        )
+
+
+def _extent(array: np.ndarray) -> int:
+    return sum(abs(stride) * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True))
+
+
+def _as_array(images: Any) -> np.ndarray:
+    if isinstance(images, np.ma.MaskedArray):
+        raise InputError("Masked arrays are not images: fill the masked pixels first (.filled()).")
+    try:
+        return np.asarray(images)
+    except Exception as error:
+        raise InputError(f"The images ({type(images).__name__}) cannot be read as an array: {error}") from error
+
+
+def _check_epsilon(epsilon: object) -> float:
+    if not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
+        raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
+    return float(epsilon)
+
+
+def _architecture(
+    variables: Mapping[str, Any],
+    scope: str | None,
+    blocks: Sequence[Block] | None,
+    num_classes: int | Literal["from_weights"] | None,
+    include_root_block: bool,
+) -> Architecture:
+    """What the weights say, and the caller's own word where there is one."""
+    found = infer_architecture(variables, scope)
+    if include_root_block and not found.include_root_block:
+        raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")
+    channels = found.channels
+    if not include_root_block and found.include_root_block:
+        first = f"{found.blocks[0].scope}/unit_1/bottleneck_v2/conv1/weights"
+        channels = np.shape(variables[f"{found.scope}/{first}" if found.scope else first])[2]
+    classes = found.num_classes if num_classes == "from_weights" else num_classes
+    if classes is not None and classes != found.num_classes:
+        raise ConfigError(
+            f"num_classes is {classes!r}, but the weights have {found.num_classes}"
+            + (" (one of them is a background class)." if {classes, found.num_classes} == {1000, 1001} else "."),
+            expected=found.num_classes,
+            found=classes,
+        )
+    return found._replace(blocks=list(blocks) if blocks else found.blocks, num_classes=classes, channels=channels)

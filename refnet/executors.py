@@ -1,0 +1,337 @@
+"""Run a plan: in NumPy, an operation at a time, or with the CPU's fused kernels. The bits are the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from refnet.errors import ConfigError, DeviceError, InputError, WeightsError
+from refnet.plan import NormNames, Plan, Step, assign_slots
+from refnet_kernels.catalog import select
+from refnet_kernels.contract import ConvGeometry, Float32Array, Norm, norm_scale
+
+Variables = Mapping[str, Any]
+
+
+class Executor(Protocol):
+    """Something that runs one plan."""
+
+    def run(self, images: Float32Array) -> list[Float32Array]:
+        """The plan's outputs, as arrays of the caller's own."""
+
+
+def make_executor(plan: Plan, variables: Variables, device: str, threads: int, packed: dict[Any, Any]) -> Executor:
+    """The executor of a plan on a device.
+
+    Parameters
+    ----------
+    plan : Plan
+    variables : mapping of str to array
+    device : {"cpu", "reference"}
+    threads : int
+        Of the CPU's kernels.
+    packed : dict
+        Where packed weights are kept, to be shared by all plans of an engine.
+
+    Raises
+    ------
+    DeviceError
+        There is no such device.
+    """
+    if device == "reference":
+        return ReferenceExecutor(plan, variables)
+    return CpuExecutor(plan, variables, threads, packed)
+
+
+def check_device(device: object) -> str:
+    """``device`` itself, if there is one of that name.
+
+    Raises
+    ------
+    DeviceError
+        There is not.
+    """
+    if device in ("cpu", "reference"):
+        return str(device)
+    if isinstance(device, str) and device.split(":")[0] == "cuda":
+        raise DeviceError("This version of refnet has no CUDA kernels; the devices are 'cpu' and 'reference'.")
+    raise DeviceError(f"There is no device {device!r}; the devices are 'cpu' and 'reference'.", found=device)
+
+
+def check_threads(threads: object) -> int:
+    """How many threads to use: ``threads``, or for None as many as the process has cores.
+
+    Raises
+    ------
+    ConfigError
+        It is no whole number from 1 to 1024.
+    """
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
+        raise ConfigError(f"threads is {threads!r}; it is a whole number from 1 to 1024.", found=threads)
+    return threads
+
+
+def norm_of(names: NormNames, variables: Variables) -> Norm:
+    """The batch norm that these variables define (rule A3).
+
+    Raises
+    ------
+    WeightsError
+        A variance plus epsilon is 0 or negative: its square root does not exist.
+    """
+    variance = variables[names.variance]
+    bad = int(np.sum(variance.astype(np.float64) + names.epsilon <= 0))
+    if bad:
+        raise WeightsError(
+            f"{names.variance} plus epsilon ({names.epsilon}) is 0 or negative in {bad} of {variance.size} channels.",
+            tensor=names.variance,
+        )
+    gamma = None if names.gamma is None else variables[names.gamma]
+    return Norm(variables[names.mean], norm_scale(variance, gamma, names.epsilon), variables[names.beta])
+
+
+class ReferenceExecutor:
+    """Each operation by its NumPy definition, nothing fused. Slow; for small networks and for doubts."""
+
+    def __init__(self, plan: Plan, variables: Variables) -> None:
+        self._plan = plan
+        self._variables = variables
+
+    def run(self, images: Float32Array) -> list[Float32Array]:
+        """The plan's outputs."""
+        values = {self._plan.input: images.copy()}
+        for step in self._plan.steps:
+            self._run_step(step, values)
+        outputs = []
+        for index in self._plan.outputs:
+            value = values[self._plan.aliases.get(index, index)]
+            outputs.append(value.reshape(self._plan.shapes[index]).copy())
+        return outputs
+
+    def _run_step(self, step: Step, values: dict[int, Float32Array]) -> None:
+        inputs = [values[index] for index in step.inputs]
+        value = self._operation(step, inputs)
+        if step.norm is not None:
+            value = self._call("batch_norm", value, norm_of(step.norm, self._variables), step.relu)
+        elif step.relu and step.op == "conv":
+            value = np.where(value < 0, np.float32(0), value)
+        if step.shortcut is not None:
+            value = self._call("residual", values[step.shortcut], value)
+        if step.out is not None:
+            values[step.out] = value
+        if step.preact is not None and step.next_norm is not None:
+            values[step.preact] = self._call("batch_norm", value, norm_of(step.next_norm, self._variables), True)
+
+    def _operation(self, step: Step, inputs: list[Float32Array]) -> Float32Array:
+        names, variables = step.variables, self._variables
+        if step.op == "conv":
+            bias = None if step.bias is None else variables[step.bias]
+            return self._call("conv", inputs[0], variables[names["weights"]], step.geometry, bias)
+        if step.op == "batch_norm_training":
+            gamma = variables[names["gamma"]] if "gamma" in names else None
+            mean, scale = select("batch_statistics", "reference").call(inputs[0], gamma, step.geometry)
+            return self._call("batch_norm", inputs[0], Norm(mean, scale, variables[names["beta"]]), step.relu)
+        if step.op in ("subsample", "max_pool"):
+            return self._call(step.op, inputs[0], step.geometry)
+        if step.op == "batch_norm":
+            return self._call("batch_norm", inputs[0], norm_of(_norm_names(step), variables), step.relu)
+        return self._call(step.op, *inputs)
+
+    def _call(self, op: str, *arguments: Any) -> Float32Array:
+        result: Float32Array = select(op, "reference").call(*arguments)
+        return result
+
+
+def _norm_names(step: Step) -> NormNames:
+    """The variables of a step that is a batch norm and nothing else."""
+    names = step.variables
+    return NormNames(names["moving_mean"], names["moving_variance"], names.get("gamma"), names["beta"], step.geometry)
+
+
+class CpuExecutor:
+    """The plan as one program of compiled kernels over one arena of memory."""
+
+    def __init__(self, plan: Plan, variables: Variables, threads: int, packed: dict[Any, Any]) -> None:
+        self._plan = plan
+        self._variables = variables
+        self._packed = packed
+        self._kept: list[np.ndarray] = []
+        self._padded = _padded_input(plan)
+        sizes = {index: 4 * int(np.prod(shape)) for index, shape in plan.shapes.items()}
+        sizes[plan.input] = 4 * int(np.prod(self._input_shape()))
+        self._offsets, total = assign_slots(plan, sizes)
+        _check_memory(total, plan.shapes[plan.input])
+        from refnet_kernels.team import Program, aligned_zeros
+
+        self._arena = aligned_zeros(total, np.uint8)
+        longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
+        self._zeros = aligned_zeros(max(longest, 1), np.float32)
+        self._program = Program([launch for step in plan.steps for launch in self._launches(step)], threads)
+        self._lock = threading.Lock()
+        _executors.add(self)
+
+    def run(self, images: Float32Array) -> list[Float32Array]:
+        """The plan's outputs. One caller at a time; others wait."""
+        with self._lock:
+            self._fill_input(images)
+            self._program.run()
+            outputs = []
+            for index in self._plan.outputs:
+                shape = self._plan.shapes[index]
+                outputs.append(self._view(self._plan.aliases.get(index, index), shape).copy())
+            return outputs
+
+    def _input_shape(self) -> tuple[int, ...]:
+        if self._padded is None:
+            return self._plan.shapes[self._plan.input]
+        g = self._padded
+        return (g.batch, g.height, g.width, g.channels)
+
+    def _fill_input(self, images: Float32Array) -> None:
+        target = self._view(self._plan.input, self._input_shape())
+        if self._padded is not None:
+            (_, height, width, _), (top, left) = images.shape, _pads(self._plan)
+            target[...] = 0
+            target = target[:, top : top + height, left : left + width]
+        np.copyto(target, images)
+
+    def _view(self, index: int, shape: Sequence[int]) -> Float32Array:
+        offset = self._offsets[index]
+        return self._arena[offset : offset + 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+
+    def _address(self, index: int | None) -> int:
+        return 0 if index is None else self._arena.ctypes.data + self._offsets[self._plan.aliases.get(index, index)]
+
+    def _launches(self, step: Step) -> list[Any]:
+        """The launches of a step; their operands' addresses stay valid as long as this object lives."""
+        make: dict[str, Callable[[Step, dict[str, int]], list[Any]]] = {
+            "conv": self._conv,
+            "batch_norm": self._batch_norm,
+            "batch_norm_training": self._batch_norm_training,
+            "max_pool": self._max_pool,
+        }
+        addresses = {"x": self._address(step.inputs[0]), "out": self._address(step.out)}
+        if step.op in make:
+            return make[step.op](step, addresses)
+        shape = self._plan.shapes[step.inputs[0]]
+        launch = select(step.op, "cpu").launch
+        if step.op == "subsample":
+            return [launch(*shape, step.geometry, addresses)]
+        if step.op == "residual":
+            shortcut, x = (self._address(index) for index in step.inputs)
+            return [launch(int(np.prod(shape)), {**addresses, "shortcut": shortcut, "x": x})]
+        if step.op == "mean":
+            return [launch(shape[0], shape[1] * shape[2], shape[3], addresses)]
+        return [launch(int(np.prod(shape[:-1])), shape[-1], addresses)]  # softmax
+
+    def _conv(self, step: Step, addresses: dict[str, int]) -> list[Any]:
+        from refnet_kernels.conv.cpu import pack
+
+        geometry = step.geometry
+        if self._padded is not None and step.inputs[0] == self._plan.input:
+            geometry = self._padded
+        name = step.variables["weights"]
+        addresses["zeros"] = self._zeros.ctypes.data
+        addresses["weights"] = self._pack(name, lambda: pack(self._variables[name])).ctypes.data
+        addresses["shortcut"] = self._address(step.shortcut)
+        if step.bias is not None:
+            addresses["bias"] = self._channels((step.bias,), self._variables[step.bias])
+        if step.norm is not None:
+            addresses |= self._norm(step.norm, "")
+        addresses |= self._next(step)
+        return [select("conv", "cpu").launch(geometry, addresses, step.relu)]
+
+    def _max_pool(self, step: Step, addresses: dict[str, int]) -> list[Any]:
+        return [select("max_pool", "cpu").launch(step.geometry, addresses | self._next(step))]
+
+    def _batch_norm(self, step: Step, addresses: dict[str, int]) -> list[Any]:
+        *pixels, channels = self._plan.shapes[step.inputs[0]]
+        addresses |= self._norm(_norm_names(step), "")
+        return [select("batch_norm", "cpu").launch(int(np.prod(pixels)), channels, addresses, step.relu)]
+
+    def _batch_norm_training(self, step: Step, addresses: dict[str, int]) -> list[Any]:
+        *pixels, channels = self._plan.shapes[step.inputs[0]]
+        names = step.variables
+        statistics = np.zeros((2, channels), np.float32)
+        self._kept.append(statistics)
+        mean, scale = statistics.ctypes.data, statistics.ctypes.data + 4 * channels
+        gamma = self._channels((names["gamma"],), self._variables[names["gamma"]]) if "gamma" in names else 0
+        beta = self._channels((names["beta"],), self._variables[names["beta"]])
+        count = int(np.prod(pixels))
+        gather = {"x": addresses["x"], "gamma": gamma, "mean": mean, "scale": scale}
+        apply = {**addresses, "mean": mean, "scale": scale, "beta": beta}
+        return [
+            select("batch_statistics", "cpu").launch(count, channels, gather, step.geometry),
+            select("batch_norm", "cpu").launch(count, channels, apply, step.relu),
+        ]
+
+    def _next(self, step: Step) -> dict[str, int]:
+        if step.next_norm is None:
+            return {}
+        return self._norm(step.next_norm, "next_") | {"preact": self._address(step.preact)}
+
+    def _norm(self, names: NormNames, prefix: str) -> dict[str, int]:
+        norm = self._pack(names, lambda: norm_of(names, self._variables))
+        return {f"{prefix}{role}": self._channels((names, role), getattr(norm, role)) for role in Norm._fields}
+
+    def _channels(self, key: Any, values: Float32Array) -> int:
+        from refnet_kernels.conv.cpu import pack_channels
+
+        return int(self._pack(key, lambda: pack_channels(values)).ctypes.data)
+
+    def _pack(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._packed:
+            self._packed[key] = make()
+        return self._packed[key]
+
+
+def _pads(plan: Plan) -> tuple[int, int]:
+    geometry = next(step for step in plan.steps if plan.input in step.reads).geometry
+    return geometry.pad_top, geometry.pad_left
+
+
+def _padded_input(plan: Plan) -> ConvGeometry | None:
+    """The first convolution's geometry on an explicitly padded image, where the input can be stored so.
+
+    Then each row of the kernel is one contiguous stretch, which counts where an image has three channels.
+    """
+    readers = [step for step in plan.steps if plan.input in step.reads]
+    if len(readers) != 1 or readers[0].op != "conv" or plan.input in plan.outputs:
+        return None
+    g: ConvGeometry = readers[0].geometry
+    if g.rate != 1 or g.kernel_width == 1:
+        return None
+    height = max((g.out_height - 1) * g.stride + g.kernel_height, g.pad_top + g.height)
+    width = max((g.out_width - 1) * g.stride + g.kernel_width, g.pad_left + g.width)
+    return g._replace(height=height, width=width, pad_top=0, pad_left=0)
+
+
+def _check_memory(total: int, shape: tuple[int, ...]) -> None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if total > physical:
+        raise InputError(
+            f"Images of shape {shape} need {total / 2**30:.1f} GiB for the values between the layers, but the "
+            f"machine has {physical / 2**30:.1f} GiB; pass fewer images at a time, the bits are the same."
+        )
+
+
+_executors: weakref.WeakSet[CpuExecutor] = weakref.WeakSet()
+
+
+def _unlock_after_fork() -> None:
+    """In the child of a fork nobody is left to release a lock that another thread held."""
+    for executor in _executors:
+        executor._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_after_fork)

@@ -1,0 +1,386 @@
+"""TF-Slim's ``resnet_v2.py`` and ``resnet_utils.py``: the same functions under the same names.
+
+Each function takes a symbolic `refnet.graph.Tensor`, as in TF-Slim, or NumPy arrays: then it computes at once, with
+the weights given as ``variables=``.
+
+Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_utils.py`` and ``resnet_v2.py``; tensorflow/models,
+``research/slim/nets`` for ``store_non_strided_activations``, ``spatial_squeeze``, ``activation_fn`` and
+``use_batch_norm``. He et al., "Identity Mappings in Deep Residual Networks", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from refnet.arrays import works_on_arrays
+from refnet.errors import ConfigError
+from refnet.graph import Tensor
+
+
+class Block(NamedTuple):
+    """A ResNet block (TF-Slim: ``resnet_utils.Block``).
+
+    Attributes
+    ----------
+    scope : str
+        Its name, "block1".
+    unit_fn : callable
+        The function that makes a unit: `bottleneck`.
+    args : sequence of dict
+        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``.
+    """
+
+    scope: str
+    unit_fn: Callable[..., Any]
+    args: Sequence[Mapping[str, int]]
+
+
+@works_on_arrays
+def subsample(inputs: Tensor, factor: int, scope: str | None = None) -> Tensor:
+    """Every ``factor``-th row and column (TF-Slim: ``resnet_utils.subsample``).
+
+    Parameters
+    ----------
+    inputs : Tensor or float32 array [N, H, W, C]
+    factor : int
+        1 gives the input itself.
+    scope : str, optional
+        Taken as TF-Slim takes it; nothing is stored under it.
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / factor), ceil(W / factor), C]
+    """
+    _check_positive(factor=factor)
+    return inputs if factor == 1 else inputs.graph.subsample(inputs, factor)
+
+
+@works_on_arrays
+def conv2d_same(
+    inputs: Tensor,
+    num_outputs: int,
+    kernel_size: int,
+    stride: int,
+    rate: int = 1,
+    scope: str = "Conv",
+    *,
+    activation_fn: str | None = "relu",
+    normalizer_fn: str | None = None,
+) -> Tensor:
+    """Strided convolution whose padding does not depend on the image's size (``resnet_utils.conv2d_same``).
+
+    With stride s it equals the convolution of stride 1, "SAME"-padded, then `subsample` by s; plain "SAME" with a
+    stride does not, where the size is even.
+
+    Parameters
+    ----------
+    inputs : Tensor or float32 array [N, H, W, C]
+    num_outputs, kernel_size, stride, rate : int
+        TF-Slim refuses a stride and a rate above 1 together; so does this.
+    scope : str
+        Where ``weights`` and ``biases`` (or ``BatchNorm/...``) are found.
+    activation_fn : {"relu", None}
+        What follows; ``slim.conv2d``'s default.
+    normalizer_fn : {None, "batch_norm"}
+        With it there is no bias.
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / stride), ceil(W / stride), num_outputs]
+    """
+    _check_positive(num_outputs=num_outputs, kernel_size=kernel_size, stride=stride, rate=rate)
+    if stride > 1 and rate > 1:
+        raise ConfigError("`strides > 1` not supported in conjunction with `dilation_rate > 1`.")
+    return _conv2d(inputs, num_outputs, kernel_size, stride, rate, scope, False, activation_fn, normalizer_fn)
+
+
+def _conv2d(
+    inputs: Tensor,
+    num_outputs: int,
+    kernel_size: int,
+    stride: int,
+    rate: int,
+    scope: str,
+    same: bool,
+    activation_fn: str | None,
+    normalizer_fn: str | None,
+) -> Tensor:
+    """``slim.conv2d``: convolution, then bias or batch norm, then the activation."""
+    _check_choice("activation_fn", activation_fn, (None, "relu"))
+    _check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
+    graph = inputs.graph
+    with graph.variable_scope(scope):
+        net = graph.conv(inputs, num_outputs, (kernel_size, kernel_size), stride, rate, same)
+        net = graph.batch_norm(net, "BatchNorm") if normalizer_fn else graph.bias_add(net)
+    return graph.relu(net) if activation_fn else net
+
+
+@works_on_arrays
+def bottleneck(
+    inputs: Tensor, depth: int, depth_bottleneck: int, stride: int, rate: int = 1, scope: str = "bottleneck_v2"
+) -> Tensor:
+    """The bottleneck unit with the batch norm before the convolutions (``resnet_v2.bottleneck``).
+
+    Parameters
+    ----------
+    inputs : Tensor or float32 array [N, H, W, C]
+    depth : int
+        Channels of the output. Where it equals C the shortcut is the input itself, subsampled.
+    depth_bottleneck : int
+        Channels of the two convolutions inside.
+    stride : int
+        Of the 3x3 convolution and the shortcut.
+    rate : int
+        Of the 3x3 convolution.
+    scope : str
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
+    """
+    _check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate)
+    graph = inputs.graph
+    activation_fn = graph.arg_scope.activation_fn
+    normalizer_fn = "batch_norm" if graph.arg_scope.use_batch_norm else None
+    with graph.variable_scope(scope) as name:
+        preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
+        if depth == inputs.depth:
+            shortcut = subsample(inputs, stride)
+        else:
+            shortcut = _conv2d(preact, depth, 1, stride, 1, "shortcut", True, None, None)
+            graph.collect(f"{name}/shortcut", shortcut)
+        residual = _conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
+        graph.collect(f"{name}/conv1", residual)
+        residual = conv2d_same(
+            residual, depth_bottleneck, 3, stride, rate, "conv2",
+            activation_fn=activation_fn, normalizer_fn=normalizer_fn,
+        )  # fmt: skip
+        graph.collect(f"{name}/conv2", residual)
+        residual = _conv2d(residual, depth, 1, 1, 1, "conv3", True, None, None)
+        graph.collect(f"{name}/conv3", residual)
+        return graph.collect(name, graph.add(shortcut, residual))
+
+
+@works_on_arrays
+def stack_blocks_dense(
+    net: Tensor,
+    blocks: Sequence[Block],
+    output_stride: float | None = None,
+    store_non_strided_activations: bool = False,
+) -> Tensor:
+    """Stack blocks, with atrous convolution where the stride would pass ``output_stride``.
+
+    TF-Slim: ``resnet_utils.stack_blocks_dense``. The unit that would have strided keeps the old rate; its stride
+    multiplies the rate of the units after it.
+
+    Parameters
+    ----------
+    net : Tensor or float32 array [N, H, W, C]
+    blocks : sequence of Block
+    output_stride : int, optional
+        How much smaller the output may be than the input; None: as the strides have it.
+    store_non_strided_activations : bool
+        Make the end point of each block the activations before its stride (models repository).
+
+    Raises
+    ------
+    ConfigError
+        The strides' product passes ``output_stride`` without ever being equal to it.
+    """
+    _check_number(output_stride)
+    graph = net.graph
+    current_stride, rate = 1, 1
+    for block in blocks:
+        block_stride = 1
+        with graph.variable_scope(block.scope) as block_name:
+            for i, unit in enumerate(block.args):
+                arguments = dict(unit)
+                if store_non_strided_activations and i == len(block.args) - 1:
+                    # The block strides after its last unit.
+                    block_stride = arguments.get("stride", 1)
+                    arguments["stride"] = 1
+                with graph.variable_scope(f"unit_{i + 1}"):
+                    if output_stride is not None and current_stride == output_stride:
+                        net = block.unit_fn(net, **{**arguments, "stride": 1}, rate=rate)
+                        rate *= arguments.get("stride", 1)
+                    else:
+                        net = block.unit_fn(net, **arguments, rate=1)
+                        current_stride *= arguments.get("stride", 1)
+                _check_stride(current_stride, output_stride)
+            graph.collect(block_name, net)
+        if output_stride is not None and current_stride == output_stride:
+            rate *= block_stride
+        else:
+            net = subsample(net, block_stride)
+            current_stride *= block_stride
+            _check_stride(current_stride, output_stride)
+    if output_stride is not None and current_stride != output_stride:
+        raise ConfigError("The target output_stride cannot be reached.", expected=output_stride, found=current_stride)
+    return net
+
+
+def _check_number(output_stride: object) -> None:
+    if output_stride is not None and (isinstance(output_stride, bool) or not isinstance(output_stride, int | float)):
+        raise ConfigError(f"output_stride is {output_stride!r}; it is a number, or None.", found=output_stride)
+
+
+def _check_stride(current_stride: int, output_stride: float | None) -> None:
+    if output_stride is not None and current_stride > output_stride:
+        raise ConfigError("The target output_stride cannot be reached.", expected=output_stride, found=current_stride)
+
+
+def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
+    """A block of bottleneck units of which the last one strides (``resnet_v2.resnet_v2_block``).
+
+    Parameters
+    ----------
+    scope : str
+    base_depth : int
+        Channels inside the units; their output has four times as many.
+    num_units : int
+    stride : int
+        Of the last unit; the others have 1.
+    """
+    _check_positive(base_depth=base_depth, num_units=num_units, stride=stride)
+    unit = {"depth": base_depth * 4, "depth_bottleneck": base_depth}
+    return Block(scope, bottleneck, [{**unit, "stride": 1}] * (num_units - 1) + [{**unit, "stride": stride}])
+
+
+@works_on_arrays
+def resnet_v2(
+    inputs: Tensor,
+    blocks: Sequence[Block],
+    num_classes: int | None = None,
+    *,
+    global_pool: bool = True,
+    output_stride: float | None = None,
+    include_root_block: bool = True,
+    spatial_squeeze: bool | None = None,
+    store_non_strided_activations: bool = False,
+    scope: str = "resnet_v2",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The whole network (``resnet_v2.resnet_v2``).
+
+    Parameters
+    ----------
+    inputs : Tensor or float32 array [N, H, W, C]
+        Normalised images; without the root block, the output of a convolution that no activation follows.
+    blocks : sequence of Block
+    num_classes : int, optional
+        None: no logits; the features are returned.
+    global_pool : bool
+        Average over height and width before the logits. False gives dense features or dense logits.
+    output_stride : int, optional
+        How much smaller the features are than the images; with the root block a multiple of 4.
+    include_root_block : bool
+        Whether the 7x7 convolution and the max pool come first.
+    spatial_squeeze : bool, optional
+        Logits of shape [N, num_classes]; False keeps [N, h, w, num_classes]. By default they are squeezed after the
+        global pool and kept dense without it.
+    store_non_strided_activations : bool
+        See `stack_blocks_dense`.
+    scope : str
+        Before the names of all variables and end points.
+
+    Returns
+    -------
+    net : Tensor or array
+        Logits, or without classes the features after ``postnorm``.
+    end_points : dict
+        TF-Slim's end points in its order, and between them those that it lacks: ``pool1``, each unit's ``preact``,
+        ``postnorm``, ``pool5``, ``global_pool``.
+
+    Raises
+    ------
+    ConfigError
+        The options break one of TF-Slim's rules.
+    """
+    graph = inputs.graph
+    with graph.variable_scope(scope) as name:
+        net = inputs
+        if include_root_block:
+            output_stride = _after_root(output_stride)
+            net = conv2d_same(net, 64, 7, 2, scope="conv1", activation_fn=None)
+            graph.collect(f"{name}/conv1", net)
+            net = graph.collect(f"{name}/pool1", graph.max_pool(net, 3, 2))
+        net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
+        net = graph.collect(f"{name}/postnorm", graph.relu(graph.batch_norm(net, "postnorm")))
+        if global_pool:
+            net = graph.collect(f"{name}/pool5", graph.reduce_mean(net))
+            graph.collect("global_pool", net)
+        if num_classes is not None:
+            net = _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
+    return net, graph.end_points
+
+
+def _after_root(output_stride: float | None) -> float | None:
+    """What is left of the output stride after the root block's 4."""
+    _check_number(output_stride)
+    if output_stride is None:
+        return None
+    if output_stride % 4 != 0:
+        raise ConfigError("The output_stride needs to be a multiple of 4.", found=output_stride)
+    return output_stride / 4
+
+
+def _logits(net: Tensor, num_classes: int, spatial_squeeze: bool) -> Tensor:
+    graph = net.graph
+    net = _conv2d(net, num_classes, 1, 1, 1, "logits", True, None, None)
+    graph.collect(graph.name("logits"), net)
+    if spatial_squeeze:
+        if net.shape[1:3] != (1, 1):
+            raise ConfigError(
+                f"Logits of {net.shape[1]} x {net.shape[2]} places cannot be squeezed: "
+                "ask for spatial_squeeze=False, or for global_pool=True."
+            )
+        net = graph.collect(graph.name("spatial_squeeze"), graph.squeeze(net))
+    graph.collect("predictions", graph.softmax(net))
+    return net
+
+
+#: Base depth, units and stride of each block of the four published networks (He et al., 2016).
+NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "resnet_v2_50": ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)),
+    "resnet_v2_101": ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1)),
+    "resnet_v2_152": ((64, 3, 2), (128, 8, 2), (256, 36, 2), (512, 3, 1)),
+    "resnet_v2_200": ((64, 3, 2), (128, 24, 2), (256, 36, 2), (512, 3, 1)),
+}
+
+
+def network_blocks(name: str) -> list[Block]:
+    """The blocks of "resnet_v2_50", "resnet_v2_101", "resnet_v2_152" or "resnet_v2_200"."""
+    if name not in NETWORKS:
+        raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
+    return [resnet_v2_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
+
+
+def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:
+    """ResNet-50 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_50``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_50"), num_classes, scope=scope, **options)
+
+
+def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_101", **options: Any) -> Any:
+    """ResNet-101 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_101``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_101"), num_classes, scope=scope, **options)
+
+
+def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_152", **options: Any) -> Any:
+    """ResNet-152 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_152``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_152"), num_classes, scope=scope, **options)
+
+
+def resnet_v2_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_200", **options: Any) -> Any:
+    """ResNet-200 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_200``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_200"), num_classes, scope=scope, **options)
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} is {value!r}; it is a whole number of 1 or more.", found=value)
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(map(repr, choices))}.", found=value)

@@ -1,0 +1,430 @@
+"""Weights by TF-Slim's names: load, save, draw at random, and read the architecture off them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import ConfigError, CorruptError, DtypeError, MissingTensorError, ShapeMismatchError, WeightsError
+from refnet.graph import ArgScope, Graph
+from refnet.preprocess import Recipe
+from refnet.resnet_v2 import Block, bottleneck, network_blocks, resnet_v2
+from refnet_kernels.contract import Float32Array
+
+
+class Architecture(NamedTuple):
+    """What the names and shapes of a network's variables tell.
+
+    Attributes
+    ----------
+    scope : str
+        What stands before every name.
+    blocks : list of Block
+        Widths and units as the shapes have them; the strides by TF-Slim's rule: the last unit of each block but the
+        last one strides by 2.
+    num_classes : int or None
+        None without logits.
+    include_root_block : bool
+    channels : int
+        Of the input.
+    """
+
+    scope: str
+    blocks: list[Block]
+    num_classes: int | None
+    include_root_block: bool
+    channels: int
+
+
+class Weights(Mapping[str, Float32Array]):
+    """A read-only mapping of TF-Slim's variable names to float32 arrays, and what else the file said.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        How raw uint8 pixels become the network's input.
+    labels : list of str or None
+        A name for each class.
+    source : str
+        The format that the weights were read from.
+    notes : list of str
+        What was converted or left out on the way.
+    engines : dict
+        The engines that `forward` made for these weights.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Any],
+        *,
+        recipe: Recipe | None = None,
+        labels: Sequence[str] | None = None,
+        source: str = "arrays",
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.notes = list(notes)
+        self._tensors = as_variables(tensors, self.notes)
+        self.recipe = recipe or Recipe()
+        self.labels = list(labels) if labels is not None else None
+        self.source = source
+        self.engines: dict[Any, Any] = {}
+
+    def __getitem__(self, name: str) -> Float32Array:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        parameters = sum(tensor.size for tensor in self._tensors.values())
+        return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
+
+
+def as_variables(tensors: Mapping[str, Any], notes: list[str]) -> dict[str, Float32Array]:
+    """Read-only, contiguous float32 arrays of a mapping's floating-point tensors.
+
+    Wider and narrower floats are converted, integers (``global_step``) left out; ``notes`` tells of both.
+
+    Raises
+    ------
+    WeightsError
+        A key is no string, or a value no array.
+    DtypeError
+        A tensor of the network itself is of integers, complex numbers, strings or booleans.
+    """
+    if not isinstance(tensors, Mapping):
+        raise WeightsError(f"Weights are a mapping of names to arrays, not {type(tensors).__name__}.")
+    variables = {}
+    for name, value in tensors.items():
+        if not isinstance(name, str):
+            raise WeightsError(f"The names of weights are strings; {name!r} is {type(name).__name__}.")
+        array = _array_of(name, value)
+        if array.dtype.kind == "f":
+            if array.dtype.itemsize != 4:
+                notes.append(f"{name} was converted from {array.dtype} to float32")
+            with np.errstate(over="ignore"):
+                array = np.array(array, np.float32, order="C")
+            array.flags.writeable = False
+            variables[name] = array
+        elif _VARIABLE.search(name):
+            raise DtypeError(
+                f"{name} is of {array.dtype}, which is no float.", tensor=name, expected="float32", found=array.dtype
+            )
+        else:
+            notes.append(f"{name} ({array.dtype}) was left out")
+    return variables
+
+
+#: The leaves of the network's own variables.
+_VARIABLE = re.compile(r"(^|/)(weights|biases|gamma|beta|moving_mean|moving_variance)$")
+
+
+def _array_of(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
+    if array.dtype.kind in "OSUV":
+        raise DtypeError(f"{name} is no array of numbers, but of {array.dtype}.", tensor=name, found=array.dtype)
+    return array
+
+
+def load_weights(
+    path: str | os.PathLike[str],
+    *,
+    recipe: Recipe | None = None,
+    labels: Sequence[str] | None = None,
+    strict: bool = False,
+) -> Weights:
+    """Load the weights of a ResNetV2.
+
+    Parameters
+    ----------
+    path : path
+        A TF checkpoint (V1 or V2, by its prefix or any of its files) or an .npz; the content decides, not the name.
+    recipe : Recipe, optional
+        How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
+        released weights (Inception's, 299 x 299).
+    labels : sequence of str, optional
+        A name for each class.
+    strict : bool
+        Whether tensors that are not part of the network are an error, not a note.
+
+    Returns
+    -------
+    Weights
+
+    Raises
+    ------
+    WeightsError
+        FormatError, CorruptError, DtypeError or LimitError: the file cannot be used. MissingTensorError: it holds no
+        ResNetV2.
+    FileNotFoundError, PermissionError
+        From the system.
+    """
+    from refnet import formats
+
+    loaded = formats.read(path)
+    stored = loaded.metadata
+    if recipe is None and "recipe" in stored:
+        recipe = recipe_from(stored["recipe"])
+    weights = Weights(
+        loaded.tensors,
+        recipe=recipe,
+        labels=labels if labels is not None else stored.get("labels"),
+        source=loaded.format,
+        notes=loaded.notes,
+    )
+    _check_finite(weights)
+    architecture = infer_architecture(weights)
+    if weights.labels is not None and len(weights.labels) != (architecture.num_classes or 0):
+        raise ConfigError(f"There are {len(weights.labels)} labels for {architecture.num_classes} classes.")
+    extra = sorted(set(weights) - variables_of(architecture))
+    if extra:
+        weights.notes.append(f"not part of the network: {', '.join(extra)}")
+        if strict:
+            raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
+        warnings.warn(f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}", stacklevel=2)
+    return weights
+
+
+def recipe_from(stored: Any) -> Recipe:
+    """The recipe that a file's metadata holds.
+
+    Raises
+    ------
+    WeightsError
+        It is no recipe.
+    """
+    if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
+        raise WeightsError(f"The file's preprocessing recipe is not understood: {stored!r}.")
+    return Recipe(**stored)
+
+
+def _check_finite(weights: Weights) -> None:
+    bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items()}
+    bad = {name: count for name, count in bad.items() if count}
+    if bad:
+        counts = ", ".join(f"{name} ({count})" for name, count in bad.items())
+        raise CorruptError(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
+
+
+def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
+    """Save weights, with their recipe and labels, as an .npz; whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Ends in .npz.
+    weights : Weights or mapping of str to array
+    """
+    from refnet.formats import write_npz
+
+    if not isinstance(weights, Weights):
+        weights = Weights(weights)
+    metadata: dict[str, Any] = {"recipe": weights.recipe._asdict()}
+    if weights.labels is not None:
+        metadata["labels"] = weights.labels
+    write_npz(path, weights, metadata)
+
+
+_UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/bottleneck_v2/(?P<leaf>.+)$")
+
+
+def infer_architecture(variables: Mapping[str, Any], scope: str | None = None) -> Architecture:
+    """Read scope, blocks, classes and root block off the names and shapes of the variables.
+
+    Parameters
+    ----------
+    variables : mapping of str to array
+    scope : str, optional
+        Which network, where the mapping holds several.
+
+    Raises
+    ------
+    MissingTensorError
+        There is no ResNetV2 among the variables; the message lists what there is.
+    ConfigError
+        There are several, and ``scope`` does not say which.
+    """
+    units: dict[str, dict[str, dict[int, dict[str, tuple[int, ...]]]]] = {}
+    for name, value in variables.items():
+        match = _UNIT.match(name)
+        if match and (scope is None or (match["scope"] or "") == scope):
+            block = units.setdefault(match["scope"] or "", {}).setdefault(match["block"], {})
+            block.setdefault(int(match["unit"]), {})[match["leaf"]] = np.shape(value)
+    if not units:
+        names = ", ".join(sorted(variables)[:8]) or "none"
+        raise MissingTensorError(
+            "These are not the weights of a ResNetV2: no tensor is named .../unit_1/bottleneck_v2/... "
+            f"There are {len(variables)} tensors: {names}{', ...' if len(variables) > 8 else ''}."
+        )
+    if len(units) > 1:
+        raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, sorted(units)))}.")
+    found_scope, blocks = next(iter(units.items()))
+    return _architecture(found_scope, blocks, variables)
+
+
+def _architecture(
+    scope: str, blocks: Mapping[str, Mapping[int, Mapping[str, tuple[int, ...]]]], variables: Mapping[str, Any]
+) -> Architecture:
+    def shape(leaf: str) -> tuple[int, ...] | None:
+        value = variables.get(f"{scope}/{leaf}" if scope else leaf)
+        return None if value is None else np.shape(value)
+
+    names = sorted(blocks, key=_natural)
+    result = []
+    for name in names:
+        args = []
+        for unit in range(1, max(blocks[name]) + 1):
+            conv1, conv3 = (_kernel_shape(blocks[name], scope, name, unit, leaf) for leaf in ("conv1", "conv3"))
+            args.append({"depth": conv3[3], "depth_bottleneck": conv1[3], "stride": 1})
+        args[-1]["stride"] = 1 if name == names[-1] else 2
+        result.append(Block(name, bottleneck, args))
+    logits, root = shape("logits/weights"), shape("conv1/weights")
+    first = root if root is not None else _kernel_shape(blocks[names[0]], scope, names[0], 1, "conv1")
+    return Architecture(scope, result, logits[-1] if logits else None, root is not None, first[2])
+
+
+def _kernel_shape(
+    units: Mapping[int, Mapping[str, tuple[int, ...]]], scope: str, block: str, unit: int, leaf: str
+) -> tuple[int, ...]:
+    name = "/".join(part for part in (scope, block, f"unit_{unit}", "bottleneck_v2", leaf, "weights") if part)
+    found = units.get(unit, {}).get(f"{leaf}/weights")
+    if found is None:
+        raise MissingTensorError(f"{name} is missing.", tensor=name)
+    if len(found) != 4:
+        raise ShapeMismatchError(f"{name} has shape {found}, not four dimensions.", tensor=name, found=found)
+    if found[:2] != (1, 1) and found[2:] == (1, 1):
+        message = f"{name} has shape {found}, an OIHW kernel; transpose the kernels to HWIO."
+        raise ShapeMismatchError(message, tensor=name, found=found)
+    return found
+
+
+def _natural(name: str) -> list[Any]:
+    """Order "block10" after "block2"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def variables_of(architecture: Architecture, arg_scope: ArgScope | None = None) -> set[str]:
+    """The names of all the variables of an architecture."""
+    return {name for name, _ in _variables(architecture, arg_scope)}
+
+
+def _variables(architecture: Architecture, arg_scope: ArgScope | None = None) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes in network order: all that a network without any variable misses."""
+    graph = Graph({}, arg_scope)
+    placeholder = graph.placeholder((1, 32, 32, architecture.channels))
+    resnet_v2(
+        placeholder,
+        architecture.blocks,
+        architecture.num_classes,
+        include_root_block=architecture.include_root_block,
+        scope=architecture.scope,
+    )
+    return graph.missing
+
+
+def random_weights(
+    network: str | Sequence[Block],
+    num_classes: int | None = 1001,
+    seed: int = 0,
+    *,
+    include_root_block: bool = True,
+    channels: int = 3,
+    scope: str | None = None,
+) -> Weights:
+    """Untrained weights by TF-Slim's initialisers, the same bits on every machine.
+
+    Kernels are drawn from a normal distribution cut off at two deviations, of standard deviation
+    ``sqrt(1.3 * 2 / fan_in)`` before the cut (``slim.variance_scaling_initializer()``; He et al., 2015); biases,
+    beta and moving means are 0, gamma and moving variances 1.
+
+    Parameters
+    ----------
+    network : str or sequence of Block
+        "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200", or blocks.
+    num_classes : int, optional
+        None: without logits.
+    seed : int
+        Each tensor's numbers depend on the seed and on its name alone.
+    include_root_block : bool
+    channels : int
+        Of the input.
+    scope : str, optional
+        Before every name; by default the network's name, or "resnet_v2".
+
+    Returns
+    -------
+    Weights
+    """
+    if isinstance(network, str):
+        blocks, scope = network_blocks(network), scope or network
+    else:
+        blocks, scope = list(network), scope or "resnet_v2"
+    architecture = Architecture(scope, blocks, num_classes, include_root_block, channels)
+    tensors = {name: _initial(name, shape, seed) for name, shape in _variables(architecture)}
+    return Weights(tensors, source=f"random_weights(seed={seed})")
+
+
+def _initial(name: str, shape: tuple[int, ...], seed: int) -> Float32Array:
+    leaf = name.rsplit("/", 1)[-1]
+    if leaf != "weights":
+        return np.full(shape, leaf in ("gamma", "moving_variance"), np.float32)
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
+    size = int(np.prod(shape))
+    bits = np.random.Philox(key=key).random_raw(size)
+    fan_in = shape[0] * shape[1] * shape[2]
+    deviation = np.sqrt(1.3 * 2.0 / fan_in)
+    kernel: Float32Array = (_truncated_normal(bits) * deviation).astype(np.float32).reshape(shape)
+    return kernel
+
+
+_STEPS = 4096
+
+
+def _truncated_normal(bits: np.ndarray) -> np.ndarray:
+    """Numbers of the standard normal distribution within two deviations, from 64 random bits each.
+
+    The quantile function at 4096 equal steps, linear between them: only sums, products and comparisons, so that
+    every machine draws the same bits.
+    """
+    quantiles = _quantiles()
+    step = (bits >> np.uint64(52)).astype(np.int64)
+    fraction = ((bits & np.uint64((1 << 52) - 1)).astype(np.float64) + 0.5) * 2.0**-52
+    low = quantiles[step]
+    number: np.ndarray = low + fraction * (quantiles[step + 1] - low)
+    return number
+
+
+@cache
+def _quantiles() -> np.ndarray:
+    """Where the truncated normal's distribution function reaches i / 4096, by bisection."""
+    total = _normal_integral(np.array([2.0]))[0]
+    targets = (np.arange(_STEPS + 1) / _STEPS * 2 - 1) * total
+    low, high = np.full(targets.shape, -2.0), np.full(targets.shape, 2.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = _normal_integral(middle) < targets
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    low[0], low[-1] = -2.0, 2.0
+    return low
+
+
+def _normal_integral(x: np.ndarray) -> np.ndarray:
+    """The integral of exp(-t^2 / 2) from 0 to x, by its power series, for |x| <= 2."""
+    total, power = np.zeros_like(x), x.copy()
+    for n in range(40):
+        total = total + power / (2 * n + 1)
+        power = power * (x * x) / (-2.0 * (n + 1))
+    return total

@@ -1,0 +1,45 @@
+"""Small networks with weights that keep the values near 1, as a trained network's are."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+import refnet
+
+
+def small_blocks(units: int = 2, base_depth: int = 3) -> list[refnet.Block]:
+    return [
+        refnet.resnet_v2_block("block1", base_depth=base_depth, num_units=units, stride=2),
+        refnet.resnet_v2_block("block2", base_depth=2 * base_depth, num_units=units, stride=2),
+        refnet.resnet_v2_block("block3", base_depth=5, num_units=1, stride=1),
+    ]
+
+
+def lively_weights(seed: int = 0, blocks: list[refnet.Block] | None = None, **options: Any) -> dict[str, np.ndarray]:
+    """`random_weights` with batch norms and biases that do something."""
+    generator = np.random.default_rng(seed)
+    options.setdefault("num_classes", 7)
+    weights = dict(refnet.random_weights(blocks or small_blocks(), seed=seed, **options))
+    for name, value in weights.items():
+        leaf = name.rsplit("/", 1)[-1]
+        noise = generator.standard_normal(value.shape)
+        if leaf in ("gamma", "moving_variance"):
+            weights[name] = (value * np.exp(noise / 4)).astype(np.float32)
+        elif leaf != "weights":
+            weights[name] = (value + noise / 4).astype(np.float32)
+    return weights
+
+
+def random_images(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 of the arrays' little-endian bytes."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,249 @@
+"""What `Engine` and `forward` accept and refuse."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from nets import digest, lively_weights, random_images, small_blocks
+
+import refnet
+from refnet import errors
+
+WEIGHTS = lively_weights()
+IMAGE = random_images(32, 40, 3)
+
+
+def test_shapes_follow_the_input() -> None:
+    assert refnet.forward(WEIGHTS, IMAGE).shape == (7,)
+    assert refnet.forward(WEIGHTS, IMAGE[None]).shape == (1, 7)
+    assert refnet.forward(WEIGHTS, IMAGE, spatial_squeeze=False).shape == (1, 1, 7)
+    assert refnet.forward(WEIGHTS, IMAGE, global_pool=False).shape == (2, 3, 7)
+    assert refnet.forward(WEIGHTS, IMAGE, global_pool=False, num_classes=None).shape == (2, 3, 20)
+    assert refnet.forward(WEIGHTS, IMAGE, num_classes=None).shape == (1, 1, 20)
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_an_empty_batch_gives_empty_logits(is_training: bool) -> None:
+    net, end_points = refnet.forward(
+        WEIGHTS, np.zeros((0, 32, 32, 3), np.float32), end_points=True, is_training=is_training
+    )
+    assert net.shape == (0, 7)
+    assert all(value.shape[0] == 0 for value in end_points.values())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 1), (7, 3)])
+def test_tiny_images_run(size: tuple[int, int]) -> None:
+    image = random_images(*size, 3)
+    assert digest(refnet.forward(WEIGHTS, image)) == digest(refnet.forward(WEIGHTS, image, device="reference"))
+
+
+def test_some_end_points_by_name_in_the_order_asked_for() -> None:
+    names = ["resnet_v2/block2", "predictions", "resnet_v2/pool1"]
+    net, some = refnet.forward(WEIGHTS, IMAGE, end_points=names)
+    every = refnet.forward(WEIGHTS, IMAGE, end_points=True)[1]
+    assert list(some) == names
+    assert digest(*some.values()) == digest(*(every[name] for name in names))
+    assert net.shape == (7,)
+
+
+def test_uint8_goes_through_the_recipe_of_the_weights() -> None:
+    weights = refnet.Weights(WEIGHTS, recipe=refnet.Recipe(40, 48, 0.875))
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    expected = refnet.forward(WEIGHTS, refnet.preprocess(pixels, refnet.Recipe(40, 48, 0.875)))
+    assert digest(refnet.forward(weights, pixels)) == digest(expected)
+    with pytest.raises(errors.InputError, match="recipe"):
+        refnet.forward(WEIGHTS, pixels)
+
+
+def test_forward_keeps_the_engine_of_weights() -> None:
+    weights = refnet.Weights(WEIGHTS)
+    refnet.forward(weights, IMAGE)
+    refnet.forward(weights, IMAGE)
+    refnet.forward(weights, IMAGE, blocks=small_blocks())
+    assert len(weights.engines) == 2
+
+
+def test_an_engine_keeps_a_bounded_number_of_plans() -> None:
+    engine = refnet.Engine(WEIGHTS)
+    for width in range(8, 30):
+        engine(random_images(8, width, 3))
+    assert len(engine._compiled) == refnet.engine.KEPT_PLANS
+
+
+class Unreadable:
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
+BAD_IMAGES: dict[str, tuple[Any, str]] = {
+    "None": (None, r"not \(\)"),
+    "text": ("cat.png", r"not \(\)"),
+    "list of str": (["a.png", "b.png"], r"not \(2,\)"),
+    "0-d": (np.float32(1), r"not \(\)"),
+    "ragged": ([[1.0], [1.0, 2.0]], "cannot be read as an array"),
+    "grey": (IMAGE[..., 0], "not \\(32, 40\\)"),
+    "CHW": (IMAGE.transpose(2, 0, 1), "looks like CHW"),
+    "NCHW": (IMAGE.transpose(2, 0, 1)[None], "looks like CHW"),
+    "1 channel": (IMAGE[..., :1], "1 channels; the network takes 3"),
+    "2 channels": (IMAGE[..., :2], "2 channels"),
+    "4 channels": (np.zeros((8, 8, 4), np.float32), "4 channels"),
+    "5-d": (IMAGE[None, None], "not \\(1, 1, 32"),
+    "uint16": (IMAGE.astype(np.uint16), "not uint16"),
+    "int32": (IMAGE.astype(np.int32), "not int32"),
+    "bool": (IMAGE > 0, "not bool"),
+    "complex": (IMAGE.astype(complex), "not complex128"),
+    "object": (IMAGE.astype(object), "not object"),
+    "height 0": (np.zeros((0, 8, 3), np.float32), "no pixels"),
+    "width 0": (np.zeros((2, 8, 0, 3), np.float32), "no pixels"),
+    "broadcast view": (np.broadcast_to(np.float32(0), (10**8, 10**8, 3)), "too much"),
+    "masked": (np.ma.masked_array(IMAGE, IMAGE > 0), "filled"),
+    "a tensor that requires grad": (Unreadable(), "detach"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_bad_images(name: str) -> None:
+    images, message = BAD_IMAGES[name]
+    with pytest.raises(errors.InputError, match=message):
+        refnet.forward(WEIGHTS, images)
+
+
+def test_unnormalised_floats_are_said() -> None:
+    with pytest.warns(UserWarning, match="taken as normalised"):
+        refnet.forward(WEIGHTS, IMAGE * 127 + 127)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refnet.forward(WEIGHTS, IMAGE)
+
+
+def test_a_batch_beyond_the_machines_memory_names_the_bytes() -> None:
+    images = np.broadcast_to(np.float32(0), (1, 60_000, 60_000, 3))
+    with pytest.raises(errors.InputError, match="GiB"):
+        refnet.forward(WEIGHTS, images)
+
+
+BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "stride no multiple of 4": ({"output_stride": 6}, errors.ConfigError, "needs to be a multiple of 4"),
+    "stride too large": ({"output_stride": 64}, errors.ConfigError, "cannot be reached"),
+    "stride between": ({"output_stride": 12}, errors.ConfigError, "cannot be reached"),
+    "stride 0": ({"output_stride": 0}, errors.ConfigError, "cannot be reached"),
+    "stride negative": ({"output_stride": -4}, errors.ConfigError, "cannot be reached"),
+    "stride text": ({"output_stride": "8"}, errors.ConfigError, "'8'"),
+    "squeeze dense logits": ({"global_pool": False, "spatial_squeeze": True}, errors.ConfigError, "spatial_squeeze=F"),
+    "classes": ({"num_classes": 8}, errors.ConfigError, "weights have 7"),
+    "end point": ({"end_points": ["resnet_v2/conv9"]}, errors.ConfigError, "resnet_v2/conv1"),
+    "activation": ({"activation_fn": "gelu"}, errors.ConfigError, "'gelu'"),
+    "epsilon": ({"batch_norm_epsilon": -1}, errors.ConfigError, "epsilon"),
+    "epsilon NaN": ({"batch_norm_epsilon": float("nan")}, errors.ConfigError, "epsilon"),
+    "threads 0": ({"threads": 0}, errors.ConfigError, "threads"),
+    "threads -1": ({"threads": -1}, errors.ConfigError, "threads"),
+    "threads text": ({"threads": "a"}, errors.ConfigError, "threads"),
+    "threads million": ({"threads": 10**6}, errors.ConfigError, "threads"),
+    "cuda": ({"device": "cuda"}, errors.DeviceError, "CUDA"),
+    "cuda:7": ({"device": "cuda:7"}, errors.DeviceError, "CUDA"),
+    "unknown device": ({"device": "tpu"}, errors.DeviceError, "'tpu'"),
+    "scope": ({"scope": "other"}, errors.MissingTensorError, "ResNetV2"),
+    "wider blocks": ({"blocks": small_blocks(base_depth=4)}, errors.ShapeMismatchError, "should have shape"),
+    "more units": ({"blocks": small_blocks(units=3)}, errors.MissingTensorError, "unit_3"),
+    "biases for batch norm": ({"use_batch_norm": False}, errors.MissingTensorError, "conv1/biases"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_bad_options(name: str) -> None:
+    options, error, message = BAD_OPTIONS[name]
+    with pytest.raises(error, match=message):
+        refnet.forward(WEIGHTS, IMAGE, **options)
+
+
+def test_a_stride_in_words_without_the_root_block() -> None:
+    weights = lively_weights(include_root_block=False, channels=3)
+    with pytest.raises(errors.ConfigError, match="'8'"):
+        refnet.forward(weights, IMAGE, include_root_block=False, output_stride="8")
+
+
+def test_a_thousand_classes_against_a_thousand_and_one() -> None:
+    weights = lively_weights(num_classes=1001)
+    with pytest.raises(errors.ConfigError, match="background"):
+        refnet.forward(weights, IMAGE, num_classes=1000)
+
+
+def test_all_problems_with_the_weights_at_once() -> None:
+    weights = lively_weights()
+    del weights["resnet_v2/conv1/biases"], weights["resnet_v2/postnorm/beta"]
+    weights["resnet_v2/logits/biases"] = np.zeros(8, np.float32)
+    with pytest.raises(errors.MissingTensorError) as caught:
+        refnet.forward(weights, IMAGE)
+    for part in ("2 of the network's tensors", "conv1/biases", "postnorm/beta", "logits/biases", "(7,)", "(8,)"):
+        assert part in str(caught.value)
+    assert caught.value.tensor == "resnet_v2/conv1/biases"
+
+
+@pytest.mark.parametrize("leaf", ["block2/unit_1/bottleneck_v2/conv2", "block1/unit_1/bottleneck_v2/conv1"])
+def test_an_oihw_kernel_is_recognised(leaf: str) -> None:
+    weights = lively_weights()
+    name = f"resnet_v2/{leaf}/weights"
+    weights[name] = weights[name].transpose(3, 2, 0, 1)
+    with pytest.raises(errors.ShapeMismatchError, match="OIHW"):
+        refnet.forward(weights, IMAGE)
+
+
+@pytest.mark.parametrize(("variance", "epsilon"), [(-1.0, 1e-5), (0.0, 0.0)])
+def test_a_variance_without_a_root(variance: float, epsilon: float) -> None:
+    weights = lively_weights()
+    weights["resnet_v2/postnorm/moving_variance"][3] = variance
+    with pytest.raises(errors.WeightsError, match=r"postnorm/moving_variance.*1 of 20"):
+        refnet.forward(weights, IMAGE, batch_norm_epsilon=epsilon)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, 2], "not list"),
+        ({}, "not the weights of a ResNetV2"),
+        ({3: np.zeros(1)}, "names of weights are strings"),
+        ({**WEIGHTS, "resnet_v2/conv1/biases": "abc"}, "no array of numbers"),
+        ({**WEIGHTS, "resnet_v2/conv1/biases": np.zeros(64, np.int8)}, "int8"),
+        ({**WEIGHTS, "resnet_v2/conv1/biases": np.zeros(64, complex)}, "complex"),
+    ],
+    ids=str,
+)
+def test_mappings_that_are_no_weights(weights: Any, message: str) -> None:
+    with pytest.raises(errors.WeightsError, match=message):
+        refnet.forward(weights, IMAGE)
+
+
+def test_weights_without_a_root_block_say_so() -> None:
+    weights = lively_weights(include_root_block=False, channels=5)
+    with pytest.raises(errors.WeightsError, match="include_root_block=False"):
+        refnet.forward(weights, IMAGE)
+    assert refnet.forward(weights, random_images(9, 9, 5), include_root_block=False).shape == (7,)
+
+
+def test_an_engine_cannot_be_pickled_and_says_what_to_do() -> None:
+    with pytest.raises(TypeError, match="make one where it is needed"):
+        pickle.dumps(refnet.Engine(WEIGHTS))
+
+
+def test_functions_on_arrays_compose_to_the_network() -> None:
+    """Unit by unit by hand, the way TF-Slim's source reads."""
+    scope = "resnet_v2"
+    _, end_points = refnet.forward(WEIGHTS, IMAGE[None], end_points=True, num_classes=None, global_pool=False)
+    root = refnet.conv2d_same(IMAGE[None], 64, 7, 2, scope=f"{scope}/conv1", activation_fn=None, variables=WEIGHTS)
+    assert digest(root) == digest(end_points[f"{scope}/conv1"])
+    unit = refnet.bottleneck(
+        end_points[f"{scope}/pool1"], depth=12, depth_bottleneck=3, stride=1,
+        scope=f"{scope}/block1/unit_1/bottleneck_v2", variables=WEIGHTS,
+    )  # fmt: skip
+    assert digest(unit) == digest(end_points[f"{scope}/block1/unit_1/bottleneck_v2"])
+    below = {name.removeprefix(f"{scope}/"): value for name, value in WEIGHTS.items()}
+    stacked = refnet.stack_blocks_dense(net=end_points[f"{scope}/pool1"], blocks=small_blocks(), variables=below)
+    assert digest(stacked) == digest(end_points[f"{scope}/block3"])
+    assert digest(refnet.subsample(stacked, 2)) == digest(stacked[:, ::2, ::2])
+    whole, points = refnet.resnet_v2(IMAGE[None], small_blocks(), 7, variables=WEIGHTS, device="reference")
+    assert digest(whole) == digest(refnet.forward(WEIGHTS, IMAGE[None]))
+    assert "predictions" in points

@@ -1,0 +1,136 @@
+"""Weights: random, saved, loaded, read for their architecture."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import lively_weights, random_images, small_blocks
+
+import refnet
+from refnet import errors
+from refnet.resnet_v2 import network_blocks
+from refnet.weights import _quantiles, infer_architecture
+
+# Variables, parameters and depth of the published networks, from TF-Slim itself (1001 classes).
+PUBLISHED = {
+    "resnet_v2_50": (272, 25_615_849),
+    "resnet_v2_101": (544, 44_677_609),
+    "resnet_v2_152": (816, 60_382_697),
+    "resnet_v2_200": (1072, 64_896_489),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_have_their_variables(name: str) -> None:
+    weights = refnet.random_weights(name)
+    assert (len(weights), sum(value.size for value in weights.values())) == PUBLISHED[name]
+    architecture = infer_architecture(weights)
+    assert architecture.scope == name
+    assert architecture.num_classes == 1001
+    assert architecture.blocks == network_blocks(name)
+
+
+def test_random_weights_depend_on_seed_and_name_alone() -> None:
+    one = refnet.random_weights(small_blocks(units=1), num_classes=5, seed=3)
+    two = refnet.random_weights(small_blocks(units=2), num_classes=5, seed=3)
+    other = refnet.random_weights(small_blocks(units=1), num_classes=5, seed=4)
+    name = "resnet_v2/block1/unit_1/bottleneck_v2/conv1/weights"
+    assert np.array_equal(one[name], two[name])
+    assert not np.array_equal(one[name], other[name])
+    assert not one[name].flags.writeable
+
+
+def test_random_kernels_follow_the_truncated_normal_distribution() -> None:
+    """TF-Slim's variance_scaling_initializer: standard deviation sqrt(1.3 * 2 / fan_in) before the cut at two."""
+    kernel = refnet.random_weights("resnet_v2_50")["resnet_v2_50/block4/unit_1/bottleneck_v2/conv2/weights"]
+    numbers = np.sort(kernel.ravel().astype(np.float64)) / math.sqrt(1.3 * 2 / (9 * 512))
+    assert abs(numbers).max() <= 2.0000001
+    phi = [0.5 + 0.5 * math.erf(x / math.sqrt(2)) for x in numbers[::1000]]
+    low, high = (0.5 + 0.5 * math.erf(x / math.sqrt(2)) for x in (-2, 2))
+    distribution = (np.array(phi) - low) / (high - low)
+    empirical = np.arange(0, numbers.size, 1000) / numbers.size
+    # Kolmogorov and Smirnov's statistic: a right sampler passes 1.95 / sqrt(n) with probability 0.999.
+    assert abs(distribution - empirical).max() < 1.95 / math.sqrt(numbers.size)
+
+
+def test_quantiles_against_the_error_function() -> None:
+    quantiles = _quantiles()
+    total = math.erf(math.sqrt(2))
+    found = np.array([math.erf(x / math.sqrt(2)) / total for x in quantiles])
+    assert np.abs(found - np.linspace(-1, 1, quantiles.size)).max() < 1e-14
+
+
+def test_save_and_load_keep_every_bit_and_the_recipe(tmp_path: Path) -> None:
+    weights = refnet.Weights(lively_weights(), recipe=refnet.Recipe(20, 30, 1.0), labels=list("abcdefg"))
+    refnet.save_weights(tmp_path / "w.npz", weights)
+    loaded = refnet.load_weights(tmp_path / "w.npz")
+    assert dict(loaded).keys() == dict(weights).keys()
+    assert all(loaded[name].tobytes() == weights[name].tobytes() for name in weights)
+    assert (loaded.recipe, loaded.labels) == (weights.recipe, weights.labels)
+
+
+def test_load_weights_notes_what_is_no_part_of_the_network(tmp_path: Path) -> None:
+    tensors = {**lively_weights(), "global_step": np.int64(7), "beta1_power": np.float32(0.9)}
+    tensors["resnet_v2/conv1/biases"] = tensors["resnet_v2/conv1/biases"].astype(np.float64)
+    np.savez(tmp_path / "w.npz", **tensors)
+    with pytest.warns(UserWarning, match="beta1_power"):
+        weights = refnet.load_weights(tmp_path / "w.npz")
+    notes = "\n".join(weights.notes)
+    for part in ("global_step", "beta1_power", "conv1/biases was converted from float64"):
+        assert part in notes
+    with pytest.raises(errors.WeightsError, match="beta1_power"):
+        refnet.load_weights(tmp_path / "w.npz", strict=True)
+
+
+def test_nan_and_infinity_in_a_file_are_named_and_counted(tmp_path: Path) -> None:
+    tensors = lively_weights()
+    tensors["resnet_v2/conv1/biases"][:3] = np.nan
+    tensors["resnet_v2/postnorm/beta"][1] = np.inf
+    np.savez(tmp_path / "w.npz", **tensors)
+    with pytest.raises(errors.CorruptError, match=r"conv1/biases \(3\).*postnorm/beta \(1\)"):
+        refnet.load_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("labels", [["a"], list("abcdefgh")])
+def test_labels_of_the_wrong_length(tmp_path: Path, labels: list[str]) -> None:
+    refnet.save_weights(tmp_path / "w.npz", lively_weights())
+    with pytest.raises(errors.ConfigError, match=f"{len(labels)} labels for 7 classes"):
+        refnet.load_weights(tmp_path / "w.npz", labels=labels)
+
+
+def test_another_architecture_lists_what_is_there(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **{"dense/kernel": np.zeros((2, 2), np.float32)})
+    with pytest.raises(errors.MissingTensorError, match="dense/kernel"):
+        refnet.load_weights(tmp_path / "w.npz")
+
+
+def test_two_networks_in_one_file_ask_which() -> None:
+    both = {**lively_weights(scope="a"), **lively_weights(seed=1, scope="b/c")}
+    image = random_images(32, 32, 3)
+    with pytest.raises(errors.ConfigError, match="'a', 'b/c'"):
+        refnet.forward(both, image)
+    assert refnet.forward(both, image, scope="b/c").shape == (7,)
+
+
+def test_any_scope_and_ten_blocks_in_their_natural_order() -> None:
+    blocks = [refnet.resnet_v2_block(f"block{i}", base_depth=i, num_units=1, stride=1) for i in range(1, 12)]
+    weights = refnet.random_weights(blocks, num_classes=None, scope="deep/er")
+    architecture = infer_architecture(weights)
+    assert architecture.scope == "deep/er"
+    assert [block.scope for block in architecture.blocks] == [block.scope for block in blocks]
+    assert [block.args[0]["stride"] for block in architecture.blocks] == [2] * 10 + [1]
+    assert architecture.num_classes is None
+
+
+def test_a_gap_in_the_units_is_a_missing_tensor() -> None:
+    weights = {n: v for n, v in lively_weights().items() if "block1/unit_1/" not in n}
+    with pytest.raises(errors.MissingTensorError, match=r"block1/unit_1/bottleneck_v2/conv1/weights is missing"):
+        infer_architecture(weights)
+
+
+def test_unknown_networks_are_named_with_those_that_exist() -> None:
+    with pytest.raises(errors.ConfigError, match="resnet_v2_152"):
+        refnet.random_weights("resnet_v2_5")
