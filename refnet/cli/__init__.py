@@ -1,0 +1,134 @@
+"""The command line: ``refnet demo``, ``predict``, ``summary`` and ``convert``.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a failure that is none of the following (a full
+disk), 2 usage, 3 device, 4 weights, 5 images, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn, TextIO
+
+import refnet
+from refnet.cli import convert, demo, predict, summary
+from refnet.cli.console import say
+from refnet.cli.failures import INTERRUPTED, FileError, report
+from refnet.errors import ConfigError, RefnetError
+
+_COMMANDS = {
+    "demo": (demo, "read handwritten digits with a network that comes with refnet"),
+    "predict": (predict, "the most probable classes of images"),
+    "summary": (summary, "the layers and parameters of a network"),
+    "convert": (convert, "write weights as an .npz"),
+}
+
+_EPILOG = """\
+examples:
+  refnet demo
+  refnet predict cat.jpg --weights resnet_v2_50.ckpt
+  refnet summary resnet_v2_50
+
+exit codes: 0 done, 1 any other failure, 2 usage, 3 device, 4 weights, 5 images, 130 interrupted
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help).")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(_versions())
+        parser.exit()
+
+
+def _versions() -> str:
+    from importlib.metadata import version
+
+    from refnet_kernels.contract import CONTRACT_VERSION
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    return (
+        f"refnet {refnet.__version__} (arithmetic contract {CONTRACT_VERSION}, "
+        f"numba {version('numba')}, numpy {version('numpy')}, Python {python})"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="refnet",
+        description="The forward pass of TF-Slim's ResNetV2, with every bit defined.",
+        epilog=_EPILOG,
+        formatter_class=layout,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="versions of refnet and what its bits depend on")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (command, text) in _COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=command.EPILOG)
+        sub.formatter_class, sub.allow_abbrev = layout, False
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Without the program's name; by default the process's.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    sys.stdout, sys.stderr = _open(sys.stdout), _open(sys.stderr)
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        # The reader has seen enough. What is left in the buffer must not fail again when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+
+
+def _open(stream: TextIO | None) -> TextIO:
+    """The stream itself, or where the shell has closed it (``>&-``) one that swallows everything."""
+    return open(os.devnull, "w") if stream is None else stream
+
+
+def _run(arguments: list[str]) -> int:
+    """The command's exit code, with its errors told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning
+            options = _parser().parse_args(arguments)
+            code: int = options.run(options)
+        sys.stdout.flush()
+    except SystemExit as stop:  # --help and --version
+        sys.stdout.flush()
+        return int(stop.code or 0)
+    except RefnetError as error:
+        return report(error, as_json="--json" in arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return report(FileError(error, RefnetError.exit_code), as_json=False)
+    return code
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"warning: {message}")

@@ -1,0 +1,172 @@
+"""``refnet demo``: a trained network that comes with refnet reads handwritten digits."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import statistics
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import refnet
+from refnet.cli.console import print_json, track
+from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, make_engine
+from refnet.cli.plot import check_plot, save_plot
+from refnet.engine import Engine
+from refnet.preprocess import Recipe
+from refnet.weights import load_weights
+from refnet_kernels.contract import Float32Array
+
+EPILOG = """\
+examples:
+  refnet demo
+  refnet demo --plot digits.png
+  refnet demo --device reference --json
+
+The SHA-256 is that of the logits of all images: the same on every machine, for any number of threads.
+"""
+
+_DIGITS = Path(refnet.__file__).parent / "data" / "digits"
+#: The network was trained on whole images of this size (refnet/data/digits/README.md).
+_RECIPE = Recipe(height=32, width=32, central_fraction=1.0)
+#: Images in a forward; the 360 held-out ones are a multiple, so that one plan serves all.
+_BATCH = 36
+#: How many times the images are classified to take the time.
+_ROUNDS = 5
+#: From background to ink; each pixel is two characters wide, as these are twice as high.
+_SHADES = " .:-=+*#%@"
+_SHOWN = 5
+
+
+class Result(NamedTuple):
+    """What the network made of the held-out images.
+
+    Attributes
+    ----------
+    images : uint8 array [N, 8, 8]
+    labels : uint8 array [N]
+    logits, probabilities : float32 array [N, 10]
+    first_call : float
+        Seconds from the weights to the first batch's logits, with the kernels compiled or read from the cache.
+    images_per_second : float
+        Raw pixels to probabilities, after that.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    logits: Float32Array
+    probabilities: Float32Array
+    first_call: float
+    images_per_second: float
+
+    @property
+    def predictions(self) -> NDArray[np.intp]:
+        """The most probable class of each image."""
+        return np.asarray(np.argmax(self.logits, axis=1))
+
+    @property
+    def wrong(self) -> NDArray[np.intp]:
+        """The indices of the images that are not what the network says."""
+        return np.flatnonzero(self.predictions != self.labels)
+
+    @property
+    def logits_sha256(self) -> str:
+        """SHA-256 of the logits as little-endian binary32 in C order."""
+        return hashlib.sha256(self.logits.astype("<f4").tobytes()).hexdigest()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--plot", metavar="FILE", help="also draw a picture, such as digits.png (needs refnet[plots])")
+    add_engine_options(parser)
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Classify the held-out images and print the result; 0."""
+    check_engine_options(arguments)
+    if arguments.plot:
+        check_plot(arguments.plot)
+    result = classify(arguments.device, arguments.threads)
+    if arguments.plot:
+        save_plot(arguments.plot, result.images, result.labels, result.probabilities)
+    if arguments.json:
+        print_json(_as_object(result))
+    else:
+        _print(result)
+    return 0
+
+
+def classify(device: str, threads: int | None) -> Result:
+    """Run the digits network on all held-out images, and take the time."""
+    weights = load_weights(_DIGITS / "digits.ckpt", recipe=_RECIPE, labels=[str(digit) for digit in range(10)])
+    with np.load(_DIGITS / "held_out.npz", allow_pickle=False) as held_out:
+        images, labels = held_out["images"], held_out["labels"]
+    pixels = np.repeat(images[..., np.newaxis], 3, axis=3)
+    batches = [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
+    started = time.perf_counter()
+    engine = make_engine(weights, device, threads)
+    _forward(engine, batches[0])
+    first_call = time.perf_counter() - started
+    # The reference takes its time, and is not there for its speed.
+    rounds = 1 if device == "reference" else _ROUNDS
+    seconds, outputs = [], []
+    for round_number in range(rounds):
+        description = f"reading digits ({round_number + 1}/{rounds})"
+        started = time.perf_counter()
+        outputs = [_forward(engine, batch) for batch in track(batches, description)]
+        seconds.append(time.perf_counter() - started)
+    logits, probabilities = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
+    return Result(images, labels, logits, probabilities, first_call, len(images) / statistics.median(seconds))
+
+
+def _forward(engine: Engine, batch: NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
+    logits, end_points = engine(batch, end_points=["predictions"])
+    return logits, end_points["predictions"]
+
+
+def _as_object(result: Result) -> dict[str, Any]:
+    correct = len(result.labels) - len(result.wrong)
+    return {
+        "images": len(result.labels),
+        "correct": correct,
+        "accuracy": correct / len(result.labels),
+        "images_per_second": result.images_per_second,
+        "first_call_seconds": result.first_call,
+        "logits_sha256": result.logits_sha256,
+        "predictions": result.predictions.tolist(),
+    }
+
+
+def _print(result: Result) -> None:
+    correct = len(result.labels) - len(result.wrong)
+    print(picture(result))
+    print()
+    print(f"accuracy           {correct} of {len(result.labels)} = {correct / len(result.labels):.2%}")
+    print(f"speed              {result.images_per_second:,.0f} images per second")
+    print(f"first call         {result.first_call:.2f} s, with the kernels compiled or read from the cache")
+    print(f"logits' SHA-256    {result.logits_sha256}")
+
+
+def picture(result: Result) -> str:
+    """Different digits side by side as characters, the last one misclassified if any is; 80 columns."""
+    right = np.flatnonzero(result.predictions == result.labels)
+    _, firsts = np.unique(result.labels[right], return_index=True)
+    wrong = result.wrong[:1]
+    shown = [*right[firsts][: _SHOWN - len(wrong)], *wrong]
+    blocks = [_block(result, index) for index in shown]
+    return "\n".join("".join(line).rstrip() for line in zip(*blocks, strict=True))
+
+
+def _block(result: Result, index: int) -> list[str]:
+    """An image as lines of 16 characters, with what the network says below."""
+    shades = result.images[index].astype(int) * len(_SHADES) // 256
+    rows = ["".join(_SHADES[shade] * 2 for shade in row) for row in shades]
+    prediction, label = result.predictions[index], result.labels[index]
+    verdict = f"is {label}" if prediction == label else f"is {label}: wrong"
+    caption = [f"says {prediction} ({result.probabilities[index, prediction]:.1%})", verdict]
+    return rows + [f"{line:^16}" for line in caption]

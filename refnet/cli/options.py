@@ -1,0 +1,90 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from refnet.cli.console import announce_compilation
+from refnet.cli.failures import file_errors
+from refnet.engine import Engine
+from refnet.errors import ConfigError, WeightsError
+from refnet.executors import check_device, check_threads
+from refnet.preprocess import Recipe
+from refnet.weights import Weights, load_weights
+
+
+def count(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """A number above 0, up to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and up to 1")
+    return number
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """``--threads`` and ``--device``."""
+    parser.add_argument("--threads", type=int, metavar="N", help="how many threads; the bits do not depend on it")
+    parser.add_argument("--device", default="cpu", help="cpu (default), or reference: the NumPy definitions, slowly")
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="results, and errors, as one JSON object on stdout")
+
+
+def check_engine_options(arguments: argparse.Namespace) -> None:
+    """Refuse an unknown device or number of threads before anything is loaded.
+
+    Raises
+    ------
+    DeviceError, ConfigError
+    """
+    check_device(arguments.device)
+    check_threads(arguments.threads)
+
+
+def load(path: str, labels: Sequence[str] | None = None) -> Weights:
+    """`load_weights`; the system's errors get the exit code of weights."""
+    with file_errors(WeightsError):
+        return load_weights(path, labels=labels)
+
+
+def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
+    """An engine that says which kernels it has to compile."""
+    if device == "cpu":
+        announce_compilation()
+    return Engine(weights, device=device, threads=threads)
+
+
+def read_labels(path: str | None) -> list[str] | None:
+    """The lines of a file of labels, one a class.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read as UTF-8 text.
+    """
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The labels in {path} cannot be read: {error}.", found=path) from error
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe in words."""
+    height, width = recipe.height or "its height", recipe.width or "its width"
+    return f"central fraction {recipe.central_fraction}, resized to {height} x {width}, scaled to -1..1"

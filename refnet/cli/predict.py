@@ -1,0 +1,126 @@
+"""``refnet predict``: the most probable classes of images."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from refnet.cli.console import print_json, print_table, printable, say, track
+from refnet.cli.failures import FileError, as_object, file_errors
+from refnet.cli.options import (
+    add_engine_options,
+    add_json_option,
+    check_engine_options,
+    count,
+    fraction,
+    load,
+    make_engine,
+    read_labels,
+    recipe_text,
+)
+from refnet.engine import Engine
+from refnet.errors import ConfigError, InputError
+from refnet.images import load_image
+from refnet.preprocess import Recipe
+from refnet.weights import Weights, infer_architecture
+
+EPILOG = """\
+examples:
+  refnet predict cat.jpg dog.png --weights resnet_v2_50.ckpt --labels imagenet.txt
+  refnet predict digit.png --weights digits.npz --size 32 --central-fraction 1 --json
+
+An image that cannot be read is reported, and the others are classified all the same;
+the exit code is that of the first error.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF or BMP file")
+    parser.add_argument("--weights", required=True, metavar="W", help="a TensorFlow checkpoint or an .npz")
+    parser.add_argument("--top", type=count, default=5, metavar="K", help="how many classes to list (default 5)")
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line, UTF-8")
+    parser.add_argument("--size", type=count, metavar="N", help="resize to N x N pixels (default: the weights' recipe)")
+    parser.add_argument("--height", type=count, metavar="N", help="resize to this height")
+    parser.add_argument("--width", type=count, metavar="N", help="resize to this width")
+    parser.add_argument(
+        "--central-fraction", type=fraction, metavar="F", help="keep this part of each side (default: the recipe's)"
+    )
+    add_engine_options(parser)
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Classify the images.
+
+    Returns
+    -------
+    int
+        0, or the exit code of the first image that failed.
+    """
+    check_engine_options(arguments)
+    weights = load(arguments.weights, read_labels(arguments.labels))
+    weights.recipe = _recipe(arguments, weights.recipe)
+    _check_top(arguments.top, infer_architecture(weights).num_classes)
+    say(f"recipe: {recipe_text(weights.recipe)}")
+    engine = make_engine(weights, arguments.device, arguments.threads)
+    results, exit_code = [], 0
+    for path in track(arguments.images, "classifying"):
+        try:
+            results.append({"image": path, "predictions": _predict(engine, path, arguments.top, weights)})
+        except (InputError, FileError) as error:
+            exit_code = exit_code or error.exit_code
+            results.append({"image": path, "error": as_object(error)})
+            if not arguments.json:
+                say(f"error: {error.message}")
+    if arguments.json:
+        print_json({"weights": arguments.weights, "recipe": weights.recipe._asdict(), "images": results})
+    else:
+        _print(results)
+    return exit_code
+
+
+def _recipe(arguments: argparse.Namespace, recipe: Recipe) -> Recipe:
+    """The weights' recipe, with what the options change."""
+    if arguments.size and (arguments.height or arguments.width):
+        raise ConfigError("--size gives height and width at once: leave out --height and --width.")
+    changes = {
+        "height": arguments.size or arguments.height,
+        "width": arguments.size or arguments.width,
+        "central_fraction": arguments.central_fraction,
+    }
+    return recipe._replace(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _check_top(top: int, classes: int | None) -> None:
+    if classes is None:
+        raise ConfigError("These weights have no logits, so that there are no classes to predict.")
+    if top > classes:
+        raise ConfigError(f"--top is {top}, but the weights have {classes} classes.", expected=classes, found=top)
+
+
+def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict[str, Any]]:
+    """The ``top`` most probable classes of an image; of equal ones, the first comes first."""
+    with file_errors(InputError):
+        image = load_image(path)
+    _, end_points = engine(image, end_points=["predictions"])
+    probabilities = end_points["predictions"]
+    return [
+        {
+            "class": int(index),
+            "label": weights.labels[index] if weights.labels else None,
+            "probability": float(probabilities[index]),
+        }
+        for index in np.argsort(-probabilities, kind="stable")[:top]
+    ]
+
+
+def _print(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        if "predictions" in result:
+            print(printable(result["image"]))
+            rows = [(p["class"], p["label"] or "", f"{p['probability']:.6f}") for p in result["predictions"]]
+            print_table(["class", "label", "probability"], rows, numeric=["class", "probability"])
+            print()

@@ -1,0 +1,142 @@
+"""``refnet summary``: the layers and parameters of a network."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from typing import Any
+
+from refnet.cli.console import print_json, print_table, printable
+from refnet.cli.options import add_json_option, count, load, recipe_text
+from refnet.errors import ConfigError
+from refnet.resnet_v2 import NETWORKS
+from refnet.summary import Layer, Summary, summarize
+from refnet.weights import Architecture, Weights
+
+EPILOG = f"""\
+examples:
+  refnet summary resnet_v2_50.ckpt
+  refnet summary resnet_v2_101 --size 299 --json
+
+networks: {", ".join(NETWORKS)}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("network", metavar="W", help="a TensorFlow checkpoint, an .npz, or the name of a network")
+    parser.add_argument("--size", type=count, default=224, metavar="N", help="an input of N x N pixels (default 224)")
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the summary; 0."""
+    network = arguments.network
+    if os.path.lexists(network) or not _is_name(network):
+        weights = load(network)
+        summary = summarize(weights, arguments.size)
+    else:
+        weights = None
+        summary = summarize(network, arguments.size)
+    if arguments.json:
+        print_json(_as_object(summary, weights))
+    else:
+        _print(summary, weights, arguments.size)
+    return 0
+
+
+def _is_name(network: str) -> bool:
+    """Whether a network is meant, not a file.
+
+    Raises
+    ------
+    ConfigError
+        There is no such network, but there are some of similar names.
+    """
+    if network in NETWORKS:
+        return True
+    near = difflib.get_close_matches(network.lower(), NETWORKS, n=4)
+    if near and "." not in network and os.sep not in network and not os.path.exists(f"{network}.index"):
+        raise ConfigError(
+            f"There is no network and no file {network!r}; the nearest networks are {', '.join(near)}.",
+            expected=near,
+            found=network,
+        )
+    return False
+
+
+def describe(architecture: Architecture) -> dict[str, Any]:
+    """The architecture as an object for ``--json``."""
+    blocks = [{"name": block.scope, "units": list(block.args)} for block in architecture.blocks]
+    return {**architecture._asdict(), "blocks": blocks}
+
+
+def describe_lines(architecture: Architecture) -> list[str]:
+    """The architecture in words."""
+    lines = [
+        f"scope: {architecture.scope or '(none)'}",
+        f"classes: {architecture.num_classes if architecture.num_classes is not None else 'none (features)'}",
+        f"root block: {'yes' if architecture.include_root_block else 'no'}, {architecture.channels} input channels",
+    ]
+    for block in architecture.blocks:
+        unit = block.args[-1]
+        lines.append(
+            f"{block.scope}: {len(block.args)} units, depth {unit['depth']}, "
+            f"bottleneck {unit['depth_bottleneck']}, stride {unit['stride']}"
+        )
+    return lines
+
+
+def weights_lines(weights: Weights) -> list[str]:
+    """What a file says beside its tensors, and what became of those."""
+    return [
+        f"format: {weights.source}",
+        f"recipe: {recipe_text(weights.recipe)}",
+        *(f"note: {note}" for note in weights.notes),
+    ]
+
+
+def weights_object(weights: Weights) -> dict[str, Any]:
+    """`weights_lines` for ``--json``."""
+    return {"format": weights.source, "recipe": weights.recipe._asdict(), "notes": weights.notes}
+
+
+def _as_object(summary: Summary, weights: Weights | None) -> dict[str, Any]:
+    return {
+        **describe(summary.architecture),
+        **(weights_object(weights) if weights is not None else {}),
+        "layers": [layer._asdict() for layer in summary.layers],
+        "parameters": {
+            "total": summary.total,
+            "trainable": summary.trainable,
+            "non_trainable": summary.non_trainable,
+        },
+    }
+
+
+def _print(summary: Summary, weights: Weights | None, size: int) -> None:
+    scope = summary.architecture.scope
+    rows = [_row(layer, scope) for layer in summary.layers]
+    print_table(["layer", "operation", "output", "parameters", "connected to"], rows, numeric=["parameters"])
+    print()
+    for kind in ("total", "trainable", "non_trainable"):
+        parameters = getattr(summary, kind)
+        print(f"{kind.replace('_', '-')} parameters: {parameters:,} ({parameters * 4 / 2**20:.2f} MiB)")
+    lines = describe_lines(summary.architecture) + (weights_lines(weights) if weights is not None else [])
+    for line in [f"input: {size} x {size}", *lines]:
+        print(printable(line))
+
+
+def _row(layer: Layer, scope: str) -> list[str]:
+    """A layer in the table, where names are short: without the scope, and inside a unit without the unit."""
+    name = _short(layer.name, scope)
+    unit = name.split("/")[:2]
+    sources = [_short(source, scope) for source in layer.connected_to]
+    sources = [source.removeprefix(f"{'/'.join(unit)}/") if len(unit) == 2 else source for source in sources]
+    shape = "x".join(map(str, layer.shape[1:]))
+    return [name, layer.operation, shape, f"{layer.parameters:,}", ", ".join(sources)]
+
+
+def _short(name: str, scope: str) -> str:
+    return (name.removeprefix(f"{scope}/") if scope else name).replace("/bottleneck_v2", "")

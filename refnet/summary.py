@@ -1,0 +1,143 @@
+"""What a network consists of, layer by layer, read off its `refnet.graph.Graph`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.graph import Graph, Tensor
+from refnet.resnet_v2 import network_blocks, resnet_v2
+from refnet.weights import Architecture, infer_architecture
+
+#: The leaves that batch norm computes and no gradient reaches.
+_STATISTICS = ("moving_mean", "moving_variance")
+
+
+class Layer(NamedTuple):
+    """One operation, with the biases that follow it.
+
+    Attributes
+    ----------
+    name : str
+        The scope of its variables, or its end point.
+    operation : str
+        For instance "conv 3x3/2": a kernel of 3 x 3 and a stride of 2.
+    shape : tuple of int
+        Of the output, for a batch of 1.
+    parameters : int
+    connected_to : list of str
+        The layers whose outputs it reads.
+    """
+
+    name: str
+    operation: str
+    shape: tuple[int, ...]
+    parameters: int
+    connected_to: list[str]
+
+
+class Summary(NamedTuple):
+    """A network's layers and its parameters in total."""
+
+    architecture: Architecture
+    layers: list[Layer]
+    trainable: int
+    non_trainable: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.trainable + self.non_trainable
+
+
+def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
+    """List the layers of a network.
+
+    Parameters
+    ----------
+    network : str, or mapping of str to array
+        The name of one of TF-Slim's networks (with its 1001 classes), or weights.
+    size : int
+        Height and width of the input.
+
+    Raises
+    ------
+    ConfigError
+        There is no network of that name.
+    WeightsError
+        The weights are those of no ResNetV2, or do not fit together.
+    """
+    variables: Mapping[str, Any] = {} if isinstance(network, str) else network
+    if isinstance(network, str):
+        architecture = Architecture(network, network_blocks(network), 1001, True, 3)
+    else:
+        architecture = infer_architecture(network)
+    graph = Graph(variables)
+    resnet_v2(
+        graph.placeholder((1, size, size, architecture.channels)),
+        architecture.blocks,
+        architecture.num_classes,
+        include_root_block=architecture.include_root_block,
+        scope=architecture.scope,
+    )
+    if not isinstance(network, str):
+        graph.check_variables()
+    # A network that is only named has no variables: all that it misses is all that it has.
+    sizes = {name: math.prod(shape) for name, shape in graph.missing}
+    sizes |= {name: int(np.size(variables[name])) for name in graph.used if name in variables}
+    fixed = sum(count for name, count in sizes.items() if name.endswith(_STATISTICS))
+    return Summary(architecture, _layers(graph, sizes), sum(sizes.values()) - fixed, fixed)
+
+
+def _layers(graph: Graph, sizes: Mapping[str, int]) -> list[Layer]:
+    names = _names(graph)
+    layers: dict[str, Layer] = {}
+    for tensor in graph.tensors:
+        name = names[tensor.index]
+        parameters = sum(sizes[variable] for variable in tensor.variables.values())
+        if tensor.op == "bias_add":
+            layers[name] = layers[name]._replace(parameters=layers[name].parameters + parameters)
+        else:
+            connected_to = [names[source.index] for source in tensor.inputs]
+            layers[name] = Layer(name, _operation(tensor), tensor.shape, parameters, connected_to)
+    return list(layers.values())
+
+
+def _names(graph: Graph) -> dict[int, str]:
+    """A name for each tensor; a convolution and its biases share one."""
+    end_points: dict[int, str] = {}
+    for name, tensor in graph.end_points.items():
+        end_points.setdefault(tensor.index, name)
+    names: dict[int, str] = {}
+    for tensor in graph.tensors:
+        if tensor.variables:
+            names[tensor.index] = next(iter(tensor.variables.values())).rsplit("/", 1)[0]
+        elif tensor.op == "relu":
+            names[tensor.index] = f"{end_points[tensor.index]}/Relu"
+        elif tensor.op == "input":
+            names[tensor.index] = "input"
+        elif tensor.index in end_points:
+            names[tensor.index] = end_points[tensor.index]
+    for tensor in reversed(graph.tensors):
+        for source in tensor.inputs:
+            # TF-Slim's name for the subsampled input of a unit, which is no end point.
+            names.setdefault(source.index, f"{names[tensor.index]}/shortcut")
+    return names
+
+
+def _operation(tensor: Tensor) -> str:
+    geometry = tensor.geometry
+    if tensor.op == "conv":
+        return f"conv {geometry.kernel_height}x{geometry.kernel_width}" + _stride(geometry.stride)
+    if tensor.op == "max_pool":
+        return f"max_pool {geometry.window}x{geometry.window}" + _stride(geometry.stride)
+    if tensor.op == "subsample":
+        return tensor.op + _stride(geometry)
+    return tensor.op
+
+
+def _stride(stride: int) -> str:
+    return f"/{stride}" if stride > 1 else ""
