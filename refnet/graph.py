@@ -103,10 +103,6 @@ class Graph:
         self.end_points[name] = tensor
         return tensor
 
-    def has_variable(self, leaf: str) -> bool:
-        """Whether the current scope has the variable."""
-        return self.name(leaf) in self.variables
-
     def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
         """Note that the network reads the variable, and check its shape; its full name."""
         name = self.name(leaf)

@@ -187,8 +187,7 @@ def load_weights(
     )
     _check_finite(weights)
     architecture = infer_architecture(weights)
-    if weights.labels is not None and len(weights.labels) != (architecture.num_classes or 0):
-        raise ConfigError(f"There are {len(weights.labels)} labels for {architecture.num_classes} classes.")
+    _check_labels(weights.labels, architecture.num_classes)
     extra = sorted(set(weights) - variables_of(architecture))
     if extra:
         weights.notes.append(f"not part of the network: {', '.join(extra)}")
@@ -196,6 +195,18 @@ def load_weights(
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         warnings.warn(f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}", stacklevel=2)
     return weights
+
+
+def _check_labels(labels: list[str] | None, num_classes: int | None) -> None:
+    if labels is None or len(labels) == num_classes:
+        return
+    classes = "no logits" if num_classes is None else f"{num_classes} classes"
+    hint = " One of them is a background class." if {len(labels), num_classes} == {1000, 1001} else ""
+    raise ConfigError(
+        f"There are {len(labels)} labels, but the weights have {classes}.{hint}",
+        expected=num_classes,
+        found=len(labels),
+    )
 
 
 def recipe_from(stored: Any) -> Recipe:
@@ -232,7 +243,9 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
 
     if not isinstance(weights, Weights):
         weights = Weights(weights)
-    metadata: dict[str, Any] = {"recipe": weights.recipe._asdict()}
+    metadata: dict[str, Any] = {}
+    if weights.recipe != Recipe():  # a file that says nothing means that one
+        metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = weights.labels
     write_npz(path, weights, metadata)

@@ -16,7 +16,8 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ from refnet_kernels.target import LANES
 #: What every kernel of the CPU looks like: ``kernel(step, item, scratch)``. ``step`` holds the addresses and integers
 #: of one step, ``item`` says which share of its work to do, ``scratch`` is the address of the thread's own memory.
 KERNEL_SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _MANIFEST = "manifest.json"
 _lock = threading.RLock()
@@ -67,7 +73,7 @@ def _private(directory: Path) -> bool:
 
 @cache
 def cache_directory() -> Path | None:
-    """The directory of the compiled kernels, verified; None without a usable one."""
+    """The directory of the compiled kernels, with no damaged file in it; None without a usable one."""
     chosen = os.environ.get("REFNET_CACHE")
     if chosen == "off":
         return None
@@ -79,8 +85,18 @@ def cache_directory() -> Path | None:
     directory = root / _key()
     if not (_private(root) and _private(directory)):
         return None
-    _drop_damaged(directory)
+    with _alone(directory):
+        _drop_damaged(directory)
     return directory
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other processes from the directory, where the system can (not on Windows)."""
+    with open(directory / "lock", "a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _files(directory: Path) -> dict[str, str]:
@@ -88,6 +104,10 @@ def _files(directory: Path) -> dict[str, str]:
         str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(directory.rglob("*.nb[ic]"))
     }
+
+
+def _stamps(directory: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in directory.rglob("*.nb[ic]")}
 
 
 def _drop_damaged(directory: Path) -> None:
@@ -99,7 +119,10 @@ def _drop_damaged(directory: Path) -> None:
     except (OSError, ValueError, AttributeError):
         pass
     for entry in directory.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
 
 
 def _write_manifest(directory: Path) -> None:
@@ -119,12 +142,15 @@ def _compile(build: Callable[..., Any], function: Callable[..., Any]) -> Any:
         before = config.CACHE_DIR
         config.CACHE_DIR = str(directory)
         try:
-            if not list(directory.rglob(f"*.{function.__qualname__}-*.nbc")):
-                _announce(function)
-            compiled = build(cache=True)
+            with _alone(directory):
+                before_build = _stamps(directory)
+                if not any(f".{function.__qualname__}-" in name for name in before_build):
+                    _announce(function)
+                compiled = build(cache=True)
+                if _stamps(directory) != before_build:
+                    _write_manifest(directory)
         finally:
             config.CACHE_DIR = before
-        _write_manifest(directory)
         return compiled
 
 

@@ -97,7 +97,7 @@ def test_nan_and_infinity_in_a_file_are_named_and_counted(tmp_path: Path) -> Non
 @pytest.mark.parametrize("labels", [["a"], list("abcdefgh")])
 def test_labels_of_the_wrong_length(tmp_path: Path, labels: list[str]) -> None:
     refnet.save_weights(tmp_path / "w.npz", lively_weights())
-    with pytest.raises(errors.ConfigError, match=f"{len(labels)} labels for 7 classes"):
+    with pytest.raises(errors.ConfigError, match=f"{len(labels)} labels, but the weights have 7 classes"):
         refnet.load_weights(tmp_path / "w.npz", labels=labels)
 
 
