@@ -1,47 +1,38 @@
-"""Compile a kernel once, keep it on disk, and hand out its address.
+"""Compile a kernel once, keep its machine code on disk, and hand out its address.
 
-Numba's own cache looks at the time of the one file that defines a function, loads whatever bytes it finds and
-unpickles them. So each set of sources, Numba, NumPy, Python, target and vector width gets a directory of its own,
-private to the user, and the files in it are verified by their SHA-256 before any is loaded.
+Numba turns the Python of a kernel into LLVM; what is kept is a plain object file with one function of C's calling
+convention in it, and its SHA-256. A later process loads it through llvmlite and never imports Numba, which takes a
+second. (Numba's own cache looks at the time of the one file that defines a function, and unpickles what it finds.)
 
-``REFNET_CACHE`` names another directory, or ``off``.
+The files lie in a directory that is private to the user, one for each set of kernel sources, versions, processor and
+vector width. ``REFNET_CACHE`` names another directory, or ``off``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import importlib
 import os
-import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
-import numpy as np
-from numba import types
-from numba.core import config
 
-from refnet_kernels.target import LANES
+from refnet_kernels.target import CPU, FEATURES, LANES
 
-#: What every kernel of the CPU looks like: ``kernel(step, item, scratch)``. ``step`` holds the addresses and integers
-#: of one step, ``item`` says which share of its work to do, ``scratch`` is the address of the thread's own memory.
-KERNEL_SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
+#: The compiled functions have this name, each in its own object file.
+_ENTRY = "refnet_entry"
+_DIGEST_BYTES = 32
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_MANIFEST = "manifest.json"
 _lock = threading.RLock()
 _listeners: list[Callable[[str], None]] = []
+_engines: list[Any] = []
 
 
 def on_compile(listener: Callable[[str], None]) -> None:
@@ -49,15 +40,50 @@ def on_compile(listener: Callable[[str], None]) -> None:
     _listeners.append(listener)
 
 
+@cache
+def function_address(module: str, name: str) -> int:
+    """The address of a function's machine code, in C's calling convention.
+
+    Parameters
+    ----------
+    module, name : str
+        Where a function in Numba's subset of Python stands, whose ``signature`` attribute is its Numba signature.
+    """
+    with _lock:
+        file = _file_of(module, name)
+        code = None if file is None else _read(file)
+        if code is None:
+            for listener in _listeners:
+                listener(name)
+            code = _compile(module, name)
+            if file is not None:
+                _write(file, code)
+        return _load(code)
+
+
+@cache
 def _key() -> str:
     """A hash over all that the machine code depends on."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
-    cpu = config.CPU_NAME or llvm.get_host_cpu_name()
-    features = config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
-    digest.update(repr((numba.__version__, np.__version__, sys.version, cpu, features, LANES)).encode())
+    versions = [version(name) for name in ("numba", "llvmlite", "numpy")]
+    digest.update(repr((versions, sys.version, CPU, FEATURES, LANES)).encode())
     return digest.hexdigest()[:24]
+
+
+def cache_directory() -> Path | None:
+    """The directory of the machine code; None where there is none, or none that is the user's alone."""
+    chosen = os.environ.get("REFNET_CACHE")
+    if chosen == "off":
+        return None
+    if chosen:
+        root = Path(chosen)
+    else:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        root = Path(home) / "refnet"
+    directory = root / _key()
+    return directory if _private(root) and _private(directory) else None
 
 
 def _private(directory: Path) -> bool:
@@ -68,125 +94,78 @@ def _private(directory: Path) -> bool:
     except OSError:
         return False
     own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    return own and not status.st_mode & 0o022 and os.access(directory, os.W_OK | os.X_OK)
+    return own and not status.st_mode & 0o022
 
 
-@cache
-def cache_directory() -> Path | None:
-    """The directory of the compiled kernels, with no damaged file in it; None without a usable one."""
-    chosen = os.environ.get("REFNET_CACHE")
-    if chosen == "off":
-        return None
-    if chosen:
-        root = Path(chosen)
-    else:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        root = Path(home) / "refnet"
-    directory = root / _key()
-    if not (_private(root) and _private(directory)):
-        return None
-    with _alone(directory):
-        _drop_damaged(directory)
-    return directory
+def _file_of(module: str, name: str) -> Path | None:
+    directory = cache_directory()
+    return None if directory is None else directory / f"{module}.{name}.o"
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keep other processes from the directory, where the system can (not on Windows)."""
-    with open(directory / "lock", "a") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _files(directory: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(directory.rglob("*.nb[ic]"))
-    }
-
-
-def _stamps(directory: Path) -> dict[str, int]:
-    return {str(file): file.stat().st_mtime_ns for file in directory.rglob("*.nb[ic]")}
-
-
-def _drop_damaged(directory: Path) -> None:
-    """Empty the directory unless each of its files is one that the manifest vouches for."""
+def _read(file: Path) -> bytes | None:
+    """The machine code in a file, if it is what was written."""
     try:
-        vouched = json.loads((directory / _MANIFEST).read_text())
-        if all(vouched.get(name) == digest for name, digest in _files(directory).items()):
-            return
-    except (OSError, ValueError, AttributeError):
-        pass
-    for entry in directory.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
+        data = file.read_bytes()
+    except OSError:
+        return None
+    digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == digest else None
 
 
-def _write_manifest(directory: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=directory)
-    with os.fdopen(handle, "w") as file:
-        json.dump(_files(directory), file)
-    os.replace(name, directory / _MANIFEST)
+def _write(file: Path, code: bytes) -> None:
+    """Write the file whole or not at all; without it the next process compiles again."""
+    try:
+        handle, name = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(handle, "wb") as temporary:
+            temporary.write(hashlib.sha256(code).digest() + code)
+        os.replace(name, file)
+    except OSError:
+        return
 
 
-def _compile(build: Callable[..., Any], function: Callable[..., Any]) -> Any:
-    """``build(cache=...)`` with Numba's cache in our directory."""
-    with _lock:
-        directory = cache_directory()
-        if directory is None:
-            _announce(function)
-            return build(cache=False)
-        before = config.CACHE_DIR
-        config.CACHE_DIR = str(directory)
-        try:
-            with _alone(directory):
-                before_build = _stamps(directory)
-                if not any(f".{function.__qualname__}-" in name for name in before_build):
-                    _announce(function)
-                compiled = build(cache=True)
-                if _stamps(directory) != before_build:
-                    _write_manifest(directory)
-        finally:
-            config.CACHE_DIR = before
-        return compiled
+def _target_machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=CPU, features=FEATURES, opt=3, reloc="static", codemodel="jitdefault")
 
 
-def _announce(function: Callable[..., Any]) -> None:
-    for listener in _listeners:
-        listener(f"{function.__module__.removeprefix('refnet_kernels.')}.{function.__qualname__}")
+def _compile(module: str, name: str) -> bytes:
+    """An object file with the function, free of Numba and of Python."""
+    import numba
+
+    function = getattr(importlib.import_module(module), name)
+    compiled = numba.cfunc(function.signature, error_model="numpy")(function)
+    wrapper = f'@"{compiled.native_name}"'
+    # Numba's calling convention: where to put the result, where to put an exception, then the arguments.
+    native = wrapper.removeprefix('@"cfunc.').join(['@"', ""])
+    kinds = ["ptr" if isinstance(kind, numba.types.CPointer) else "i64" for kind in function.signature.args]
+    parameters = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    entry = f"""
+define void @{_ENTRY}({parameters}) {{
+  %result = alloca ptr
+  %error = alloca ptr
+  %status = call i32 {native}(ptr %result, ptr %error, {parameters})
+  ret void
+}}
+"""
+    code = llvm.parse_assembly(compiled.inspect_llvm() + entry)
+    for symbol in [*code.functions, *code.global_variables]:
+        if not symbol.is_declaration and symbol.name != _ENTRY:
+            symbol.linkage = "internal"
+    machine = _target_machine()
+    # What only Numba's wrappers need goes.
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(code, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    emitted: bytes = machine.emit_object(code)
+    return emitted
 
 
-@cache
-def kernel_address(function: Callable[..., None]) -> int:
-    """The address of a kernel's machine code.
-
-    Parameters
-    ----------
-    function : callable
-        A function ``kernel(step, item, scratch)`` in Numba's subset of Python.
-    """
-    compiled = _compile(
-        lambda cache: numba.cfunc(KERNEL_SIGNATURE, cache=cache, error_model="numpy")(function), function
-    )
-    # The code lives as long as its CFunc does.
-    _kept.append(compiled)
-    return int(compiled.address)
-
-
-_kept: list[Any] = []
-
-
-@cache
-def jitted(function: Callable[..., Any], signature: str) -> Callable[..., Any]:
-    """A compiled, GIL-free form of a function, with one explicit signature."""
-    compiled: Callable[..., Any] = _compile(
-        lambda cache: numba.njit(signature, nogil=True, cache=cache, error_model="numpy")(function), function
-    )
-    return compiled
-
-
-#: Decorates a function that kernels call: compiled into each of them, never on its own.
-helper = numba.njit(error_model="numpy")
+def _load(code: bytes) -> int:
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    # The code lives as long as its engine does.
+    _engines.append(engine)
+    return int(engine.get_function_address(_ENTRY))

@@ -1,7 +1,8 @@
-"""What the compiler targets: how many binary32 lanes a vector register holds.
+"""What the compiler targets, and the register tile that fits it.
 
-The contract leaves the vector width free, so this is a choice of speed only. ``REFNET_LANES`` (4, 8 or 16) forces
-one, which the tests use to show that every width gives the same bits.
+The contract leaves vector width and tile free, so these are choices of speed only. ``NUMBA_CPU_NAME`` and
+``NUMBA_CPU_FEATURES`` choose another processor, as for Numba; ``REFNET_LANES`` (4, 8 or 16) forces a vector width,
+which the tests use to show that every width gives the same bits.
 """
 
 from __future__ import annotations
@@ -9,23 +10,30 @@ from __future__ import annotations
 import os
 
 import llvmlite.binding as llvm
-from numba.core import config
+
+CPU = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+FEATURES: str = (
+    os.environ.get("NUMBA_CPU_FEATURES", "")
+    if "NUMBA_CPU_NAME" in os.environ
+    else llvm.get_host_cpu_features().flatten()
+)
 
 
 def _lanes() -> int:
+    """binary32 numbers in a vector register. Of another processor than the host only its feature string is known."""
     forced = os.environ.get("REFNET_LANES")
-    if forced is not None:
-        if forced not in ("4", "8", "16"):
-            raise ValueError(f"REFNET_LANES is {forced!r}; it can be 4, 8 or 16")
-        return int(forced)
-    if config.CPU_NAME and config.CPU_NAME != "host":
-        # Only the host's features are known; another target gets the narrowest form, or that of its feature string.
-        features = dict.fromkeys((config.CPU_FEATURES or "").replace("+", "").split(","), True)
-    else:
-        features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 16
-    return 8 if features.get("avx2") else 4
+    if forced is None:
+        return 16 if "+avx512f" in FEATURES else 8 if "+avx2" in FEATURES else 4
+    if forced not in ("4", "8", "16"):
+        raise ValueError(f"REFNET_LANES is {forced!r}; it can be 4, 8 or 16")
+    return int(forced)
 
 
-LANES: int = _lanes()
+LANES = _lanes()
+#: Pixels a tile. A wide register file (32 registers of 16 lanes) holds two sets of 7 x 2 sums; 7 also divides every
+#: feature map of a 224 x 224 image. With 16 registers, 6 x 2 sums, 2 weights and a pixel fill 15 of them.
+ROWS = 7 if LANES == 16 else 6
+#: Vectors a row.
+VECTORS = 2
+#: Output channels a tile: the width of a panel of packed weights.
+WIDTH = VECTORS * LANES

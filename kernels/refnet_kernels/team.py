@@ -8,27 +8,24 @@ thread did which item leaves no trace in the result.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
-from numba import types
 
-from refnet_kernels.jit import jitted
-from refnet_kernels.memory import call_kernel, fetch_add, integers, load_atomic
+from refnet_kernels.jit import function_address
 
 #: int64 in a row of a program: the kernel, its items, and its own.
 ROW = 64
-_HEADER = 2
-_ROW_BYTES = ROW * 8
+HEADER = 2
+ROW_BYTES = ROW * 8
 #: A step's two counters (items drawn, items finished) stand apart, each on cache lines of its own.
-_APART_BYTES = 128
+APART_BYTES = 128
 #: Loads of the counter, some nanoseconds each, before a waiting thread offers its core to others.
-_SPINS = 2000
-
-_yield_core = types.ExternalFunction("sched_yield", types.int32())
+SPINS = 2000
 
 
 class Launch(NamedTuple):
@@ -49,31 +46,6 @@ def aligned_zeros(count: int, dtype: type) -> np.ndarray:
     return raw[start : start + count * size].view(dtype)
 
 
-def _walk(program, steps, counters, scratch):
-    stop = counters + steps * 2 * _APART_BYTES
-    for step in range(steps):
-        row = program + step * _ROW_BYTES
-        kernel = integers(row)[0]
-        items = integers(row)[1]
-        drawn = counters + step * 2 * _APART_BYTES
-        finished = drawn + _APART_BYTES
-        while True:
-            item = fetch_add(drawn, 1)
-            if item >= items:
-                break
-            if load_atomic(stop) != 0:
-                return
-            call_kernel(kernel, row + _HEADER * 8, item, scratch)
-            fetch_add(finished, 1)
-        spins = 0
-        while load_atomic(finished) < items:
-            if load_atomic(stop) != 0:
-                return
-            spins += 1
-            if spins > _SPINS:
-                _yield_core()
-
-
 class Program:
     """Steps to be run in order, any number of times, by one caller at a time.
 
@@ -89,12 +61,13 @@ class Program:
         self._threads = threads
         self._table = aligned_zeros(len(launches) * ROW, np.int64).reshape(len(launches), ROW)
         for row, launch in zip(self._table, launches, strict=True):
-            row[: _HEADER + len(launch.row)] = [launch.kernel, launch.items, *launch.row]
+            row[: HEADER + len(launch.row)] = [launch.kernel, launch.items, *launch.row]
         # The last word stops the walk.
-        self._counters = aligned_zeros(len(launches) * 2 * _APART_BYTES // 8 + 1, np.int64)
+        self._counters = aligned_zeros(len(launches) * 2 * APART_BYTES // 8 + 1, np.int64)
         size = max((launch.scratch for launch in launches), default=0)
         self._scratch = [aligned_zeros(size + 64, np.uint8) for _ in range(threads)]
-        self._walk = jitted(_walk, "void(int64, int64, int64, int64)")
+        # ctypes lets go of the GIL while the function runs.
+        self._walk = _WALK(function_address("refnet_kernels.walk", "walk"))
 
     def run(self) -> None:
         """Run every step. Ctrl-C stops it after the items in hand."""
@@ -114,6 +87,8 @@ class Program:
             if not walk.cancelled():
                 walk.result()
 
+
+_WALK = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()

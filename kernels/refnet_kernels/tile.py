@@ -17,15 +17,7 @@ from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
-from refnet_kernels.target import LANES
-
-#: Pixels a tile. A wide register file (32 registers of 16 lanes) holds two sets of 7 x 2 sums; 7 also divides every
-#: feature map of a 224 x 224 image. With 16 registers, 6 x 2 sums, 2 weights and a pixel fill 15 of them.
-ROWS = 7 if LANES == 16 else 6
-#: Vectors a row.
-VECTORS = 2
-#: Output channels a tile: the width of a panel of packed weights.
-WIDTH = VECTORS * LANES
+from refnet_kernels.target import LANES, ROWS, VECTORS
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(64)

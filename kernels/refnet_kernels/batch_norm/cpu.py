@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from refnet_kernels.contract import Float32Array, Norm
-from refnet_kernels.jit import kernel_address
-from refnet_kernels.memory import doubles, float_of_bits, floats, fma
+from refnet_kernels.jit import function_address
 from refnet_kernels.team import Launch, run_once
 
 X, MEAN, SCALE, BETA, OUT, RELU, PIXELS, CHANNELS, ITEM_PIXELS = range(9)
@@ -19,65 +16,26 @@ ITEM = 65536
 BLOCK = 64
 
 
-def batch_norm_kernel(step, item, scratch):
-    """``ITEM_PIXELS`` pixels, or what is left."""
-    channels = step[CHANNELS]
-    mean, scale, beta = floats(step[MEAN]), floats(step[SCALE]), floats(step[BETA])
-    first = item * step[ITEM_PIXELS]
-    for pixel in range(first, min(first + step[ITEM_PIXELS], step[PIXELS])):
-        x, out = floats(step[X] + pixel * channels * 4), floats(step[OUT] + pixel * channels * 4)
-        if step[RELU] != 0:
-            for c in range(channels):
-                v = fma(x[c] - mean[c], scale[c], beta[c])
-                out[c] = np.float32(0) if v < 0 else v
-        else:
-            for c in range(channels):
-                out[c] = fma(x[c] - mean[c], scale[c], beta[c])
-
-
-def batch_statistics_kernel(step, item, scratch):
-    """The mean and the scale of ``BLOCK`` channels, or of what is left."""
-    channels, pixels = step[CHANNELS], step[PIXELS]
-    first = item * BLOCK
-    count = min(channels - first, BLOCK)
-    mean, total = doubles(scratch), doubles(scratch + BLOCK * 8)
-    for c in range(count):
-        total[c] = 0.0
-    for pixel in range(pixels):
-        x = floats(step[X] + (pixel * channels + first) * 4)
-        for c in range(count):
-            total[c] += np.float64(x[c])
-    for c in range(count):
-        mean[c] = total[c] / np.float64(pixels)
-        total[c] = 0.0
-    for pixel in range(pixels):
-        x = floats(step[X] + (pixel * channels + first) * 4)
-        for c in range(count):
-            deviation = np.float64(x[c]) - mean[c]
-            total[c] += deviation * deviation
-    epsilon = float_of_bits(step[EPSILON])
-    out_mean, out_scale = floats(step[MEAN] + first * 4), floats(step[SCALE] + first * 4)
-    for c in range(count):
-        numerator = np.float64(1)
-        if step[GAMMA] != 0:
-            numerator = np.float64(floats(step[GAMMA])[first + c])
-        out_mean[c] = np.float32(mean[c])
-        out_scale[c] = np.float32(numerator / math.sqrt(total[c] / np.float64(pixels) + epsilon))
-
-
 def launch(pixels: int, channels: int, addresses: dict[str, int], relu: bool) -> Launch:
     """The step that normalises, with the addresses ``x``, ``mean``, ``scale``, ``beta`` and ``out``."""
     item_pixels = max(1, ITEM // max(channels, 1))
     row = [addresses[name] for name in ("x", "mean", "scale", "beta", "out")]
     row += [int(relu), pixels, channels, item_pixels]
-    return Launch(kernel_address(batch_norm_kernel), -(-pixels // item_pixels), row, 0)
+    return Launch(
+        function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_norm_kernel"), -(-pixels // item_pixels), row, 0
+    )
 
 
 def launch_statistics(pixels: int, channels: int, addresses: dict[str, int], epsilon: float) -> Launch:
     """The step that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of ``gamma`` or 0."""
     bits = int(np.float64(epsilon).view(np.int64))
     row = [addresses["x"], addresses["mean"], addresses["scale"], addresses.get("gamma", 0), bits, 0, pixels, channels]
-    return Launch(kernel_address(batch_statistics_kernel), -(-channels // BLOCK), row, BLOCK * 16)
+    return Launch(
+        function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_statistics_kernel"),
+        -(-channels // BLOCK),
+        row,
+        BLOCK * 16,
+    )
 
 
 def call(x: Float32Array, norm: Norm, relu: bool) -> Float32Array:

@@ -16,22 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Float32Array, Norm
-from refnet_kernels.jit import helper, kernel_address
-from refnet_kernels.memory import floats, integers
+from refnet_kernels.jit import function_address
+from refnet_kernels.target import ROWS, WIDTH
 from refnet_kernels.team import Launch, run_once
-from refnet_kernels.tile import (
-    ROWS,
-    WIDTH,
-    add_bias,
-    add_tiles,
-    load_rows,
-    load_tile,
-    multiply_add,
-    normalize,
-    relu_tile,
-    store_tile,
-    zero_tile,
-)
 
 # What a step's row holds. Addresses; 0 stands for "none".
 OPERANDS = (
@@ -67,106 +54,6 @@ def pack_channels(values: Float32Array) -> Float32Array:
     packed = np.zeros(-(-values.size // WIDTH) * WIDTH, np.float32)
     packed[: values.size] = values
     return packed
-
-
-@helper
-def _locate(step, first, last, table):
-    """Fill the table: for each tile, tap and row of the tile, where the pixel's data starts."""
-    addresses = integers(table)
-    taps = integers(step[TAPS])
-    entry = 0
-    for tile in range(first, last):
-        for row in range(ROWS):
-            # The rows past the last pixel repeat it; they are not stored.
-            pixel = min(tile * ROWS + row, step[PIXELS] - 1)
-            x = pixel % step[OUT_WIDTH] * step[STRIDE] - step[PAD_LEFT]
-            y = pixel // step[OUT_WIDTH] % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
-            image = pixel // step[OUT_WIDTH] // step[OUT_HEIGHT] * step[HEIGHT]
-            for tap in range(step[TAP_COUNT]):
-                tap_y = y + taps[2 * tap]
-                tap_x = x + taps[2 * tap + 1]
-                inside = 0 <= tap_y < step[HEIGHT] and 0 <= tap_x < step[IMAGE_WIDTH]
-                address = step[ZEROS]
-                if inside:
-                    address = step[X] + ((image + tap_y) * step[IMAGE_WIDTH] + tap_x) * step[IN_CHANNELS] * 4
-                addresses[entry + tap * ROWS + row] = address
-        entry += step[TAP_COUNT] * ROWS
-
-
-@helper
-def _copy(source, source_pitch, target, target_pitch, rows, columns):
-    """Copy the part of a tile that exists, at the ragged edge."""
-    for row in range(rows):
-        from_row = floats(source + row * source_pitch)
-        to_row = floats(target + row * target_pitch)
-        for column in range(columns):
-            to_row[column] = from_row[column]
-
-
-@helper
-def _finish(step, t, edge, tile, panel):
-    """The epilogue of a tile's sums, and the stores."""
-    channel = panel * WIDTH
-    if step[BIAS] != 0:
-        t = add_bias(t, step[BIAS] + channel * 4)
-    if step[SCALE] != 0:
-        t = normalize(t, step[MEAN] + channel * 4, step[SCALE] + channel * 4, step[BETA] + channel * 4)
-    if step[RELU] != 0:
-        t = relu_tile(t)
-    pitch = step[CHANNELS] * 4
-    offset = tile * ROWS * pitch + channel * 4
-    rows = min(step[PIXELS] - tile * ROWS, ROWS)
-    columns = min(step[CHANNELS] - channel, WIDTH)
-    whole = rows == ROWS and columns == WIDTH
-    if step[SHORTCUT] != 0:
-        if whole:
-            t = add_tiles(load_tile(step[SHORTCUT] + offset, pitch), t)
-        else:
-            _copy(step[SHORTCUT] + offset, pitch, edge, WIDTH * 4, rows, columns)
-            t = add_tiles(load_tile(edge, WIDTH * 4), t)
-    if step[OUT] != 0:
-        if whole:
-            store_tile(t, step[OUT] + offset, pitch)
-        else:
-            store_tile(t, edge, WIDTH * 4)
-            _copy(edge, WIDTH * 4, step[OUT] + offset, pitch, rows, columns)
-    if step[PREACT] != 0:
-        t = normalize(t, step[NEXT_MEAN] + channel * 4, step[NEXT_SCALE] + channel * 4, step[NEXT_BETA] + channel * 4)
-        t = relu_tile(t)
-        if whole:
-            store_tile(t, step[PREACT] + offset, pitch)
-        else:
-            store_tile(t, edge, WIDTH * 4)
-            _copy(edge, WIDTH * 4, step[PREACT] + offset, pitch, rows, columns)
-
-
-def conv_kernel(step, item, scratch):
-    """One item: some tiles of pixels by some panels of output channels."""
-    blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
-    first_tile = item % blocks * step[ITEM_TILES]
-    last_tile = min(first_tile + step[ITEM_TILES], step[TILES])
-    first_panel = item // blocks * step[ITEM_PANELS]
-    last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
-    table = scratch + TILE_BYTES
-    _locate(step, first_tile, last_tile, table)
-    pieces = integers(step[PIECES])
-    for panel in range(first_panel, last_panel):
-        for tile in range(first_tile, last_tile):
-            tap_rows = table + (tile - first_tile) * step[TAP_COUNT] * ROWS * 8
-            weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH * 4
-            t = zero_tile()
-            s = zero_tile()
-            for piece in range(step[PIECE_COUNT]):
-                pixels = load_rows(tap_rows + pieces[4 * piece] * ROWS * 8)
-                begin = pieces[4 * piece + 1]
-                end = pieces[4 * piece + 2]
-                for k in range(begin, end):
-                    s = multiply_add(s, pixels, k, weights)
-                    weights += WIDTH * 4
-                if pieces[4 * piece + 3] != 0:
-                    t = add_tiles(t, s)
-                    s = zero_tile()
-            _finish(step, t, scratch, tile, panel)
 
 
 def _taps(g: ConvGeometry) -> tuple[np.ndarray, int]:
@@ -225,7 +112,9 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool) -> Lau
     row += [panels, tiles, item_panels, item_tiles]
     items = -(-tiles // item_tiles) * -(-panels // item_panels) if tiles and panels else 0
     scratch = TILE_BYTES + item_tiles * len(taps) * ROWS * 8
-    return Launch(kernel_address(conv_kernel), items, row, scratch, (taps, pieces))
+    return Launch(
+        function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel"), items, row, scratch, (taps, pieces)
+    )
 
 
 def call(

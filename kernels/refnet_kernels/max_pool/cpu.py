@@ -8,42 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from refnet_kernels.contract import Float32Array, Norm, PoolGeometry
-from refnet_kernels.jit import kernel_address
-from refnet_kernels.memory import floats, fma
+from refnet_kernels.jit import function_address
 from refnet_kernels.team import Launch, run_once
 
 X, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(6)
 HEIGHT, WIDTH, CHANNELS, OUT_HEIGHT, OUT_WIDTH, WINDOW, STRIDE, PAD_TOP, PAD_LEFT = range(6, 15)
-
-
-def max_pool_kernel(step, item, scratch):
-    """One row of the output."""
-    channels = step[CHANNELS]
-    top = item % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
-    image = item // step[OUT_HEIGHT] * step[HEIGHT]
-    largest = floats(scratch)
-    for column in range(step[OUT_WIDTH]):
-        left = column * step[STRIDE] - step[PAD_LEFT]
-        for c in range(channels):
-            largest[c] = -np.inf
-        for y in range(max(top, 0), min(top + step[WINDOW], step[HEIGHT])):
-            for x in range(max(left, 0), min(left + step[WINDOW], step[WIDTH])):
-                values = floats(step[X] + ((image + y) * step[WIDTH] + x) * channels * 4)
-                for c in range(channels):
-                    v = values[c]
-                    m = largest[c]
-                    largest[c] = v if v > m or v != v else m
-        offset = (item * step[OUT_WIDTH] + column) * channels * 4
-        if step[OUT] != 0:
-            out = floats(step[OUT] + offset)
-            for c in range(channels):
-                out[c] = largest[c]
-        if step[PREACT] != 0:
-            preact = floats(step[PREACT] + offset)
-            mean, scale, beta = floats(step[NEXT_MEAN]), floats(step[NEXT_SCALE]), floats(step[NEXT_BETA])
-            for c in range(channels):
-                v = fma(largest[c] - mean[c], scale[c], beta[c])
-                preact[c] = np.float32(0) if v < 0 else v
 
 
 def launch(geometry: PoolGeometry, addresses: dict[str, int]) -> Launch:
@@ -55,7 +24,12 @@ def launch(geometry: PoolGeometry, addresses: dict[str, int]) -> Launch:
     names = ("x", "out", "next_mean", "next_scale", "next_beta", "preact")
     row = [addresses.get(name, 0) for name in names]
     row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.window, g.stride, g.pad_top, g.pad_left]
-    return Launch(kernel_address(max_pool_kernel), g.batch * g.out_height, row, g.channels * 4)
+    return Launch(
+        function_address("refnet_kernels.max_pool.cpu_kernel", "max_pool_kernel"),
+        g.batch * g.out_height,
+        row,
+        g.channels * 4,
+    )
 
 
 def call(

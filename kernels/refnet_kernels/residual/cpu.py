@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from refnet_kernels.contract import Float32Array
-from refnet_kernels.jit import kernel_address
-from refnet_kernels.memory import floats
+from refnet_kernels.jit import function_address
 from refnet_kernels.team import Launch, run_once
 
 SHORTCUT, X, OUT, COUNT = range(4)
@@ -14,18 +13,10 @@ SHORTCUT, X, OUT, COUNT = range(4)
 ITEM = 65536
 
 
-def residual_kernel(step, item, scratch):
-    """``ITEM`` numbers, or what is left."""
-    first = item * ITEM
-    shortcut, x, out = floats(step[SHORTCUT] + first * 4), floats(step[X] + first * 4), floats(step[OUT] + first * 4)
-    for i in range(min(step[COUNT] - first, ITEM)):
-        out[i] = shortcut[i] + x[i]
-
-
 def launch(count: int, addresses: dict[str, int]) -> Launch:
     """The step ``out = shortcut + x`` over ``count`` numbers, with the addresses of the three."""
     row = [addresses["shortcut"], addresses["x"], addresses["out"], count]
-    return Launch(kernel_address(residual_kernel), -(-count // ITEM), row, 0)
+    return Launch(function_address("refnet_kernels.residual.cpu_kernel", "residual_kernel"), -(-count // ITEM), row, 0)
 
 
 def call(shortcut: Float32Array, x: Float32Array) -> Float32Array:

@@ -1,0 +1,28 @@
+"""The compiled part of the global mean."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refnet_kernels.kernel import kernel
+from refnet_kernels.mean.cpu import BLOCK, BLOCKS, CHANNELS, OUT, PIXELS, X
+from refnet_kernels.memory import doubles, floats
+
+
+@kernel
+def mean_kernel(step, item, scratch):
+    """``BLOCK`` channels of one image, or what is left."""
+    channels, pixels = step[CHANNELS], step[PIXELS]
+    image = item // step[BLOCKS]
+    first = item % step[BLOCKS] * BLOCK
+    count = min(channels - first, BLOCK)
+    total = doubles(scratch)
+    for c in range(count):
+        total[c] = 0.0
+    for pixel in range(pixels):
+        x = floats(step[X] + ((image * pixels + pixel) * channels + first) * 4)
+        for c in range(count):
+            total[c] += np.float64(x[c])
+    out = floats(step[OUT] + (image * channels + first) * 4)
+    for c in range(count):
+        out[c] = np.float32(total[c] / np.float64(pixels))
