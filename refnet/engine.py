@@ -87,10 +87,12 @@ class Engine:
         self._threads = check_threads(threads)
         self._recipe: Recipe | None = None
         if isinstance(weights, str | os.PathLike):
-            weights = load_weights(weights)
-        if isinstance(weights, Weights):
+            loaded = load_weights(weights)
+            self._recipe = loaded.recipe
+            self._variables: Mapping[str, Float32Array] = dict(loaded)
+        elif isinstance(weights, Weights):
             self._recipe = weights.recipe
-            self._variables: Mapping[str, Float32Array] = weights
+            self._variables = weights
         else:
             self._variables = as_variables(weights, [])
         self._arg_scope = ArgScope(

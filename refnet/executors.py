@@ -36,7 +36,8 @@ def make_executor(plan: Plan, variables: Variables, device: str, threads: int, p
     threads : int
         Of the CPU's kernels.
     packed : dict
-        Where packed weights are kept, to be shared by all plans of an engine.
+        Where packed weights are kept, to be shared by all plans of an engine. Where ``variables`` is a plain dict,
+        it belongs to the engine, and kernels leave it once they are packed.
 
     Raises
     ------
@@ -240,6 +241,9 @@ class CpuExecutor:
         name = step.variables["weights"]
         addresses["zeros"] = self._zeros.ctypes.data
         addresses["weights"] = self._pack(name, lambda: pack(self._variables[name])).ctypes.data
+        if isinstance(self._variables, dict):
+            # The engine's own copy: the packed one takes its place, and only the shape is asked for from now on.
+            self._variables[name] = np.broadcast_to(np.float32(0), self._variables[name].shape)
         addresses["shortcut"] = self._address(step.shortcut)
         if step.bias is not None:
             addresses["bias"] = self._channels((step.bias,), self._variables[step.bias])

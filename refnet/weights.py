@@ -46,6 +46,14 @@ class Architecture(NamedTuple):
 class Weights(Mapping[str, Float32Array]):
     """A read-only mapping of TF-Slim's variable names to float32 arrays, and what else the file said.
 
+    Parameters
+    ----------
+    tensors : mapping of str to array
+    recipe, labels, source, notes
+        See the attributes.
+    copy : bool
+        False takes the arrays themselves, and makes them read-only.
+
     Attributes
     ----------
     recipe : Recipe
@@ -68,9 +76,10 @@ class Weights(Mapping[str, Float32Array]):
         labels: Sequence[str] | None = None,
         source: str = "arrays",
         notes: Sequence[str] = (),
+        copy: bool = True,
     ) -> None:
         self.notes = list(notes)
-        self._tensors = as_variables(tensors, self.notes)
+        self._tensors = as_variables(tensors, self.notes, copy)
         self.recipe = recipe or Recipe()
         self.labels = list(labels) if labels is not None else None
         self.source = source
@@ -90,10 +99,11 @@ class Weights(Mapping[str, Float32Array]):
         return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
 
 
-def as_variables(tensors: Mapping[str, Any], notes: list[str]) -> dict[str, Float32Array]:
+def as_variables(tensors: Mapping[str, Any], notes: list[str], copy: bool = True) -> dict[str, Float32Array]:
     """Read-only, contiguous float32 arrays of a mapping's floating-point tensors.
 
-    Wider and narrower floats are converted, integers (``global_step``) left out; ``notes`` tells of both.
+    Wider and narrower floats are converted, integers (``global_step``) left out; ``notes`` tells of both. Without
+    ``copy`` arrays that need no conversion are taken themselves.
 
     Raises
     ------
@@ -113,7 +123,7 @@ def as_variables(tensors: Mapping[str, Any], notes: list[str]) -> dict[str, Floa
             if array.dtype.itemsize != 4:
                 notes.append(f"{name} was converted from {array.dtype} to float32")
             with np.errstate(over="ignore"):
-                array = np.array(array, np.float32, order="C")
+                array = np.array(array, np.float32, order="C", copy=copy or None)
             array.flags.writeable = False
             variables[name] = array
         elif _VARIABLE.search(name):
@@ -184,6 +194,7 @@ def load_weights(
         labels=labels if labels is not None else stored.get("labels"),
         source=loaded.format,
         notes=loaded.notes,
+        copy=False,
     )
     _check_finite(weights)
     architecture = infer_architecture(weights)
@@ -387,7 +398,7 @@ def random_weights(
         blocks, scope = list(network), scope or "resnet_v2"
     architecture = Architecture(scope, blocks, num_classes, include_root_block, channels)
     tensors = {name: _initial(name, shape, seed) for name, shape in _variables(architecture)}
-    return Weights(tensors, source=f"random_weights(seed={seed})")
+    return Weights(tensors, source=f"random_weights(seed={seed})", copy=False)
 
 
 def _initial(name: str, shape: tuple[int, ...], seed: int) -> Float32Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,3 +248,15 @@ def test_functions_on_arrays_compose_to_the_network() -> None:
     whole, points = refnet.resnet_v2(IMAGE[None], small_blocks(), 7, variables=WEIGHTS, device="reference")
     assert digest(whole) == digest(refnet.forward(WEIGHTS, IMAGE[None]))
     assert "predictions" in points
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_an_engine_of_its_own_weights_serves_any_shape(tmp_path: Path, as_path: bool) -> None:
+    """Such an engine gives its kernels up once they are packed, and never the caller's."""
+    refnet.save_weights(tmp_path / "w.npz", WEIGHTS)
+    own = {name: value.copy() for name, value in WEIGHTS.items()}
+    engine = refnet.Engine(tmp_path / "w.npz" if as_path else own)
+    for width in (20, 30, 20):
+        image = random_images(9, width, 3)
+        assert digest(engine(image)) == digest(refnet.forward(WEIGHTS, image, device="reference"))
+    assert all(np.array_equal(own[name], WEIGHTS[name]) for name in own)
