@@ -1,0 +1,269 @@
+"""What the contract's arithmetic may differ from exact arithmetic by, derived step by step in binary64 NumPy.
+
+A tensor is carried as a pair ``Bounded(value, bound)``: the exact result, and for each element how far a result of
+binary32 arithmetic in the contract's order may lie from it. ``u = 2**-24`` is the unit roundoff; a rounding of a number
+near ``v`` costs at most ``u |v|``, or half the smallest subnormal where v is subnormal.
+
+``end_points`` gives two bounds. The *running* bound holds for a whole network, but grows by ``sum |w||x| / |sum w x|``
+at each convolution, so it is a wide net after many layers. The *layer* bound takes the end points that were observed
+as the exact inputs of the next layer; it stays as narrow at layer 200 as at layer 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from tests.slim.oracle import Net
+
+U = 2.0**-24
+HALF_SUBNORMAL = 2.0**-150
+RUN = 64
+#: Covers the binary64 roundings of this module, which are 2**-29 of the binary32 ones and at most 2**9 as many.
+SLACK = 1 + 2.0**-20
+
+
+class Bounded(NamedTuple):
+    """An exact value, and the distance that a computed one keeps to it."""
+
+    value: np.ndarray
+    bound: np.ndarray
+
+
+def exact(x: np.ndarray) -> Bounded:
+    """Binary32 data."""
+    value = np.asarray(x, np.float64)
+    return Bounded(value, np.zeros_like(value))
+
+
+def rounded(x: Bounded, u: float = U) -> Bounded:
+    """One rounding of a result near ``x.value``."""
+    return Bounded(x.value, (x.bound + u * (np.abs(x.value) + x.bound) + HALF_SUBNORMAL) * SLACK)
+
+
+def _patches(x: np.ndarray, size: int, stride: int, rate: int) -> np.ndarray:
+    """[N, H, W, kh * kw * C] windows of the image under conv2d_same's explicit padding."""
+    extent = (size - 1) * rate + 1
+    before = (extent - 1) // 2
+    pads = (before, extent - 1 - before)
+    padded = np.pad(x, ((0, 0), pads, pads, (0, 0)))
+    windows = sliding_window_view(padded, (extent, extent), (1, 2))[:, ::stride, ::stride, :, ::rate, ::rate]
+    windows = np.moveaxis(windows, 3, -1)
+    return windows.reshape(*windows.shape[:3], -1)
+
+
+def conv2d_same(x: Bounded, weights: np.ndarray, stride: int = 1, rate: int = 1) -> Bounded:
+    """Convolution: a product goes through at most one run of fma's and one addition for each run.
+
+    With n such roundings, gamma = n u / (1 - n u) bounds the relative error of each term (Higham, 2002, Lemma 3.1).
+    """
+    size, *_, depth = weights.shape
+    kernel = weights.reshape(-1, depth).astype(np.float64)
+    terms = len(kernel)
+    n = min(terms, RUN) + -(-terms // RUN)
+    gamma = n * U / (1 - n * U)
+    value = _patches(x.value, size, stride, rate) @ kernel
+    inherited = _patches(x.bound, size, stride, rate)
+    magnitude = np.abs(_patches(x.value, size, stride, rate)) + inherited
+    bound = (inherited + gamma * magnitude) @ np.abs(kernel)
+    return Bounded(value, (bound + 2 * terms * HALF_SUBNORMAL) * SLACK)
+
+
+def add(x: Bounded, y: Bounded | np.ndarray) -> Bounded:
+    """Addition of a bias or of a shortcut, rounded."""
+    y = y if isinstance(y, Bounded) else exact(y)
+    return rounded(Bounded(x.value + y.value, x.bound + y.bound))
+
+
+def relu(x: Bounded) -> Bounded:
+    """ReLU never moves two numbers apart, and both are 0 where the largest computed value is negative."""
+    return Bounded(np.maximum(x.value, 0), np.where(x.value >= 0, x.bound, np.maximum(x.value + x.bound, 0)))
+
+
+def batch_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net: Net) -> Bounded:
+    """``fma(x - mean, scale, beta)``, the scale computed in binary64 and rounded once."""
+    beta = variables[f"{scope}/beta"].astype(np.float64)
+    gamma = variables[f"{scope}/gamma"].astype(np.float64) if net.batch_norm_scale else np.ones_like(beta)
+    if net.is_training:
+        mean, variance = _moments(x)
+    else:
+        mean = exact(variables[f"{scope}/moving_mean"])
+        variance = exact(variables[f"{scope}/moving_variance"])
+    scale = _scale(gamma, variance, net.batch_norm_epsilon)
+    centred = rounded(Bounded(x.value - mean.value, x.bound + mean.bound))
+    # |d's' - d s| with d' = d + a and s' = s + b is at most |d| b + a (|s| + b).
+    spread = np.abs(centred.value) * scale.bound + centred.bound * (np.abs(scale.value) + scale.bound)
+    return rounded(Bounded(centred.value * scale.value + beta, spread))
+
+
+def _scale(gamma: np.ndarray, variance: Bounded, epsilon: float) -> Bounded:
+    """gamma / sqrt(variance + epsilon), which falls with the variance."""
+    value = gamma / np.sqrt(variance.value + epsilon)
+    most = np.abs(gamma) / np.sqrt(np.maximum(variance.value - variance.bound, 0) + epsilon)
+    least = np.abs(gamma) / np.sqrt(variance.value + variance.bound + epsilon)
+    return rounded(Bounded(value, np.maximum(most - np.abs(value), np.abs(value) - least)))
+
+
+def _moments(x: Bounded) -> tuple[Bounded, Bounded]:
+    """The mean, rounded once, and the biased variance over batch, rows and columns, both by binary64 sums.
+
+    A sum of n terms in binary64 adds n 2**-53 of the terms' sizes. The variance may be taken about the mean before or
+    after its rounding: the distance between the two is part of the mean's bound.
+    """
+    axes = (0, 1, 2)
+    count = x.value[..., 0].size
+    u_sum = count * 2.0**-53
+    mean = x.value.mean(axes)
+    error = x.bound.mean(axes) + u_sum * (np.abs(x.value) + x.bound).mean(axes)
+    rounded_mean = rounded(Bounded(mean, error))
+    deviation = np.abs(x.value - mean)
+    distance = x.bound + rounded_mean.bound
+    variance = (deviation**2).mean(axes)
+    error = (2 * deviation * distance + distance**2).mean(axes)
+    error += 2 * u_sum * ((deviation + distance) ** 2).mean(axes)
+    return rounded_mean, Bounded(variance, error * SLACK)
+
+
+def max_pool(x: Bounded) -> Bounded:
+    """3x3, stride 2, SAME, padding that never wins: the maximum of intervals."""
+    upper, lower, value = (_pool(a) for a in (x.value + x.bound, x.value - x.bound, x.value))
+    return Bounded(value, np.maximum(upper - value, value - lower) * SLACK)
+
+
+def _pool(x: np.ndarray) -> np.ndarray:
+    pads = [(0, 0)]
+    for size in x.shape[1:3]:
+        total = max((-(-size // 2) - 1) * 2 + 3 - size, 0)
+        pads.append((total // 2, total - total // 2))
+    padded = np.pad(x, [*pads, (0, 0)], constant_values=-np.inf)
+    return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
+
+
+def global_mean(x: Bounded) -> Bounded:
+    """Mean over rows and columns, kept as axes of 1: a binary64 sum, rounded once."""
+    value, bound, magnitude = (a.mean((1, 2), keepdims=True) for a in (*x, np.abs(x.value) + x.bound))
+    count = x.value.shape[1] * x.value.shape[2]
+    return rounded(Bounded(value, bound + (count + 1) * 2.0**-53 * magnitude))
+
+
+def softmax(x: Bounded) -> Bounded:
+    """exp(x - max) / sum in binary64, rounded once.
+
+    Logits that are wrong by e at most change each of the two exponentials by a factor of exp(e) at most, and no
+    probability by more than 1. The binary64 arithmetic, the project's own exp in it, is held to 2**-40: a small part
+    of binary32's unit roundoff.
+    """
+    shifted = np.exp(x.value - x.value.max(-1, keepdims=True))
+    value = shifted / shifted.sum(-1, keepdims=True)
+    grown = np.expm1(np.minimum(2 * x.bound.max(-1, keepdims=True), 700))
+    return rounded(Bounded(value, np.minimum(value * (grown + 2.0**-40), 1)))
+
+
+class _Pipeline:
+    """The network, one method a part; ``seen`` collects the end points in network order."""
+
+    def __init__(self, net: Net, variables: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray] | None):
+        self.net, self.variables, self.observed = net, variables, observed
+        self.seen: dict[str, Bounded] = {}
+        self.rate = self.stride = 1
+
+    def record(self, name: str, x: Bounded) -> Bounded:
+        self.seen[name] = x
+        return x if self.observed is None else exact(self.observed[name])
+
+    def conv(self, name: str, x: Bounded, stride: int = 1, rate: int = 1, normalize: bool = False) -> Bounded:
+        """A convolution with bias, or with the batch norm and the activation that resnet_arg_scope gives it."""
+        weights = self.variables[f"{name}/weights"]
+        x = conv2d_same(x, weights, stride, rate)
+        if normalize and self.net.use_batch_norm:
+            x = batch_norm(x, self.variables, f"{name}/BatchNorm", self.net)
+        else:
+            x = add(x, self.variables[f"{name}/biases"])
+        if normalize and self.net.activation_fn:
+            x = relu(x)
+        return self.record(name, x)
+
+    def norm(self, name: str, x: Bounded) -> Bounded:
+        return self.record(name, relu(batch_norm(x, self.variables, name, self.net)))
+
+    def bottleneck(self, name: str, x: Bounded, depth: int, stride: int, rate: int) -> Bounded:
+        preact = self.norm(f"{name}/preact", x)
+        if depth == x.value.shape[-1]:
+            shortcut = Bounded(*(a[:, ::stride, ::stride] for a in x))
+        else:
+            shortcut = self.conv(f"{name}/shortcut", preact, stride)
+        residual = self.conv(f"{name}/conv1", preact, normalize=True)
+        residual = self.conv(f"{name}/conv2", residual, stride, rate, normalize=True)
+        residual = self.conv(f"{name}/conv3", residual)
+        return self.record(name, add(shortcut, residual))
+
+    def unit(self, name: str, x: Bounded, depth: int, stride: int, target: float | None) -> Bounded:
+        """A unit at the output stride runs with stride 1 and leaves its stride to the rate of the units after it."""
+        if self.stride == target:
+            x = self.bottleneck(name, x, depth, 1, self.rate)
+            self.rate *= stride
+        else:
+            x = self.bottleneck(name, x, depth, stride, 1)
+            self.stride *= stride
+        return x
+
+    def block(self, scope: str, units: list[dict[str, int]], x: Bounded, target: float | None) -> Bounded:
+        left = units[-1]["stride"] if self.net.store_non_strided_activations else 1
+        for i, unit in enumerate(units):
+            stride = 1 if left > 1 and i == len(units) - 1 else unit["stride"]
+            x = self.unit(f"{scope}/unit_{i + 1}/bottleneck_v2", x, unit["depth"], stride, target)
+        # An alias: the same tensor under the block's name.
+        self.seen[scope] = self.seen[f"{scope}/unit_{len(units)}/bottleneck_v2"]
+        if self.stride == target:
+            self.rate *= left
+            return x
+        self.stride *= left
+        return Bounded(*(a[:, ::left, ::left] for a in x))
+
+    def run(self, x: Bounded) -> dict[str, Bounded]:
+        net, scope = self.net, self.net.scope
+        target: float | None = net.output_stride
+        if net.include_root_block:
+            target = None if target is None else target / 4
+            x = self.conv(f"{scope}/conv1", x, stride=2)
+            x = self.record(f"{scope}/pool1", max_pool(x))
+        for block_scope, units in net.blocks:
+            x = self.block(f"{scope}/{block_scope}", units, x, target)
+        x = self.norm(f"{scope}/postnorm", x)
+        if net.global_pool:
+            x = self.record(f"{scope}/pool5", global_mean(x))
+        if net.num_classes is not None:
+            x = self.conv(f"{scope}/logits", x)
+            self.record("predictions", softmax(x))
+        return self.seen
+
+
+def end_points(
+    net: Net,
+    variables: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    observed: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Bounded]:
+    """The exact end points in network order, each with its bound.
+
+    Parameters
+    ----------
+    net : Net
+        The network.
+    variables : mapping of str to ndarray
+        The weights, float32.
+    images : ndarray
+        NHWC, float32.
+    observed : mapping of str to ndarray, optional
+        The end points of a run in binary32, under the same names. When given, each layer starts from the observed
+        output of the one before it.
+
+    Returns
+    -------
+    dict of str to Bounded
+        tf_slim's end points, with pool1, preact, postnorm and pool5 in their places.
+    """
+    return _Pipeline(net, variables, observed).run(exact(images))

@@ -1,0 +1,56 @@
+"""The published networks at 224 x 224 with 1001 classes, against tf_slim in binary32 and binary64."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import refnet
+from tests.slim.networks import assert_close_to_truth, run_refnet
+from tests.slim.oracle import Net, Slim, draw_images, draw_weights, resnet_v2_blocks
+
+SHAPE = (1, 224, 224, 3)
+#: TF-Slim's inventory: variables, parameters, end points of tf_slim 1.1.0.
+INVENTORY = {
+    50: (272, 25_615_849, 75),
+    101: (544, 44_677_609, 143),
+    152: (816, 60_382_697, 211),
+    200: (1072, 64_896_489, 275),
+}
+
+
+def _network(depth: int) -> Net:
+    return Net(resnet_v2_blocks(depth), num_classes=1001, scope=f"resnet_v2_{depth}")
+
+
+@pytest.fixture(scope="session", params=[50, *(pytest.param(d, marks=pytest.mark.slow) for d in (101, 152, 200))])
+def run(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A network's weights, image, and the results of both precisions of tf_slim; made once."""
+    net = _network(request.param)
+    slim = Slim(net, SHAPE)
+    variables, images = draw_weights(slim.shapes, seed=1), draw_images(SHAPE, seed=2)
+    results = {dtype: Slim(net, SHAPE, dtype).run(variables, images) for dtype in ("float32", "float64")}
+    return {"depth": request.param, "net": net, "slim": slim, "variables": variables, "images": images} | results
+
+
+def test_inventory(run: dict[str, Any]) -> None:
+    variables, parameters, end_points = INVENTORY[run["depth"]]
+    assert len(run["variables"]) == variables
+    assert sum(a.size for a in run["variables"].values()) == parameters
+    assert len(run["slim"].slim_end_points) == end_points
+    weights = refnet.random_weights(f"resnet_v2_{run['depth']}", num_classes=1001)
+    assert {name: a.shape for name, a in weights.items()} == run["slim"].shapes
+
+
+def test_end_points(run: dict[str, Any]) -> None:
+    _, end_points = run_refnet(run["net"], run["variables"], run["images"])
+    assert [name for name in end_points if name in run["slim"].slim_end_points] == run["slim"].slim_end_points
+    slim32, slim64 = run["float32"][1], run["float64"][1]
+    assert_close_to_truth(run["net"], run["variables"], run["images"], end_points, slim32, slim64)
+
+
+def test_blocks_are_read_off_the_weights(run: dict[str, Any]) -> None:
+    """Without ``blocks`` the names and shapes of the weights, and TF-Slim's rule for strides, give the same network."""
+    logits = refnet.forward(run["variables"], run["images"])
+    expected, _ = run_refnet(run["net"], run["variables"], run["images"])
+    np.testing.assert_array_equal(logits, expected[:, 0, 0])
