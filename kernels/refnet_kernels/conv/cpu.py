@@ -42,11 +42,11 @@ ITEM_PRODUCTS = 4 * 1024 * 1024
 
 def pack(weights: Float32Array) -> Float32Array:
     """HWIO weights as [panels, k, WIDTH], the last panel filled up with zeros."""
-    channels = weights.shape[3]
+    products, channels = int(np.prod(weights.shape[:3])), weights.shape[3]
     panels = -(-channels // WIDTH)
-    flat = np.zeros((weights.size // max(channels, 1), panels * WIDTH), np.float32)
-    flat[:, :channels] = weights.reshape(-1, channels)
-    return np.ascontiguousarray(flat.reshape(-1, panels, WIDTH).transpose(1, 0, 2))
+    flat = np.zeros((products, panels * WIDTH), np.float32)
+    flat[:, :channels] = weights.reshape(products, channels)
+    return np.ascontiguousarray(flat.reshape(products, panels, WIDTH).transpose(1, 0, 2))
 
 
 def pack_channels(values: Float32Array) -> Float32Array:

@@ -1,0 +1,462 @@
+"""Problems: what an op is given, and what it must give by its definition. Every backend gets the same ones.
+
+A problem knows three ways to be solved: by the definitions in NumPy, one op after another; by a kernel's ``call``; and
+by its ``launch``, over memory of the test's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+from refnet_kernels.catalog import Kernel, select
+from refnet_kernels.contract import ConvGeometry, Float32Array, Norm, PoolGeometry, same_padding
+from refnet_kernels.conv.cpu import pack, pack_channels
+from refnet_kernels.target import ROWS, WIDTH
+from refnet_kernels.team import Launch
+
+Arrays = dict[str, Float32Array]
+
+SPECIAL = np.array(
+    [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1.1754942e-38, 3.4028235e38, -3.4028235e38, np.inf, -np.inf, np.nan],
+    np.float32,
+)
+
+
+def numbers(kind: str, seed: int, *shape: int) -> Float32Array:
+    """Random float32 numbers of a kind."""
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal(shape).astype(np.float32)
+    if kind == "special":
+        return SPECIAL[rng.integers(0, len(SPECIAL), shape)]
+    if kind == "rarely special":
+        return np.where(rng.random(shape) < 0.01, SPECIAL[rng.integers(0, len(SPECIAL), shape)], normal)
+    if kind == "far from 0":
+        # A mean that is large against the deviation.
+        return np.float32(1000) + normal * np.float32(1e-3)
+    if kind == "small integers":
+        return rng.integers(-3, 4, shape).astype(np.float32)
+    if kind == "huge":
+        return normal * np.float32(1e19)
+    if kind == "tiny":
+        # The products are subnormal, or less.
+        return normal * np.float32(3e-20)
+    return normal
+
+
+KINDS = ("normal", "far from 0", "small integers", "tiny", "huge", "rarely special", "special")
+
+
+def norm(kind: str, seed: int, channels: int) -> Norm:
+    return Norm(*(numbers(kind, seed + i, channels) for i in range(3)))
+
+
+def packed(prefix: str, values: Norm | None) -> Arrays:
+    if values is None:
+        return {}
+    return {f"{prefix}{role}": pack_channels(array) for role, array in values._asdict().items()}
+
+
+def definition(op: str, *arguments: Any) -> Any:
+    return select(op, "reference").call(*arguments)
+
+
+class ConvProblem(NamedTuple):
+    name: str
+    x: Float32Array
+    weights: Float32Array
+    geometry: ConvGeometry
+    bias: Float32Array | None = None
+    norm: Norm | None = None
+    relu: bool = False
+    shortcut: Float32Array | None = None
+    next_norm: Norm | None = None
+    keep_out: bool = True
+
+    op = "conv"
+
+    def defined(self) -> Arrays:
+        t = definition("conv", self.x, self.weights, self.geometry, self.bias)
+        if self.norm is not None:
+            t = definition("batch_norm", t, self.norm, self.relu)
+        elif self.relu:
+            t = np.where(t < 0, np.float32(0), t)
+        if self.shortcut is not None:
+            t = definition("residual", self.shortcut, t)
+        outputs = {"out": t} if self.keep_out else {}
+        if self.next_norm is not None:
+            outputs["preact"] = definition("batch_norm", t, self.next_norm, True)
+        return outputs
+
+    def call(self, kernel: Kernel) -> Arrays:
+        out, preact = kernel.call(*self[1:])
+        return {name: value for name, value in (("out", out), ("preact", preact)) if value is not None}
+
+    def inputs(self) -> Arrays:
+        zeros = np.zeros(self.geometry.kernel_width * self.geometry.channels, np.float32)
+        arrays = {"x": self.x, "weights": pack(self.weights), "zeros": zeros}
+        if self.bias is not None:
+            arrays["bias"] = pack_channels(self.bias)
+        if self.shortcut is not None:
+            arrays["shortcut"] = self.shortcut
+        return arrays | packed("", self.norm) | packed("next_", self.next_norm)
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        return kernel.launch(self.geometry, addresses, self.relu)
+
+
+class BatchNormProblem(NamedTuple):
+    name: str
+    x: Float32Array
+    norm: Norm
+    relu: bool
+
+    op = "batch_norm"
+
+    def defined(self) -> Arrays:
+        return {"out": definition("batch_norm", *self[1:])}
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return {"out": kernel.call(*self[1:])}
+
+    def inputs(self) -> Arrays:
+        return {"x": self.x, **self.norm._asdict()}
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        *pixels, channels = self.x.shape
+        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.relu)
+
+
+class StatisticsProblem(NamedTuple):
+    name: str
+    x: Float32Array
+    gamma: Float32Array | None
+    epsilon: float
+
+    op = "batch_statistics"
+
+    def defined(self) -> Arrays:
+        return dict(zip(("mean", "scale"), definition(self.op, *self[1:]), strict=True))
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return dict(zip(("mean", "scale"), kernel.call(*self[1:]), strict=True))
+
+    def inputs(self) -> Arrays:
+        return {"x": self.x} if self.gamma is None else {"x": self.x, "gamma": self.gamma}
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        *pixels, channels = self.x.shape
+        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.epsilon)
+
+
+class SubsampleProblem(NamedTuple):
+    name: str
+    x: Float32Array
+    factor: int
+
+    op = "subsample"
+
+    def defined(self) -> Arrays:
+        return {"out": definition(self.op, *self[1:])}
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return {"out": kernel.call(*self[1:])}
+
+    def inputs(self) -> Arrays:
+        return {"x": self.x}
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        return kernel.launch(*self.x.shape, self.factor, addresses)
+
+
+class ResidualProblem(NamedTuple):
+    name: str
+    shortcut: Float32Array
+    x: Float32Array
+
+    op = "residual"
+
+    def defined(self) -> Arrays:
+        return {"out": definition(self.op, *self[1:])}
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return {"out": kernel.call(*self[1:])}
+
+    def inputs(self) -> Arrays:
+        return {"shortcut": self.shortcut, "x": self.x}
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        return kernel.launch(self.x.size, addresses)
+
+
+class MaxPoolProblem(NamedTuple):
+    name: str
+    x: Float32Array
+    geometry: PoolGeometry
+    next_norm: Norm | None = None
+
+    op = "max_pool"
+
+    def defined(self) -> Arrays:
+        out = definition("max_pool", self.x, self.geometry)
+        if self.next_norm is None:
+            return {"out": out}
+        return {"out": out, "preact": definition("batch_norm", out, self.next_norm, True)}
+
+    def call(self, kernel: Kernel) -> Arrays:
+        out, preact = kernel.call(*self[1:])
+        return {"out": out} if preact is None else {"out": out, "preact": preact}
+
+    def inputs(self) -> Arrays:
+        return {"x": self.x} | packed("next_", self.next_norm)
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        return kernel.launch(self.geometry, addresses)
+
+
+class MeanProblem(NamedTuple):
+    name: str
+    x: Float32Array
+
+    op = "mean"
+
+    def defined(self) -> Arrays:
+        return {"out": definition(self.op, *self[1:])}
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return {"out": kernel.call(*self[1:])}
+
+    def inputs(self) -> Arrays:
+        return {"x": self.x}
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        batch, height, width, channels = self.x.shape
+        return kernel.launch(batch, height * width, channels, addresses)
+
+
+class SoftmaxProblem(NamedTuple):
+    name: str
+    x: Float32Array
+
+    op = "softmax"
+
+    def defined(self) -> Arrays:
+        return {"out": definition(self.op, *self[1:])}
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return {"out": kernel.call(*self[1:])}
+
+    def inputs(self) -> Arrays:
+        return {"x": self.x}
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        *rows, classes = self.x.shape
+        return kernel.launch(int(np.prod(rows)), classes, addresses)
+
+
+Problem = (
+    ConvProblem
+    | BatchNormProblem
+    | StatisticsProblem
+    | SubsampleProblem
+    | ResidualProblem
+    | MaxPoolProblem
+    | MeanProblem
+    | SoftmaxProblem
+)
+
+
+def conv_same(batch: int, height: int, width: int, channels: int, out: int, kernel: int, stride: int) -> ConvGeometry:
+    """A convolution with TensorFlow's "SAME" padding, without a rate."""
+    (out_height, top), (out_width, left) = (same_padding(size, kernel, stride) for size in (height, width))
+    return ConvGeometry(
+        batch, height, width, channels, out_height, out_width, out, kernel, kernel, stride, 1, top, left
+    )
+
+
+def pool_same(batch: int, height: int, width: int, channels: int, window: int, stride: int) -> PoolGeometry:
+    (out_height, top), (out_width, left) = (same_padding(size, window, stride) for size in (height, width))
+    return PoolGeometry(batch, height, width, channels, out_height, out_width, window, stride, top, left)
+
+
+def conv_problem(name: str, g: ConvGeometry, kind: str = "normal", epilogue: str = "", seed: int = 0) -> ConvProblem:
+    """A convolution with the parts of the epilogue that are named, separated by commas."""
+    parts = epilogue.split(",")
+    out_shape = (g.batch, g.out_height, g.out_width, g.out_channels)
+    return ConvProblem(
+        name,
+        numbers(kind, seed, g.batch, g.height, g.width, g.channels),
+        numbers(kind, seed + 1, g.kernel_height, g.kernel_width, g.channels, g.out_channels),
+        g,
+        numbers(kind, seed + 2, g.out_channels) if "bias" in parts else None,
+        norm(kind, seed + 3, g.out_channels) if "norm" in parts else None,
+        "relu" in parts,
+        numbers(kind, seed + 6, *out_shape) if "shortcut" in parts else None,
+        norm(kind, seed + 7, g.out_channels) if "preact" in parts or "preact only" in parts else None,
+        "preact only" not in parts,
+    )
+
+
+@st.composite
+def axis(draw: st.DrawFn, kernel: int, stride: int, rate: int) -> tuple[int, int, int]:
+    """An axis' size, its output's size and the zeros before it: inside the image, as TF-Slim pads, or anything."""
+    reach = (kernel - 1) * rate + 1
+    out = draw(st.integers(1, 7))
+    style = draw(st.sampled_from(["inside", "conv2d_same", "any"]))
+    if style == "inside":
+        return (out - 1) * stride + reach + draw(st.integers(0, 2)), out, 0
+    if style == "conv2d_same":
+        size = (out - 1) * stride + 1 + draw(st.integers(0, stride - 1))
+        return size, out, (reach - 1) // 2
+    return draw(st.integers(1, 9)), out, draw(st.integers(0, reach))
+
+
+@st.composite
+def convs(draw: st.DrawFn) -> ConvProblem:
+    kernel_height, kernel_width = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    stride, rate = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    height, out_height, top = draw(axis(kernel_height, stride, rate))
+    width, out_width, left = draw(axis(kernel_width, stride, rate))
+    # About as many products as 700: the definition takes them one by one.
+    most = max(1, 700 // (kernel_height * kernel_width))
+    channels = draw(st.sampled_from([c for c in (1, 2, 3, 7, 16, 31, 32, 33, 63, 64, 65, 128, 130) if c <= most]))
+    out = draw(st.sampled_from([1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 5]))
+    batch = draw(st.integers(0, 3))
+    g = ConvGeometry(
+        batch, height, width, channels, out_height, out_width, out, kernel_height, kernel_width, stride, rate, top, left
+    )
+    parts = [part for part in ("bias", "norm", "relu", "shortcut") if draw(st.booleans())]
+    parts.append(draw(st.sampled_from(["", "preact", "preact only"])))
+    return conv_problem("drawn", g, draw(st.sampled_from(KINDS)), ",".join(parts), draw(st.integers(0, 999)))
+
+
+@st.composite
+def images(draw: st.DrawFn) -> Float32Array:
+    batch, height, width = draw(st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9)))
+    channels = draw(st.sampled_from([1, 2, 3, 15, 16, 17, 63, 64, 65, 130, 257]))
+    return numbers(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), batch, height, width, channels)
+
+
+@st.composite
+def batch_norms(draw: st.DrawFn) -> BatchNormProblem:
+    x = draw(images())
+    statistics = norm(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), x.shape[-1])
+    return BatchNormProblem("drawn", x, statistics, draw(st.booleans()))
+
+
+@st.composite
+def statistics(draw: st.DrawFn) -> StatisticsProblem:
+    x = draw(images())
+    gamma = numbers(draw(st.sampled_from(KINDS)), 5, x.shape[-1]) if draw(st.booleans()) else None
+    return StatisticsProblem("drawn", x, gamma, draw(st.sampled_from([0.0, 1e-5, 1.001e-5, 1e-3])))
+
+
+@st.composite
+def residuals(draw: st.DrawFn) -> ResidualProblem:
+    x = draw(images())
+    return ResidualProblem("drawn", numbers(draw(st.sampled_from(KINDS)), 7, *x.shape), x)
+
+
+@st.composite
+def max_pools(draw: st.DrawFn) -> MaxPoolProblem:
+    x = draw(images())
+    window, stride = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
+    g = pool_same(*x.shape, window, stride)
+    if draw(st.booleans()):
+        # Anything, windows that lie outside the image included.
+        out_height, out_width = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+        top, left = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+        g = PoolGeometry(*x.shape, out_height, out_width, window, stride, top, left)
+    next_norm = norm(draw(st.sampled_from(KINDS)), 9, x.shape[-1]) if draw(st.booleans()) else None
+    return MaxPoolProblem("drawn", x, g, next_norm)
+
+
+@st.composite
+def softmaxes(draw: st.DrawFn) -> SoftmaxProblem:
+    shape = draw(st.sampled_from([(0, 3), (1, 1), (2, 3, 5), (3, 10), (1, 1001), (2, 0)]))
+    x = numbers(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), *shape)
+    with np.errstate(over="ignore"):
+        return SoftmaxProblem("drawn", x * np.float32(draw(st.sampled_from([1, 1e-3, 30, 1000]))))
+
+
+#: What to draw for each op.
+DRAWN: dict[str, st.SearchStrategy[Any]] = {
+    "conv": convs(),
+    "batch_norm": batch_norms(),
+    "batch_statistics": statistics(),
+    "subsample": st.builds(SubsampleProblem, st.just("drawn"), images(), st.integers(1, 4)),
+    "residual": residuals(),
+    "max_pool": max_pools(),
+    "mean": st.builds(MeanProblem, st.just("drawn"), images()),
+    "softmax": softmaxes(),
+}
+
+#: Problems whose sizes are the same on every machine, so that their bits can be compared across vector widths. Each op
+#: has one that is cut into several items.
+NAMED: list[Problem] = [
+    conv_problem("3 x 3, several items", conv_same(1, 24, 23, 64, 65, 3, 1), epilogue="bias,relu,preact"),
+    # Its 147 products are cut into runs of 64, 64 and 19, which cross taps.
+    conv_problem("root block's 7 x 7", conv_same(2, 15, 14, 3, 64, 7, 2), epilogue="bias,preact"),
+    conv_problem("root block on a padded image", ConvGeometry(1, 17, 19, 3, 6, 7, 64, 7, 7, 2, 1, 0, 0)),
+    conv_problem("no output channels", conv_same(1, 6, 6, 5, 0, 3, 1)),
+    conv_problem("one product", conv_same(1, 3, 3, 1, 1, 1, 1), epilogue="norm"),
+    conv_problem("a run and no more", conv_same(1, 5, 5, 64, 33, 1, 1), epilogue="norm,relu"),
+    conv_problem("a run and one product", conv_same(1, 5, 5, 65, 33, 1, 1), epilogue="shortcut,preact only"),
+    conv_problem("two runs, subsampled", conv_same(3, 5, 5, 128, 15, 1, 2), epilogue="bias,shortcut"),
+    conv_problem("atrous", ConvGeometry(1, 9, 8, 16, 9, 8, 31, 3, 3, 1, 2, 2, 2), epilogue="norm,relu"),
+    conv_problem("nothing but zeros around", ConvGeometry(1, 2, 2, 3, 4, 4, 5, 2, 2, 3, 3, 4, 4), epilogue="bias"),
+    conv_problem("special values", conv_same(1, 6, 6, 3, 17, 3, 1), "rarely special", "bias,norm,relu,shortcut,preact"),
+    conv_problem("subnormal products", conv_same(1, 6, 6, 5, 17, 3, 1), "tiny"),
+    conv_problem("overflow", conv_same(1, 6, 6, 5, 17, 3, 1), "huge"),
+    conv_problem("no images", conv_same(0, 6, 6, 5, 17, 3, 1)),
+    BatchNormProblem("several items", numbers("normal", 1, 2, 33, 35, 65), norm("normal", 2, 65), True),
+    BatchNormProblem("no ReLU", numbers("rarely special", 1, 2, 3, 5, 17), norm("special", 2, 17), False),
+    StatisticsProblem("several items", numbers("normal", 1, 2, 9, 7, 200), numbers("normal", 2, 200), 1e-5),
+    StatisticsProblem("far from 0", numbers("far from 0", 1, 2, 9, 7, 30), numbers("normal", 2, 30), 1e-5),
+    StatisticsProblem("no gamma", numbers("rarely special", 1, 3, 5, 7, 3), None, 1e-3),
+    StatisticsProblem("no images", numbers("normal", 1, 0, 5, 7, 3), None, 1e-3),
+    SubsampleProblem("several items", numbers("special", 1, 2, 7, 9, 33), 2),
+    SubsampleProblem("no images", numbers("special", 1, 0, 7, 9, 33), 2),
+    ResidualProblem("several items", numbers("normal", 1, 150_000), numbers("special", 2, 150_000)),
+    MaxPoolProblem("pool1", numbers("normal", 1, 2, 12, 13, 64), pool_same(2, 12, 13, 64, 3, 2), norm("normal", 3, 64)),
+    MaxPoolProblem("special values", numbers("special", 1, 1, 9, 9, 17), pool_same(1, 9, 9, 17, 3, 2)),
+    MeanProblem("several items", numbers("normal", 1, 2, 7, 7, 600)),
+    MeanProblem("overflow in float32 only", np.full((1, 4, 4, 3), 3e38, np.float32)),
+    SoftmaxProblem("several items", numbers("normal", 1, 9, 1001) * np.float32(20)),
+    SoftmaxProblem("special values", numbers("special", 1, 40, 3)),
+]
+
+
+def edges() -> list[ConvProblem]:
+    """Pixels and channels next to the tile's own sizes on this machine."""
+    sizes = [(pixels, out) for pixels in (ROWS - 1, ROWS, ROWS + 1, 2 * ROWS) for out in (WIDTH - 1, WIDTH, WIDTH + 1)]
+    return [
+        conv_problem(
+            f"{p} pixels, {out} channels", conv_same(1, 1, p, 5, out, 1, 1), "normal", "bias,norm,shortcut,preact"
+        )
+        for p, out in sizes
+    ]
+
+
+def assert_same_bits(found: Arrays, expected: Arrays) -> None:
+    """The same shapes and bits; where one is NaN, so is the other, whatever its payload."""
+    assert list(found) == list(expected)
+    for name, value in found.items():
+        other = expected[name]
+        assert (value.shape, value.dtype, other.dtype) == (other.shape, np.float32, np.float32), name
+        np.testing.assert_array_equal(np.isnan(value), np.isnan(other), name)
+        numeric = ~np.isnan(value)
+        np.testing.assert_array_equal(value.view(np.uint32)[numeric], other.view(np.uint32)[numeric], name)
+
+
+def digest(results: list[Arrays]) -> str:
+    """A SHA-256 over all the bits, with one payload for every NaN."""
+    sha = hashlib.sha256()
+    for result in results:
+        for name, value in result.items():
+            sha.update(f"{name} {value.shape}".encode())
+            sha.update(np.where(np.isnan(value), np.float32(np.nan), value).tobytes())
+    return sha.hexdigest()

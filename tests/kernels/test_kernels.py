@@ -1,0 +1,109 @@
+"""Every kernel of the catalog gives the bits of its definition."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import DRAWN, NAMED, Arrays, Problem, assert_same_bits, conv_problem, conv_same, edges
+
+import refnet_kernels.conv.cpu as conv_cpu
+from refnet_kernels.catalog import Kernel, rows, select
+from refnet_kernels.team import Program
+
+COMPILED = [row for row in rows() if row[1] != "reference"]
+THREADS = [1, 2, 3, 8]
+MANY = settings(max_examples=6 * settings.default.max_examples)
+#: Floats before and after each array; not a multiple of a vector, so that nothing is aligned by chance.
+GUARD = 67
+POISON = np.float32(-1.2345e30)
+
+
+def solve(problem: Problem, kernel: Kernel, threads: int) -> Arrays:
+    """Run a kernel's launch over guarded memory; whatever it leaves in the guards or in its inputs is an error."""
+    arrays = {name: array for name, array in problem.inputs().items() if array is not None}
+    shapes = {name: array.shape for name, array in (arrays | problem.defined()).items()}
+    memory = {name: np.full(2 * GUARD + int(np.prod(shape)), POISON) for name, shape in shapes.items()}
+    inner = {name: memory[name][GUARD:-GUARD].reshape(shape) for name, shape in shapes.items()}
+    for name, array in arrays.items():
+        inner[name][...] = array
+    launch = problem.launch(kernel, {name: view.ctypes.data for name, view in inner.items()})
+    Program([launch], threads).run()
+    for name, whole in memory.items():
+        assert (whole[:GUARD] == POISON).all(), f"{name}: written before its beginning"
+        assert (whole[-GUARD:] == POISON).all(), f"{name}: written past its end"
+    assert_same_bits({name: inner[name] for name in arrays}, arrays)
+    return {name: view for name, view in inner.items() if name not in arrays}
+
+
+def test_every_row_of_the_catalog_is_tested() -> None:
+    from test_definitions import TRUTHS
+
+    assert {op for op, backend in rows() if backend == "reference"} == set(TRUTHS)
+    assert {op for op, _ in COMPILED} == set(DRAWN) == {problem.op for problem in NAMED}
+
+
+@pytest.mark.parametrize(("op", "backend"), COMPILED)
+@MANY
+@given(data=st.data())
+def test_launch_gives_the_bits_of_the_definition_and_touches_nothing_else(
+    op: str, backend: str, data: st.DataObject
+) -> None:
+    problem = data.draw(DRAWN[op])
+    threads = data.draw(st.sampled_from(THREADS))
+    assert_same_bits(solve(problem, select(op, backend), threads), problem.defined())
+
+
+@pytest.mark.parametrize(("op", "backend"), COMPILED)
+@MANY
+@given(data=st.data())
+def test_call_gives_the_bits_of_the_definition(op: str, backend: str, data: st.DataObject) -> None:
+    problem = data.draw(DRAWN[op])
+    assert_same_bits(problem.call(select(op, backend)), problem.defined())
+
+
+@pytest.mark.parametrize("backend", sorted({backend for _, backend in COMPILED}))
+@pytest.mark.parametrize("problem", [*NAMED, *edges()], ids=lambda problem: f"{problem.op}-{problem.name}")
+def test_named_problems(problem: Problem, backend: str) -> None:
+    expected = problem.defined()
+    for threads in THREADS:
+        assert_same_bits(solve(problem, select(problem.op, backend), threads), expected)
+    assert_same_bits(problem.call(select(problem.op, backend)), expected)
+
+
+def test_each_op_has_a_problem_of_several_items() -> None:
+    addresses = dict.fromkeys(("x", "out", "weights", "zeros", "shortcut", "mean", "scale", "beta"), 0)
+    shared = {p.op for p in NAMED if p.launch(select(p.op, "cpu"), addresses).items > 1}
+    assert shared == {op for op, _ in COMPILED}
+
+
+EPILOGUES = [
+    ",".join(filter(None, parts))
+    for parts in itertools.product(
+        ["", "bias"], ["", "norm"], ["", "relu"], ["", "shortcut"], ["", "preact", "preact only"]
+    )
+]
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_every_epilogue_of_a_convolution(epilogue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Several tiles and panels, none of them whole at the end.
+    problem = conv_problem(epilogue, conv_same(2, 5, 5, 7, 75, 3, 1), "rarely special", epilogue)
+    expected = problem.defined()
+    assert_same_bits(problem.call(select("conv", "cpu")), expected)
+    # One tile and one panel an item.
+    monkeypatch.setattr(conv_cpu, "ITEM_PRODUCTS", 1)
+    monkeypatch.setattr(conv_cpu, "ITEM_WEIGHT_BYTES", 1)
+    assert_same_bits(solve(problem, select("conv", "cpu"), threads=3), expected)
+
+
+@MANY
+@given(problem=DRAWN["conv"], products=st.integers(1, 10**6), weight_bytes=st.integers(1, 10**5))
+def test_how_a_convolution_is_divided_leaves_no_trace(problem: Problem, products: int, weight_bytes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv_cpu, "ITEM_PRODUCTS", products)
+        patch.setattr(conv_cpu, "ITEM_WEIGHT_BYTES", weight_bytes)
+        assert_same_bits(solve(problem, select("conv", "cpu"), threads=2), problem.defined())
