@@ -174,6 +174,7 @@ class CpuExecutor:
         self._arena = aligned_zeros(total, np.uint8)
         longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
         self._zeros = aligned_zeros(max(longest, 1), np.float32)
+        self._pack_kernels()
         self._program = Program([launch for step in plan.steps for launch in self._launches(step)], threads)
         self._lock = threading.Lock()
         _executors.add(self)
@@ -210,6 +211,24 @@ class CpuExecutor:
     def _address(self, index: int | None) -> int:
         return 0 if index is None else self._arena.ctypes.data + self._offsets[self._plan.aliases.get(index, index)]
 
+    def _pack_kernels(self) -> None:
+        """Pack the kernels that no other plan has packed, all into one block of memory, which is kind to the TLB."""
+        from refnet_kernels.conv.cpu import pack, packed_shape
+        from refnet_kernels.team import aligned_zeros
+
+        names = [step.variables["weights"] for step in self._plan.steps if step.op == "conv"]
+        shapes = {n: packed_shape(self._variables[n].shape) for n in dict.fromkeys(names) if n not in self._packed}
+        block = aligned_zeros(sum(int(np.prod(shape)) for shape in shapes.values()), np.float32)
+        start = 0
+        for name, shape in shapes.items():
+            kernel = self._variables[name]
+            stop = start + int(np.prod(shape))
+            self._packed[name] = pack(kernel, block[start:stop].reshape(shape))
+            start = stop
+            if isinstance(self._variables, dict):
+                # The engine's own copy: the packed one takes its place, and only its shape is asked for from now on.
+                self._variables[name] = np.broadcast_to(np.float32(0), kernel.shape)
+
     def _launches(self, step: Step) -> list[Any]:
         """The launches of a step; their operands' addresses stay valid as long as this object lives."""
         make: dict[str, Callable[[Step, dict[str, int]], list[Any]]] = {
@@ -233,17 +252,12 @@ class CpuExecutor:
         return [launch(int(np.prod(shape[:-1])), shape[-1], addresses)]  # softmax
 
     def _conv(self, step: Step, addresses: dict[str, int]) -> list[Any]:
-        from refnet_kernels.conv.cpu import pack
-
         geometry = step.geometry
         if self._padded is not None and step.inputs[0] == self._plan.input:
             geometry = self._padded
         name = step.variables["weights"]
         addresses["zeros"] = self._zeros.ctypes.data
-        addresses["weights"] = self._pack(name, lambda: pack(self._variables[name])).ctypes.data
-        if isinstance(self._variables, dict):
-            # The engine's own copy: the packed one takes its place, and only the shape is asked for from now on.
-            self._variables[name] = np.broadcast_to(np.float32(0), self._variables[name].shape)
+        addresses["weights"] = self._packed[name].ctypes.data
         addresses["shortcut"] = self._address(step.shortcut)
         if step.bias is not None:
             addresses["bias"] = self._channels((step.bias,), self._variables[step.bias])

@@ -40,13 +40,28 @@ ITEM_WEIGHT_BYTES = 256 * 1024
 ITEM_PRODUCTS = 4 * 1024 * 1024
 
 
-def pack(weights: Float32Array) -> Float32Array:
-    """HWIO weights as [panels, k, WIDTH], the last panel filled up with zeros."""
-    products, channels = int(np.prod(weights.shape[:3])), weights.shape[3]
-    panels = -(-channels // WIDTH)
-    flat = np.zeros((products, panels * WIDTH), np.float32)
-    flat[:, :channels] = weights.reshape(products, channels)
-    return np.ascontiguousarray(flat.reshape(products, panels, WIDTH).transpose(1, 0, 2))
+def packed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape of packed HWIO weights: panels, products, `WIDTH`."""
+    height, width, channels, out_channels = shape
+    return -(-out_channels // WIDTH), height * width * channels, WIDTH
+
+
+def pack(weights: Float32Array, out: Float32Array | None = None) -> Float32Array:
+    """HWIO weights as [panels, products, WIDTH], the last panel filled up with zeros.
+
+    Parameters
+    ----------
+    weights : float32 array [kernel_height, kernel_width, channels, out_channels]
+    out : float32 array, optional
+        Zeros of `packed_shape` to write to.
+    """
+    if out is None:
+        out = np.zeros(packed_shape(weights.shape), np.float32)
+    flat = weights.reshape(out.shape[1], weights.shape[3])
+    for panel, packed in enumerate(out):
+        part = flat[:, panel * WIDTH : (panel + 1) * WIDTH]
+        packed[:, : part.shape[1]] = part
+    return out
 
 
 def pack_channels(values: Float32Array) -> Float32Array:
