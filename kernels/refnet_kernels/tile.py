@@ -205,3 +205,22 @@ def store_tile(typingctx, value, address, pitch):
         return context.get_dummy_value()
 
     return types.void(tile, types.int64, types.int64), codegen
+
+
+@intrinsic
+def prefetch_tile(typingctx, address, pitch):
+    """Ask for the cache lines of the tile at an address, whose rows are ``pitch`` bytes apart, to be written to."""
+
+    def codegen(context, builder, signature, args):
+        address, pitch = args
+        void, pointer, flag = ir.VoidType(), ir.PointerType(_VECTOR), ir.IntType(32)
+        function = ir.FunctionType(void, [pointer, flag, flag, flag])
+        prefetch = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        for row in range(ROWS):
+            for vector in range(0, VECTORS, max(1, 16 // LANES)):
+                where = _pointer(builder, address, row, pitch, vector)
+                # To write, to the nearest cache, data.
+                builder.call(prefetch, [where, flag(1), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen

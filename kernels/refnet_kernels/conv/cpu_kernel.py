@@ -48,6 +48,7 @@ from refnet_kernels.tile import (
     load_tile,
     multiply_add,
     normalize,
+    prefetch_tile,
     relu_tile,
     store_tile,
     zero_tile,
@@ -125,6 +126,19 @@ def _finish(step, t, edge, tile, panel):
             _copy(edge, WIDTH * 4, step[PREACT] + offset, pitch, rows, columns)
 
 
+@helper
+def _prefetch(step, tile, panel):
+    """Have what the epilogue reads and writes on its way while the sums are made."""
+    pitch = step[CHANNELS] * 4
+    offset = tile * ROWS * pitch + panel * WIDTH * 4
+    if step[SHORTCUT] != 0:
+        prefetch_tile(step[SHORTCUT] + offset, pitch)
+    if step[OUT] != 0:
+        prefetch_tile(step[OUT] + offset, pitch)
+    if step[PREACT] != 0:
+        prefetch_tile(step[PREACT] + offset, pitch)
+
+
 @kernel
 def conv_kernel(step, item, scratch):
     """One item: some tiles of pixels by some panels of output channels."""
@@ -140,6 +154,7 @@ def conv_kernel(step, item, scratch):
         for tile in range(first_tile, last_tile):
             tap_rows = table + (tile - first_tile) * step[TAP_COUNT] * ROWS * 8
             weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH * 4
+            _prefetch(step, tile, panel)
             t = zero_tile()
             s = zero_tile()
             for piece in range(step[PIECE_COUNT]):
