@@ -135,6 +135,8 @@ class Engine:
             Tensors are missing or have other shapes; the message lists them all.
         """
         single, batch = self._gate(images)
+        if isinstance(end_points, str):
+            end_points = [end_points]
         wanted = end_points if isinstance(end_points, bool) else tuple(end_points)
         compiled = self._compile(batch.shape, wanted)
         net, *values = [value[0] if single else value for value in compiled.executor.run(batch)]
@@ -263,7 +265,7 @@ def compute(graph: Graph, images: Float32Array, result: Any, device: str = "cpu"
     """
     tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
     plan = make_plan(graph, tensors)
-    variables = as_variables(graph.variables, [])
+    variables = as_variables({name: graph.variables[name] for name in graph.used}, [])
     executor = make_executor(plan, variables, check_device(device), check_threads(threads), {})
     arrays = executor.run(images)
     return arrays[0] if isinstance(result, Tensor) else (arrays[0], dict(zip(result[1], arrays[1:], strict=True)))

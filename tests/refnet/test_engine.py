@@ -49,6 +49,7 @@ def test_some_end_points_by_name_in_the_order_asked_for() -> None:
     assert list(some) == names
     assert digest(*some.values()) == digest(*(every[name] for name in names))
     assert net.shape == (7,)
+    assert list(refnet.forward(WEIGHTS, IMAGE, end_points="predictions")[1]) == ["predictions"]
 
 
 def test_uint8_goes_through_the_recipe_of_the_weights() -> None:

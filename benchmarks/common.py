@@ -1,0 +1,127 @@
+"""What the benchmarks share: the machine, fair timing, and the form of a result file.
+
+A result is a JSON object: ``benchmark``, ``case`` (what was asked), ``machine``, and ``rows``, by name, each with the
+minimum and the median in ``ms``. `benchmarks/compare.py` reads any two of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Of the processor's features, those that kernels are written for.
+FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
+
+
+def lively(weights: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights with batch norms and biases that do something, and values that stay near 1 in a deep network."""
+    generator = np.random.default_rng(seed)
+    result = {}
+    for name, value in weights.items():
+        leaf = name.rsplit("/", 1)[-1]
+        if name.endswith("conv3/weights"):
+            # Without the statistics of a trained network, each unit would add more than its input.
+            result[name] = (value / 3).astype(np.float32)
+        elif leaf == "weights":
+            result[name] = value
+        elif leaf in ("gamma", "moving_variance"):
+            result[name] = (value * np.exp(generator.standard_normal(value.shape) / 4)).astype(np.float32)
+        else:
+            result[name] = (value + generator.standard_normal(value.shape) / 4).astype(np.float32)
+    return result
+
+
+def random_images(*shape: int) -> np.ndarray:
+    """Normalised images."""
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def relative_error(found: np.ndarray, truth: np.ndarray) -> float:
+    """The L2 norm of the difference by that of the truth."""
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
+
+
+def alternate(
+    runs: Mapping[str, Callable[[], object]], rounds: int, pause: float = 0.0, progress: Callable[[int], object] = id
+) -> dict[str, list[float]]:
+    """Milliseconds of each run, in turn, so that the machine's moods reach all alike.
+
+    Parameters
+    ----------
+    runs : mapping of str to callable
+    rounds : int
+    pause : float
+        Seconds before each run, in which the threads of the one before may fall asleep.
+    progress : callable
+        Called with the number of each finished round.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for done in range(rounds):
+        for name, run in runs.items():
+            time.sleep(pause)
+            start = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - start) * 1e3)
+        progress(done + 1)
+    return times
+
+
+def summary(times: Iterable[float]) -> dict[str, float]:
+    """The minimum and the median, as a result's ``ms``."""
+    values = list(times)
+    return {"min": min(values), "median": statistics.median(values)}
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process itself has held, in MiB.
+
+    ``ru_maxrss`` outlives ``exec``: in a child it starts at what its parent held.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """The processor, its cores and its load, and the versions of Python, refnet's own packages and ``packages``."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = values.get("flags", values.get("Features", "")).split()
+    return {
+        "cpu": values.get("model name", platform.processor() or platform.machine()),
+        "features": [feature for feature in FEATURES if feature in flags],
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("refnet", "numba", "llvmlite", "numpy", *packages)},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """``--quick`` and ``--output``, which every benchmark has."""
+    parser.add_argument("--quick", action="store_true", help="something tiny, to see that it runs")
+    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
+
+
+def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
+    """Write a result, if a file is asked for."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=2) + "\n")

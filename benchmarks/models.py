@@ -1,0 +1,229 @@
+"""The same network for other engines, written from refnet's own graph: as ONNX, as LiteRT, and as TF-Slim builds it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.graph import Graph, Tensor
+from refnet.resnet_v2 import network_blocks, resnet_v2
+from refnet_kernels.contract import ConvGeometry, PoolGeometry
+
+
+class Case(NamedTuple):
+    """What is computed: logits, or with ``classes`` None the dense features of a segmentation network."""
+
+    network: str
+    size: int
+    batch: int
+    threads: int
+    output_stride: int | None
+    classes: int | None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The images' shape."""
+        return self.batch, self.size, self.size, 3
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of TF-Slim's function and of refnet's."""
+        return {
+            "num_classes": self.classes,
+            "global_pool": self.classes is not None,
+            "output_stride": self.output_stride,
+        }
+
+
+def network_graph(case: Case, weights: Mapping[str, np.ndarray]) -> tuple[list[Tensor], Tensor]:
+    """The operations that lead to the net, in order, and the net."""
+    graph = Graph(weights)
+    net, _ = resnet_v2(
+        graph.placeholder(case.shape), network_blocks(case.network), scope=case.network, **case.options
+    )
+    graph.check_variables()
+    return [tensor for tensor in graph.tensors if tensor.index <= net.index], net
+
+
+def _pads(g: ConvGeometry | PoolGeometry, reach_height: int, reach_width: int) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right pads of windows that reach over so many rows and columns."""
+    bottom = (g.out_height - 1) * g.stride + reach_height - g.pad_top - g.height
+    right = (g.out_width - 1) * g.stride + reach_width - g.pad_left - g.width
+    return g.pad_top, g.pad_left, max(bottom, 0), max(right, 0)
+
+
+def _conv_pads(g: ConvGeometry) -> tuple[int, int, int, int]:
+    return _pads(g, (g.kernel_height - 1) * g.rate + 1, (g.kernel_width - 1) * g.rate + 1)
+
+
+class _OnnxWriter:
+    """Nodes and constants of an NCHW model; a tensor's name is its index in refnet's graph."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+        self.weights = weights
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, name: str, value: np.ndarray | None = None) -> str:
+        """A constant in the model; by default the weights of that name."""
+        from onnx import numpy_helper
+
+        value = self.weights[name] if value is None else value
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, kind: str, tensor: Tensor, *constants: str, **attributes: Any) -> None:
+        """A node for a tensor of the graph, with its inputs and then the constants."""
+        from onnx import helper
+
+        inputs = [str(source.index) for source in tensor.inputs]
+        self.nodes.append(helper.make_node(kind, [*inputs, *constants], [str(tensor.index)], **attributes))
+
+    def add(self, tensor: Tensor, bias: Tensor | None) -> None:
+        """A tensor's operation; a convolution takes the bias that follows it."""
+        g, names = tensor.geometry, tensor.variables
+        if tensor.op == "conv":
+            kernel = self.constant(names["weights"], self.weights[names["weights"]].transpose(3, 2, 0, 1))
+            constants = [kernel] if bias is None else [kernel, self.constant(bias.variables["biases"])]
+            shape = {"kernel_shape": [g.kernel_height, g.kernel_width], "strides": [g.stride] * 2}
+            self.node("Conv", tensor, *constants, **shape, dilations=[g.rate] * 2, pads=_conv_pads(g))
+        elif tensor.op == "bias_add":
+            self.node("Identity", tensor)
+        elif tensor.op == "batch_norm":
+            roles = ("gamma", "beta", "moving_mean", "moving_variance")
+            self.node("BatchNormalization", tensor, *(self.constant(names[role]) for role in roles), epsilon=g)
+        elif tensor.op == "max_pool":
+            pads = _pads(g, g.window, g.window)
+            self.node("MaxPool", tensor, kernel_shape=[g.window] * 2, strides=[g.stride] * 2, pads=pads)
+        elif tensor.op == "subsample":
+            # As TF-Slim does it; it also keeps the blocked layouts that engines choose.
+            self.node("MaxPool", tensor, kernel_shape=[1, 1], strides=[g, g])
+        elif tensor.op == "squeeze":
+            self.node("Flatten", tensor)
+        else:
+            self.node({"relu": "Relu", "residual": "Add", "mean": "GlobalAveragePool"}[tensor.op], tensor)
+
+
+def write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
+    """The network as an ONNX file: images [N, 3, H, W], "images", to logits [N, classes] or features [N, C, h, w]."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    tensors, net = network_graph(case, weights)
+    biases = {tensor.inputs[0].index: tensor for tensor in tensors if tensor.op == "bias_add"}
+    writer = _OnnxWriter(weights)
+    for tensor in tensors[1:]:
+        writer.add(tensor, biases.get(tensor.index))
+    batch, height, width, channels = case.shape
+    shape = [batch, channels, height, width]
+    net_shape = list(net.shape) if len(net.shape) == 2 else [net.shape[0], net.shape[3], *net.shape[1:3]]
+    graph = helper.make_graph(
+        writer.nodes,
+        case.network,
+        [helper.make_tensor_value_info(str(tensors[0].index), TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(str(net.index), TensorProto.FLOAT, net_shape)],
+        writer.constants,
+    )
+    # IR 10 and opset 17 are old enough for every engine of the last years.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+@cache
+def tensorflow() -> SimpleNamespace:
+    """TensorFlow, its interface of version 1, and tf_slim's resnet_v2, ready to run on a current TensorFlow."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+        import tf_keras.src.legacy_tf_layers.normalization as legacy
+        import tf_slim as slim
+        from tensorflow.python.layers import normalization
+        from tf_slim.nets import resnet_v2 as slim_resnet_v2
+
+        tf.get_logger().setLevel("ERROR")
+    # Where tf_slim 1.1.0 looks for it, a current TensorFlow no longer has it.
+    normalization.normalization = legacy
+    return SimpleNamespace(tf=tf, v1=tf.compat.v1, slim=slim, resnet_v2=slim_resnet_v2)
+
+
+def write_litert(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
+    """The network as a LiteRT flatbuffer, by TensorFlow's converter: NHWC images to logits or dense features."""
+    tf = tensorflow().tf
+    tensors, net = network_graph(case, weights)
+
+    def network(images: Any) -> Any:
+        values = {tensors[0].index: images}
+        for tensor in tensors[1:]:
+            values[tensor.index] = _tensorflow_value(tf, tensor, [values[x.index] for x in tensor.inputs], weights)
+        return values[net.index]
+
+    function = tf.function(network, input_signature=[tf.TensorSpec(case.shape, tf.float32)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+        path.write_bytes(converter.convert())
+
+
+def _tensorflow_value(tf: Any, tensor: Tensor, inputs: list[Any], weights: Mapping[str, np.ndarray]) -> Any:
+    g, x = tensor.geometry, inputs[0]
+    values = {role: tf.constant(weights[name]) for role, name in tensor.variables.items()}
+    if tensor.op == "conv":
+        if g.stride == 1:
+            return tf.nn.conv2d(x, values["weights"], 1, "SAME", dilations=g.rate)
+        top, left, bottom, right = _conv_pads(g)
+        x = tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]]) if top + left + bottom + right else x
+        return tf.nn.conv2d(x, values["weights"], g.stride, "VALID")
+    if tensor.op == "batch_norm":
+        roles = ("moving_mean", "moving_variance", "beta", "gamma")
+        return tf.nn.batch_normalization(x, *(values[role] for role in roles), g)
+    if tensor.op == "max_pool":
+        return tf.nn.max_pool2d(x, g.window, g.stride, "SAME")
+    simple: dict[str, Callable[[], Any]] = {
+        "bias_add": lambda: tf.nn.bias_add(x, values["biases"]),
+        "relu": lambda: tf.nn.relu(x),
+        "residual": lambda: x + inputs[1],
+        "subsample": lambda: tf.nn.max_pool2d(x, 1, g, "VALID"),
+        "mean": lambda: tf.reduce_mean(x, [1, 2], keepdims=True),
+        "squeeze": lambda: tf.squeeze(x, [1, 2]),
+    }
+    return simple[tensor.op]()
+
+
+class SlimNetwork:
+    """A TF-Slim session of the network in a graph of its own; ``run(images)`` gives logits or dense features."""
+
+    def __init__(self, case: Case, dtype: str = "float32") -> None:
+        tf, slim, resnet_v2_of_slim = tensorflow().v1, tensorflow().slim, tensorflow().resnet_v2
+        self.dtype = np.dtype(dtype)
+        graph = tf.Graph()
+        config = tf.ConfigProto(intra_op_parallelism_threads=case.threads, inter_op_parallelism_threads=1)
+        with warnings.catch_warnings(), graph.as_default(), slim.arg_scope(resnet_v2_of_slim.resnet_arg_scope()):
+            warnings.simplefilter("ignore")
+            images = tf.placeholder(dtype, case.shape)
+            net, _ = getattr(resnet_v2_of_slim, case.network)(images, is_training=False, **case.options)
+            self.session = tf.Session(config=config)
+            self.saver = tf.train.Saver()
+            self._variables = tf.global_variables()
+            self._assign = self.session.make_callable(
+                [variable.initializer for variable in self._variables],
+                feed_list=[variable.initial_value for variable in self._variables],
+            )
+        self._net = self.session.make_callable(net, feed_list=[images])
+
+    def assign(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Set the variables."""
+        self._assign(*(weights[variable.op.name].astype(self.dtype) for variable in self._variables))
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Logits [N, classes], or dense features."""
+        net: np.ndarray = self._net(images.astype(self.dtype, copy=False))
+        return net[:, 0, 0] if net.shape[1:3] == (1, 1) else net
