@@ -45,9 +45,7 @@ class Case(NamedTuple):
 def network_graph(case: Case, weights: Mapping[str, np.ndarray]) -> tuple[list[Tensor], Tensor]:
     """The operations that lead to the net, in order, and the net."""
     graph = Graph(weights)
-    net, _ = resnet_v2(
-        graph.placeholder(case.shape), network_blocks(case.network), scope=case.network, **case.options
-    )
+    net, _ = resnet_v2(graph.placeholder(case.shape), network_blocks(case.network), scope=case.network, **case.options)
     graph.check_variables()
     return [tensor for tensor in graph.tensors if tensor.index <= net.index], net
 
@@ -204,6 +202,7 @@ class SlimNetwork:
     def __init__(self, case: Case, dtype: str = "float32") -> None:
         tf, slim, resnet_v2_of_slim = tensorflow().v1, tensorflow().slim, tensorflow().resnet_v2
         self.dtype = np.dtype(dtype)
+        self._squeeze = case.classes is not None
         graph = tf.Graph()
         config = tf.ConfigProto(intra_op_parallelism_threads=case.threads, inter_op_parallelism_threads=1)
         with warnings.catch_warnings(), graph.as_default(), slim.arg_scope(resnet_v2_of_slim.resnet_arg_scope()):
@@ -226,4 +225,4 @@ class SlimNetwork:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Logits [N, classes], or dense features."""
         net: np.ndarray = self._net(images.astype(self.dtype, copy=False))
-        return net[:, 0, 0] if net.shape[1:3] == (1, 1) else net
+        return net[:, 0, 0] if self._squeeze else net

@@ -1,4 +1,4 @@
-"""The command line: ``refnet demo``, ``predict``, ``summary`` and ``convert``.
+"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert`` and ``bench``.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a failure that is none of the following (a full
 disk), 2 usage, 3 device, 4 weights, 5 images, 130 interrupted.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 import refnet
-from refnet.cli import convert, demo, predict, summary
+from refnet.cli import bench, convert, demo, predict, summary
 from refnet.cli.console import say
 from refnet.cli.failures import INTERRUPTED, FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -24,6 +24,7 @@ _COMMANDS = {
     "predict": (predict, "the most probable classes of images"),
     "summary": (summary, "the layers and parameters of a network"),
     "convert": (convert, "write weights as an .npz"),
+    "bench": (bench, "how fast a network runs on this machine"),
 }
 
 _EPILOG = """\

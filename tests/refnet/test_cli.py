@@ -14,7 +14,10 @@ from PIL import Image
 
 import refnet
 from refnet.cli import convert, main, predict, summary
+from refnet.cli.bench import products
 from refnet.cli.console import printable
+from refnet.resnet_v2 import network_blocks
+from refnet.weights import Architecture
 
 DIGITS = Path(refnet.__file__).parent / "data" / "digits"
 CHECKPOINT = str(DIGITS / "digits.ckpt")
@@ -431,3 +434,19 @@ class TestTerminal:
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
         lines = run("summary", CHECKPOINT).out.splitlines()
         assert set(lines[2].strip()) in ({"\u2500"}, {"-"})
+
+
+class TestBench:
+    def test_figures(self, run: Run, files: Path) -> None:
+        outcome = run(
+            "bench", files / "small.npz", "--size", "16", "--batch", "2", "--rounds", "3", "--threads", "2", "--json"
+        )
+        assert outcome.code == 0
+        figures = json.loads(outcome.out)
+        assert (figures["size"], figures["batch"], figures["threads"], figures["rounds"]) == (16, 2, 2, 3)
+        assert 0 < figures["min_ms"] <= figures["median_ms"]
+
+    def test_work_of_the_published_network(self) -> None:
+        """6.96 GFLOP for resnet_v2_50 at 224 x 224, as others count it."""
+        architecture = Architecture("resnet_v2_50", network_blocks("resnet_v2_50"), 1001, True, 3)
+        assert round(2 * products(architecture, (1, 224, 224, 3)) / 1e9, 2) == 6.96

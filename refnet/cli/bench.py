@@ -1,0 +1,104 @@
+"""``refnet bench``: how fast a network runs on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from refnet.cli.console import print_json, print_table, track
+from refnet.cli.options import add_json_option, count, load, make_engine
+from refnet.engine import Engine
+from refnet.errors import RefnetError
+from refnet.executors import check_threads
+from refnet.graph import Graph
+from refnet.resnet_v2 import NETWORKS, resnet_v2
+from refnet.weights import Architecture, Weights, infer_architecture, random_weights
+from refnet_kernels.contract import Float32Array
+
+EPILOG = """\
+examples:
+  refnet bench
+  refnet bench resnet_v2_101 --batch 8 --threads 2
+  refnet bench mine.ckpt --size 321 --json
+
+Before anything is timed, one thread's logits are compared with those of all threads, bit by bit.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "network", nargs="?", default="resnet_v2_50",
+        help="resnet_v2_50 (default), _101, _152 or _200 with random weights, or a weights file",
+    )  # fmt: skip
+    parser.add_argument("--size", type=count, default=224, metavar="N", help="height and width (default: 224)")
+    parser.add_argument("--batch", type=count, default=1, metavar="N", help="images in a forward (default: 1)")
+    parser.add_argument("--rounds", type=count, default=20, metavar="N", help="forwards to time (default: 20)")
+    parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: one a core)")
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Time the network and print the result; 0."""
+    threads = check_threads(arguments.threads)
+    known = arguments.network in NETWORKS
+    weights = random_weights(arguments.network) if known else load(arguments.network)
+    architecture = infer_architecture(weights)
+    shape = (arguments.batch, arguments.size, arguments.size, architecture.channels)
+    images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    engine = make_engine(weights, "cpu", threads)
+    started = time.perf_counter()
+    logits = engine(images)
+    first_call = time.perf_counter() - started
+    if threads > 1:
+        _check(weights, images, logits)
+    seconds = [_time(engine, images) for _ in track(range(arguments.rounds), "timing")]
+    _print(arguments, threads, seconds, first_call, products(architecture, shape))
+    return 0
+
+
+def _check(weights: Weights, images: Float32Array, logits: Float32Array) -> None:
+    if Engine(weights, threads=1)(images).tobytes() != logits.tobytes():
+        raise RefnetError("One thread gives other bits than all of them; nothing is timed. Please report this.")
+
+
+def _time(engine: Engine, images: Float32Array) -> float:
+    started = time.perf_counter()
+    engine(images)
+    return time.perf_counter() - started
+
+
+def products(architecture: Architecture, shape: tuple[int, ...]) -> int:
+    """Products in all convolutions of a network; each is a multiplication and an addition."""
+    graph = Graph({})
+    resnet_v2(
+        graph.placeholder(shape), architecture.blocks, architecture.num_classes,
+        include_root_block=architecture.include_root_block, scope=architecture.scope,
+    )  # fmt: skip
+    geometries = [tensor.geometry for tensor in graph.tensors if tensor.op == "conv"]
+    return sum(g.pixels * g.products * g.out_channels for g in geometries)
+
+
+def _print(arguments: argparse.Namespace, threads: int, seconds: list[float], first_call: float, products: int) -> None:
+    best, median = min(seconds), statistics.median(seconds)
+    result: dict[str, Any] = {
+        "network": arguments.network,
+        "size": arguments.size,
+        "batch": arguments.batch,
+        "threads": threads,
+        "rounds": arguments.rounds,
+        "min_ms": best * 1e3,
+        "median_ms": median * 1e3,
+        "images_per_second": arguments.batch / median,
+        "gflop_per_second": 2 * products / best / 1e9,
+        "first_call_s": first_call,
+    }
+    if arguments.json:
+        print_json(result)
+    else:
+        rows = [(name, f"{value:,.2f}" if isinstance(value, float) else value) for name, value in result.items()]
+        print_table(["figure", "value"], rows, numeric=["value"])
