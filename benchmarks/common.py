@@ -15,13 +15,38 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Of the processor's features, those that kernels are written for.
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
+
+
+class Case(NamedTuple):
+    """What is computed: logits, or with ``classes`` None the dense features of a segmentation network."""
+
+    network: str
+    size: int
+    batch: int
+    threads: int
+    output_stride: int | None
+    classes: int | None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The images' shape."""
+        return self.batch, self.size, self.size, 3
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of TF-Slim's function and of refnet's."""
+        return {
+            "num_classes": self.classes,
+            "global_pool": self.classes is not None,
+            "output_stride": self.output_stride,
+        }
 
 
 def lively(weights: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
@@ -125,3 +150,14 @@ def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
     """Write a result, if a file is asked for."""
     if path is not None:
         path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def read_result(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+    """A result file; the program ends with the parser's error if it is none."""
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        parser.error(f"{path} cannot be read: {error}")
+    if not isinstance(result, dict) or not {"benchmark", "case", "machine", "rows"} <= result.keys():
+        parser.error(f"{path} is no result of a benchmark.")
+    return result

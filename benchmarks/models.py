@@ -1,45 +1,19 @@
-"""The same network for other engines, written from refnet's own graph: as ONNX, as LiteRT, and as TF-Slim builds it."""
+"""The same network for other engines, written from refnet's own graph: as ONNX and as LiteRT."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from benchmarks.common import Case
+from benchmarks.slim import tensorflow
 from refnet.graph import Graph, Tensor
 from refnet.resnet_v2 import network_blocks, resnet_v2
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
-
-
-class Case(NamedTuple):
-    """What is computed: logits, or with ``classes`` None the dense features of a segmentation network."""
-
-    network: str
-    size: int
-    batch: int
-    threads: int
-    output_stride: int | None
-    classes: int | None
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """The images' shape."""
-        return self.batch, self.size, self.size, 3
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The arguments of TF-Slim's function and of refnet's."""
-        return {
-            "num_classes": self.classes,
-            "global_pool": self.classes is not None,
-            "output_stride": self.output_stride,
-        }
 
 
 def network_graph(case: Case, weights: Mapping[str, np.ndarray]) -> tuple[list[Tensor], Tensor]:
@@ -135,24 +109,6 @@ def write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> Non
     path.write_bytes(model.SerializeToString())
 
 
-@cache
-def tensorflow() -> SimpleNamespace:
-    """TensorFlow, its interface of version 1, and tf_slim's resnet_v2, ready to run on a current TensorFlow."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow as tf
-        import tf_keras.src.legacy_tf_layers.normalization as legacy
-        import tf_slim as slim
-        from tensorflow.python.layers import normalization
-        from tf_slim.nets import resnet_v2 as slim_resnet_v2
-
-        tf.get_logger().setLevel("ERROR")
-    # Where tf_slim 1.1.0 looks for it, a current TensorFlow no longer has it.
-    normalization.normalization = legacy
-    return SimpleNamespace(tf=tf, v1=tf.compat.v1, slim=slim, resnet_v2=slim_resnet_v2)
-
-
 def write_litert(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     """The network as a LiteRT flatbuffer, by TensorFlow's converter: NHWC images to logits or dense features."""
     tf = tensorflow().tf
@@ -194,35 +150,3 @@ def _tensorflow_value(tf: Any, tensor: Tensor, inputs: list[Any], weights: Mappi
         "squeeze": lambda: tf.squeeze(x, [1, 2]),
     }
     return simple[tensor.op]()
-
-
-class SlimNetwork:
-    """A TF-Slim session of the network in a graph of its own; ``run(images)`` gives logits or dense features."""
-
-    def __init__(self, case: Case, dtype: str = "float32") -> None:
-        tf, slim, resnet_v2_of_slim = tensorflow().v1, tensorflow().slim, tensorflow().resnet_v2
-        self.dtype = np.dtype(dtype)
-        self._squeeze = case.classes is not None
-        graph = tf.Graph()
-        config = tf.ConfigProto(intra_op_parallelism_threads=case.threads, inter_op_parallelism_threads=1)
-        with warnings.catch_warnings(), graph.as_default(), slim.arg_scope(resnet_v2_of_slim.resnet_arg_scope()):
-            warnings.simplefilter("ignore")
-            images = tf.placeholder(dtype, case.shape)
-            net, _ = getattr(resnet_v2_of_slim, case.network)(images, is_training=False, **case.options)
-            self.session = tf.Session(config=config)
-            self.saver = tf.train.Saver()
-            self._variables = tf.global_variables()
-            self._assign = self.session.make_callable(
-                [variable.initializer for variable in self._variables],
-                feed_list=[variable.initial_value for variable in self._variables],
-            )
-        self._net = self.session.make_callable(net, feed_list=[images])
-
-    def assign(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Set the variables."""
-        self._assign(*(weights[variable.op.name].astype(self.dtype) for variable in self._variables))
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits [N, classes], or dense features."""
-        net: np.ndarray = self._net(images.astype(self.dtype, copy=False))
-        return net[:, 0, 0] if self._squeeze else net

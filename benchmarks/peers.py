@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import peak_rss_mb
+from benchmarks.common import Case, peak_rss_mb
 
 
 class Opened(NamedTuple):
@@ -43,8 +43,8 @@ class Peer(NamedTuple):
     module: str
     file: str
     settings: str
-    write: Callable[[Any, Mapping[str, np.ndarray], Path], None]
-    open: Callable[[Any, Path], Opened]
+    write: Callable[[Case, Mapping[str, np.ndarray], Path], None]
+    open: Callable[[Case, Path], Opened]
 
     @property
     def installed(self) -> bool:
@@ -67,26 +67,26 @@ def _to_nhwc(net: np.ndarray) -> np.ndarray:
     return net if net.ndim == 2 else net.transpose(0, 2, 3, 1)
 
 
-def _write_refnet(case: Any, weights: Mapping[str, np.ndarray], path: Path) -> None:
+def _write_refnet(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     import refnet
 
     refnet.save_weights(path, weights)
 
 
-def _open_refnet(case: Any, path: Path) -> Opened:
+def _open_refnet(case: Case, path: Path) -> Opened:
     import refnet
 
     return Opened(_same, refnet.Engine(path, threads=case.threads, **case.options), _same)
 
 
-def _write_onnx(case: Any, weights: Mapping[str, np.ndarray], path: Path) -> None:
+def _write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     from benchmarks.models import write_onnx
 
     if not path.exists():
         write_onnx(case, weights, path)
 
 
-def _open_onnxruntime(case: Any, path: Path) -> Opened:
+def _open_onnxruntime(case: Case, path: Path) -> Opened:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -98,7 +98,7 @@ def _open_onnxruntime(case: Any, path: Path) -> Opened:
     return Opened(_to_nchw, lambda x: session.run(None, {name: x})[0], _to_nhwc)
 
 
-def _open_openvino(case: Any, path: Path) -> Opened:
+def _open_openvino(case: Case, path: Path) -> Opened:
     import openvino
 
     settings = {
@@ -115,13 +115,13 @@ def _open_openvino(case: Any, path: Path) -> Opened:
     return Opened(_to_nchw, run, _to_nhwc)
 
 
-def _write_litert(case: Any, weights: Mapping[str, np.ndarray], path: Path) -> None:
+def _write_litert(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     from benchmarks.models import write_litert
 
     write_litert(case, weights, path)
 
 
-def _open_litert(case: Any, path: Path) -> Opened:
+def _open_litert(case: Case, path: Path) -> Opened:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=case.threads)
@@ -136,19 +136,19 @@ def _open_litert(case: Any, path: Path) -> Opened:
     return Opened(_same, run, _same)
 
 
-def _write_slim(case: Any, weights: Mapping[str, np.ndarray], path: Path) -> None:
-    from benchmarks.models import SlimNetwork
+def _write_slim(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
+    from benchmarks.slim import SlimNetwork
 
     network = SlimNetwork(case)
     network.assign(weights)
-    network.saver.save(network.session, str(path), write_meta_graph=False)
+    network.save(path)
 
 
-def _open_slim(case: Any, path: Path) -> Opened:
-    from benchmarks.models import SlimNetwork
+def _open_slim(case: Case, path: Path) -> Opened:
+    from benchmarks.slim import SlimNetwork
 
     network = SlimNetwork(case)
-    network.saver.restore(network.session, str(path))
+    network.restore(path)
     return Opened(_same, network.run, _same)
 
 
@@ -176,13 +176,7 @@ PEERS = {
 def main() -> None:
     name, folder, start = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from types import SimpleNamespace
-
-    case = SimpleNamespace(**json.loads((folder / "case.json").read_text()))
-    if name == "tf-slim":
-        from benchmarks.models import Case
-
-        case = Case
+    case = Case(**json.loads((folder / "case.json").read_text()))
     images = np.load(folder / "images.npy")
     opened = PEERS[name].open(case, folder / PEERS[name].file)
     opened.read(opened.run(opened.feed(images)))

@@ -150,9 +150,9 @@ def conv_kernel(step, item, scratch):
     table = scratch + TILE_BYTES
     _locate(step, first_tile, last_tile, table)
     pieces = integers(step[PIECES])
-    for panel in range(first_panel, last_panel):
-        for tile in range(first_tile, last_tile):
-            tap_rows = table + (tile - first_tile) * step[TAP_COUNT] * ROWS * 8
+    for tile in range(first_tile, last_tile):
+        tap_rows = table + (tile - first_tile) * step[TAP_COUNT] * ROWS * 8
+        for panel in range(first_panel, last_panel):
             weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH * 4
             _prefetch(step, tile, panel)
             t = zero_tile()
