@@ -20,6 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Seconds before each inference. The threads of the engine before it wait awake for a while (ONNX Runtime's for
+#: 40 ms), which would cost the next one a core.
+PAUSE = 0.05
 #: Of the processor's features, those that kernels are written for.
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 

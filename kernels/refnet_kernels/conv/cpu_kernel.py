@@ -58,25 +58,34 @@ from refnet_kernels.tile import (
 @helper
 def _locate(step, first, last, table):
     """Fill the table: for each tile, tap and row of the tile, where the pixel's data starts."""
-    addresses = integers(table)
-    taps = integers(step[TAPS])
-    entry = 0
+    addresses, taps, tap_count = integers(table), integers(step[TAPS]), step[TAP_COUNT]
+    # Held in registers: the compiler cannot know that writes to the table leave the step alone.
+    height, width, pitch, stride = step[HEIGHT], step[IMAGE_WIDTH], step[IN_CHANNELS] * 4, step[STRIDE]
+    out_height, out_width, last_pixel = step[OUT_HEIGHT], step[OUT_WIDTH], step[PIXELS] - 1
+    start, zeros, pad_top, pad_left = step[X], step[ZEROS], step[PAD_TOP], step[PAD_LEFT]
+    pixel = first * ROWS
+    column = pixel % out_width
+    row = pixel // out_width % out_height
+    image = start + pixel // out_width // out_height * height * width * pitch
     for tile in range(first, last):
-        for row in range(ROWS):
+        entry = (tile - first) * tap_count * ROWS
+        for lane in range(ROWS):
+            y, x = row * stride - pad_top, column * stride - pad_left
+            for tap in range(tap_count):
+                tap_y, tap_x = y + taps[2 * tap], x + taps[2 * tap + 1]
+                inside = tap_y >= 0 and tap_y < height and tap_x >= 0 and tap_x < width
+                address = image + (tap_y * width + tap_x) * pitch
+                addresses[entry + tap * ROWS + lane] = address if inside else zeros
             # The rows past the last pixel repeat it; they are not stored.
-            pixel = min(tile * ROWS + row, step[PIXELS] - 1)
-            x = pixel % step[OUT_WIDTH] * step[STRIDE] - step[PAD_LEFT]
-            y = pixel // step[OUT_WIDTH] % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
-            image = pixel // step[OUT_WIDTH] // step[OUT_HEIGHT] * step[HEIGHT]
-            for tap in range(step[TAP_COUNT]):
-                tap_y = y + taps[2 * tap]
-                tap_x = x + taps[2 * tap + 1]
-                inside = 0 <= tap_y < step[HEIGHT] and 0 <= tap_x < step[IMAGE_WIDTH]
-                address = step[ZEROS]
-                if inside:
-                    address = step[X] + ((image + tap_y) * step[IMAGE_WIDTH] + tap_x) * step[IN_CHANNELS] * 4
-                addresses[entry + tap * ROWS + row] = address
-        entry += step[TAP_COUNT] * ROWS
+            if pixel < last_pixel:
+                pixel += 1
+                column += 1
+                if column == out_width:
+                    column = 0
+                    row += 1
+                if row == out_height:
+                    row = 0
+                    image += height * width * pitch
 
 
 @helper
