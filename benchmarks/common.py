@@ -81,7 +81,10 @@ def relative_error(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def alternate(
-    runs: Mapping[str, Callable[[], object]], rounds: int, pause: float = 0.0, progress: Callable[[int], object] = id
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    pause: float = 0.0,
+    progress: Callable[[int], object] | None = None,
 ) -> dict[str, list[float]]:
     """Milliseconds of each run, in turn, so that the machine's moods reach all alike.
 
@@ -91,7 +94,7 @@ def alternate(
     rounds : int
     pause : float
         Seconds before each run, in which the threads of the one before may fall asleep.
-    progress : callable
+    progress : callable, optional
         Called with the number of each finished round.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -101,7 +104,8 @@ def alternate(
             start = time.perf_counter()
             run()
             times[name].append((time.perf_counter() - start) * 1e3)
-        progress(done + 1)
+        if progress is not None:
+            progress(done + 1)
     return times
 
 

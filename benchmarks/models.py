@@ -84,7 +84,7 @@ class _OnnxWriter:
 
 
 def write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
-    """The network as an ONNX file: images [N, 3, H, W], "images", to logits [N, classes] or features [N, C, h, w]."""
+    """The network as an ONNX file: images [N, 3, H, W] to logits [N, classes] or dense features [N, C, h, w]."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -111,7 +111,7 @@ def write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> Non
 
 def write_litert(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     """The network as a LiteRT flatbuffer, by TensorFlow's converter: NHWC images to logits or dense features."""
-    tf = tensorflow().tf
+    tf = tensorflow(case.threads).tf
     tensors, net = network_graph(case, weights)
 
     def network(images: Any) -> Any:

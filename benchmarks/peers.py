@@ -40,7 +40,7 @@ class Peer(NamedTuple):
 
     title: str
     package: str
-    module: str
+    modules: tuple[str, ...]
     file: str
     settings: str
     write: Callable[[Case, Mapping[str, np.ndarray], Path], None]
@@ -48,11 +48,8 @@ class Peer(NamedTuple):
 
     @property
     def installed(self) -> bool:
-        """Whether its module can be found."""
-        try:
-            return importlib.util.find_spec(self.module) is not None
-        except ModuleNotFoundError:
-            return False
+        """Whether its modules, those that write its model file included, can be found."""
+        return all(importlib.util.find_spec(module) is not None for module in self.modules)
 
 
 def _same(value: Any) -> Any:
@@ -153,21 +150,21 @@ def _open_slim(case: Case, path: Path) -> Opened:
 
 
 PEERS = {
-    "refnet": Peer("refnet", "refnet", "refnet", "weights.npz", "", _write_refnet, _open_refnet),
+    "refnet": Peer("refnet", "refnet", ("refnet",), "weights.npz", "", _write_refnet, _open_refnet),
     "onnxruntime": Peer(
-        "ONNX Runtime", "onnxruntime", "onnxruntime", "network.onnx",
+        "ONNX Runtime", "onnxruntime", ("onnxruntime", "onnx"), "network.onnx",
         "CPU provider, all graph optimisations, default spinning", _write_onnx, _open_onnxruntime,
     ),
     "openvino": Peer(
-        "OpenVINO", "openvino", "openvino", "network.onnx",
+        "OpenVINO", "openvino", ("openvino", "onnx"), "network.onnx",
         "latency hint, inference precision f32", _write_onnx, _open_openvino,
     ),
     "litert": Peer(
-        "LiteRT (XNNPACK)", "ai-edge-litert", "ai_edge_litert", "network.tflite",
+        "LiteRT (XNNPACK)", "ai-edge-litert", ("ai_edge_litert", "tensorflow"), "network.tflite",
         "XNNPACK delegate", _write_litert, _open_litert,
     ),
     "tf-slim": Peer(
-        "TF-Slim session", "tensorflow", "tf_slim", "network.ckpt",
+        "TF-Slim session", "tensorflow", ("tf_slim", "tf_keras", "tensorflow"), "network.ckpt",
         "one inter-op thread", _write_slim, _open_slim,
     ),
 }  # fmt: skip

@@ -1,0 +1,165 @@
+"""Every CPU kernel of the catalog on the layers of a network: checked first, then timed in turn with the FMA peak.
+
+    uv run --group bench benchmarks/bench_kernels.py [--shapes benchmarks/shapes/resnet_v2_50_224.txt] [--plot roof.png]
+
+A layer is run by itself over and over, so that its operands lie in the caches as far as they fit. "% of peak" divides
+the layer's best speed by the best of a loop of FMAs in registers that takes turns with all the layers. GB/s counts
+each operand once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.common import ROOT, add_output_options, alternate, machine, summary, write_result
+from benchmarks.layers import Layer, is_right, read_layers
+from benchmarks.peaks import Copy, FmaPeak
+from benchmarks.plots import check_plot, save_roofline
+from refnet_kernels.catalog import rows, select
+from refnet_kernels.team import Program, aligned_zeros
+
+#: Seconds of a layer's runs in one turn.
+TURN = 0.01
+MIB = 2**20
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", type=Path, default=ROOT / "benchmarks" / "shapes" / "resnet_v2_50_224.txt")
+    parser.add_argument("--ops", nargs="+", choices=_ops(), help="by default all of the catalog")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--plot", type=Path, help="where to write the figure with the roofline")
+    add_output_options(parser)
+    options = parser.parse_args()
+    for option in ("threads", "rounds"):
+        if getattr(options, option) < 1:
+            parser.error(f"--{option} is {getattr(options, option)}; it is 1 or more.")
+    if options.plot is not None:
+        check_plot(parser, options.plot)
+    try:
+        options.layers = read_layers(options.shapes)
+    except (OSError, ValueError) as error:
+        parser.error(f"{options.shapes} cannot be read: {error}")
+    options.layers = [layer for layer in options.layers if layer.op in (options.ops or _ops())]
+    if options.quick:
+        options.rounds = 2
+        cheapest = {layer.op: layer for layer in sorted(options.layers, key=lambda layer: -layer.flop)}
+        options.layers = list(cheapest.values())
+    if not options.layers:
+        parser.error(f"{options.shapes} has no layer of {', '.join(options.ops or _ops())}.")
+    return options
+
+
+def _ops() -> list[str]:
+    return [op for op, backend in rows() if backend == "cpu"]
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that starts on a cache line, as an executor's arena has it."""
+    copy = aligned_zeros(array.size, np.float32).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _measure(layer: Layer, threads: int, rounds: int, peak: FmaPeak) -> dict[str, Any]:
+    """A layer's row of the result; the program ends if the kernel is wrong."""
+    kernel, problem = select(layer.op, "cpu"), layer.problem()
+    found = problem.call(kernel)
+    if not is_right(problem, found):
+        sys.exit(f"The kernel's result is wrong, so nothing is timed: {layer.line}")
+    arrays = {name: _aligned(array) for name, array in (problem.inputs() | found).items()}
+    if "preact_only" in layer.epilogue:
+        arrays.pop("out", None)
+    launch = problem.launch(kernel, {name: array.ctypes.data for name, array in arrays.items()})
+    once = Program([launch], threads)
+    once.run()
+    start = time.perf_counter()
+    once.run()
+    repeats = max(1, min(200, round(TURN / (time.perf_counter() - start))))
+    times = alternate({"layer": Program([launch] * repeats, threads).run, "peak": peak.run}, rounds)
+    ms = summary(value / repeats for value in times["layer"])
+    # Of its input, subsampling reads what it writes.
+    idle = ("zeros", "x") if layer.op == "subsample" else ("zeros",)
+    size = sum(array.nbytes for name, array in arrays.items() if name not in idle)
+    size += arrays["out"].nbytes if layer.op == "subsample" else 0
+    gflops, peak_gflops = layer.flop / ms["min"] / 1e6, peak.flop / min(times["peak"]) / 1e6
+    return {
+        "op": layer.op,
+        "kernel": layer.kernel,
+        "times": layer.times,
+        "flop": layer.flop,
+        "bytes": size,
+        "ms": ms,
+        "gflops": gflops,
+        "peak_gflops": peak_gflops,
+        "gb_per_s": size / ms["min"] / 1e6,
+    }
+
+
+def _bandwidths(threads: int, quick: bool) -> dict[str, float]:
+    """GB/s of copying, of arrays as large as memory, the last and the second cache of common processors hold them."""
+    sizes = {"DRAM": ((16 if quick else 256) * MIB, 1), "L3": (4 * MIB, 10), "L2": (threads * MIB // 8, 200)}
+    copies = {name: Copy(threads, *arguments) for name, arguments in sizes.items()}
+    times = alternate({name: copy.run for name, copy in copies.items()}, 2 if quick else 10)
+    return {name: copy.bytes / min(times[name]) / 1e6 for name, copy in copies.items()}
+
+
+def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table()
+    table.add_column("layer")
+    for column in ("times", "min ms", "median ms", "GFLOP/s", "% of peak", "GB/s"):
+        table.add_column(column, justify="right")
+    for name, row in results.items():
+        cells = [str(row["times"]), f"{row['ms']['min']:.4f}", f"{row['ms']['median']:.4f}"]
+        cells += [f"{row['gflops']:.1f}", f"{row['percent_of_peak']:.0f}", f"{row['gb_per_s']:.1f}"]
+        table.add_row(name, *cells)
+    return table
+
+
+def main() -> None:
+    options = _arguments()
+    about = machine()
+    peak = FmaPeak(options.threads)
+    peak.run()
+    bandwidths = _bandwidths(options.threads, options.quick)
+    console = Console(width=130)
+    layers = track(options.layers, "layers", console=Console(stderr=True), transient=True)
+    results = {layer.name: _measure(layer, options.threads, options.rounds, peak) for layer in layers}
+    best = max(row["peak_gflops"] for row in results.values())
+    for row in results.values():
+        row["percent_of_peak"] = 100 * row["gflops"] / best
+    result = {
+        "benchmark": "kernels",
+        "case": {"shapes": options.shapes.stem, "threads": options.threads},
+        "rounds": options.rounds,
+        "machine": about,
+        "peak_gflops": best,
+        "gb_per_s": bandwidths,
+        "rows": results,
+    }
+    console.print(_table(results))
+    convs = [row for row in results.values() if row["op"] == "conv"]
+    if convs:
+        total = sum(row["times"] * row["ms"]["min"] for row in convs)
+        gflops = sum(row["times"] * row["flop"] for row in convs) / total / 1e6
+        print(f"all convolutions: {total:.2f} ms, {gflops:.1f} GFLOP/s, {100 * gflops / best:.0f}% of the peak")
+    roofs = ", ".join(f"{name} {value:.1f} GB/s" for name, value in bandwidths.items())
+    print(f"FMA peak {best:.1f} GFLOP/s; copying: {roofs}")
+    write_result(options.output, result)
+    if options.plot is not None:
+        save_roofline(result, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""A whole network in refnet and in the engines that one would use instead: checked first, then timed in turn.
+
+    uv run --group bench benchmarks/bench_peers.py [--size 321 --output-stride 8 --classes none] [--plot bars.png]
+
+All get the same random weights and images. Each one's relative L2 error against TF-Slim in binary64 is printed; then
+come rounds of one inference of each, and last a fresh process for each: from its start to the first output, and the
+most memory that it held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import refnet
+from benchmarks import peers
+from benchmarks.common import (
+    PAUSE,
+    ROOT,
+    Case,
+    add_output_options,
+    alternate,
+    lively,
+    machine,
+    random_images,
+    relative_error,
+    summary,
+    write_result,
+)
+from benchmarks.peers import PEERS, Opened
+from benchmarks.plots import check_plot, save_bars
+from benchmarks.slim import SlimNetwork
+
+WARM_UP = 3
+#: An engine may err so many times more than TF-Slim's own binary32. Half precision rounds 2**13 times as coarsely:
+#: this is the middle between the two, in powers of 2, and no order of summing comes near it.
+LARGEST_ERROR = 2**6.5
+
+
+def _classes(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="resnet_v2_50", choices=["resnet_v2_50", "resnet_v2_101", "resnet_v2_152"])
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output-stride", type=int, choices=[4, 8, 16, 32])
+    parser.add_argument("--classes", type=_classes, default=1001, help='a number, or "none": dense features')
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), help="by default all that are installed")
+    parser.add_argument("--plot", type=Path, help="where to write the figure with the bars")
+    add_output_options(parser)
+    options = parser.parse_args()
+    if options.quick:
+        options.size, options.rounds = 64, 2
+    for option in ("size", "batch", "threads", "rounds"):
+        if getattr(options, option) < 1:
+            parser.error(f"--{option} is {getattr(options, option)}; it is 1 or more.")
+    missing = [PEERS[name].package for name in options.peers or () if not PEERS[name].installed]
+    if missing:
+        parser.error(f"not installed: {', '.join(missing)}; `uv run --group bench` installs every peer.")
+    if not PEERS["tf-slim"].installed:
+        parser.error("the truth is TF-Slim's binary64, and tf-slim is not installed; `uv run --group bench` does it.")
+    if options.plot is not None:
+        check_plot(parser, options.plot)
+    return options
+
+
+def _chosen(asked: list[str] | None) -> list[str]:
+    """refnet, then the peers that are asked for, or all that are installed."""
+    names = list(dict.fromkeys(["refnet", *(asked or PEERS)]))
+    for name in names:
+        if not PEERS[name].installed:
+            print(f"{PEERS[name].title} is left out: {PEERS[name].package} is not installed.")
+    return [name for name in names if PEERS[name].installed]
+
+
+def _open_all(
+    names: list[str], case: Case, weights: Mapping[str, np.ndarray], images: np.ndarray, folder: Path
+) -> dict[str, Opened]:
+    """Write what the engines read, and open them."""
+    (folder / "case.json").write_text(json.dumps(case._asdict()))
+    np.save(folder / "images.npy", images)
+    for name in names:
+        PEERS[name].write(case, weights, folder / PEERS[name].file)
+    return {name: PEERS[name].open(case, folder / PEERS[name].file) for name in names}
+
+
+def _errors(
+    opened: Mapping[str, Opened], case: Case, weights: Mapping[str, np.ndarray], images: np.ndarray
+) -> dict[str, float]:
+    """The relative L2 error of each engine, and of TF-Slim, against TF-Slim's binary64."""
+    exact = SlimNetwork(case, "float64")
+    exact.assign(weights)
+    truth = exact.run(images)
+    errors = {name: relative_error(e.read(e.run(e.feed(images))), truth) for name, e in opened.items()}
+    if "tf-slim" not in errors:
+        slim = SlimNetwork(case)
+        slim.assign(weights)
+        errors["tf-slim"] = relative_error(slim.run(images), truth)
+    return errors
+
+
+def check_errors(errors: Mapping[str, float]) -> None:
+    """End the program if an engine computes something else, or not in binary32."""
+    allowed = LARGEST_ERROR * errors["tf-slim"]
+    wrong = [f"{PEERS[name].title} ({error:.1e})" for name, error in errors.items() if not error <= allowed]
+    if wrong:
+        sys.exit(f"Nothing is timed: errors beyond {allowed:.1e} are not binary32's: {', '.join(wrong)}.")
+
+
+def _fresh_process(name: str, folder: Path) -> dict[str, float]:
+    """A process that does one inference: seconds from its start to the first output, and its memory."""
+    command = [sys.executable, peers.__file__, name, str(folder), repr(time.monotonic())]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if process.returncode != 0:
+        sys.exit(f"A fresh process with {PEERS[name].title} failed:\n{process.stderr}")
+    found: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return found
+
+
+def _time(opened: Mapping[str, Opened], images: np.ndarray, rounds: int) -> dict[str, list[float]]:
+    fed = {name: engine.feed(images) for name, engine in opened.items()}
+    runs = {name: lambda engine=engine, x=fed[name]: engine.run(x) for name, engine in opened.items()}
+    alternate(runs, WARM_UP, PAUSE)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("rounds", total=rounds)
+        return alternate(runs, rounds, PAUSE, lambda done: progress.update(task, completed=done))
+
+
+def _table(case: Case, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    title = ", ".join(f"{key} {value}" for key, value in case._asdict().items() if value is not None)
+    table = Table(title=title, title_justify="left")
+    table.add_column("engine")
+    columns = ("min ms", "median ms", "refnet / it, min", "median", "error", "first output s", "peak MiB")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        ms, ratio = row["ms"], row["refnet_ratio"]
+        cells = [f"{ms['min']:.1f}", f"{ms['median']:.1f}", f"{ratio['min']:.2f}", f"{ratio['median']:.2f}"]
+        cells += [f"{row['error']:.1e}", f"{row['first_output_s']:.2f}", f"{row['peak_rss_mb']:.0f}"]
+        table.add_row(name, *cells, style="bold" if name == "refnet" else None)
+    return table
+
+
+def main() -> None:
+    options = _arguments()
+    case = Case(*(getattr(options, field) for field in Case._fields))
+    names = _chosen(options.peers)
+    result: dict[str, Any] = {
+        "benchmark": "peers",
+        "case": case._asdict(),
+        "rounds": options.rounds,
+        "machine": machine(PEERS[name].package for name in names if name != "refnet"),
+    }
+    weights = lively(refnet.random_weights(case.network, num_classes=case.classes, seed=0))
+    images = random_images(*case.shape)
+    with tempfile.TemporaryDirectory() as folder:
+        opened = _open_all(names, case, weights, images, Path(folder))
+        errors = _errors(opened, case, weights, images)
+        print("relative L2 error:", ", ".join(f"{PEERS[name].title} {error:.1e}" for name, error in errors.items()))
+        check_errors(errors)
+        ms = {name: summary(times) for name, times in _time(opened, images, options.rounds).items()}
+        result["rows"] = {
+            PEERS[name].title: {
+                "ms": ms[name],
+                "refnet_ratio": {kind: ms["refnet"][kind] / ms[name][kind] for kind in ("min", "median")},
+                "error": errors[name],
+                "settings": PEERS[name].settings,
+                **_fresh_process(name, Path(folder)),
+            }
+            for name in names
+        }
+    Console(width=120).print(_table(case, result["rows"]))
+    write_result(options.output, result)
+    if options.plot is not None:
+        save_bars([result], options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The layers of networks: text files under ``benchmarks/shapes``, and each line of them as a problem for a kernel.
+
+A line is an op, its integers, for some ops an epilogue (``-`` for none), and how many times the network has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from refnet_kernels.contract import RUN, ConvGeometry, Norm, PoolGeometry
+from tests.kernels import problems
+from tests.kernels.problems import ConvProblem, Problem
+
+#: What the columns between the op and the count hold.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "conv": (*ConvGeometry._fields, "epilogue"),
+    "max_pool": (*PoolGeometry._fields, "epilogue"),
+    "batch_norm": ("pixels", "channels"),
+    "batch_statistics": ("pixels", "channels"),
+    "residual": ("pixels", "channels"),
+    "subsample": ("batch", "height", "width", "channels", "factor"),
+    "mean": ("batch", "height", "width", "channels"),
+    "softmax": ("rows", "classes"),
+}
+
+
+class Layer(NamedTuple):
+    """A line of a shapes file."""
+
+    op: str
+    sizes: tuple[int, ...]
+    epilogue: str
+    times: int
+
+    @property
+    def line(self) -> str:
+        """The layer as its file has it."""
+        epilogue = [self.epilogue or "-"] if "epilogue" in COLUMNS[self.op] else []
+        return " ".join([self.op, *map(str, self.sizes), *epilogue, str(self.times)])
+
+    @classmethod
+    def parse(cls, line: str) -> Layer:
+        """The layer of a line.
+
+        Raises
+        ------
+        ValueError
+            The line does not have its op's columns.
+        """
+        op, *fields = line.split()
+        columns = COLUMNS.get(op)
+        if columns is None or len(fields) != len(columns) + 1:
+            raise ValueError(
+                f"{line!r} is no layer: {', '.join(COLUMNS)}, with the columns of the op and how many times."
+            )
+        *fields, times = fields
+        epilogue = fields.pop() if "epilogue" in columns else "-"
+        return cls(op, tuple(map(int, fields)), epilogue.replace("-", ""), int(times))
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        if self.op == "conv":
+            g = ConvGeometry(*self.sizes)
+            text = f"conv {self.kernel} {g.channels} > {g.out_channels}, {g.out_height}x{g.out_width}"
+            text += f" /{g.stride}" if g.stride > 1 else ""
+            text += f" rate {g.rate}" if g.rate > 1 else ""
+        else:
+            text = f"{self.op} {'x'.join(map(str, self.sizes))}"
+        return f"{text} {self.epilogue}".rstrip()
+
+    @property
+    def kernel(self) -> str:
+        """A convolution's window; nothing for other ops."""
+        g = ConvGeometry(*self.sizes) if self.op == "conv" else None
+        return "" if g is None else f"{g.kernel_height}x{g.kernel_width}"
+
+    @property
+    def flop(self) -> int:
+        """Additions, multiplications and comparisons of the contract's definition; softmax is not counted."""
+        if self.op == "conv":
+            g = ConvGeometry(*self.sizes)
+            return 2 * g.products * g.pixels * g.out_channels
+        if self.op == "max_pool":
+            p = PoolGeometry(*self.sizes)
+            return p.window**2 * p.batch * p.out_height * p.out_width * p.channels
+        each = {"batch_norm": 4, "batch_statistics": 4, "residual": 1, "mean": 1}.get(self.op, 0)
+        return each * int(np.prod(self.sizes))
+
+    def problem(self) -> Problem:
+        """The layer with random numbers."""
+        if self.op == "conv":
+            return problems.conv_problem(self.name, ConvGeometry(*self.sizes), epilogue=self.epilogue.replace("_", " "))
+        make = {
+            "max_pool": self._max_pool,
+            "batch_norm": lambda x: problems.BatchNormProblem(
+                self.name, x, problems.norm("normal", 1, x.shape[-1]), True
+            ),
+            "batch_statistics": lambda x: problems.StatisticsProblem(self.name, x, None, 1e-5),
+            "residual": lambda x: problems.ResidualProblem(self.name, x, x[::-1].copy()),
+            "subsample": lambda x: problems.SubsampleProblem(self.name, x, self.sizes[-1]),
+            "mean": lambda x: problems.MeanProblem(self.name, x),
+            "softmax": lambda x: problems.SoftmaxProblem(self.name, x),
+        }
+        shape = self.sizes[:4] if len(self.sizes) > 2 else self.sizes
+        return make[self.op](problems.numbers("normal", 0, *shape))
+
+    def _max_pool(self, x: np.ndarray) -> Problem:
+        norm = problems.norm("normal", 1, x.shape[-1]) if "preact" in self.epilogue else None
+        return problems.MaxPoolProblem(self.name, x, PoolGeometry(*self.sizes), norm)
+
+
+def read_layers(path: Path) -> list[Layer]:
+    """The layers of a shapes file.
+
+    Raises
+    ------
+    OSError, ValueError
+        There is no such file, or a line of it is no layer.
+    """
+    lines = path.read_text().splitlines()
+    return [Layer.parse(line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def write_layers(path: Path, title: str, layers: Iterable[Layer]) -> None:
+    """A shapes file, with its columns and how to make it again at the top."""
+    layers = list(layers)
+    head = [f"# {title}.", "# Regenerate: uv run --group bench benchmarks/make_shapes.py"]
+    ops = dict.fromkeys(layer.op for layer in layers)
+    head += [f"# {op}: {' '.join(COLUMNS[op])} times" for op in ops]
+    path.write_text("\n".join([*head, *(layer.line for layer in layers)]) + "\n")
+
+
+def _patches(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
+    """The products of each output, [pixels, kernel_height * kernel_width * channels]."""
+    rows = (g.out_height - 1) * g.stride + (g.kernel_height - 1) * g.rate + 1
+    columns = (g.out_width - 1) * g.stride + (g.kernel_width - 1) * g.rate + 1
+    padded = np.zeros((g.batch, max(rows, g.pad_top + g.height), max(columns, g.pad_left + g.width), g.channels))
+    padded[:, g.pad_top : g.pad_top + g.height, g.pad_left : g.pad_left + g.width] = x
+    taps = [
+        padded[:, kh * g.rate :, kw * g.rate :][:, : rows : g.stride, : columns : g.stride]
+        for kh in range(g.kernel_height)
+        for kw in range(g.kernel_width)
+    ]
+    cut = [tap[:, : g.out_height, : g.out_width] for tap in taps]
+    return np.stack(cut, axis=3).reshape(g.pixels, g.products)
+
+
+def conv_is_right(problem: ConvProblem, found: problems.Arrays) -> bool:
+    """Whether a convolution with its epilogue lies within the bound of its roundings around binary64's values.
+
+    Each step's rounding is at most u = 2**-24 of the step's magnitude, by which later steps multiply like the value
+    itself. So a value lies within (number of roundings) u / (1 - that) of the magnitude: the same sums of absolute
+    values. A product goes through one run of fma's and an addition a run; no step of the epilogue has more than two.
+    """
+    g = problem.geometry
+    products = _patches(problem.x, g)
+    kernel = problem.weights.reshape(g.products, g.out_channels).astype(np.float64)
+    value, size = products @ kernel, np.abs(products) @ np.abs(kernel)
+    roundings = min(g.products, RUN) + -(-g.products // RUN)
+
+    def normalize(norm: Norm, value: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean, scale, beta = (array.astype(np.float64) for array in norm)
+        return (value - mean) * scale + beta, (size + np.abs(mean)) * np.abs(scale) + np.abs(beta)
+
+    def close(name: str) -> bool:
+        allowed = roundings * 2.0**-24 / (1 - roundings * 2.0**-24) * size
+        return bool((np.abs(found[name].reshape(value.shape) - value) <= allowed).all())
+
+    if problem.bias is not None:
+        value, size, roundings = value + problem.bias, size + np.abs(problem.bias), roundings + 1
+    if problem.norm is not None:
+        (value, size), roundings = normalize(problem.norm, value, size), roundings + 2
+    if problem.relu:
+        value = np.maximum(value, 0)
+    if problem.shortcut is not None:
+        shortcut = problem.shortcut.reshape(value.shape).astype(np.float64)
+        value, size, roundings = value + shortcut, size + np.abs(shortcut), roundings + 1
+    right = close("out") if problem.keep_out else True
+    if problem.next_norm is not None:
+        (value, size), roundings = normalize(problem.next_norm, value, size), roundings + 2
+        value = np.maximum(value, 0)
+        right = right and close("preact")
+    return right
+
+
+def is_right(problem: Problem, found: problems.Arrays) -> bool:
+    """Whether a kernel's outputs are right: a convolution's by binary64, the others' bit for bit by the definitions."""
+    if isinstance(problem, ConvProblem):
+        return conv_is_right(problem, found)
+    defined = problem.defined()
+    return defined.keys() == found.keys() and all(
+        np.array_equal(found[name].view(np.uint32), np.ascontiguousarray(value).view(np.uint32))
+        for name, value in defined.items()
+    )

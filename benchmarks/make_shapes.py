@@ -1,0 +1,97 @@
+"""Write `benchmarks/shapes/`: the layers of the networks, from refnet's own plan.
+
+uv run --group bench benchmarks/make_shapes.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import refnet
+from benchmarks.common import ROOT, Case
+from benchmarks.layers import Layer, write_layers
+from refnet.graph import Graph
+from refnet.plan import Plan, Step, make_plan
+from refnet.resnet_v2 import network_blocks, resnet_v2
+from refnet_kernels.contract import ConvGeometry
+
+NETWORKS = [Case(f"resnet_v2_{depth}", 224, 1, 1, None, 1001) for depth in (50, 101, 152, 200)]
+NETWORKS += [Case("resnet_v2_50", size, 1, 1, stride, None) for size in (321, 513) for stride in (8, 16)]
+
+
+def _epilogue(step: Step) -> str:
+    parts = {
+        "bias": step.bias is not None,
+        "norm": step.norm is not None,
+        "relu": step.relu,
+        "shortcut": step.shortcut is not None,
+        "preact": step.preact is not None and step.out is not None,
+        "preact only": step.out is None,
+    }
+    return ",".join(name.replace(" ", "_") for name, there in parts.items() if there)
+
+
+def _padded(g: ConvGeometry) -> ConvGeometry:
+    """The same convolution of an image that is stored with its zeros around it, as an executor stores its input."""
+    height = max((g.out_height - 1) * g.stride + g.kernel_height, g.pad_top + g.height)
+    width = max((g.out_width - 1) * g.stride + g.kernel_width, g.pad_left + g.width)
+    return g._replace(height=height, width=width, pad_top=0, pad_left=0)
+
+
+def _steps(plan: Plan) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """What each step of a plan is for its kernel: op, sizes, epilogue."""
+    for step in plan.steps:
+        shape = plan.shapes[step.inputs[0]]
+        if step.op == "conv":
+            yield "conv", _padded(step.geometry) if plan.input in step.inputs else step.geometry, _epilogue(step)
+        elif step.op == "max_pool":
+            yield "max_pool", step.geometry, _epilogue(step)
+        elif step.op == "subsample":
+            yield "subsample", (*shape, step.geometry), ""
+        elif step.op == "mean":
+            yield "mean", shape, ""
+        elif step.op == "softmax":
+            yield "softmax", (int(np.prod(shape[:-1])), shape[-1]), ""
+        else:
+            raise ValueError(f"The plan has a step {step.op!r}, and benchmarks/layers.py no columns for it.")
+
+
+def network_layers(case: Case) -> list[Layer]:
+    """The fused steps of a network; and its batch norms and residuals as they are when nothing can be fused."""
+    graph = Graph(refnet.random_weights(case.network, num_classes=case.classes))
+    net, end_points = resnet_v2(
+        graph.placeholder(case.shape), network_blocks(case.network), scope=case.network, **case.options
+    )
+    outputs = [net] if case.classes is None else [net, end_points["predictions"]]
+    layers = Counter((op, tuple(sizes), epilogue) for op, sizes, epilogue in _steps(make_plan(graph, outputs)))
+    for tensor in graph.tensors:
+        sizes = (int(np.prod(tensor.shape[:-1])), tensor.depth)
+        if tensor.op == "batch_norm":
+            layers.update([("batch_norm", sizes, ""), ("batch_statistics", sizes, "")])
+        elif tensor.op == "residual":
+            layers.update([("residual", sizes, "")])
+    order = dict.fromkeys(op for op, _, _ in layers)
+    return [Layer(*layer, count) for op in order for layer, count in layers.items() if layer[0] == op]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "benchmarks" / "shapes")
+    folder = parser.parse_args().folder
+    for case in NETWORKS:
+        name, title = (
+            f"{case.network}_{case.size}",
+            f"The layers of {case.network} at {case.size} x {case.size}, batch 1",
+        )
+        if case.output_stride is not None:
+            name, title = f"{name}_os{case.output_stride}", f"{title}, output stride {case.output_stride}"
+        write_layers(folder / f"{name}.txt", title, network_layers(case))
+
+
+if __name__ == "__main__":
+    main()

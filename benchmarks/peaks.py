@@ -1,0 +1,76 @@
+"""What the machine can do, measured by the team that runs the kernels: binary32 FMA, and copying of memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from refnet_kernels.kernel import kernel
+from refnet_kernels.memory import integers
+from refnet_kernels.target import ROWS, WIDTH
+from refnet_kernels.team import Launch, Program, aligned_zeros
+from refnet_kernels.tile import load_rows, load_tile, multiply_add, store_tile, zero_tile
+
+TILE_FLOATS = ROWS * WIDTH
+#: FMAs that each vector of a tile takes in a thread's bracket: 10 ms or so. Short brackets flatter.
+PEAK_STEPS = 2_000_000
+
+
+@kernel
+def fma_kernel(step: Any, item: Any, scratch: Any) -> None:
+    """``step[2]`` times the multiply-add of a tile, its operands unchanging: all stays in registers."""
+    pixels = load_rows(integers(step[0])[0])
+    sums = zero_tile()
+    for _ in range(step[2]):
+        sums = multiply_add(sums, pixels, 0, step[1])
+    store_tile(sums, scratch, WIDTH * 4)
+
+
+@kernel
+def copy_kernel(step: Any, item: Any, scratch: Any) -> None:
+    """Copy the item's share, ``step[2]`` tiles, from ``step[0]`` to ``step[1]``, ``step[3]`` times."""
+    share = item * step[2]
+    for _ in range(step[3]):
+        for tile in range(share, share + step[2]):
+            offset = tile * TILE_FLOATS * 4
+            store_tile(load_tile(step[0] + offset, WIDTH * 4), step[1] + offset, WIDTH * 4)
+
+
+_functions: dict[Any, Any] = {}
+
+
+def _address(function: Any) -> int:
+    """A compiled kernel's address. refnet's own cache is keyed by its own sources, so it is not for these."""
+    if function not in _functions:
+        _functions[function] = numba.cfunc(function.signature, error_model="numpy")(function)
+    return int(_functions[function].address)
+
+
+class FmaPeak:
+    """``run()`` does ``flop`` operations in registers, on all threads."""
+
+    def __init__(self, threads: int, steps: int = PEAK_STEPS) -> None:
+        # Small enough that no sum overflows or falls below the normal numbers.
+        self._operands = np.full(WIDTH + 1, 0.5, np.float32)
+        pixels = np.full(ROWS, self._operands.ctypes.data, np.int64)
+        self._rows = np.array([pixels.ctypes.data], np.int64)
+        self._kept = pixels
+        row = [self._rows.ctypes.data, self._operands.ctypes.data, steps]
+        self.flop = 2 * TILE_FLOATS * steps * threads
+        self.run = Program([Launch(_address(fma_kernel), threads, row, TILE_FLOATS * 4)], threads).run
+
+
+class Copy:
+    """``run()``: each thread copies its part of an array of ``size`` bytes, repeatedly; ``bytes`` read and written."""
+
+    def __init__(self, threads: int, size: int, repeats: int) -> None:
+        tiles = size // (TILE_FLOATS * 4 * threads)
+        self._arrays = [aligned_zeros(threads * tiles * TILE_FLOATS, np.float32) for _ in range(2)]
+        for array in self._arrays:
+            # Zeros that were never written to share one page.
+            array[:] = 1
+        row = [*(array.ctypes.data for array in self._arrays), tiles, repeats]
+        self.bytes = 2 * self._arrays[0].nbytes * repeats
+        self.run = Program([Launch(_address(copy_kernel), threads, row, 0)], threads).run
