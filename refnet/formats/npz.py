@@ -33,7 +33,7 @@ _LOCAL_HEADER_BYTES = 30
 _DEFLATE_MAX_RATIO = 1032
 # Weights compress a little. An archive of this many times its size, beyond what is small anyway, is a bomb.
 _MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
-_DRAIN_BYTES = 1 << 20
+_STEP_BYTES = 1 << 20
 # What makes files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
 # What zipfile raises, beside its own error, on archives that are damaged or hostile.
@@ -154,7 +154,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, loaded: Load
         else:
             loaded.notes.append(f"skipped {member.filename!r}: it is no array")
         # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
-        while file.read(_DRAIN_BYTES):
+        while file.read(_STEP_BYTES):
             pass
 
 
@@ -216,8 +216,9 @@ def _read_values(
     array = np.empty(shape[::-1] if fortran_order else shape, dtype)
     content = array.reshape(-1).view(np.uint8).data
     done = 0
-    # zipfile hands out what one step of the decompressor gives, and compares the checksum at the end.
-    while count := file.readinto(content[done:]):
+    # zipfile copies each step through bytes of its own (large ones would teach malloc to keep what is freed later),
+    # and compares the checksum at the end.
+    while count := file.readinto(content[done : done + _STEP_BYTES]):
         done += count
     if done != len(content):
         raise CorruptError(f"only {done} of its {len(content)} bytes are there.", expected=len(content), found=done)
