@@ -142,18 +142,12 @@ class ReferenceExecutor:
         if step.op in ("subsample", "max_pool"):
             return self._call(step.op, inputs[0], step.geometry)
         if step.op == "batch_norm":
-            return self._call("batch_norm", inputs[0], norm_of(_norm_names(step), variables), step.relu)
+            return self._call("batch_norm", inputs[0], norm_of(NormNames.of(step), variables), step.relu)
         return self._call(step.op, *inputs)
 
     def _call(self, op: str, *arguments: Any) -> Float32Array:
         result: Float32Array = select(op, "reference").call(*arguments)
         return result
-
-
-def _norm_names(step: Step) -> NormNames:
-    """The variables of a step that is a batch norm and nothing else."""
-    names = step.variables
-    return NormNames(names["moving_mean"], names["moving_variance"], names.get("gamma"), names["beta"], step.geometry)
 
 
 class CpuExecutor:
@@ -271,7 +265,7 @@ class CpuExecutor:
 
     def _batch_norm(self, step: Step, addresses: dict[str, int]) -> list[Any]:
         *pixels, channels = self._plan.shapes[step.inputs[0]]
-        addresses |= self._norm(_norm_names(step), "")
+        addresses |= self._norm(NormNames.of(step), "")
         return [select("batch_norm", "cpu").launch(int(np.prod(pixels)), channels, addresses, step.relu)]
 
     def _batch_norm_training(self, step: Step, addresses: dict[str, int]) -> list[Any]:

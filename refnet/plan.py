@@ -24,10 +24,12 @@ class NormNames(NamedTuple):
     epsilon: float
 
     @classmethod
-    def of(cls, tensor: Tensor) -> NormNames:
-        """The variables that a "batch_norm" operation names."""
-        names = tensor.variables
-        return cls(names["moving_mean"], names["moving_variance"], names.get("gamma"), names["beta"], tensor.geometry)
+    def of(cls, operation: Tensor | Step) -> NormNames:
+        """The variables that a "batch_norm" operation, or a step of nothing else, names."""
+        names = operation.variables
+        return cls(
+            names["moving_mean"], names["moving_variance"], names.get("gamma"), names["beta"], operation.geometry
+        )
 
 
 @dataclass
@@ -129,7 +131,7 @@ class _Fuser:
         last = tensor
         if tensor.op == "conv":
             last = self._take_in(step, last, ("bias_add", "batch_norm", "relu", "residual"))
-        elif tensor.op in ("batch_norm", "batch_norm_training", "bias_add"):
+        elif tensor.op in ("batch_norm", "batch_norm_training"):
             last = self._take_in(step, last, ("relu",))
         step.out = last.index
         if tensor.op in ("conv", "max_pool"):
