@@ -237,7 +237,7 @@ def forward(
     """
     if not isinstance(weights, Weights):
         return Engine(weights, **options)(images, end_points)
-    key = tuple(sorted((name, _hashable(value)) for name, value in options.items()))
+    key = tuple(sorted((name, repr(value)) for name, value in options.items()))
     with _engines_lock:
         if key not in weights.engines:
             weights.engines[key] = Engine(weights, **options)
@@ -246,10 +246,6 @@ def forward(
 
 
 _engines_lock = threading.Lock()
-
-
-def _hashable(value: Any) -> str:
-    return repr(value)
 
 
 def compute(graph: Graph, images: Float32Array, result: Any, device: str = "cpu", threads: int | None = None) -> Any:

@@ -136,16 +136,16 @@ def _compile(module: str, name: str) -> bytes:
 
     function = getattr(importlib.import_module(module), name)
     compiled = numba.cfunc(function.signature, error_model="numpy")(function)
-    wrapper = f'@"{compiled.native_name}"'
-    # Numba's calling convention: where to put the result, where to put an exception, then the arguments.
-    native = wrapper.removeprefix('@"cfunc.').join(['@"', ""])
+    # The function that Numba's C wrapper calls, in Numba's convention: where to put the result, where to put an
+    # exception, then the arguments.
+    native = compiled.native_name.removeprefix("cfunc.")
     kinds = ["ptr" if isinstance(kind, numba.types.CPointer) else "i64" for kind in function.signature.args]
     parameters = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
     entry = f"""
 define void @{_ENTRY}({parameters}) {{
   %result = alloca ptr
   %error = alloca ptr
-  %status = call i32 {native}(ptr %result, ptr %error, {parameters})
+  %status = call i32 @"{native}"(ptr %result, ptr %error, {parameters})
   ret void
 }}
 """

@@ -99,6 +99,16 @@ def _copy(source, source_pitch, target, target_pitch, rows, columns):
 
 
 @helper
+def _store(t, target, pitch, edge, rows, columns):
+    """Write a tile, or the part of it that exists."""
+    if rows == ROWS and columns == WIDTH:
+        store_tile(t, target, pitch)
+    else:
+        store_tile(t, edge, WIDTH * 4)
+        _copy(edge, WIDTH * 4, target, pitch, rows, columns)
+
+
+@helper
 def _finish(step, t, edge, tile, panel):
     """The epilogue of a tile's sums, and the stores."""
     channel = panel * WIDTH
@@ -112,27 +122,18 @@ def _finish(step, t, edge, tile, panel):
     offset = tile * ROWS * pitch + channel * 4
     rows = min(step[PIXELS] - tile * ROWS, ROWS)
     columns = min(step[CHANNELS] - channel, WIDTH)
-    whole = rows == ROWS and columns == WIDTH
     if step[SHORTCUT] != 0:
-        if whole:
+        if rows == ROWS and columns == WIDTH:
             t = add_tiles(load_tile(step[SHORTCUT] + offset, pitch), t)
         else:
             _copy(step[SHORTCUT] + offset, pitch, edge, WIDTH * 4, rows, columns)
             t = add_tiles(load_tile(edge, WIDTH * 4), t)
     if step[OUT] != 0:
-        if whole:
-            store_tile(t, step[OUT] + offset, pitch)
-        else:
-            store_tile(t, edge, WIDTH * 4)
-            _copy(edge, WIDTH * 4, step[OUT] + offset, pitch, rows, columns)
+        _store(t, step[OUT] + offset, pitch, edge, rows, columns)
     if step[PREACT] != 0:
         t = normalize(t, step[NEXT_MEAN] + channel * 4, step[NEXT_SCALE] + channel * 4, step[NEXT_BETA] + channel * 4)
         t = relu_tile(t)
-        if whole:
-            store_tile(t, step[PREACT] + offset, pitch)
-        else:
-            store_tile(t, edge, WIDTH * 4)
-            _copy(edge, WIDTH * 4, step[PREACT] + offset, pitch, rows, columns)
+        _store(t, step[PREACT] + offset, pitch, edge, rows, columns)
 
 
 @helper
