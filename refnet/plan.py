@@ -186,6 +186,9 @@ class _Fuser:
 def assign_slots(plan: Plan, sizes: Mapping[int, int]) -> tuple[dict[int, int], int]:
     """Give each value a place in one arena; values that live at different times may share it.
 
+    A residual sum takes the place of its shortcut, where nobody else reads that: it then writes to memory that it has
+    just read.
+
     Parameters
     ----------
     plan : Plan
@@ -218,10 +221,23 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int]) -> tuple[dict[int, int], 
 
     place(plan.input)
     for position, step in enumerate(plan.steps):
+        in_place = _in_place(step, last_use, position)
         for value in step.writes:
-            place(value)
+            if value == step.out and in_place is not None:
+                offsets[value] = offsets[in_place]
+                live[:] = [(*entry[:2], value) if entry[2] == in_place else entry for entry in live]
+            else:
+                place(value)
         live[:] = [entry for entry in live if last_use.get(entry[2], -1) > position]
     return offsets, total
+
+
+def _in_place(step: Step, last_use: Mapping[int, int], position: int) -> int | None:
+    """The shortcut of a step, if the step's output may overwrite it."""
+    shortcut = step.shortcut
+    if shortcut is None or shortcut in step.inputs or last_use[shortcut] > position:
+        return None
+    return shortcut
 
 
 def _last_uses(plan: Plan) -> dict[int, int]:

@@ -84,6 +84,21 @@ def load_atomic(typingctx, address):
 
 
 @intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address, to be read; an address where nothing is does no harm."""
+
+    def codegen(context, builder, signature, args):
+        pointer, flag = ir.PointerType(_FLOAT), ir.IntType(32)
+        function = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        hint = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        # To read, to the nearest cache, data.
+        builder.call(hint, [_at(builder, args[0], _FLOAT), flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def call_kernel(typingctx, kernel, step, item, scratch):
     """Call the compiled kernel at an address: ``kernel(step, item, scratch)``."""
 

@@ -37,3 +37,5 @@ ROWS = 7 if LANES == 16 else 6
 VECTORS = 2
 #: Output channels a tile: the width of a panel of packed weights.
 WIDTH = VECTORS * LANES
+#: Of a line of the caches.
+LINE_BYTES = 64

@@ -11,24 +11,32 @@ from refnet_kernels.team import APART_BYTES, HEADER, ROW_BYTES, SPINS
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
-@compiled(types.void(types.int64, types.int64, types.int64, types.int64))
-def walk(program, steps, counters, scratch):
-    """Do a thread's share of every step of a program, from the addresses of its table, counters and scratch."""
-    stop = counters + steps * 2 * APART_BYTES
+@compiled(types.void(*[types.int64] * 6))
+def walk(program, steps, counters, threads, thread, scratch):
+    """Do a thread's part of every step of a program, from the addresses of its table, counters and scratch."""
+    stop = counters + steps * (threads + 1) * APART_BYTES
     for step in range(steps):
         row = program + step * ROW_BYTES
         kernel = integers(row)[0]
         items = integers(row)[1]
-        drawn = counters + step * 2 * APART_BYTES
-        finished = drawn + APART_BYTES
-        while True:
-            item = fetch_add(drawn, 1)
-            if item >= items:
-                break
-            if load_atomic(stop) != 0:
-                return
-            call_kernel(kernel, row + HEADER * 8, item, scratch)
-            fetch_add(finished, 1)
+        drawn = counters + step * (threads + 1) * APART_BYTES
+        finished = drawn + threads * APART_BYTES
+        for turn in range(threads):
+            share = (thread + turn) % threads
+            first = items * share // threads
+            last = items * (share + 1) // threads
+            done = 0
+            # The load is for shares that are drawn already, which is most often so with another thread's.
+            while first + load_atomic(drawn + share * APART_BYTES) < last:
+                item = first + fetch_add(drawn + share * APART_BYTES, 1)
+                if item >= last:
+                    break
+                if load_atomic(stop) != 0:
+                    return
+                call_kernel(kernel, row + HEADER * 8, item, scratch)
+                done += 1
+            if done > 0:
+                fetch_add(finished, done)
         spins = 0
         while load_atomic(finished) < items:
             if load_atomic(stop) != 0:

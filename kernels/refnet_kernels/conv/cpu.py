@@ -9,6 +9,10 @@ a run.
 
 The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual; and,
 from the stored value, a second output that the next unit starts with: its ``preact``.
+
+An item is some tiles by a group of panels, and items run through all tiles of a group before the next group: a thread's
+share has the fewest weights that can be. While the tiles of a group are worked on, the weights of the next group are
+fetched, evenly spread.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Float32Array, Norm
 from refnet_kernels.jit import function_address
-from refnet_kernels.target import ROWS, WIDTH
+from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH
 from refnet_kernels.team import Launch, run_once
 
 # What a step's row holds. Addresses; 0 stands for "none".
@@ -30,14 +34,16 @@ TAPS, PIECES = 13, 14
 # Integers.
 RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(15, 21)
 HEIGHT, IMAGE_WIDTH, IN_CHANNELS, OUT_HEIGHT, OUT_WIDTH, STRIDE, PAD_TOP, PAD_LEFT = range(21, 29)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(29, 33)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES, AHEAD = range(29, 34)
 
 #: Bytes of a tile; the thread's scratch starts with room for one, where ragged edges are put together.
 TILE_BYTES = ROWS * WIDTH * 4
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
-#: Products of an item, about 0.1 ms of work: small enough to share out evenly, large enough to be worth drawing.
-ITEM_PRODUCTS = 4 * 1024 * 1024
+#: Products of an item, about 10 us of work: small enough to share out evenly, large enough to be worth drawing.
+ITEM_PRODUCTS = 1024 * 1024
+#: Up to this many tiles a step's time depends on how soon its weights come from memory, and they are asked for ahead.
+AHEAD_TILES = 64
 
 
 def packed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -124,7 +130,9 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool) -> Lau
     row += [taps.ctypes.data, pieces.ctypes.data]
     row += [int(relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
     row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left]
-    row += [panels, tiles, item_panels, item_tiles]
+    # With a single tile no work is there to hide behind.
+    ahead = -(-RUN * WIDTH * 4 // (LINE_BYTES * tiles)) if 1 < tiles <= AHEAD_TILES else 0
+    row += [panels, tiles, item_panels, item_tiles, ahead]
     items = -(-tiles // item_tiles) * -(-panels // item_panels) if tiles and panels else 0
     scratch = TILE_BYTES + item_tiles * len(taps) * ROWS * 8
     return Launch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refnet_kernels.conv.cpu import (
+    AHEAD,
     BETA,
     BIAS,
     CHANNELS,
@@ -39,8 +40,8 @@ from refnet_kernels.conv.cpu import (
     X,
 )
 from refnet_kernels.kernel import helper, kernel
-from refnet_kernels.memory import floats, integers
-from refnet_kernels.target import ROWS, WIDTH
+from refnet_kernels.memory import floats, integers, prefetch
+from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH
 from refnet_kernels.tile import (
     add_bias,
     add_tiles,
@@ -165,10 +166,16 @@ def conv_kernel(step, item, scratch):
         for panel in range(first_panel, last_panel):
             weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH * 4
             _prefetch(step, tile, panel)
+            # This tile's part of the weights that the next group of panels will need.
+            ahead = step[WEIGHTS] + (panel + step[ITEM_PANELS]) * step[PRODUCTS] * WIDTH * 4
+            ahead += tile * step[PIECE_COUNT] * step[AHEAD] * LINE_BYTES
             t = zero_tile()
             s = zero_tile()
             for piece in range(step[PIECE_COUNT]):
                 pixels = load_rows(tap_rows + pieces[4 * piece] * ROWS * 8)
+                for _ in range(step[AHEAD]):
+                    prefetch(ahead)
+                    ahead += LINE_BYTES
                 begin = pieces[4 * piece + 1]
                 end = pieces[4 * piece + 2]
                 for k in range(begin, end):

@@ -28,7 +28,8 @@ def launch(geometry: PoolGeometry, addresses: dict[str, int]) -> Launch:
         function_address("refnet_kernels.max_pool.cpu_kernel", "max_pool_kernel"),
         g.batch * g.out_height,
         row,
-        g.channels * 4,
+        # The largest so far, and a pixel that never wins.
+        2 * g.channels * 4,
     )
 
 

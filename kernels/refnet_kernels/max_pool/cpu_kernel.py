@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.kernel import kernel
+from refnet_kernels.kernel import helper, kernel
 from refnet_kernels.max_pool.cpu import (
     CHANNELS,
     HEIGHT,
@@ -28,25 +28,42 @@ from refnet_kernels.max_pool.cpu import (
 from refnet_kernels.memory import floats, fma
 
 
+@helper
+def _larger(m, v):
+    """``v`` where it is larger or NaN; the first of equals stays."""
+    return v if v > m or v != v else m
+
+
+@helper
+def _take_in(largest, first, second, third, channels):
+    """Take three pixels of the window in, in this order. One at a time, loads and stores of ``largest`` would rule."""
+    a, b, c = floats(first), floats(second), floats(third)
+    for i in range(channels):
+        largest[i] = _larger(_larger(_larger(largest[i], a[i]), b[i]), c[i])
+
+
 @kernel
 def max_pool_kernel(step, item, scratch):
     """One row of the output."""
     channels = step[CHANNELS]
+    pixel_bytes = channels * 4
     top = item % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
     image = item // step[OUT_HEIGHT] * step[HEIGHT]
-    largest = floats(scratch)
+    largest, lowest = floats(scratch), floats(scratch + pixel_bytes)
+    for c in range(channels):
+        lowest[c] = -np.inf
     for column in range(step[OUT_WIDTH]):
         left = column * step[STRIDE] - step[PAD_LEFT]
+        begin, end = max(left, 0), min(left + step[WINDOW], step[WIDTH])
         for c in range(channels):
             largest[c] = -np.inf
         for y in range(max(top, 0), min(top + step[WINDOW], step[HEIGHT])):
-            for x in range(max(left, 0), min(left + step[WINDOW], step[WIDTH])):
-                values = floats(step[X] + ((image + y) * step[WIDTH] + x) * channels * 4)
-                for c in range(channels):
-                    v = values[c]
-                    m = largest[c]
-                    largest[c] = v if v > m or v != v else m
-        offset = (item * step[OUT_WIDTH] + column) * channels * 4
+            for x in range(begin, end, 3):
+                pixel = step[X] + ((image + y) * step[WIDTH] + x) * pixel_bytes
+                second = pixel + pixel_bytes if x + 1 < end else scratch + pixel_bytes
+                third = pixel + 2 * pixel_bytes if x + 2 < end else scratch + pixel_bytes
+                _take_in(largest, pixel, second, third, channels)
+        offset = (item * step[OUT_WIDTH] + column) * pixel_bytes
         if step[OUT] != 0:
             out = floats(step[OUT] + offset)
             for c in range(channels):
