@@ -83,16 +83,21 @@ def load_atomic(typingctx, address):
     return types.int64(types.int64), codegen
 
 
+def emit_prefetch(builder: Any, address: Any, write: bool) -> None:
+    """Ask for the cache line at an address, an LLVM int64; an address where nothing is does no harm."""
+    pointer, flag = ir.PointerType(_FLOAT), ir.IntType(32)
+    function = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+    hint = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+    # To the nearest cache, data.
+    builder.call(hint, [builder.inttoptr(address, pointer), flag(int(write)), flag(3), flag(1)])
+
+
 @intrinsic
 def prefetch(typingctx, address):
-    """Ask for the cache line at an address, to be read; an address where nothing is does no harm."""
+    """Ask for the cache line at an address, to be read."""
 
     def codegen(context, builder, signature, args):
-        pointer, flag = ir.PointerType(_FLOAT), ir.IntType(32)
-        function = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
-        hint = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        # To read, to the nearest cache, data.
-        builder.call(hint, [_at(builder, args[0], _FLOAT), flag(0), flag(3), flag(1)])
+        emit_prefetch(builder, args[0], write=False)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

@@ -17,7 +17,8 @@ from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
-from refnet_kernels.target import LANES, ROWS, VECTORS
+from refnet_kernels.memory import emit_prefetch
+from refnet_kernels.target import LANES, LINE_BYTES, ROWS, VECTORS, WIDTH
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(64)
@@ -213,14 +214,10 @@ def prefetch_tile(typingctx, address, pitch):
 
     def codegen(context, builder, signature, args):
         address, pitch = args
-        void, pointer, flag = ir.VoidType(), ir.PointerType(_VECTOR), ir.IntType(32)
-        function = ir.FunctionType(void, [pointer, flag, flag, flag])
-        prefetch = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
         for row in range(ROWS):
-            for vector in range(0, VECTORS, max(1, 16 // LANES)):
-                where = _pointer(builder, address, row, pitch, vector)
-                # To write, to the nearest cache, data.
-                builder.call(prefetch, [where, flag(1), flag(3), flag(1)])
+            start = builder.add(address, builder.mul(pitch, _INT(row)))
+            for offset in range(0, WIDTH * _FLOAT_BYTES, LINE_BYTES):
+                emit_prefetch(builder, builder.add(start, _INT(offset)), write=True)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
