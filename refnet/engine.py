@@ -190,9 +190,22 @@ class Engine:
             self._compiled.move_to_end(key)
             return self._compiled[key]
 
-    def _make(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
+    def trace(self, shape: tuple[int, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The network as operations, for images [N, H, W, C] of this shape.
+
+        Returns
+        -------
+        net : Tensor
+        end_points : dict of str to Tensor
+            In network order.
+
+        Raises
+        ------
+        WeightsError
+            Tensors are missing or have other shapes; the message lists them all.
+        """
         graph = Graph(self._variables, self._arg_scope)
-        net, end_points = resnet_v2(
+        traced: tuple[Tensor, dict[str, Tensor]] = resnet_v2(
             graph.placeholder(shape),
             self._architecture.blocks,
             self._architecture.num_classes,
@@ -200,12 +213,16 @@ class Engine:
             **self._options,
         )
         graph.check_variables()
+        return traced
+
+    def _make(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
+        net, end_points = self.trace(shape)
         names = list(end_points) if wanted is True else list(wanted or ())
         unknown = [name for name in names if name not in end_points]
         if unknown:
             raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
         outputs = [net, *(end_points[name] for name in names)]
-        plan = make_plan(graph, outputs)
+        plan = make_plan(net.graph, outputs)
         return _Compiled(make_executor(plan, self._variables, self._device, self._threads, self._packed), names)
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph import ArgScope, Graph
@@ -405,13 +406,18 @@ def _initial(name: str, shape: tuple[int, ...], seed: int) -> Float32Array:
     leaf = name.rsplit("/", 1)[-1]
     if leaf != "weights":
         return np.full(shape, leaf in ("gamma", "moving_variance"), np.float32)
-    key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
-    size = int(np.prod(shape))
-    bits = np.random.Philox(key=key).random_raw(size)
+    bits = random_bits(name, int(np.prod(shape)), seed)
     fan_in = shape[0] * shape[1] * shape[2]
     deviation = np.sqrt(1.3 * 2.0 / fan_in)
     kernel: Float32Array = (_truncated_normal(bits) * deviation).astype(np.float32).reshape(shape)
     return kernel
+
+
+def random_bits(name: str, size: int, seed: int) -> NDArray[np.uint64]:
+    """``size`` times 64 random bits that depend on the name and the seed alone: Philox, of integer operations only."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
+    bits: NDArray[np.uint64] = np.random.Philox(key=key).random_raw(size)
+    return bits
 
 
 _STEPS = 4096

@@ -1,7 +1,7 @@
-"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert`` and ``bench``.
+"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench`` and ``selfcheck``.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a failure that is none of the following (a full
-disk), 2 usage, 3 device, 4 weights, 5 images, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 other bits than those compared with, or a failure
+that is none of the following (a full disk), 2 usage, 3 device, 4 weights, 5 images and other inputs, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 import refnet
-from refnet.cli import bench, convert, demo, predict, summary
+from refnet.cli import bench, convert, demo, predict, selfcheck, summary
 from refnet.cli.console import say
 from refnet.cli.failures import INTERRUPTED, FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -25,6 +25,7 @@ _COMMANDS = {
     "summary": (summary, "the layers and parameters of a network"),
     "convert": (convert, "write weights as an .npz"),
     "bench": (bench, "how fast a network runs on this machine"),
+    "selfcheck": (selfcheck, "compare this machine's bits with the published ones"),
 }
 
 _EPILOG = """\
@@ -33,7 +34,7 @@ examples:
   refnet predict cat.jpg --weights resnet_v2_50.ckpt
   refnet summary resnet_v2_50
 
-exit codes: 0 done, 1 any other failure, 2 usage, 3 device, 4 weights, 5 images, 130 interrupted
+exit codes: 0 done, 1 bits differ or any other failure, 2 usage, 3 device, 4 weights, 5 images, 130 interrupted
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
@@ -57,8 +57,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeri
     Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False).print(table)
 
 
-def track(items: SizedIterable[T], description: str) -> Iterator[T]:
-    """Loop over ``items``, with a bar on stderr if that is a terminal."""
+def track(items: SizedIterable[T], description: str | Callable[[T], str]) -> Iterator[T]:
+    """Loop over ``items``, with a bar on stderr if that is a terminal; ``description`` may depend on the item."""
     if not sys.stderr.isatty():
         yield from items
         return
@@ -66,7 +66,11 @@ def track(items: SizedIterable[T], description: str) -> Iterator[T]:
     from rich.progress import Progress
 
     with Progress(console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as progress:
-        yield from progress.track(items, description=description)
+        task = progress.add_task("", total=len(items))
+        for item in items:
+            progress.update(task, description=description if isinstance(description, str) else description(item))
+            yield item
+            progress.advance(task)
 
 
 @cache  # once is enough: there is no way to unsubscribe

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-HEAVY = {"numba", "llvmlite", "PIL", "rich", "matplotlib", "argparse"}
+HEAVY = {"numba", "llvmlite", "PIL", "rich", "matplotlib", "safetensors", "argparse"}
 
 
 def modules_after(statements: str) -> set[str]:
