@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 import os
-import secrets
 import struct
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
 from refnet.formats.loaded import Loaded, check_shape, in_context, raise_problems
+from refnet.formats.whole import written_whole
 
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -256,18 +256,8 @@ def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], m
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the metadata cannot be written as JSON: {error}.") from error
     arrays = {name: _writable(name, tensor) for name, tensor in tensors.items()}
-    temporary = f"{target}.{secrets.token_hex(8)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            _write_archive(file, arrays, header)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    _sync_directory(os.path.dirname(target) or ".")
+    with written_whole(target) as file:
+        _write_archive(file, arrays, header)
 
 
 def _writable(name: str, tensor: np.ndarray) -> np.ndarray:
@@ -296,12 +286,3 @@ def _member(name: str, size: int) -> zipfile.ZipInfo:
     # zipfile chooses the 64-bit fields by this.
     member.file_size = size
     return member
-
-
-def _sync_directory(directory: str) -> None:
-    """Make the renaming last."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
