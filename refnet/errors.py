@@ -68,6 +68,12 @@ class InputError(RefnetError, ValueError):
     exit_code = 5
 
 
+class GoldenError(RefnetError, ValueError):
+    """A golden file cannot be used: damaged, of another format, or of another arithmetic contract."""
+
+    exit_code = 5
+
+
 class DeviceError(RefnetError):
     """The device is not there, or cannot do what was asked."""
 

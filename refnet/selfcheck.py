@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from refnet.digest import digest, digest_all
+from refnet.end_points import in_network_order
 from refnet.engine import Engine
 from refnet.resnet_v2 import NETWORKS, resnet_v2_block
 from refnet.seeded import lively_weights, random_images
@@ -130,13 +131,6 @@ def hashes(case: Case, weights: Weights, images: Float32Array, **where: Any) -> 
     """
     net, end_points = Engine(weights, **case.options, **where)(images, end_points=True)
     return in_network_order({name: digest(value) for name, value in end_points.items()}, digest(net))
-
-
-def in_network_order(end_points: Mapping[str, Any], net: Any) -> dict[str, Any]:
-    """The end points with the net before the predictions, which are computed from it."""
-    ordered = dict(end_points)
-    last = {"predictions": ordered.pop("predictions")} if "predictions" in ordered else {}
-    return {**ordered, "net": net, **last}
 
 
 def check(case: Case, expected: Mapping[str, Any], device: str = "cpu", threads: int | None = None) -> Outcome:

@@ -1,4 +1,4 @@
-"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench`` and ``selfcheck``.
+"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck`` and ``golden``.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 other bits than those compared with, or a failure
 that is none of the following (a full disk), 2 usage, 3 device, 4 weights, 5 images and other inputs, 130 interrupted.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 import refnet
-from refnet.cli import bench, convert, demo, predict, selfcheck, summary
+from refnet.cli import bench, convert, demo, golden, predict, selfcheck, summary
 from refnet.cli.console import say
 from refnet.cli.failures import INTERRUPTED, FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -26,6 +26,7 @@ _COMMANDS = {
     "convert": (convert, "write weights as an .npz"),
     "bench": (bench, "how fast a network runs on this machine"),
     "selfcheck": (selfcheck, "compare this machine's bits with the published ones"),
+    "golden": (golden, "record a network's end points in a file, or compare with what was recorded"),
 }
 
 _EPILOG = """\

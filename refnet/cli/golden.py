@@ -1,0 +1,173 @@
+"""``refnet golden``: record a network's end points in a file, or compare with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from refnet.cli.console import announce_compilation, print_json, print_table, printable
+from refnet.cli.failures import file_errors
+from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load
+from refnet.end_points import Difference
+from refnet.errors import ConfigError, GoldenError, InputError
+from refnet.golden import OPTIONS, Report, check, read_golden, record
+from refnet.images import load_image
+from refnet.preprocess import Recipe
+from refnet.resnet_v2 import NETWORKS
+from refnet.weights import Weights
+
+EPILOG = """\
+examples:
+  refnet golden record cat.safetensors --weights resnet_v2_50.ckpt --image cat.jpg
+  refnet golden check cat.safetensors --weights resnet_v2_50.ckpt --image cat.jpg --threads 1
+  refnet golden record seeded.safetensors --weights resnet_v2_50 --random 7 --size 64 --hashes-only
+  refnet golden check seeded.safetensors
+"""
+
+_CHECK_EPILOG = """\
+ULPs are units in the last place of an end point's largest value. "roundings" counts those on the longest way from the
+image to the end point. A rounding moves its result by half an ULP of that at most, so another order of the same sums
+mostly stays well below that many ULPs; cancellation can amplify it. It is a scale to judge by, not a bound.
+
+exit codes: 0 the same bits, 1 other bits, 4 other weights, 5 another image, or no usable golden
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``record`` and ``check``."""
+    actions = parser.add_subparsers(metavar="record|check", required=True)
+    sub = actions.add_parser("record", help="run a network and keep its end points", allow_abbrev=False)
+    sub.add_argument("golden", metavar="OUT", help="the .safetensors to write")
+    _add_inputs(sub)
+    sub.add_argument("--random", type=int, metavar="SEED", help="a seeded image; also seeds a network given by name")
+    sub.add_argument("--size", type=count, metavar="N", help="of the seeded image, or resize the image to it: N x N")
+    sub.add_argument("--end-points", nargs="+", metavar="NAME", help="which to keep, beside the net (default: all)")
+    sub.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE",
+        help="an option of refnet.Engine, such as output_stride=8 or global_pool=false",
+    )  # fmt: skip
+    sub.add_argument("--hashes-only", action="store_true", help="keep hashes, no values: a few KB")
+    sub.add_argument("--store-image", action="store_true", help="keep the normalised image too")
+    _finish(sub, _record)
+    sub = actions.add_parser("check", help="compare with what was recorded", epilog=_CHECK_EPILOG, allow_abbrev=False)
+    sub.formatter_class = argparse.RawDescriptionHelpFormatter
+    sub.add_argument("golden", metavar="GOLDEN", help="what `refnet golden record` wrote")
+    _add_inputs(sub)
+    _finish(sub, _check)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", metavar="W", help=f"a checkpoint, an .npz, or {', '.join(NETWORKS)}")
+    parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF or BMP file")
+
+
+def _finish(parser: argparse.ArgumentParser, action: Any) -> None:
+    add_engine_options(parser)
+    add_json_option(parser)
+    parser.set_defaults(action=action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record or check.
+
+    Returns
+    -------
+    int
+        0, or 1 if bits differ.
+    """
+    check_engine_options(arguments)
+    if arguments.device == "cpu":
+        announce_compilation()
+    code: int = arguments.action(arguments)
+    return code
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    if arguments.weights is None:
+        raise ConfigError("Pass --weights: a file, or the name of a network.")
+    if (arguments.image is None) == (arguments.random is None):
+        raise ConfigError("Pass --image, or --random SEED for a seeded image.")
+    options = dict(_option(text) for text in arguments.option)
+    weights = arguments.weights if arguments.weights in NETWORKS else load(arguments.weights)
+    size = arguments.size or 224
+    images: Any = (size, size, 3) if arguments.image is None else _image(arguments.image)
+    recipe = None
+    if arguments.size:
+        recipe = (weights.recipe if isinstance(weights, Weights) else Recipe())._replace(height=size, width=size)
+    with file_errors(GoldenError):
+        golden = record(
+            arguments.golden, weights, images, end_points=arguments.end_points or True, recipe=recipe,
+            seed=arguments.random or 0, hashes_only=arguments.hashes_only, store_images=arguments.store_image,
+            device=arguments.device, threads=arguments.threads, **options,
+        )  # fmt: skip
+    net = golden.end_points["net"]
+    if arguments.json:
+        hashes = {name: end_point.sha256 for name, end_point in golden.end_points.items()}
+        print_json({"path": arguments.golden, "weights": golden.weights, "images": golden.images, "end_points": hashes})
+        return 0
+    print(printable(f"{arguments.golden}: {len(golden.end_points)} end points, images of shape {list(golden.shape)}"))
+    print(f"net's SHA-256      {net.sha256}")
+    print(f"weights' SHA-256   {golden.weights}")
+    print(f"images' SHA-256    {golden.images}")
+    return 0
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """A name, and a value as JSON has it, or else a plain string."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in OPTIONS - {"blocks"}:
+        known = ", ".join(sorted(OPTIONS - {"blocks"}))
+        raise ConfigError(f"--option {text} is not understood; NAME=VALUE with one of {known}.", found=text)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _image(path: str) -> np.ndarray:
+    with file_errors(InputError):
+        return load_image(path)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    with file_errors(GoldenError):
+        read_golden(arguments.golden)  # a bad golden is told before the weights are loaded
+    weights: str | Weights | None = arguments.weights
+    if isinstance(weights, str) and weights not in NETWORKS:
+        weights = load(weights)
+    images = None if arguments.image is None else _image(arguments.image)
+    report = check(arguments.golden, weights, images, device=arguments.device, threads=arguments.threads)
+    if arguments.json:
+        print_json({"golden": report.path, "same": not report.differing, "end_points": list(map(_row, report.rows))})
+    else:
+        _print(report)
+    return 1 if report.differing else 0
+
+
+def _row(row: Difference) -> dict[str, Any]:
+    """The difference as JSON has it, which knows neither NaN nor infinity."""
+    fields = row._asdict()
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in fields.items()
+    }
+
+
+def _print(report: Report) -> None:
+    if report.differing:
+        rows = [
+            (row.name, "x".join(map(str, row.shape)), _number(row.elements), _number(row.ulps), f"{row.roundings:,}")
+            for row in report.differing
+        ]
+        columns = ["end points that differ, in network order", "shape", "elements", "ULPs", "roundings"]
+        print_table(columns, rows, numeric=columns[2:])
+        print()
+    print(printable(str(report)) if not report.differing else "\n".join(map(printable, str(report).splitlines()[:2])))
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
