@@ -1,0 +1,90 @@
+"""For test suites: hold a network, or a port of one, to a golden.
+
+.. code-block:: python
+
+    from refnet.testing import assert_golden
+
+
+    def test_bits():
+        assert_golden("goldens/net.safetensors", "resnet_v2_50.ckpt", image)
+
+
+    def test_port():
+        assert_golden("goldens/net.safetensors", end_points=port(image), max_ulps=64)
+
+``REFNET_UPDATE_GOLDENS=1 pytest`` records the goldens of the first kind anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from refnet.errors import ConfigError
+from refnet.golden import check, compare_end_points, encode_options, read_golden, record
+
+#: Set to 1, goldens are recorded instead of compared with.
+UPDATE = "REFNET_UPDATE_GOLDENS"
+
+
+def assert_golden(
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    images: Any = None,
+    *,
+    end_points: Mapping[str, Any] | None = None,
+    max_ulps: float = 0,
+    hashes_only: bool = False,
+    **options: Any,
+) -> None:
+    """Fail unless refnet, or another engine, computes what the golden holds.
+
+    Parameters
+    ----------
+    path : path
+        What `refnet.golden.record` or ``refnet golden record`` wrote.
+    weights, images
+        As for `refnet.golden.record`; may be left out where the golden holds them, or with ``end_points``.
+    end_points : mapping of str to array, optional
+        What another engine computed: these are compared, and refnet computes nothing. "net" is the network's output.
+    max_ulps : float
+        How far another engine may be off: in units in the last place of each end point's largest value. 0: not a bit.
+    hashes_only : bool
+        Where the golden is recorded anew: see `refnet.golden.record`.
+    **options
+        As for `Engine`; those that the golden was recorded with. Also ``device`` and ``threads``.
+
+    Raises
+    ------
+    AssertionError
+        There is no such golden, it was recorded with other options, or an end point differs: the first in network
+        order is named, with the element that is furthest off.
+    GoldenError, WeightsError, InputError, ConfigError
+        The golden, the weights, the images or the end points cannot be used, or are not those of the golden.
+    """
+    __tracebackhide__ = True
+    where = {name: options.pop(name) for name in ("device", "threads") if name in options}
+    if max_ulps and end_points is None:
+        raise ConfigError("max_ulps is for end_points of another engine; refnet itself gives the same bits.")
+    if os.environ.get(UPDATE) == "1" and weights is not None and images is not None:
+        record(path, weights, images, hashes_only=hashes_only, **where, **options)
+    if not os.path.exists(path):
+        raise AssertionError(_how_to_record(path))
+    kept, given = read_golden(path).options, encode_options(options)
+    if kept != given and (options or end_points is None):
+        raise AssertionError(f"{os.fsdecode(path)} was recorded with the options {kept}, not {given}.")
+    if end_points is None:
+        report = check(path, weights, images, **where)
+    else:
+        report = compare_end_points(path, end_points, max_ulps)
+    if report.differing:
+        raise AssertionError(str(report))
+
+
+def _how_to_record(path: str | os.PathLike[str]) -> str:
+    name = os.fsdecode(path)
+    return (
+        f"There is no golden {name}. Make it with `refnet golden record {name} --weights W --image I`, or where the "
+        f"test passes weights and images by running it once with {UPDATE}=1."
+    )
