@@ -25,7 +25,9 @@ def roundings(net: Tensor) -> list[int]:
     """The roundings on the longest way from the images to each tensor of a graph.
 
     A product of a convolution goes through the ``fma`` of its run and the additions of the runs after it: at most
-    ``min(products, 64) + ceil(products / 64)``.
+    ``min(products, 64) + ceil(products / 64)``. The count is a scale to judge a distance by, not a bound: a rounding
+    moves its result by half a unit in the last place at most, and most of them cancel, but a layer may amplify those
+    before it.
 
     Returns
     -------

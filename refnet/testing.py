@@ -12,7 +12,9 @@
     def test_port():
         assert_golden("goldens/net.safetensors", end_points=port(image), max_ulps=64)
 
-``REFNET_UPDATE_GOLDENS=1 pytest`` records the goldens of the first kind anew.
+``REFNET_UPDATE_GOLDENS=1 pytest`` records the goldens of the first kind anew. For the second, as a scale: the same sums
+in another order, one long chain each, are up to 31 units in the last place off in resnet_v2_50, and 154 in
+resnet_v2_200, on the images of ``refnet selfcheck``.
 """
 
 from __future__ import annotations

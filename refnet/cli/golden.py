@@ -13,8 +13,9 @@ from refnet.cli.console import announce_compilation, print_json, print_table, pr
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load
 from refnet.end_points import Difference
+from refnet.environment import versions
 from refnet.errors import ConfigError, GoldenError, InputError
-from refnet.golden import OPTIONS, Report, check, read_golden, record
+from refnet.golden import OPTIONS, Golden, Report, check, read_golden, record
 from refnet.images import load_image
 from refnet.preprocess import Recipe
 from refnet.resnet_v2 import NETWORKS
@@ -30,8 +31,9 @@ examples:
 
 _CHECK_EPILOG = """\
 ULPs are units in the last place of an end point's largest value. "roundings" counts those on the longest way from the
-image to the end point. A rounding moves its result by half an ULP of that at most, so another order of the same sums
-mostly stays well below that many ULPs; cancellation can amplify it. It is a scale to judge by, not a bound.
+image to the end point. A rounding moves its result by half an ULP of that at most, and roundings mostly cancel: another
+order of the same sums stays well below that many ULPs (a tenth, in the networks of refnet selfcheck), another function
+does not. It is a scale to judge by, not a bound: where large values cancel, small errors grow.
 
 exit codes: 0 the same bits, 1 other bits, 4 other weights, 5 another image, or no usable golden
 """
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--option", action="append", default=[], metavar="NAME=VALUE",
         help="an option of refnet.Engine, such as output_stride=8 or global_pool=false",
     )  # fmt: skip
-    sub.add_argument("--hashes-only", action="store_true", help="keep hashes, no values: a few KB")
+    sub.add_argument("--hashes-only", action="store_true", help="keep hashes, no values: a file of some KB")
     sub.add_argument("--store-image", action="store_true", help="keep the normalised image too")
     _finish(sub, _record)
     sub = actions.add_parser("check", help="compare with what was recorded", epilog=_CHECK_EPILOG, allow_abbrev=False)
@@ -135,20 +137,28 @@ def _image(path: str) -> np.ndarray:
 
 def _check(arguments: argparse.Namespace) -> int:
     with file_errors(GoldenError):
-        read_golden(arguments.golden)  # a bad golden is told before the weights are loaded
+        golden = read_golden(arguments.golden)  # a bad one is told before the weights are loaded
     weights: str | Weights | None = arguments.weights
     if isinstance(weights, str) and weights not in NETWORKS:
         weights = load(weights)
     images = None if arguments.image is None else _image(arguments.image)
     report = check(arguments.golden, weights, images, device=arguments.device, threads=arguments.threads)
     if arguments.json:
-        print_json({"golden": report.path, "same": not report.differing, "end_points": list(map(_row, report.rows))})
+        print_json(
+            {
+                "golden": report.path,
+                "same": not report.differing,
+                "recorded_with": golden.made_with,
+                "checked_with": versions(),
+                "end_points": [_as_object(row) for row in report.rows],
+            }
+        )
     else:
-        _print(report)
+        _print(report, golden)
     return 1 if report.differing else 0
 
 
-def _row(row: Difference) -> dict[str, Any]:
+def _as_object(row: Difference) -> dict[str, Any]:
     """The difference as JSON has it, which knows neither NaN nor infinity."""
     fields = row._asdict()
     return {
@@ -157,16 +167,21 @@ def _row(row: Difference) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
-    if report.differing:
-        rows = [
-            (row.name, "x".join(map(str, row.shape)), _number(row.elements), _number(row.ulps), f"{row.roundings:,}")
-            for row in report.differing
-        ]
-        columns = ["end points that differ, in network order", "shape", "elements", "ULPs", "roundings"]
-        print_table(columns, rows, numeric=columns[2:])
-        print()
-    print(printable(str(report)) if not report.differing else "\n".join(map(printable, str(report).splitlines()[:2])))
+def _print(report: Report, golden: Golden) -> None:
+    if not report.differing:
+        print(printable(str(report)))
+        return
+    rows = [
+        (row.name, "x".join(map(str, row.shape)), _number(row.elements), _number(row.ulps), f"{row.roundings:,}")
+        for row in report.differing
+    ]
+    columns = ["end points that differ, in network order", "shape", "elements", "ULPs", "roundings"]
+    print_table(columns, rows, numeric=columns[2:])
+    print()
+    for line in str(report).splitlines()[:2]:
+        print(printable(line))
+    for what, made_with in (("recorded", golden.made_with), ("checked", versions())):
+        print(printable(f"{what} with {', '.join(f'{name} {version}' for name, version in made_with.items())}"))
 
 
 def _number(value: float | None) -> str:

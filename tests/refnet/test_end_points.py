@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from nets import lively_weights, small_blocks
+from nets import lively_weights, random_images, small_blocks
 
 import refnet
 from refnet.end_points import compare, in_network_order, roundings
+from refnet_kernels.conv import reference
 
 FLOATS = arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 
@@ -106,3 +107,20 @@ def test_roundings_of_a_network_counted_by_hand() -> None:
     assert counts["resnet_v2/pool5"] == features + 1
     assert counts["resnet_v2/logits"] == counts["resnet_v2/spatial_squeeze"] == features + 1 + 20 + 1 + 1
     assert counts["predictions"] == counts["resnet_v2/logits"] + 1
+
+
+def test_another_order_of_the_sums_is_near_on_the_scale_of_the_roundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, images = lively_weights(), random_images(1, 33, 34, 3)
+    _, end_points = refnet.forward(weights, images, end_points=True)
+    monkeypatch.setattr(reference, "RUN", 10**9)  # one chain for each sum
+    _, others = refnet.forward(weights, images, device="reference", end_points=True)
+    traced, order = refnet.Engine(weights).trace(images.shape)
+    counts = roundings(traced)
+    rows = [compare(name, value, others[name], counts[order[name].index]) for name, value in end_points.items()]
+    assert all(row.ulps is not None and row.ulps < row.roundings / 2 for row in rows)
+    assert not all(row.same for row in rows)
+    # Another function is not: here the batch's own statistics.
+    _, others = refnet.forward(weights, images, end_points=True, is_training=True)
+    row = compare("predictions", end_points["predictions"], others["predictions"], counts[order["predictions"].index])
+    assert row.ulps is not None
+    assert row.ulps > 100 * row.roundings
