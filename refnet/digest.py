@@ -37,8 +37,8 @@ def digest_all(arrays: Mapping[str, Any], names: Iterable[str]) -> str:
 
 def _little_endian(array: Any) -> memoryview:
     values = np.asarray(array)
-    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     nans = np.isnan(values)
     if nans.any():
         values = np.where(nans, values.dtype.type(np.nan), values)
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     return values.reshape(-1).view(np.uint8).data

@@ -15,6 +15,7 @@ from refnet.engine import Engine, images_of
 from refnet.environment import versions
 from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
 from refnet.golden_file import EndPoint, Golden, read_golden, write_golden
+from refnet.graph import Tensor
 from refnet.preprocess import Recipe, preprocess
 from refnet.resnet_v2 import NETWORKS, Block, bottleneck
 from refnet.seeded import random_images
@@ -124,7 +125,6 @@ def record(
     net, found = engine(batch, end_points=end_points or [])
     traced, order = engine.trace(_batch_shape(batch.shape))
     values = in_network_order({name: found[name] for name in order if name in found}, net)
-    counts = roundings(traced)
     golden = Golden(
         contract=CONTRACT_VERSION,
         made_with=versions(),
@@ -136,10 +136,7 @@ def record(
         recipe=recipe if _is_raw(images) else None,
         seeded_images=isinstance(images, tuple),
         seed=seed,
-        end_points={
-            name: EndPoint(value.shape, digest(value), counts[(traced if name == "net" else order[name]).index])
-            for name, value in values.items()
-        },
+        end_points=_entries(values, {**order, "net": traced}),
         values={} if hashes_only else values,
         stored_images=batch if store_images else None,
     )
@@ -236,6 +233,12 @@ def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, An
         raise InputError(f"These end points are no arrays of real numbers: {', '.join(wrong)}.", found=wrong)
     rows = [_row(golden, name, arrays[name]) for name in golden.end_points if name in arrays]
     return Report(os.fsdecode(path), rows, max_ulps)
+
+
+def _entries(values: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> dict[str, EndPoint]:
+    """What a golden tells of each value, the result of the tensor of that name."""
+    counts = roundings(tensors["net"])
+    return {name: EndPoint(value.shape, digest(value), counts[tensors[name].index]) for name, value in values.items()}
 
 
 def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:

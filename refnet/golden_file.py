@@ -264,9 +264,10 @@ def _dimensions(document: Mapping[str, Any], what: str) -> tuple[int, ...]:
 
 
 def _shape(images: Mapping[str, Any]) -> tuple[int, ...]:
-    """The images' shape, small enough that seeded images of it may be drawn."""
+    """The images' shape, small enough that seeded or preprocessed images of it may be made."""
     shape = _dimensions(images, "images")
-    if len(shape) not in (3, 4) or math.prod(shape) > 3 * MAX_PIXELS:
+    made = shape if images.get("seeded") else shape[-3:]
+    if len(shape) not in (3, 4) or math.prod(made) > 3 * MAX_PIXELS:
         raise GoldenError(f"the shape of its images is {list(shape)}: these are no images, or too many.", found=shape)
     return shape
 

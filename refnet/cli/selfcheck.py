@@ -85,7 +85,10 @@ def _print(outcomes: list[Outcome], arguments: argparse.Namespace) -> None:
     differing = [outcome for outcome in outcomes if outcome.differing]
     if not differing:
         total = sum(outcome.total for outcome in outcomes)
-        print(f"All {total:,} end points have the published bits: this machine's results are those of any other.")
+        print(
+            f"All {total:,} end points have the published bits: as far as these networks can tell, "
+            "this machine computes what the contract defines."
+        )
         return
     print("Please send the lines between the rules, and say how refnet was installed.")
     print("-" * 72)

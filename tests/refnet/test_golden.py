@@ -364,7 +364,7 @@ def options_of(value: Any) -> Change:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "float64"}, "options that this refnet lacks: dtype"),
+        ({"colour": "red"}, "options that this refnet lacks: colour"),
         ({"num_classes": {}}, "options are damaged: num_classes"),
         ({"blocks": [{"scope": "block1", "units": []}]}, "blocks are damaged"),
         ({"blocks": [{"scope": "block1", "units": [{"depth": 4, "colour": 1}]}]}, "blocks are damaged"),
