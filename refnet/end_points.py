@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -130,7 +131,10 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 def _ulps(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
     """The distance of each element, in units in the last place of the largest finite expected value."""
-    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+    info = np.finfo(expected.dtype)
+    # Subnormal numbers have the last place of the smallest normal one.
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=info.smallest_normal)
+    ulp = math.ldexp(1.0, math.frexp(largest)[1] - info.nmant - 1)
     with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.abs(found.astype(np.float64) - expected.astype(np.float64)) / np.float64(np.spacing(largest))
+        distance = np.abs(found.astype(np.float64) - expected.astype(np.float64)) / ulp
     return np.where(np.isnan(distance), np.inf, distance)

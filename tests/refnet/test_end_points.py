@@ -43,6 +43,7 @@ def test_equal_bits() -> None:
         (array(0, 0), array(2**-149, 0), 1, (0,), 1),
         (array(1, np.nan), array(1, 1), 1, (1,), np.inf),
         (array(1, np.inf), array(1, -np.inf), 1, (1,), np.inf),
+        (array(3.4028235e38), array(0), 1, (0,), 2**24 - 1),  # the largest number has no larger neighbour
         (array(np.inf, 1), array(np.inf, 1 + 2**-23), 1, (1,), 1),
     ],
 )  # fmt: skip
