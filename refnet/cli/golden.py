@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     sub.add_argument("--hashes-only", action="store_true", help="keep hashes, no values: a file of some KB")
     sub.add_argument("--store-image", action="store_true", help="keep the normalised image too")
+    sub.add_argument("--force", action="store_true", help="replace OUT if it is there")
     _finish(sub, _record)
     sub = actions.add_parser("check", help="compare with what was recorded", epilog=_CHECK_EPILOG, allow_abbrev=False)
     sub.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -93,6 +95,8 @@ def _record(arguments: argparse.Namespace) -> int:
         raise ConfigError("Pass --weights: a file, or the name of a network.")
     if (arguments.image is None) == (arguments.random is None):
         raise ConfigError("Pass --image, or --random SEED for a seeded image.")
+    if os.path.lexists(arguments.golden) and not arguments.force:
+        raise ConfigError(f"{arguments.golden} is there already; pass --force to replace it.", found=arguments.golden)
     options = dict(_option(text) for text in arguments.option)
     weights = arguments.weights if arguments.weights in NETWORKS else load(arguments.weights)
     size = arguments.size or 224
@@ -119,15 +123,16 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """A name, and a value as JSON has it, or else a plain string."""
+    """A name, and a number, a boolean or null as JSON has it, or else a plain string."""
     name, equals, value = text.partition("=")
     if not equals or name not in OPTIONS - {"blocks"}:
         known = ", ".join(sorted(OPTIONS - {"blocks"}))
         raise ConfigError(f"--option {text} is not understood; NAME=VALUE with one of {known}.", found=text)
     try:
-        return name, json.loads(value)
-    except ValueError:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
         return name, value
+    return name, value if isinstance(parsed, list | dict) else parsed
 
 
 def _image(path: str) -> np.ndarray:

@@ -471,6 +471,8 @@ def test_record_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "golden check h.safetensors --weights w.npz")[0] == 0
     run(capsys, "golden record i.safetensors --weights w.npz --image i.png --size 9 --store-image")
     assert run(capsys, "golden check i.safetensors --weights w.npz")[0] == 0
+    assert run(capsys, "golden record i.safetensors --weights w.npz --random 4 --size 9 --force")[0] == 0
+    assert run(capsys, "golden check i.safetensors --weights w.npz")[0] == 0
 
 
 class InfiniteEngine(refnet.Engine):
@@ -518,6 +520,9 @@ def test_other_bits_are_exit_code_1(capsys: pytest.CaptureFixture[str], monkeypa
         ("record new.safetensors --weights w.npz --random 1 --size 9 --end-points a", 2, "no end point a"),
         ("record new.safetensors --weights w.npz --random 1 --size 9 --option colour=1", 2, "colour=1 is not underst"),
         ("record new.safetensors --weights w.npz --random 1 --size 9 --option output_stride=3", 2, "multiple of 4"),
+        ("record new.safetensors --weights w.npz --random 1 --size 9 --option num_classes={}", 2, "num_classes is"),
+        ("record g.safetensors --weights w.npz --random 1 --size 9", 2, "pass --force"),
+        ("", 2, "required: record|check"),
         ("record none/new.safetensors --weights w.npz --random 1 --size 9", 5, "No such file"),
         ("record new.safetensors --weights w.npz --random 1 --size 9 --device cuda", 3, "CUDA"),
     ],
