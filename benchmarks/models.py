@@ -1,4 +1,4 @@
-"""The same network for other engines, written from refnet's own graph: as ONNX and as LiteRT."""
+"""The same network for other engines, written from refnet's own graph: as ONNX, for LiteRT and for PyTorch."""
 
 from __future__ import annotations
 
@@ -148,5 +148,58 @@ def _tensorflow_value(tf: Any, tensor: Tensor, inputs: list[Any], weights: Mappi
         "subsample": lambda: tf.nn.max_pool2d(x, 1, g, "VALID"),
         "mean": lambda: tf.reduce_mean(x, [1, 2], keepdims=True),
         "squeeze": lambda: tf.squeeze(x, [1, 2]),
+    }
+    return simple[tensor.op]()
+
+
+def write_torch(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
+    """The network as an exported PyTorch program: NCHW images, in channels-last memory, to logits or dense features."""
+    import torch
+
+    tensors, net = network_graph(case, weights)
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in {name for tensor in tensors for name in tensor.variables.values()}:
+                value = torch.from_numpy(np.array(weights[name]))
+                if value.ndim == 4:
+                    value = value.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+                self.register_buffer(name.replace("/", "-"), value)
+
+        def forward(self, images: Any) -> Any:
+            values = {tensors[0].index: images}
+            for tensor in tensors[1:]:
+                variables = {role: getattr(self, name.replace("/", "-")) for role, name in tensor.variables.items()}
+                values[tensor.index] = _torch_value(tensor, [values[x.index] for x in tensor.inputs], variables)
+            return values[net.index]
+
+    images = torch.zeros(case.batch, 3, case.size, case.size).to(memory_format=torch.channels_last)
+    torch.export.save(torch.export.export(Network().eval(), (images,)), path)
+
+
+def _torch_value(tensor: Tensor, inputs: list[Any], variables: Mapping[str, Any]) -> Any:
+    from torch.nn import functional
+
+    g, x = tensor.geometry, inputs[0]
+    if tensor.op == "conv":
+        top, left, bottom, right = _conv_pads(g)
+        symmetric = top == bottom and left == right
+        x = x if symmetric else functional.pad(x, (left, right, top, bottom))
+        pads = (top, left) if symmetric else 0
+        return functional.conv2d(x, variables["weights"], None, g.stride, pads, g.rate)
+    if tensor.op == "batch_norm":
+        roles = ("moving_mean", "moving_variance", "gamma", "beta")
+        return functional.batch_norm(x, *(variables[role] for role in roles), False, 0.0, g)
+    if tensor.op == "max_pool":
+        top, left, bottom, right = _pads(g, g.window, g.window)
+        return functional.max_pool2d(functional.pad(x, (left, right, top, bottom), value=-np.inf), g.window, g.stride)
+    simple: dict[str, Callable[[], Any]] = {
+        "bias_add": lambda: x + variables["biases"].reshape(-1, 1, 1),
+        "relu": lambda: functional.relu(x),
+        "residual": lambda: x + inputs[1],
+        "subsample": lambda: x[:, :, ::g, ::g],
+        "mean": lambda: x.mean((2, 3), keepdim=True),
+        "squeeze": lambda: x.flatten(1),
     }
     return simple[tensor.op]()

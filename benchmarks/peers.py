@@ -133,6 +133,28 @@ def _open_litert(case: Case, path: Path) -> Opened:
     return Opened(_same, run, _same)
 
 
+def _write_torch(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
+    from benchmarks.models import write_torch
+
+    write_torch(case, weights, path)
+
+
+def _open_torch(case: Case, path: Path) -> Opened:
+    import torch
+
+    torch.set_num_threads(case.threads)
+    network = torch.compile(torch.export.load(path).module(), fullgraph=True)
+
+    def feed(images: np.ndarray) -> Any:
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def run(images: Any) -> Any:
+        with torch.inference_mode():
+            return network(images)
+
+    return Opened(feed, run, lambda net: _to_nhwc(net.numpy()))
+
+
 def _write_slim(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     from benchmarks.slim import SlimNetwork
 
@@ -162,6 +184,11 @@ PEERS = {
     "litert": Peer(
         "LiteRT (XNNPACK)", "ai-edge-litert", ("ai_edge_litert", "tensorflow"), "network.tflite",
         "XNNPACK delegate", _write_litert, _open_litert,
+    ),
+    # Not in the group bench, since its package of a package index is of several GB: `uv pip install torch` adds it.
+    "pytorch": Peer(
+        "PyTorch (compiled)", "torch", ("torch",), "network.pt2",
+        "torch.compile, channels last, inference mode", _write_torch, _open_torch,
     ),
     "tf-slim": Peer(
         "TF-Slim session", "tensorflow", ("tf_slim", "tf_keras", "tensorflow"), "network.ckpt",
