@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from refnet.preprocess import Recipe, preprocess
 from refnet.resnet_v2 import Block, resnet_v2
 from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.forks import Lock
 
 #: Plans that an engine keeps; the one used longest ago makes room.
 KEPT_PLANS = 8
@@ -108,7 +108,7 @@ class Engine:
         }
         self._packed: dict[Any, Any] = {}
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __call__(self, images: Any, end_points: bool | Sequence[str] = False) -> Any:
         """Run the network.
@@ -182,7 +182,7 @@ class Engine:
 
     def _compile(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
         key = (shape, wanted)
-        with self._lock:
+        with self._lock.held():
             if key not in self._compiled:
                 self._compiled[key] = self._make(shape, wanted)
                 while len(self._compiled) > KEPT_PLANS:
@@ -255,14 +255,14 @@ def forward(
     if not isinstance(weights, Weights):
         return Engine(weights, **options)(images, end_points)
     key = tuple(sorted((name, repr(value)) for name, value in options.items()))
-    with _engines_lock:
+    with _engines_lock.held():
         if key not in weights.engines:
             weights.engines[key] = Engine(weights, **options)
         engine = weights.engines[key]
     return engine(images, end_points)
 
 
-_engines_lock = threading.Lock()
+_engines_lock = Lock()
 
 
 def compute(graph: Graph, images: Float32Array, result: Any, device: str = "cpu", threads: int | None = None) -> Any:

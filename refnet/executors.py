@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +12,7 @@ from refnet.errors import ConfigError, DeviceError, InputError, WeightsError
 from refnet.plan import NormNames, Plan, Step, assign_slots
 from refnet_kernels.catalog import select
 from refnet_kernels.contract import ConvGeometry, Float32Array, Norm, norm_scale
+from refnet_kernels.forks import Lock, making
 
 Variables = Mapping[str, Any]
 
@@ -46,7 +45,8 @@ def make_executor(plan: Plan, variables: Variables, device: str, threads: int, p
     """
     if device == "reference":
         return ReferenceExecutor(plan, variables)
-    return CpuExecutor(plan, variables, threads, packed)
+    with making:
+        return CpuExecutor(plan, variables, threads, packed)
 
 
 def check_device(device: object) -> str:
@@ -170,12 +170,11 @@ class CpuExecutor:
         self._zeros = aligned_zeros(max(longest, 1), np.float32)
         self._pack_kernels()
         self._program = Program([launch for step in plan.steps for launch in self._launches(step)], threads)
-        self._lock = threading.Lock()
-        _executors.add(self)
+        self._lock = Lock()
 
     def run(self, images: Float32Array) -> list[Float32Array]:
         """The plan's outputs. One caller at a time; others wait."""
-        with self._lock:
+        with self._lock.held():
             self._fill_input(images)
             self._program.run()
             outputs = []
@@ -334,16 +333,3 @@ def _check_memory(total: int, shape: tuple[int, ...]) -> None:
             f"Images of shape {shape} need {total / 2**30:.1f} GiB for the values between the layers, but the "
             f"machine has {physical / 2**30:.1f} GiB; pass fewer images at a time, the bits are the same."
         )
-
-
-_executors: weakref.WeakSet[CpuExecutor] = weakref.WeakSet()
-
-
-def _unlock_after_fork() -> None:
-    """In the child of a fork nobody is left to release a lock that another thread held."""
-    for executor in _executors:
-        executor._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_after_fork)

@@ -15,8 +15,8 @@ import importlib
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +24,13 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from refnet_kernels.forks import making
 from refnet_kernels.target import CPU, FEATURES, LANES
 
 #: The compiled functions have this name, each in its own object file.
 _ENTRY = "refnet_entry"
 _DIGEST_BYTES = 32
 
-_lock = threading.RLock()
 _listeners: list[Callable[[str], None]] = []
 _engines: list[Any] = []
 
@@ -49,7 +49,7 @@ def function_address(module: str, name: str) -> int:
     module, name : str
         Where a function in Numba's subset of Python stands, whose ``signature`` attribute is its Numba signature.
     """
-    with _lock:
+    with making:
         file = _file_of(module, name)
         code = None if file is None else _read(file)
         if code is None:
@@ -114,13 +114,15 @@ def _read(file: Path) -> bytes | None:
 
 def _write(file: Path, code: bytes) -> None:
     """Write the file whole or not at all; without it the next process compiles again."""
-    try:
+    with suppress(OSError):
         handle, name = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "wb") as temporary:
-            temporary.write(hashlib.sha256(code).digest() + code)
-        os.replace(name, file)
-    except OSError:
-        return
+        try:
+            with os.fdopen(handle, "wb") as temporary:
+                temporary.write(hashlib.sha256(code).digest() + code)
+            os.replace(name, file)
+        except BaseException:
+            os.unlink(name)
+            raise
 
 
 def _target_machine() -> Any:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from refnet_kernels.forks import Lock
 from refnet_kernels.jit import function_address
 
 #: int64 in a row of a program: the kernel, its items, and its own.
@@ -94,11 +95,11 @@ class Program:
 _WALK = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = threading.Lock()
+_pools_lock = Lock()
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    with _pools_lock:
+    with _pools_lock.held():
         if threads not in _pools:
             cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
             places = iter(cores if len(cores) == threads else [])
@@ -118,15 +119,9 @@ def _stay(cores: Iterator[int]) -> None:
             os.sched_setaffinity(threading.get_native_id(), {core})
 
 
-def _forget_threads() -> None:
-    """In the child of a fork the parent's threads do not exist."""
-    global _pools_lock
-    _pools.clear()
-    _pools_lock = threading.Lock()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+    # In the child of a fork the parent's threads do not exist.
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def run_once(launch: Launch) -> None:

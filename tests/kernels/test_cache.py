@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,9 +121,20 @@ def test_other_contents_are_not_loaded(directory: Path, damage: Callable[[bytes]
     assert jit._read(directory / "k.o") is None
 
 
-def test_a_missing_file_and_a_full_disk_are_no_errors(directory: Path) -> None:
+def test_a_missing_file_and_a_missing_directory_are_no_errors(directory: Path) -> None:
     assert jit._read(directory / "absent.o") is None
     jit._write(directory / "absent" / "k.o", b"machine code")
+    assert list(directory.iterdir()) == []
+
+
+def test_a_full_disk_is_no_error_and_leaves_nothing_behind(directory: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The system refuses to write more, as it does on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        jit._write(directory / "k.o", bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(directory.iterdir()) == []
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,25 +157,6 @@ def test_any_target_of_the_compiler(environment: dict[str, str]) -> None:
     """``generic`` has no FMA instruction and no AVX: 4 lanes, and fma by the C library's exact emulation."""
     net, end_points = refnet.forward(lively_weights(), random_images(2, 33, 34, 3), end_points=True)
     assert child_digest(**environment) == digest(net, *end_points.values())
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_computes_the_same() -> None:
-    engine = refnet.Engine(lively_weights(), threads=2)
-    image = random_images(32, 32, 3)
-    expected = digest(engine(image))
-    busy = threading.Thread(target=lambda: [engine(random_images(32, 32, 3)) for _ in range(200)])
-    busy.start()
-    children = []
-    for _ in range(4):
-        child = os.fork()
-        if child == 0:
-            same = digest(engine(image)) == expected
-            os._exit(0 if same else 1)
-        children.append(child)
-    busy.join()
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    assert digest(engine(image)) == expected
 
 
 INTERRUPTED = """
