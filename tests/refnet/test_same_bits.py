@@ -1,8 +1,7 @@
-"""Promise P1: the same bits for any threads, batch, position, layout and company."""
+"""The same bits in any company. What else must not matter is in ``test_matrix.py`` and ``test_forks.py``."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nets import digest, lively_weights, random_images, small_blocks
@@ -19,40 +17,6 @@ from nets import digest, lively_weights, random_images, small_blocks
 import refnet
 
 HERE = Path(__file__).parent
-
-OPTIONS = [
-    {},
-    {"output_stride": 8},
-    {"is_training": True},
-    {"global_pool": False, "output_stride": 4},
-    {"num_classes": None, "store_non_strided_activations": True},
-]
-
-
-def all_values(weights: object, images: np.ndarray, **options: object) -> list[np.ndarray]:
-    net, end_points = refnet.forward(weights, images, end_points=True, **options)
-    return [net, *end_points.values()]
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("threads", [2, 3, 8])
-def test_any_number_of_threads(threads: int, options: dict) -> None:
-    weights, images = lively_weights(), random_images(3, 37, 50, 3)
-    one = all_values(weights, images, threads=1, **options)
-    many = all_values(weights, images, threads=threads, **options)
-    assert digest(*one) == digest(*many)
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_fused_kernels_give_the_bits_of_the_definitions(options: dict) -> None:
-    weights, images = lively_weights(), random_images(2, 33, 34, 3)
-    defined = refnet.forward(weights, images, device="reference", end_points=True, **options)
-    fused = refnet.forward(weights, images, **options)
-    unfused = refnet.forward(weights, images, end_points=True, **options)
-    assert digest(defined[0]) == digest(fused)
-    assert list(defined[1]) == list(unfused[1])
-    for name, value in defined[1].items():
-        assert digest(value) == digest(unfused[1][name]), name
 
 
 @given(batch=st.integers(2, 5), height=st.integers(17, 48), width=st.integers(17, 48), seed=st.integers(0, 99))
@@ -62,28 +26,6 @@ def test_a_batch_is_its_images_one_by_one(batch: int, height: int, width: int, s
     together = refnet.forward(weights, images)
     for image, logits in zip(images, together, strict=True):
         assert digest(refnet.forward(weights, image)) == digest(logits)
-
-
-def test_layout_of_the_input_does_not_matter() -> None:
-    weights, images = lively_weights(), random_images(2, 40, 41, 3)
-    expected = digest(refnet.forward(weights, images))
-    unaligned = np.frombuffer(b"\0" + images.tobytes(), np.uint8)[1:].view(np.float32).reshape(images.shape)
-    wide = np.zeros((2, 80, 41, 6), np.float32)
-    wide[:, ::2, :, ::2] = images
-    layouts = {
-        "Fortran": np.asfortranarray(images),
-        "strided": wide[:, ::2, :, ::2],
-        "reversed": np.ascontiguousarray(images[:, ::-1])[:, ::-1],
-        "big-endian": images.astype(">f4"),
-        "unaligned": unaligned,
-        "list": images.tolist(),
-        "float64": images.astype(np.float64),
-    }
-    readonly = images.copy()
-    readonly.flags.writeable = False
-    layouts["read-only"] = readonly
-    for name, layout in layouts.items():
-        assert digest(refnet.forward(weights, layout)) == expected, name
 
 
 def test_the_input_is_not_modified_and_the_output_is_the_callers_own() -> None:
@@ -118,45 +60,6 @@ def test_more_threads_than_cores_and_a_busy_neighbour_finish() -> None:
     finally:
         neighbour.kill()
         neighbour.wait()
-
-
-CHILD = """
-import sys
-sys.path[:0] = sys.argv[1:3]
-import refnet
-from nets import digest, lively_weights, random_images
-net, end_points = refnet.forward(lively_weights(), random_images(2, 33, 34, 3), end_points=True)
-print(digest(net, *end_points.values()))
-"""
-
-
-def child_digest(**environment: str) -> str:
-    kernels = str(HERE.parent.parent / "kernels")
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, str(HERE), kernels],
-        env={**os.environ, **environment},
-        cwd=HERE.parent.parent,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
-        {"REFNET_LANES": "4"},
-        {"REFNET_LANES": "8"},
-        {"REFNET_LANES": "16"},
-        {"REFNET_CACHE": "off"},
-    ],
-    ids=str,
-)
-def test_any_target_of_the_compiler(environment: dict[str, str]) -> None:
-    """``generic`` has no FMA instruction and no AVX: 4 lanes, and fma by the C library's exact emulation."""
-    net, end_points = refnet.forward(lively_weights(), random_images(2, 33, 34, 3), end_points=True)
-    assert child_digest(**environment) == digest(net, *end_points.values())
 
 
 INTERRUPTED = """
