@@ -1,40 +1,34 @@
-"""The definitions in NumPy against arithmetic from first principles: exact rationals, and scalars in plain loops."""
+"""What the definitions in NumPy are made of, against exact and 50-digit arithmetic: fma, the scale, exp and softmax.
+
+`test_exact.py` holds each op's definition, as every other kernel, to exact arithmetic.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import rational
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from problems import (
     KINDS,
-    BatchNormProblem,
     ConvProblem,
-    MaxPoolProblem,
     MeanProblem,
-    ResidualProblem,
     SoftmaxProblem,
-    StatisticsProblem,
-    SubsampleProblem,
     assert_same_bits,
-    conv_problem,
     conv_same,
-    norm,
     numbers,
-    pool_same,
 )
 
 from refnet_kernels import exact, softmax
-from refnet_kernels.contract import ConvGeometry, Float32Array, PoolGeometry, norm_scale
+from refnet_kernels.contract import norm_scale
 from refnet_kernels.softmax.reference import exp
+from tests.exact import ops
+from tests.exact.arithmetic import BINARY32
 
 
 def float32(bits: int) -> np.float32:
@@ -42,7 +36,11 @@ def float32(bits: int) -> np.float32:
 
 
 def scaled(significand: int, exponent: int) -> np.float32:
-    return rational.rounded(Fraction(significand) * Fraction(2) ** exponent)
+    return np.float32(BINARY32.rounded(significand, exponent))
+
+
+def exact_fma(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
+    return np.float32(BINARY32.fma(a.item(), b.item(), c.item()))
 
 
 MANY = settings(max_examples=40 * settings.default.max_examples)
@@ -65,7 +63,7 @@ def near_a_tie(draw: st.DrawFn) -> tuple[np.float32, np.float32, np.float32]:
 
 def assert_fma(a: np.float32, b: np.float32, c: np.float32) -> None:
     found = exact.fma(*(np.array([value], np.float32) for value in (a, b, c)))
-    assert_same_bits({"fma": found}, {"fma": np.array([rational.fma(a, b, c)])})
+    assert_same_bits({"fma": found}, {"fma": np.array([exact_fma(a, b, c)])})
 
 
 @MANY
@@ -102,160 +100,24 @@ def test_fma_does_not_round_twice(sign: int) -> None:
     a, b, c = scaled(sign * (2**23 + 1), -35), scaled(2**23 - 1, -35), scaled(2**23 + 1, -23)
     with np.errstate(all="raise"):
         twice = np.float32(np.float64(a) * np.float64(b) + np.float64(c))
-    assert twice != rational.fma(a, b, c)
+    assert twice != exact_fma(a, b, c)
     assert_fma(a, b, c)
 
 
 @given(st.sampled_from(KINDS), st.integers(0, 999))
 def test_fma_of_arrays(kind: str, seed: int) -> None:
     a, b, c = (numbers(kind, seed + i, 300) for i in range(3))
-    truth = np.array([rational.fma(*triple) for triple in zip(a, b, c, strict=True)])
+    truth = np.array([exact_fma(*triple) for triple in zip(a, b, c, strict=True)])
     assert_same_bits({"fma": exact.fma(a, b, c)}, {"fma": truth})
 
 
-@given(st.fractions(-(2**130), 2**130) | st.fractions(-1, 1).map(lambda value: value / 2**124))
-def test_the_truth_itself_rounds_to_the_nearest(value: Fraction) -> None:
-    found = rational.rounded(value)
-    assert math.isinf(found) == (abs(value) >= Fraction(2) ** 128 - Fraction(2) ** 103)
-    if math.isinf(found):
-        return
-    distance = abs(Fraction(float(found)) - value)
-    for direction in (-np.inf, np.inf):
-        neighbour = np.nextafter(found, np.float32(direction))
-        if math.isfinite(neighbour):
-            other = abs(Fraction(float(neighbour)) - value)
-            assert distance < other or (distance == other and found.view(np.uint32) % 2 == 0)
-
-
-def conv_truth(x: Float32Array, weights: Float32Array, g: ConvGeometry, bias: Float32Array | None) -> Float32Array:
-    out = np.zeros((g.batch, g.out_height, g.out_width, g.out_channels), np.float32)
-    for n, y, x_, o in np.ndindex(out.shape):
-        t = s = np.float32(0)
-        k = 0
-        for kh in range(g.kernel_height):
-            for kw in range(g.kernel_width):
-                row, column = y * g.stride + kh * g.rate - g.pad_top, x_ * g.stride + kw * g.rate - g.pad_left
-                inside = 0 <= row < g.height and 0 <= column < g.width
-                for c in range(g.channels):
-                    value = x[n, row, column, c] if inside else np.float32(0)
-                    s = rational.fma(value, weights[kh, kw, c, o], s)
-                    k += 1
-                    if k % 64 == 0:
-                        t, s = rational.add(t, s), np.float32(0)
-        if k % 64:
-            t = rational.add(t, s)
-        out[n, y, x_, o] = t if bias is None else rational.add(t, bias[o])
-    return out
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "geometry",
-    [
-        conv_same(2, 3, 4, 3, 2, 3, 1),
-        conv_same(1, 5, 5, 1, 1, 7, 2),
-        ConvGeometry(1, 4, 5, 15, 2, 3, 2, 3, 3, 2, 2, 2, 2),
-        conv_same(1, 1, 2, 64, 2, 1, 1),
-        conv_same(1, 1, 2, 129, 2, 1, 1),
-        ConvGeometry(1, 2, 2, 2, 3, 2, 2, 2, 1, 3, 3, 4, 0),
-    ],
-    ids=str,
-)
-def test_conv(geometry: ConvGeometry, kind: str) -> None:
-    problem = conv_problem("truth", geometry, kind, "bias")
-    truth = conv_truth(problem.x, problem.weights, geometry, problem.bias)
-    assert_same_bits(problem.defined(), {"out": truth})
-
-
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_batch_norm(kind: str, relu: bool) -> None:
-    problem = BatchNormProblem("truth", numbers(kind, 1, 2, 3, 4, 9), norm(kind, 2, 9), relu)
-    truth = np.zeros_like(problem.x)
-    for index in np.ndindex(problem.x.shape):
-        mean, scale, beta = (values[index[-1]] for values in problem.norm)
-        value = rational.fma(rational.subtract(problem.x[index], mean), scale, beta)
-        truth[index] = rational.relu(value) if relu else value
-    assert_same_bits(problem.defined(), {"out": truth})
-
-
-@pytest.mark.parametrize("gamma", [False, True])
-@pytest.mark.parametrize("kind", ["normal", "far from 0", "small integers", "tiny", "huge"])
-def test_batch_statistics(kind: str, gamma: bool) -> None:
-    x = numbers(kind, 1, 2, 3, 4, 5)
-    problem = StatisticsProblem("truth", x, numbers("normal", 2, 5) if gamma else None, 1e-5)
-    means, scales = [], []
-    for c in range(5):
-        values = [float(x[n, h, w, c]) for n, h, w in np.ndindex(2, 3, 4)]
-        total = 0.0
-        for value in values:
-            total += value
-        mean = total / 24
-        squares = 0.0
-        for value in values:
-            squares += (value - mean) * (value - mean)
-        numerator = 1.0 if problem.gamma is None else float(problem.gamma[c])
-        means.append(rational.rounded(Fraction(mean)))
-        scales.append(rational.rounded(Fraction(numerator / math.sqrt(squares / 24 + 1e-5))))
-    assert_same_bits(problem.defined(), {"mean": np.array(means), "scale": np.array(scales)})
-
-
-@given(st.integers(0, 999), st.sampled_from([0.0, 1e-5, 1e-3]))
-def test_norm_scale(seed: int, epsilon: float) -> None:
-    variance = np.abs(numbers("normal", seed, 20))
-    gamma = numbers("normal", seed + 1, 20)
-    truth = [
-        rational.rounded(Fraction(float(g) / math.sqrt(float(v) + epsilon)))
-        for g, v in zip(gamma, variance, strict=True)
-    ]
-    assert_same_bits({"scale": norm_scale(variance, gamma, epsilon)}, {"scale": np.array(truth)})
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3, 9])
-def test_subsample(factor: int) -> None:
-    x = numbers("special", 1, 2, 5, 6, 3)
-    picked = [[[x[n, h, w] for w in range(0, 6, factor)] for h in range(0, 5, factor)] for n in range(2)]
-    assert_same_bits(SubsampleProblem("truth", x, factor).defined(), {"out": np.array(picked)})
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_residual(kind: str) -> None:
-    problem = ResidualProblem("truth", numbers(kind, 1, 3, 50), numbers(kind, 2, 3, 50))
-    pairs = zip(problem.shortcut.flat, problem.x.flat, strict=True)
-    truth = np.array([rational.add(*pair) for pair in pairs]).reshape(3, 50)
-    assert_same_bits(problem.defined(), {"out": truth})
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "geometry",
-    [pool_same(2, 6, 7, 3, 3, 2), PoolGeometry(2, 6, 7, 3, 4, 5, 2, 3, 2, 2), pool_same(2, 6, 7, 3, 1, 2)],
-    ids=str,
-)
-def test_max_pool(geometry: PoolGeometry, kind: str) -> None:
-    g = geometry
-    x = numbers(kind, 1, g.batch, g.height, g.width, g.channels)
-    truth = np.zeros((g.batch, g.out_height, g.out_width, g.channels), np.float32)
-    for n, y, x_, c in np.ndindex(truth.shape):
-        rows = range(y * g.stride - g.pad_top, y * g.stride - g.pad_top + g.window)
-        columns = range(x_ * g.stride - g.pad_left, x_ * g.stride - g.pad_left + g.window)
-        inside = [x[n, h, w, c] for h in rows for w in columns if 0 <= h < g.height and 0 <= w < g.width]
-        # Python's max keeps the first of equals.
-        nan = any(math.isnan(value) for value in inside)
-        truth[n, y, x_, c] = math.nan if nan else max([np.float32(-np.inf), *inside], key=float)
-    assert_same_bits(MaxPoolProblem("truth", x, g).defined(), {"out": truth})
-
-
-@pytest.mark.parametrize("kind", ["normal", "small integers", "tiny", "huge"])
-def test_mean(kind: str) -> None:
-    x = numbers(kind, 1, 2, 5, 7, 6)
-    truth = np.zeros((2, 1, 1, 6), np.float32)
-    for n, c in np.ndindex(2, 6):
-        total = 0.0
-        for h, w in np.ndindex(5, 7):
-            total += float(x[n, h, w, c])
-        truth[n, 0, 0, c] = rational.rounded(Fraction(total / 35))
-    assert_same_bits(MeanProblem("truth", x).defined(), {"out": truth})
+@given(st.integers(0, 999), st.sampled_from(KINDS), st.booleans(), st.sampled_from([0.0, 1e-5, 1e-3]))
+def test_norm_scale(seed: int, kind: str, with_gamma: bool, epsilon: float) -> None:
+    variance, gamma = numbers(kind, seed, 20), numbers(kind, seed + 1, 20) if with_gamma else None
+    gammas = [None] * 20 if gamma is None else gamma.tolist()
+    truth = [ops.scale(BINARY32, g, v, epsilon) for g, v in zip(gammas, variance.tolist(), strict=True)]
+    found = norm_scale(variance, gamma, epsilon)
+    assert_same_bits({"scale": found}, {"scale": np.array(truth, np.float32)})
 
 
 UNIT = 2.0**-52
@@ -331,16 +193,3 @@ def test_infinities_and_nan_pass_through_sums() -> None:
             conv_same(1, 1, 1, 1, 1, 1, 1),
         ).defined()["out"]
     ).all()
-
-
-#: Which test holds the definition of an op to an independent truth.
-TRUTHS: dict[str, Callable[..., Any]] = {
-    "conv": test_conv,
-    "batch_norm": test_batch_norm,
-    "batch_statistics": test_batch_statistics,
-    "subsample": test_subsample,
-    "residual": test_residual,
-    "max_pool": test_max_pool,
-    "mean": test_mean,
-    "softmax": test_softmax,
-}

@@ -39,13 +39,6 @@ def solve(problem: Problem, kernel: Kernel, threads: int) -> Arrays:
     return {name: view for name, view in inner.items() if name not in arrays}
 
 
-def test_every_row_of_the_catalog_is_tested() -> None:
-    from test_definitions import TRUTHS
-
-    assert {op for op, backend in rows() if backend == "reference"} == set(TRUTHS)
-    assert {op for op, _ in COMPILED} == set(DRAWN) == {problem.op for problem in NAMED}
-
-
 @pytest.mark.parametrize(("op", "backend"), COMPILED)
 @MANY
 @given(data=st.data())

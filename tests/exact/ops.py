@@ -1,0 +1,156 @@
+"""The arithmetic contract, op by op, in exact arithmetic: ``kernels/README.md`` clause by clause, one output at a time.
+
+It shares no code with the kernels nor with their definitions in NumPy, and imports neither. Images, weights and
+channels are nested lists of floats. The format of the numbers is a parameter: with `BINARY64` for `BINARY32` these are
+the same rules in binary64, where the contract's own binary64 steps stay and a rounding to the format changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tests.exact.arithmetic import BINARY64, Format
+
+Channels = Sequence[float]
+Image = Sequence[Sequence[Channels]]
+
+RUN = 64
+
+
+class Window(NamedTuple):
+    """How a kernel or a pool's window moves over an image."""
+
+    stride: int
+    pad_top: int
+    pad_left: int
+    rate: int = 1
+
+
+class Norm(NamedTuple):
+    """A batch norm's numbers for one channel."""
+
+    mean: float
+    scale: float
+    beta: float
+
+
+def conv(f: Format, image: Image, weights: Sequence[Image], window: Window, y: int, x: int, o: int) -> float:
+    """Rule A1: one output of a convolution, from one image [height][width][channel] and HWIO weights."""
+    height, width = len(image), len(image[0])
+    t = s = 0.0
+    k = 0
+    for kh, kernel_row in enumerate(weights):
+        for kw, tap in enumerate(kernel_row):
+            row = y * window.stride + kh * window.rate - window.pad_top
+            column = x * window.stride + kw * window.rate - window.pad_left
+            inside = 0 <= row < height and 0 <= column < width
+            for c, outputs in enumerate(tap):
+                v = image[row][column][c] if inside else 0.0
+                s = f.fma(v, outputs[o], s)
+                k += 1
+                if k % RUN == 0:
+                    t, s = f.add(t, s), 0.0
+    return f.add(t, s) if k % RUN else t
+
+
+def norm(f: Format, x: float, n: Norm) -> float:
+    """Rule A3: batch norm of one number."""
+    return f.fma(f.subtract(x, n.mean), n.scale, n.beta)
+
+
+def relu(x: float) -> float:
+    """Rule A2: NaN stays NaN, -0 stays -0."""
+    return 0.0 if x < 0 else x
+
+
+def preact(f: Format, x: float, n: Norm) -> float:
+    """Rule A2: the second output."""
+    return relu(norm(f, x, n))
+
+
+def epilogue(f: Format, t: float, bias: float | None, n: Norm | None, with_relu: bool, shortcut: float | None) -> float:
+    """Rule A2: what follows a convolution; None stands for a part that is left out."""
+    if bias is not None:
+        t = f.add(t, bias)
+    if n is not None:
+        t = norm(f, t, n)
+    if with_relu:
+        t = relu(t)
+    return t if shortcut is None else f.add(shortcut, t)
+
+
+def scale(f: Format, gamma: float | None, variance: float, epsilon: float) -> float:
+    """Rule A3: binary64, then rounded to the format."""
+    deviation = BINARY64.sqrt(BINARY64.add(variance, epsilon))
+    return f.round(BINARY64.divide(1.0 if gamma is None else gamma, deviation))
+
+
+def batch_statistics(f: Format, values: Sequence[float], gamma: float | None, epsilon: float) -> tuple[float, float]:
+    """Rule A3: mean and scale of one channel, its values in row-major order of (n, h, w)."""
+    count = float(len(values))
+    mean = BINARY64.divide(_sum(values), count)
+    deviations = [BINARY64.subtract(x, mean) for x in values]
+    variance = BINARY64.divide(_sum(BINARY64.multiply(d, d) for d in deviations), count)
+    return f.round(mean), scale(f, gamma, variance, epsilon)
+
+
+def max_pool(image: Image, size: int, window: Window, y: int, x: int, c: int) -> float:
+    """Rule A4: one output of a max pool with windows of ``size`` x ``size``."""
+    m = -math.inf
+    for row in range(y * window.stride - window.pad_top, y * window.stride - window.pad_top + size):
+        for column in range(x * window.stride - window.pad_left, x * window.stride - window.pad_left + size):
+            if 0 <= row < len(image) and 0 <= column < len(image[0]):
+                v = image[row][column][c]
+                m = v if v > m or math.isnan(v) else m
+    return m
+
+
+def subsample(image: Image, factor: int, y: int, x: int, c: int) -> float:
+    """Rule A4: one output of a subsampling."""
+    return image[y * factor][x * factor][c]
+
+
+def mean(f: Format, values: Sequence[float]) -> float:
+    """Rule A5: the mean of one channel of an image, its values in row-major order of (h, w)."""
+    return f.round(BINARY64.divide(_sum(values), float(len(values))))
+
+
+def softmax(f: Format, logits: Sequence[float]) -> list[float]:
+    """Rule A6: a row of logits."""
+    m = -math.inf
+    for v in logits:
+        m = v if v > m else m
+    powers = [exp(BINARY64.subtract(v, m)) for v in logits]
+    total = _sum(powers)
+    return [f.round(BINARY64.divide(power, total)) for power in powers]
+
+
+LOG2_E = float.fromhex("0x1.71547652b82fep+0")
+LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
+LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+#: 1 / n! for n = 0 to 13.
+COEFFICIENTS = [BINARY64.divide(1.0, float(math.factorial(n))) for n in range(14)]
+
+
+def exp(d: float) -> float:
+    """Rule A6: the exponential of 0 or less."""
+    if math.isnan(d):
+        return d
+    if d < -708:
+        return 0.0
+    multiply, add, subtract = BINARY64.multiply, BINARY64.add, BINARY64.subtract
+    k = float(math.floor(add(multiply(d, LOG2_E), 0.5)))
+    r = subtract(subtract(d, multiply(k, LN2_HIGH)), multiply(k, LN2_LOW))
+    p = COEFFICIENTS[13]
+    for coefficient in reversed(COEFFICIENTS[:13]):
+        p = add(multiply(p, r), coefficient)
+    return multiply(p, math.ldexp(1.0, int(k)))
+
+
+def _sum(values: Iterable[float]) -> float:
+    total = 0.0
+    for value in values:
+        total = BINARY64.add(total, value)
+    return total
