@@ -7,6 +7,10 @@ import pytest
 
 hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=25, print_blob=True)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=400, print_blob=True)
+# Enough to see that there is a failure: no search for the smallest one.
+hypothesis.settings.register_profile(
+    "first failure", hypothesis.settings.get_profile("default"), phases=[hypothesis.Phase.generate]
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

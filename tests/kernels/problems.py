@@ -41,6 +41,8 @@ def numbers(kind: str, seed: int, *shape: int) -> Float32Array:
         return np.float32(1000) + normal * np.float32(1e-3)
     if kind == "small integers":
         return rng.integers(-3, 4, shape).astype(np.float32)
+    if kind == "zeros and ones":
+        return rng.choice(SPECIAL[:4], shape)
     if kind == "huge":
         return normal * np.float32(1e19)
     if kind == "tiny":
@@ -49,7 +51,7 @@ def numbers(kind: str, seed: int, *shape: int) -> Float32Array:
     return normal
 
 
-KINDS = ("normal", "far from 0", "small integers", "tiny", "huge", "rarely special", "special")
+KINDS = ("normal", "far from 0", "small integers", "zeros and ones", "tiny", "huge", "rarely special", "special")
 
 
 def norm(kind: str, seed: int, channels: int) -> Norm:
@@ -396,6 +398,29 @@ DRAWN: dict[str, st.SearchStrategy[Any]] = {
     "softmax": softmaxes(),
 }
 
+#: Logits whose softmax lies so close to the middle of two binary32 numbers that the last bit of the exp decides: found
+#: by search, since of 10^10 random ones about one is such. The exp of the C library, one with fma, or one with a
+#: coefficient fewer gives other bits here.
+NEXT_TO_A_TIE = np.array(
+    [
+        [0, -0.3733517825603485, -1.7055180072784424],
+        [0, -0.2654836177825928, -5.156560897827148],
+        [0, -0.7415838837623596, -3.9887959957122803],
+        [0, -1.0448946952819824, -6.82160758972168],
+        [0, -1.520798683166504, -5.021670341491699],
+        [0, -1.5358325242996216, -3.7070868015289307],
+        [0, -2.567655086517334, -5.313163757324219],
+        [0, -3.0248095989227295, -4.506378650665283],
+        [0, -3.568624973297119, -6.601922035217285],
+        [0, -5.300096035003662, -5.776457786560059],
+        [0, -0.06171778589487076, -3.0526483058929443],
+        [0, -1.0315377712249756, -5.3376264572143555],
+        [0, -1.7314985990524292, -6.308123588562012],
+        [0, -2.3848564624786377, -5.659251689910889],
+    ],
+    np.float32,
+)
+
 #: Problems whose sizes are the same on every machine, so that their bits can be compared across vector widths. Each op
 #: has one that is cut into several items.
 NAMED: list[Problem] = [
@@ -429,6 +454,7 @@ NAMED: list[Problem] = [
     MeanProblem("overflow in float32 only", np.full((1, 4, 4, 3), 3e38, np.float32)),
     SoftmaxProblem("several items", numbers("normal", 1, 9, 1001) * np.float32(20)),
     SoftmaxProblem("special values", numbers("special", 1, 40, 3)),
+    SoftmaxProblem("next to a tie", NEXT_TO_A_TIE),
 ]
 
 

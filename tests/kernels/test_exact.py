@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import DRAWN, NAMED, Problem
-from truth import TRUTHS, check
 
 from refnet_kernels.catalog import BACKENDS, rows
+from tests.kernels.problems import DRAWN, NAMED, Problem
+from tests.kernels.truth import TRUTHS, check
 
 MANY = settings(max_examples=12 * settings.default.max_examples)
 

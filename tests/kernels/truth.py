@@ -8,7 +8,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from problems import (
+
+from refnet_kernels.catalog import select
+from tests.exact import ops
+from tests.exact.arithmetic import BINARY32, Format
+from tests.kernels.problems import (
     Arrays,
     BatchNormProblem,
     ConvProblem,
@@ -21,11 +25,8 @@ from problems import (
     SubsampleProblem,
 )
 
-from refnet_kernels.catalog import select
-from tests.exact import ops
-from tests.exact.arithmetic import BINARY32
-
 Place = tuple[int, ...]
+At = Callable[[Place], dict[str, float]]
 
 
 class Truth(NamedTuple):
@@ -43,62 +44,62 @@ class Truth(NamedTuple):
 
     shape: tuple[int, ...]
     operations: int
-    at: Callable[[Place], dict[str, float]]
+    at: At
 
 
 def _norm(values: Any, channel: int) -> ops.Norm:
     return ops.Norm(*(array[channel].item() for array in values))
 
 
-def conv(p: ConvProblem) -> Truth:
+def conv(p: ConvProblem, f: Format = BINARY32) -> Truth:
     g = p.geometry
     window = ops.Window(g.stride, g.pad_top, g.pad_left, g.rate)
     images, weights = p.x.tolist(), p.weights.tolist()
 
     def at(place: Place) -> dict[str, float]:
         n, y, x, o = place
-        t = ops.conv(BINARY32, images[n], weights, window, y, x, o)
+        t = ops.conv(f, images[n], weights, window, y, x, o)
         bias = None if p.bias is None else p.bias[o].item()
         norm = None if p.norm is None else _norm(p.norm, o)
         shortcut = None if p.shortcut is None else p.shortcut[place].item()
-        t = ops.epilogue(BINARY32, t, bias, norm, p.relu, shortcut)
+        t = ops.epilogue(f, t, bias, norm, p.relu, shortcut)
         values = {"out": t} if p.keep_out else {}
-        return values if p.next_norm is None else values | {"preact": ops.preact(BINARY32, t, _norm(p.next_norm, o))}
+        return values if p.next_norm is None else values | {"preact": ops.preact(f, t, _norm(p.next_norm, o))}
 
     return Truth((g.batch, g.out_height, g.out_width, g.out_channels), g.products, at)
 
 
-def batch_norm(p: BatchNormProblem) -> Truth:
+def batch_norm(p: BatchNormProblem, f: Format = BINARY32) -> Truth:
     def at(place: Place) -> dict[str, float]:
-        value = ops.norm(BINARY32, p.x[place].item(), _norm(p.norm, place[-1]))
+        value = ops.norm(f, p.x[place].item(), _norm(p.norm, place[-1]))
         return {"out": ops.relu(value) if p.relu else value}
 
     return Truth(p.x.shape, 2, at)
 
 
-def batch_statistics(p: StatisticsProblem) -> Truth:
+def batch_statistics(p: StatisticsProblem, f: Format = BINARY32) -> Truth:
     pixels = p.x.reshape(-1, p.x.shape[-1])
 
     def at(place: Place) -> dict[str, float]:
         gamma = None if p.gamma is None else p.gamma[place].item()
         values = pixels[:, place[0]].tolist()
-        return dict(zip(("mean", "scale"), ops.batch_statistics(BINARY32, values, gamma, p.epsilon), strict=True))
+        return dict(zip(("mean", "scale"), ops.batch_statistics(f, values, gamma, p.epsilon), strict=True))
 
     return Truth(p.x.shape[-1:], 4 * len(pixels), at)
 
 
-def subsample(p: SubsampleProblem) -> Truth:
+def subsample(p: SubsampleProblem, _: Format = BINARY32) -> Truth:
     batch, height, width, channels = p.x.shape
     images = p.x.tolist()
     shape = (batch, math.ceil(height / p.factor), math.ceil(width / p.factor), channels)
     return Truth(shape, 1, lambda place: {"out": ops.subsample(images[place[0]], p.factor, *place[1:])})
 
 
-def residual(p: ResidualProblem) -> Truth:
-    return Truth(p.x.shape, 1, lambda place: {"out": BINARY32.add(p.shortcut[place].item(), p.x[place].item())})
+def residual(p: ResidualProblem, f: Format = BINARY32) -> Truth:
+    return Truth(p.x.shape, 1, lambda place: {"out": f.add(p.shortcut[place].item(), p.x[place].item())})
 
 
-def max_pool(p: MaxPoolProblem) -> Truth:
+def max_pool(p: MaxPoolProblem, f: Format = BINARY32) -> Truth:
     g = p.geometry
     window = ops.Window(g.stride, g.pad_top, g.pad_left)
     images = p.x.tolist()
@@ -108,30 +109,30 @@ def max_pool(p: MaxPoolProblem) -> Truth:
         m = ops.max_pool(images[n], g.window, window, y, x, c)
         if p.next_norm is None:
             return {"out": m}
-        return {"out": m, "preact": ops.preact(BINARY32, m, _norm(p.next_norm, c))}
+        return {"out": m, "preact": ops.preact(f, m, _norm(p.next_norm, c))}
 
     return Truth((g.batch, g.out_height, g.out_width, g.channels), g.window**2, at)
 
 
-def mean(p: MeanProblem) -> Truth:
+def mean(p: MeanProblem, f: Format = BINARY32) -> Truth:
     batch, height, width, channels = p.x.shape
     pixels = p.x.reshape(batch, height * width, channels)
 
     def at(place: Place) -> dict[str, float]:
-        return {"out": ops.mean(BINARY32, pixels[place[0], :, place[-1]].tolist())}
+        return {"out": ops.mean(f, pixels[place[0], :, place[-1]].tolist())}
 
     return Truth((batch, 1, 1, channels), height * width, at)
 
 
-def softmax(p: SoftmaxProblem) -> Truth:
+def softmax(p: SoftmaxProblem, f: Format = BINARY32) -> Truth:
     def at(place: Place) -> dict[str, float]:
-        return {"out": ops.softmax(BINARY32, p.x[place[:-1]].tolist())[place[-1]]}
+        return {"out": ops.softmax(f, p.x[place[:-1]].tolist())[place[-1]]}
 
     return Truth(p.x.shape, 40 * p.x.shape[-1], at)
 
 
 #: How the outputs of each op's problems are found.
-TRUTHS: dict[str, Callable[[Any], Truth]] = {
+TRUTHS: dict[str, Callable[..., Truth]] = {
     "conv": conv,
     "batch_norm": batch_norm,
     "batch_statistics": batch_statistics,

@@ -1,0 +1,240 @@
+"""A fault planted in a kernel is found by the tests of exact arithmetic and by the vectors, which name its op.
+
+A fault is a piece of a source file and what stands in its place. Where a kernel is written anew the piece may be gone,
+which is an error: choose another that plants the same fault.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import refnet_kernels
+from refnet_kernels.catalog import rows
+
+PACKAGE = Path(refnet_kernels.__file__).parent
+ROOT = Path(__file__).parents[2]
+
+
+class Fault(NamedTuple):
+    """A fault: its name, the row of the catalog that has it, the file below the package, and the change."""
+
+    name: str
+    op: str
+    backend: str
+    file: str
+    text: str
+    fault: str
+
+
+def _fault(name: str, row: str, file: str, text: str, fault: str) -> Fault:
+    op, backend = row.split()
+    return Fault(name, op, backend, file, text, fault)
+
+
+_RUN = "RUN = 64"
+_SUM = "total[c] += np.float64(x[c])"
+_SUM_BINARY32 = "total[c] = np.float64(np.float32(total[c] + np.float64(x[c])))"
+
+FAULTS = [
+    _fault("runs of 32", "conv cpu", "contract.py", _RUN, "RUN = 32"),
+    _fault("runs of 128", "conv cpu", "contract.py", _RUN, "RUN = 128"),
+    _fault("one chain", "conv cpu", "contract.py", _RUN, "RUN = 4096"),
+    _fault(
+        "each piece of a run backwards",
+        "conv cpu",
+        "conv/cpu_kernel.py",
+        "s = multiply_add(s, pixels, k, weights)",
+        "s = multiply_add(s, pixels, begin + end - 1 - k, weights + (begin + end - 1 - 2 * k) * WIDTH * 4)",
+    ),
+    _fault("the last run is lost", "conv cpu", "conv/cpu.py", " or done == taps * length", ""),
+    _fault(
+        "a product rounded on its own",
+        "conv cpu",
+        "tile.py",
+        'return builder.call(get_or_insert_function(builder.module, function, f"llvm.fma.v{LANES}f32"), [a, b, c])',
+        "return builder.fadd(builder.fmul(a, b), c)",
+    ),
+    _fault(
+        "ReLU before batch norm",
+        "conv cpu",
+        "conv/cpu_kernel.py",
+        "t = normalize(t, step[MEAN]",
+        "t = normalize(relu_tile(t), step[MEAN]",
+    ),
+    _fault(
+        "ReLU after the residual",
+        "conv cpu",
+        "conv/cpu_kernel.py",
+        "    if step[OUT] != 0:\n        _store(",
+        "    if step[RELU] != 0:\n        t = relu_tile(t)\n    if step[OUT] != 0:\n        _store(",
+    ),
+    _fault(
+        "ReLU eats NaN",
+        "conv cpu",
+        "tile.py",
+        'fcmp_ordered("<", v, zero), zero, v)',
+        'fcmp_ordered(">", v, zero), v, zero)',
+    ),
+    _fault("runs of 32", "conv reference", "contract.py", _RUN, "RUN = 32"),
+    _fault(
+        "channels before taps",
+        "conv reference",
+        "conv/reference.py",
+        "(kh, kw, c) in enumerate(np.ndindex(g.kernel_height, g.kernel_width, g.channels))",
+        "(c, kh, kw) in enumerate(np.ndindex(g.channels, g.kernel_height, g.kernel_width))",
+    ),
+    _fault("a product rounded twice", "conv reference", "exact.py", "total = np.where(even", "np.where(even"),
+    _fault(
+        "a product rounded on its own",
+        "batch_norm cpu",
+        "batch_norm/cpu_kernel.py",
+        "fma(x[c] - mean[c], scale[c], beta[c])",
+        "(x[c] - mean[c]) * scale[c] + beta[c]",
+    ),
+    _fault(
+        "ReLU eats NaN",
+        "batch_norm cpu",
+        "batch_norm/cpu_kernel.py",
+        "np.float32(0) if v < 0 else v",
+        "v if v > 0 else np.float32(0)",
+    ),
+    _fault(
+        "ReLU of -0 is +0",
+        "batch_norm cpu",
+        "batch_norm/cpu_kernel.py",
+        "np.float32(0) if v < 0 else v",
+        "np.float32(0) if v <= 0 else v",
+    ),
+    _fault(
+        "ReLU of -0 is +0",
+        "conv cpu",
+        "tile.py",
+        'fcmp_ordered("<", v, zero), zero',
+        'fcmp_ordered("<=", v, zero), zero',
+    ),
+    _fault(
+        "ReLU eats NaN",
+        "batch_norm reference",
+        "batch_norm/reference.py",
+        "np.where(t < 0, np.float32(0), t)",
+        "np.where(t > 0, t, np.float32(0))",
+    ),
+    _fault("sum in binary32", "batch_statistics cpu", "batch_norm/cpu_kernel.py", _SUM, _SUM_BINARY32),
+    _fault(
+        "unbiased variance",
+        "batch_statistics cpu",
+        "batch_norm/cpu_kernel.py",
+        "total[c] / np.float64(pixels) + epsilon",
+        "total[c] / np.float64(pixels - 1) + epsilon",
+    ),
+    _fault(
+        "unbiased variance",
+        "batch_statistics reference",
+        "batch_norm/reference.py",
+        "squares / len(pixels)",
+        "squares / (len(pixels) - 1)",
+    ),
+    _fault(
+        "columns are not skipped",
+        "subsample cpu",
+        "subsample/cpu_kernel.py",
+        "column * step[FACTOR] * channels",
+        "column * channels",
+    ),
+    _fault(
+        "from the last row",
+        "subsample reference",
+        "subsample/reference.py",
+        "x[:, ::factor, ::factor]",
+        "x[:, ::-1][:, ::factor, ::factor]",
+    ),
+    _fault(
+        "ReLU before the sum",
+        "residual cpu",
+        "residual/cpu_kernel.py",
+        "shortcut[i] + x[i]",
+        "shortcut[i] + max(x[i], type(x[i])(0))",
+    ),
+    _fault("a difference", "residual reference", "residual/reference.py", "return shortcut + x", "return shortcut - x"),
+    _fault("padding takes part", "max_pool cpu", "max_pool/cpu_kernel.py", "largest[c] = -np.inf", "largest[c] = 0"),
+    _fault("NaN is skipped", "max_pool cpu", "max_pool/cpu_kernel.py", "v > m or v != v", "v > m"),
+    _fault("the last of equals stays", "max_pool cpu", "max_pool/cpu_kernel.py", "v > m or", "v >= m or"),
+    _fault("padding takes part", "max_pool reference", "max_pool/reference.py", "-np.inf", "0"),
+    _fault("sum in binary32", "mean cpu", "mean/cpu_kernel.py", _SUM, _SUM_BINARY32),
+    _fault(
+        "sum in binary32",
+        "mean reference",
+        "mean/reference.py",
+        "total + x[:, y, x_].astype(np.float64)",
+        "(total + x[:, y, x_]).astype(np.float32)",
+    ),
+    _fault(
+        "exp of the C library",
+        "softmax cpu",
+        "softmax/cpu_kernel.py",
+        "    if x < UNDERFLOW:\n        return 0.0",
+        "    if x <= 0:\n        return math.exp(x)",
+    ),
+    _fault("one coefficient fewer", "softmax cpu", "softmax/__init__.py", "range(13, ", "range(12, "),
+    _fault("sum in binary32", "softmax cpu", "softmax/cpu_kernel.py", "+= powers[i]", "+= np.float32(powers[i])"),
+    _fault("exp of the C library", "softmax reference", "softmax/reference.py", "0.0, power)", "0.0, np.exp(x))"),
+]
+
+
+def plant(fault: Fault, directory: Path) -> None:
+    """A copy of the kernels with the fault."""
+    package = directory / PACKAGE.name
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (package / fault.file).read_text()
+    assert fault.text in source, f"{fault.file} no longer holds {fault.text!r}"
+    (package / fault.file).write_text(source.replace(fault.text, fault.fault))
+
+
+def run_tests(fault: Fault, directory: Path) -> str:
+    """What the tests of the fault's row print."""
+    plant(fault, directory)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
+        "REFNET_CACHE": "off",
+        "HYPOTHESIS_PROFILE": "first failure",
+    }
+    files = [f"tests/kernels/test_{name}.py" for name in ("exact", "vectors")]
+    options = ["-q", "--tb=line", "-o", "pythonpath=", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *files, *options, "-k", f"{fault.op} and {fault.backend}"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300).stdout
+
+
+@pytest.fixture(scope="module")
+def outputs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Fault, Future[str]]]:
+    """The tests of every fault that was asked for, as many at a time as there are cores."""
+    items = [item for item in request.session.items if "outputs" in item.fixturenames]
+    faults = [item.callspec.params["fault"] for item in items]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {fault: pool.submit(run_tests, fault, tmp_path_factory.mktemp("fault")) for fault in faults}
+
+
+def test_every_row_has_a_fault() -> None:
+    assert {(fault.op, fault.backend) for fault in FAULTS} == set(rows())
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.op}-{fault.backend}-{fault.name}")
+def test_a_fault_is_found_and_its_op_named(fault: Fault, outputs: dict[Fault, Future[str]]) -> None:
+    output = outputs[fault].result()
+    row = f"{fault.op} on {fault.backend}, "
+    # Wrong bits, not a kernel that no longer compiles.
+    assert re.search(rf"{row}.*\] is \S+, exactly ", output), output
+    assert re.search(rf"FAILED tests/kernels/test_exact.py::test_\w+\[{fault.op}-.*{fault.backend}\]", output), output
+    assert f"FAILED tests/kernels/test_vectors.py::test_vectors[{fault.op}-{fault.backend}]" in output, output

@@ -1,0 +1,50 @@
+"""The contract vectors are what the tool writes, and every kernel of the catalog gives their outputs."""
+
+from __future__ import annotations
+
+import pytest
+
+from refnet_kernels.catalog import rows
+from refnet_kernels.contract import norm_scale
+from tests.kernels.problems import assert_same_bits
+from tests.kernels.truth import solve
+from tests.kernels.vectors import FILE, problem, read, write
+from tools.make_contract_vectors import vectors
+
+BINARY32 = [v for v in read(FILE.read_text()) if v.format == "binary32"]
+
+
+def test_the_tool_writes_the_file_again() -> None:
+    assert FILE.read_text() == write(vectors())
+
+
+def test_what_is_written_is_read() -> None:
+    assert write(read(FILE.read_text())) == FILE.read_text()
+
+
+def test_every_op_has_vectors() -> None:
+    assert {v.op for v in BINARY32} == {op for op, _ in rows()} | {"norm_scale"}
+
+
+@pytest.mark.parametrize(("op", "backend"), rows())
+def test_vectors(op: str, backend: str) -> None:
+    for v in BINARY32:
+        if v.op == op:
+            case = f"{op} on {backend}, {v.name!r}: "
+            found = {case + name: value for name, value in solve(problem(v), backend).items()}
+            assert_same_bits(found, {case + name: value for name, value in v.outputs.items()})
+
+
+def test_vectors_of_the_scale() -> None:
+    for v in BINARY32:
+        if v.op == "norm_scale":
+            scale = norm_scale(v.inputs["variance"], v.inputs.get("gamma"), v.inputs["epsilon"].item())
+            assert_same_bits({v.name: scale}, {v.name: v.outputs["scale"]})
+
+
+def test_the_guide_names_all_that_a_vector_holds() -> None:
+    guide = (FILE.parent / "contract.md").read_text()
+    lines = {line.split("`")[1]: line for line in guide.splitlines() if line.startswith("| `")}
+    for v in read(FILE.read_text()):
+        for name in (*v.integers, *v.inputs, *v.outputs):
+            assert f"`{name}`" in lines[v.op]

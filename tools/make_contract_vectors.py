@@ -1,0 +1,261 @@
+"""Write the contract vectors: inputs of every op, and what exact arithmetic makes of them.
+
+    python tools/make_contract_vectors.py
+
+writes ``docs/contract-vectors-1.txt``, the same bytes on every machine. A case is added at the end of its op; the
+numbers of the others stay, since each array is drawn by its own name.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+
+from refnet_kernels.contract import ConvGeometry, PoolGeometry
+from tests.exact import ops
+from tests.exact.arithmetic import Format
+from tests.kernels.problems import NEXT_TO_A_TIE, conv_same, pool_same
+from tests.kernels.truth import TRUTHS
+from tests.kernels.vectors import DTYPES, FILE, FORMATS, Arrays, Vector, problem, write
+
+NORM = ("mean", "scale", "beta")
+NEXT_NORM = tuple(f"next_{role}" for role in NORM)
+
+
+def _special(f: Format) -> list[float]:
+    finest, tiny = f.rounded(1, 2 - f.emax - f.precision), f.rounded(1, 1 - f.emax)
+    largest = f.rounded(2**f.precision - 1, f.emax + 1 - f.precision)
+    return [sign * a for a in (0.0, 1.0, finest, tiny, largest, math.inf) for sign in (1.0, -1.0)] + [math.nan]
+
+
+def _number(rng: random.Random, f: Format, kind: str) -> float:
+    """A number of a kind, with a random significand; from `random.random` alone, whose values Python keeps."""
+    significand = 2**f.precision + int(rng.random() * 2**f.precision)
+    signed = significand if rng.random() < 0.5 else -significand
+    size = int(rng.random() * 4) - 2 - f.precision
+    if kind == "special" or (kind == "rarely-special" and rng.random() < 0.08):
+        return _special(f)[int(rng.random() * len(_special(f)))]
+    if kind == "integers":
+        return float(int(rng.random() * 7) - 3)
+    if kind == "zeros":
+        return (0.0, -0.0, 1.0, -1.0)[int(rng.random() * 4)]
+    if kind == "far-from-0":
+        return f.add(1000.0, f.rounded(signed, size - 10))
+    if kind == "huge":
+        return f.rounded(signed, size + f.emax // 2)
+    if kind == "tiny":
+        # The products are subnormal, or less.
+        return f.rounded(signed, size - (f.emax + f.precision) // 2)
+    return f.rounded(signed, size)
+
+
+#: The rules are the same in binary64, so that fewer cases do there.
+KINDS = {
+    "binary32": ("normal", "far-from-0", "integers", "zeros", "tiny", "huge", "rarely-special", "special"),
+    "binary64": ("normal", "rarely-special"),
+}
+
+
+def _inputs(case: str, format_: str, kind: str, shapes: dict[str, tuple[int, ...]]) -> Arrays:
+    arrays = {}
+    for name, shape in shapes.items():
+        rng = random.Random(f"{case} {format_} {name}")
+        values = [_number(rng, FORMATS[format_], kind) for _ in range(math.prod(shape))]
+        arrays[name] = np.array(values, DTYPES[format_]).reshape(shape)
+    return arrays
+
+
+def _conv(format_: str, name: str, g: ConvGeometry, kind: str = "normal", epilogue: str = "") -> Vector:
+    parts = epilogue.split("+")
+    shapes: dict[str, tuple[int, ...]] = {
+        "x": (g.batch, g.height, g.width, g.channels),
+        "weights": (g.kernel_height, g.kernel_width, g.channels, g.out_channels),
+    }
+    if "shortcut" in parts:
+        shapes["shortcut"] = (g.batch, g.out_height, g.out_width, g.out_channels)
+    channels = [*(["bias"] if "bias" in parts else []), *(NORM if "norm" in parts else [])]
+    channels += NEXT_NORM if "preact" in parts else []
+    shapes |= dict.fromkeys(channels, (g.out_channels,))
+    integers = g._asdict() | {"relu": int("relu" in parts)}
+    return Vector("conv", name, format_, integers, _inputs(name, format_, kind, shapes), {})
+
+
+EPILOGUES = ("bias", "norm", "relu", "shortcut", "preact", "norm+relu", "relu+shortcut", "norm+relu+shortcut+preact")
+
+
+def _geometries() -> list[Vector]:
+    cases = [_conv("binary32", f"{c}-products", conv_same(1, 1, 1, c, 1, 1, 1)) for c in (1, 63, 64, 65, 128, 130)]
+    shapes = {
+        "3x3-same": conv_same(2, 2, 3, 8, 2, 3, 1),
+        "stride-2-even": conv_same(1, 4, 6, 3, 2, 3, 2),
+        "2x3-kernel": ConvGeometry(1, 4, 4, 3, 3, 2, 2, 2, 3, 1, 1, 0, 0),
+        "atrous": ConvGeometry(1, 5, 4, 3, 3, 4, 2, 3, 3, 1, 2, 1, 2),
+    }
+    cases += [_conv("binary32", name, g) for name, g in shapes.items()]
+    # Padding beside infinite weights.
+    outside = ConvGeometry(1, 2, 2, 2, 3, 3, 2, 2, 2, 3, 3, 4, 4)
+    return [*cases, _conv("binary32", "nothing-but-zeros-around", outside, "rarely-special")]
+
+
+def _convs(format_: str) -> list[Vector]:
+    # 147 products: runs of 64, 64 and 19, which cross taps.
+    cases = [_conv(format_, "root-7x7", ConvGeometry(1, 7, 6, 3, 2, 2, 1, 7, 7, 2, 1, 3, 3), epilogue="bias")]
+    cases += [_conv(format_, kind, conv_same(1, 3, 3, 4, 2, 3, 1), kind) for kind in KINDS[format_][1:]]
+    cases += [
+        _conv(format_, f"{epilogue}-{kind}", conv_same(1, 2, 2, 2, 3, 1, 1), kind, epilogue)
+        for epilogue in EPILOGUES
+        for kind in ("zeros", "rarely-special")
+        if kind in KINDS[format_]
+    ]
+    return [*cases, _conv(format_, "all-parts", conv_same(1, 2, 2, 3, 3, 3, 1), "normal", "bias+" + EPILOGUES[-1])]
+
+
+def _norms(format_: str) -> list[Vector]:
+    shapes = {"x": (1, 2, 3, 4)} | dict.fromkeys(NORM, (4,))
+    return [
+        Vector("batch_norm", name, format_, {"relu": relu}, _inputs(name, format_, kind, shapes), {})
+        for kind in KINDS[format_]
+        for relu in (0, 1)
+        for name in [f"{kind}-relu" if relu else kind]
+    ]
+
+
+def _scales(format_: str) -> list[Vector]:
+    cases = []
+    for kind in KINDS[format_]:
+        for with_gamma in (False, True):
+            name = kind if with_gamma else f"{kind}-no-gamma"
+            per_channel = {"variance": (8,)} | ({"gamma": (8,)} if with_gamma else {})
+            inputs = _inputs(name, format_, kind, per_channel)
+            # Most variances are positive; a negative one gives NaN.
+            inputs["variance"][:6] = abs(inputs["variance"][:6])
+            inputs["epsilon"] = np.array(1.001e-5)
+            cases.append(Vector("norm_scale", name, format_, {}, inputs, {}))
+    return cases
+
+
+def _statistics(format_: str) -> list[Vector]:
+    cases = []
+    for kind in KINDS[format_]:
+        inputs = _inputs(kind, format_, kind, {"x": (2, 2, 3, 4), "gamma": (4,)}) | {"epsilon": np.array(1e-5)}
+        cases.append(Vector("batch_statistics", kind, format_, {}, inputs, {}))
+    inputs = _inputs("no-gamma", format_, "normal", {"x": (1, 5, 3, 2)}) | {"epsilon": np.array(1e-3)}
+    return [*cases, Vector("batch_statistics", "no-gamma", format_, {}, inputs, {})]
+
+
+def _rounded_once() -> list[Vector]:
+    """``1 + 2^-23 +- a * b`` lies 2^-70 from the middle of two numbers, which an fma made in binary64 cannot see."""
+    a, b, c = math.ldexp(2**23 + 1, -35), math.ldexp(2**23 - 1, -35), math.ldexp(2**23 + 1, -23)
+    one_tap = conv_same(2, 1, 1, 2, 1, 1, 1)
+    x, weights = np.array([[[[c, a]]], [[[c, -a]]]], np.float32), np.array([[[[1], [b]]]], np.float32)
+    arrays = {"x": [[[[a, -a]]]], "mean": [0, 0], "scale": [b, b], "beta": [c, c]}
+    inputs = {name: np.array(values, np.float32) for name, values in arrays.items()}
+    return [
+        Vector("conv", "rounded-once", "binary32", one_tap._asdict() | {"relu": 0}, {"x": x, "weights": weights}, {}),
+        Vector("batch_norm", "rounded-once", "binary32", {"relu": 0}, inputs, {}),
+    ]
+
+
+def _signed_zeros() -> list[Vector]:
+    """A convolution's sum is +0; batch norm makes -0 of it in the last channel, which what follows keeps."""
+    values = {
+        "x": [[[[0.0]]]],
+        "weights": [[[[0.0] * 4]]],
+        "mean": [0.0] * 4,
+        "scale": [1.0, 1.0, -1.0, -1.0],
+        "beta": [0.0, -0.0, 0.0, -0.0],
+        "next_mean": [0.0] * 4,
+        "next_scale": [1.0] * 4,
+        "next_beta": [-0.0] * 4,
+    }
+    inputs = {name: np.array(array, np.float32) for name, array in values.items()}
+    integers = conv_same(1, 1, 1, 1, 4, 1, 1)._asdict() | {"relu": 1}
+    shortcut = {"shortcut": np.full((1, 1, 1, 4), -0.0, np.float32)}
+    return [
+        Vector("conv", "signed-zeros", "binary32", integers, inputs, {}),
+        Vector("conv", "signed-zeros-shortcut", "binary32", integers, inputs | shortcut, {}),
+    ]
+
+
+def _pools() -> list[Vector]:
+    geometries = {
+        "3x3-stride-2": pool_same(1, 5, 4, 2, 3, 2),
+        "windows-outside": PoolGeometry(1, 2, 3, 2, 3, 3, 2, 2, 3, 2),
+    }
+    cases = []
+    for kind in ("normal", "zeros", "special"):
+        for name, g in geometries.items():
+            shapes: dict[str, tuple[int, ...]] = {"x": (g.batch, g.height, g.width, g.channels)}
+            shapes |= dict.fromkeys(NEXT_NORM, (g.channels,))
+            case = f"{name}-{kind}"
+            inputs = _inputs(case, "binary32", kind, shapes)
+            cases.append(Vector("max_pool", case, "binary32", g._asdict(), inputs, {}))
+    return cases
+
+
+def _subsamples() -> list[Vector]:
+    x = _inputs("subsample", "binary32", "special", {"x": (1, 4, 5, 2)})
+    return [Vector("subsample", f"by-{factor}", "binary32", {"factor": factor}, x, {}) for factor in (2, 3)]
+
+
+def _sums(format_: str) -> list[Vector]:
+    cases = []
+    for kind in KINDS[format_]:
+        inputs = _inputs(kind, format_, kind, {"shortcut": (1, 2, 2, 6), "x": (1, 2, 2, 6)})
+        cases.append(Vector("residual", kind, format_, {}, inputs, {}))
+    for kind in KINDS[format_]:
+        cases.append(Vector("mean", kind, format_, {}, _inputs(kind, format_, kind, {"x": (2, 3, 3, 3)}), {}))
+    # The sum of binary32 numbers is finite in binary64 only.
+    largest = np.full((1, 2, 2, 1), np.finfo(DTYPES[format_]).max)
+    return [*cases, Vector("mean", "largest", format_, {}, {"x": largest}, {})]
+
+
+def _softmaxes(format_: str) -> list[Vector]:
+    shape = {"x": (4, 5)}
+    cases = [Vector("softmax", kind, format_, {}, _inputs(kind, format_, kind, shape), {}) for kind in KINDS[format_]]
+    wide = _inputs("wide", format_, "normal", {"x": (2, 24)})["x"] * DTYPES[format_](16)
+    inf, nan = math.inf, math.nan
+    # -708 is the last argument whose power is not 0.
+    ends = [[0, -708, -709], [5, 5, -inf], [inf, 0, 1], [0, nan, 1], [-inf, -inf, -inf], [-0.0, 0.0, -1e-30]]
+    rows = {
+        "wide": wide,
+        "ends": np.array(ends, DTYPES[format_]),
+        "next-to-a-tie": NEXT_TO_A_TIE.astype(DTYPES[format_]),
+    }
+    for name, x in rows.items():
+        cases.append(Vector("softmax", name, format_, {}, {"x": x}, {}))
+    return cases
+
+
+def _solved(v: Vector) -> Vector:
+    """The case with its outputs."""
+    if v.op == "norm_scale":
+        gammas = v.inputs["gamma"].tolist() if "gamma" in v.inputs else [None] * v.inputs["variance"].size
+        epsilon = v.inputs["epsilon"].item()
+        values = [
+            ops.scale(v.numbers, g, s, epsilon) for g, s in zip(gammas, v.inputs["variance"].tolist(), strict=True)
+        ]
+        return v._replace(outputs={"scale": np.array(values, DTYPES[v.format])})
+    truth = TRUTHS[v.op](problem(v), v.numbers)
+    places = [truth.at(place) for place in np.ndindex(truth.shape)]
+    return v._replace(
+        outputs={
+            name: np.array([values[name] for values in places], DTYPES[v.format]).reshape(truth.shape)
+            for name in places[0]
+        }
+    )
+
+
+def vectors() -> list[Vector]:
+    """Every case; those of where numbers come from are in binary32 alone."""
+    cases = [*_geometries(), *_rounded_once(), *_signed_zeros(), *_pools(), *_subsamples()]
+    for format_ in FORMATS:
+        for make in (_convs, _norms, _scales, _statistics, _sums, _softmaxes):
+            cases += make(format_)
+    return [_solved(v) for v in cases]
+
+
+if __name__ == "__main__":
+    FILE.write_text(write(vectors()))
