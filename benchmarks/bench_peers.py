@@ -4,7 +4,8 @@
 
 All get the same random weights and images. Each one's relative L2 error against TF-Slim in binary64 is printed; then
 come rounds of one inference of each, and last a fresh process for each: from its start to the first output, and the
-most memory that it held.
+most memory that it held. A loop of FMAs in registers takes turns with them: what the convolutions would take at its
+speed is the floor for every engine that computes them directly.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from benchmarks.common import (
     summary,
     write_result,
 )
+from benchmarks.models import network_graph
+from benchmarks.peaks import FmaPeak
 from benchmarks.peers import PEERS, Opened
 from benchmarks.plots import check_plot, save_bars
 from benchmarks.slim import SlimNetwork
@@ -134,13 +137,21 @@ def _fresh_process(name: str, folder: Path) -> dict[str, float]:
     return found
 
 
-def _time(opened: Mapping[str, Opened], images: np.ndarray, rounds: int) -> dict[str, list[float]]:
+def _time(opened: Mapping[str, Opened], images: np.ndarray, rounds: int, peak: FmaPeak) -> dict[str, list[float]]:
     fed = {name: engine.feed(images) for name, engine in opened.items()}
     runs = {name: lambda engine=engine, x=fed[name]: engine.run(x) for name, engine in opened.items()}
+    runs["peak"] = peak.run
     alternate(runs, WARM_UP, PAUSE)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("rounds", total=rounds)
         return alternate(runs, rounds, PAUSE, lambda done: progress.update(task, completed=done))
+
+
+def _floor(case: Case, weights: Mapping[str, np.ndarray], peak: FmaPeak, times: list[float]) -> dict[str, float]:
+    """What the network's convolutions take at the FMA peak, in ms: at its best, and at its median."""
+    geometries = [tensor.geometry for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
+    flop = sum(2 * g.products * g.pixels * g.out_channels for g in geometries)
+    return {kind: flop / peak.flop * ms for kind, ms in summary(times).items()}
 
 
 def _table(case: Case, rows: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -175,7 +186,10 @@ def main() -> None:
         errors = _errors(opened, case, weights, images)
         print("relative L2 error:", ", ".join(f"{PEERS[name].title} {error:.1e}" for name, error in errors.items()))
         check_errors(errors)
-        ms = {name: summary(times) for name, times in _time(opened, images, options.rounds).items()}
+        peak = FmaPeak(case.threads)
+        times = _time(opened, images, options.rounds, peak)
+        result["floor_ms"] = _floor(case, weights, peak, times.pop("peak"))
+        ms = {name: summary(values) for name, values in times.items()}
         result["rows"] = {
             PEERS[name].title: {
                 "ms": ms[name],
@@ -187,6 +201,11 @@ def main() -> None:
             for name in names
         }
     Console(width=120).print(_table(case, result["rows"]))
+    print(
+        "the convolutions at the FMA peak: {min:.1f} ms at its best, {median:.1f} at its median".format(
+            **result["floor_ms"]
+        )
+    )
     write_result(options.output, result)
     if options.plot is not None:
         save_bars([result], options.plot)

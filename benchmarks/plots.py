@@ -50,7 +50,9 @@ def save_bars(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels = figure.subplots(len(results), squeeze=False, height_ratios=heights)[:, 0]
     for axes, result in zip(panels, results, strict=True):
         _bars(axes, result)
-    panels[-1].set_xlabel("ms an inference: bar to the minimum, line to the median")
+    panels[-1].set_xlabel(
+        "ms an inference: bar to the minimum, line to the median; dots: the convolutions at the FMA peak"
+    )
     figure.savefig(path, dpi=160)
 
 
@@ -63,6 +65,8 @@ def _bars(axes: Any, result: Mapping[str, Any]) -> None:
     axes.hlines(range(len(names)), least, median, color="#444444", linewidth=1.5)
     for place, (low, middle) in enumerate(zip(least, median, strict=True)):
         axes.annotate(f"{low:.0f} / {middle:.0f}", (middle, place), (4, 0), textcoords="offset points", va="center")
+    if "floor_ms" in result:
+        axes.axvline(result["floor_ms"]["min"], color="#444444", linewidth=1, linestyle=":")
     axes.set_xlim(0, 1.18 * max(median))
     axes.invert_yaxis()
     axes.set_title(case_title(result["case"]), loc="left", fontsize=10)

@@ -77,6 +77,7 @@ def test_a_forward_is_timed_against_slim(result: dict[str, Any]) -> None:
 def test_every_installed_peer_is_timed(result: dict[str, Any], folder: Path) -> None:
     assert list(result["rows"]) == [peer.title for peer in PEERS.values() if peer.installed]
     assert_timed(result)
+    assert 0 < result["floor_ms"]["min"] <= result["floor_ms"]["median"]
     for row in result["rows"].values():
         assert row["first_output_s"] > 0
         assert row["peak_rss_mb"] > 0
