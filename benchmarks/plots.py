@@ -51,7 +51,7 @@ def save_bars(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes, result in zip(panels, results, strict=True):
         _bars(axes, result)
     panels[-1].set_xlabel(
-        "ms an inference: bar to the minimum, line to the median; dots: the convolutions at the FMA peak"
+        "ms an inference: bar to the minimum, line to the median\ndots: the convolutions alone at the FMA peak"
     )
     figure.savefig(path, dpi=160)
 
@@ -64,7 +64,7 @@ def _bars(axes: Any, result: Mapping[str, Any]) -> None:
     axes.barh(names, least, height=0.65, color=colours)
     axes.hlines(range(len(names)), least, median, color="#444444", linewidth=1.5)
     for place, (low, middle) in enumerate(zip(least, median, strict=True)):
-        axes.annotate(f"{low:.0f} / {middle:.0f}", (middle, place), (4, 0), textcoords="offset points", va="center")
+        axes.annotate(f"{low:.3g} / {middle:.3g}", (middle, place), (4, 0), textcoords="offset points", va="center")
     if "floor_ms" in result:
         axes.axvline(result["floor_ms"]["min"], color="#444444", linewidth=1, linestyle=":")
     axes.set_xlim(0, 1.18 * max(median))

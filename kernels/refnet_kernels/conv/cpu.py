@@ -11,8 +11,7 @@ The epilogue (rule A2) is applied to the sums while they are in registers: bias,
 from the stored value, a second output that the next unit starts with: its ``preact``.
 
 An item is some tiles by a group of panels, and items run through all tiles of a group before the next group: a thread's
-share has the fewest weights that can be. While the tiles of a group are worked on, the weights of the next group are
-fetched, evenly spread.
+share has the fewest weights that can be. What comes next is fetched ahead of its use, evenly spread over the work.
 """
 
 from __future__ import annotations
@@ -34,16 +33,17 @@ TAPS, PIECES = 13, 14
 # Integers.
 RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(15, 21)
 HEIGHT, IMAGE_WIDTH, IN_CHANNELS, OUT_HEIGHT, OUT_WIDTH, STRIDE, PAD_TOP, PAD_LEFT = range(21, 29)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES, AHEAD = range(29, 34)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(29, 33)
+AHEAD, AHEAD_LINES, AHEAD_TILE, AHEAD_GROUP, AHEAD_PANEL = range(33, 38)
 
 #: Bytes of a tile; the thread's scratch starts with room for one, where ragged edges are put together.
 TILE_BYTES = ROWS * WIDTH * 4
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
-#: Products of an item, about 10 us of work: small enough to share out evenly, large enough to be worth drawing.
-ITEM_PRODUCTS = 1024 * 1024
-#: Up to this many tiles a step's time depends on how soon its weights come from memory, and they are asked for ahead.
-AHEAD_TILES = 64
+#: Products of an item, some 20 us of work: small enough to share out evenly, large enough to be worth drawing.
+ITEM_PRODUCTS = 2 * 1024 * 1024
+#: Up to this many tiles a step's time depends on how soon its weights come from memory, with more on its pixels.
+FEW_TILES = 64
 
 
 def packed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -107,6 +107,28 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     return np.array(pieces, np.int64).reshape(-1, 4)
 
 
+def _ahead(g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int) -> list[int]:
+    """What to fetch while a tile and a panel are worked on, as `AHEAD` to `AHEAD_PANEL` of a step's row.
+
+    Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
+    the panel's part of the next tile's pixels. Larger kernels find most of these in the cache.
+
+    Returns
+    -------
+    list of int
+        An address, the lines to fetch with each piece, and the bytes by which the address moves: with each tile, with
+        each panel up to the group's first, and with each panel of the group.
+    """
+    tiles, panel_bytes, tile_bytes = -(-g.pixels // ROWS), g.products * WIDTH * 4, ROWS * g.channels * 4
+    if 1 < tiles <= FEW_TILES:
+        lines = -(-RUN * WIDTH * 4 // (LINE_BYTES * tiles))
+        return [weights + item_panels * panel_bytes, lines, pieces * lines * LINE_BYTES, panel_bytes, panel_bytes]
+    if tiles > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
+        lines = -(-ROWS * RUN * 4 // (LINE_BYTES * item_panels))
+        return [x + tile_bytes, lines, tile_bytes, 0, pieces * lines * LINE_BYTES]
+    return [0] * 5
+
+
 def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool) -> Launch:
     """The step that convolves, with the addresses of its operands.
 
@@ -130,9 +152,8 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool) -> Lau
     row += [taps.ctypes.data, pieces.ctypes.data]
     row += [int(relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
     row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left]
-    # With a single tile no work is there to hide behind.
-    ahead = -(-RUN * WIDTH * 4 // (LINE_BYTES * tiles)) if 1 < tiles <= AHEAD_TILES else 0
-    row += [panels, tiles, item_panels, item_tiles, ahead]
+    row += [panels, tiles, item_panels, item_tiles]
+    row += _ahead(g, row[X], row[WEIGHTS], len(pieces), item_panels)
     items = -(-tiles // item_tiles) * -(-panels // item_panels) if tiles and panels else 0
     scratch = TILE_BYTES + item_tiles * len(taps) * ROWS * 8
     return Launch(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from refnet_kernels.conv.cpu import (
     AHEAD,
+    AHEAD_GROUP,
+    AHEAD_LINES,
+    AHEAD_PANEL,
+    AHEAD_TILE,
     BETA,
     BIAS,
     CHANNELS,
@@ -166,14 +170,13 @@ def conv_kernel(step, item, scratch):
         for panel in range(first_panel, last_panel):
             weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH * 4
             _prefetch(step, tile, panel)
-            # This tile's part of the weights that the next group of panels will need.
-            ahead = step[WEIGHTS] + (panel + step[ITEM_PANELS]) * step[PRODUCTS] * WIDTH * 4
-            ahead += tile * step[PIECE_COUNT] * step[AHEAD] * LINE_BYTES
+            ahead = step[AHEAD] + tile * step[AHEAD_TILE] + first_panel * step[AHEAD_GROUP]
+            ahead += (panel - first_panel) * step[AHEAD_PANEL]
             t = zero_tile()
             s = zero_tile()
             for piece in range(step[PIECE_COUNT]):
                 pixels = load_rows(tap_rows + pieces[4 * piece] * ROWS * 8)
-                for _ in range(step[AHEAD]):
+                for _ in range(step[AHEAD_LINES]):
                     prefetch(ahead)
                     ahead += LINE_BYTES
                 begin = pieces[4 * piece + 1]
