@@ -6,8 +6,9 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
 
-from refnet_kernels.kernel import kernel
+from refnet_kernels.kernel import compiled
 from refnet_kernels.memory import integers
 from refnet_kernels.target import ROWS, WIDTH
 from refnet_kernels.team import Launch, Program, aligned_zeros
@@ -17,25 +18,28 @@ TILE_FLOATS = ROWS * WIDTH
 #: FMAs that each vector of a tile takes in a thread's bracket: 10 ms or so. Short brackets flatter.
 PEAK_STEPS = 2_000_000
 
+#: A kernel of binary32 alone.
+_kernel = compiled(types.void(types.CPointer(types.int64), types.int64, types.int64))
 
-@kernel
+
+@_kernel
 def fma_kernel(step: Any, item: Any, scratch: Any) -> None:
     """``step[2]`` times the multiply-add of a tile, its operands unchanging: all stays in registers."""
     pixels = load_rows(integers(step[0])[0])
-    sums = zero_tile()
+    sums = zero_tile(np.float32)
     for _ in range(step[2]):
         sums = multiply_add(sums, pixels, 0, step[1])
     store_tile(sums, scratch, WIDTH * 4)
 
 
-@kernel
+@_kernel
 def copy_kernel(step: Any, item: Any, scratch: Any) -> None:
     """Copy the item's share, ``step[2]`` tiles, from ``step[0]`` to ``step[1]``, ``step[3]`` times."""
     share = item * step[2]
     for _ in range(step[3]):
         for tile in range(share, share + step[2]):
             offset = tile * TILE_FLOATS * 4
-            store_tile(load_tile(step[0] + offset, WIDTH * 4), step[1] + offset, WIDTH * 4)
+            store_tile(load_tile(step[0] + offset, WIDTH * 4, np.float32), step[1] + offset, WIDTH * 4)
 
 
 _functions: dict[Any, Any] = {}

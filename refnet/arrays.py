@@ -14,7 +14,8 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of symbolic tensors accept an array in place of its first argument, and compute.
 
     Then it takes these keywords too: ``variables`` (mapping of names to arrays; the names as the function's scopes
-    make them), the fields of `ArgScope`, ``device`` and ``threads``. It returns arrays where it returned tensors.
+    make them), the fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays where it returned
+    tensors.
     """
     signature = inspect.signature(function)
     first = next(iter(signature.parameters))
@@ -26,10 +27,11 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(inputs, Tensor) or inputs is None:
             return function(*args, **kwargs)
         from refnet.engine import compute, images_of
+        from refnet.executors import check_dtype
 
         options = {name: kwargs.pop(name) for name in ArgScope._fields if name in kwargs and name not in own}
         where = {name: kwargs.pop(name) for name in ("device", "threads") if name in kwargs}
-        images = images_of(inputs)
+        images = images_of(inputs, check_dtype(kwargs.pop("dtype", "float32")))
         graph = Graph(kwargs.pop("variables", None) or {}, ArgScope(**options))
         placeholder = graph.placeholder(images.shape)
         kwargs.pop(first, None)

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnet.errors import ConfigError, InputError, WeightsError
-from refnet.executors import Executor, check_device, check_threads, make_executor
+from refnet.executors import Executor, check_device, check_dtype, check_threads, make_executor
 from refnet.graph import ArgScope, Graph, Tensor
 from refnet.plan import make_plan
 from refnet.preprocess import Recipe, preprocess
 from refnet.resnet_v2 import Block, resnet_v2
 from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import BINARY32, Float32Array, FloatArray
 from refnet_kernels.forks import Lock
 
 #: Plans that an engine keeps; the one used longest ago makes room.
@@ -57,6 +58,9 @@ class Engine:
         "reference" computes by the NumPy definitions, very slowly, and gives the same bits.
     threads : int, optional
         None: as many as the process has cores. The bits do not depend on it.
+    dtype : {"float32", "float64"} or as NumPy has them
+        Of the images, the outputs and all between them. "float64": the same sums in the same order in binary64, the
+        truth that float32 is measured against (rule A8); the weights are the float32 ones.
 
     Raises
     ------
@@ -82,9 +86,11 @@ class Engine:
         scope: str | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        dtype: DTypeLike = "float32",
     ) -> None:
         self._device = check_device(device)
         self._threads = check_threads(threads)
+        self._dtype = check_dtype(dtype)
         self._recipe: Recipe | None = None
         if isinstance(weights, str | os.PathLike):
             loaded = load_weights(weights)
@@ -122,9 +128,9 @@ class Engine:
 
         Returns
         -------
-        net : float32 array
+        net : float array
             Logits [classes] or [N, classes]; dense logits [.., h, w, classes]; or features [.., h, w, channels].
-        end_points : dict of str to float32 array
+        end_points : dict of str to float array
             If asked for, in network order.
 
         Raises
@@ -147,8 +153,8 @@ class Engine:
     def __reduce__(self) -> Any:
         raise TypeError("An Engine holds threads and machine code and cannot be pickled; make one where it is needed.")
 
-    def _gate(self, images: Any) -> tuple[bool, Float32Array]:
-        """The images as a batch [N, H, W, C] of float32, and whether there was but one without the first axis."""
+    def _gate(self, images: Any) -> tuple[bool, FloatArray]:
+        """The images as a batch [N, H, W, C] of the engine's dtype, and whether there was but one, without an axis."""
         array = _as_array(images)
         channels = self._architecture.channels
         if array.ndim not in (3, 4):
@@ -171,9 +177,9 @@ class Engine:
                     "uint8 images are raw pixels, and these weights name no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
-            array = preprocess(array, self._recipe)
+            array = preprocess(array, self._recipe).astype(self._dtype)
         else:
-            array = images_of(array)
+            array = images_of(array, self._dtype)
             if self._options["include_root_block"] and (np.abs(array) > LARGEST_PIXEL).any():
                 warnings.warn(
                     "Float images are taken as normalised (about -1 to 1), but these hold larger values.", stacklevel=3
@@ -223,7 +229,8 @@ class Engine:
             raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
         outputs = [net, *(end_points[name] for name in names)]
         plan = make_plan(net.graph, outputs)
-        return _Compiled(make_executor(plan, self._variables, self._device, self._threads, self._packed), names)
+        executor = make_executor(plan, self._variables, self._device, self._threads, self._packed, self._dtype)
+        return _Compiled(executor, names)
 
 
 def forward(
@@ -265,13 +272,14 @@ def forward(
 _engines_lock = Lock()
 
 
-def compute(graph: Graph, images: Float32Array, result: Any, device: str = "cpu", threads: int | None = None) -> Any:
+def compute(graph: Graph, images: FloatArray, result: Any, device: str = "cpu", threads: int | None = None) -> Any:
     """Run a graph on its input; arrays in place of the tensors of ``result``.
 
     Parameters
     ----------
     graph : Graph
-    images : float32 array [N, H, W, C]
+    images : float32 or float64 array [N, H, W, C]
+        Its dtype is that of all that is computed.
     result : Tensor, or (Tensor, dict of str to Tensor)
     device, threads
         As for `Engine`.
@@ -279,13 +287,13 @@ def compute(graph: Graph, images: Float32Array, result: Any, device: str = "cpu"
     tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
     plan = make_plan(graph, tensors)
     variables = as_variables({name: graph.variables[name] for name in graph.used}, [])
-    executor = make_executor(plan, variables, check_device(device), check_threads(threads), {})
+    executor = make_executor(plan, variables, check_device(device), check_threads(threads), {}, images.dtype)
     arrays = executor.run(images)
     return arrays[0] if isinstance(result, Tensor) else (arrays[0], dict(zip(result[1], arrays[1:], strict=True)))
 
 
-def images_of(images: Any) -> Float32Array:
-    """Float images as native, contiguous float32.
+def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
+    """Float images as native, contiguous float32, or float64.
 
     Raises
     ------
@@ -297,17 +305,16 @@ def images_of(images: Any) -> Float32Array:
         raise InputError(
             f"Images are uint8 (raw pixels) or floats (normalised), not {array.dtype}.", found=str(array.dtype)
         )
-    _check_extent(array)
+    _check_extent(array, dtype)
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, np.float32)
+        return np.ascontiguousarray(array, dtype)
 
 
-def _check_extent(array: np.ndarray) -> None:
+def _check_extent(array: np.ndarray, dtype: np.dtype[Any]) -> None:
     """Refuse a view that is far larger than the memory behind it, before it is copied."""
-    if array.size * 4 > max(2**34, 64 * _extent(array)):
-        raise InputError(
-            f"Images of shape {array.shape} are {array.size * 4 / 2**30:.0f} GiB as float32; that is too much."
-        )
+    size = array.size * dtype.itemsize
+    if size > max(2**34, 64 * _extent(array)):
+        raise InputError(f"Images of shape {array.shape} are {size / 2**30:.0f} GiB as {dtype}; that is too much.")
 
 
 def _extent(array: np.ndarray) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from refnet.errors import ConfigError, DeviceError, InputError, WeightsError
 from refnet.plan import NormNames, Plan, Step, assign_slots
 from refnet_kernels.catalog import select
-from refnet_kernels.contract import ConvGeometry, Float32Array, Norm, norm_scale
+from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm, norm_scale
 from refnet_kernels.forks import Lock, making
 
 Variables = Mapping[str, Any]
@@ -20,11 +21,13 @@ Variables = Mapping[str, Any]
 class Executor(Protocol):
     """Something that runs one plan."""
 
-    def run(self, images: Float32Array) -> list[Float32Array]:
+    def run(self, images: FloatArray) -> list[FloatArray]:
         """The plan's outputs, as arrays of the caller's own."""
 
 
-def make_executor(plan: Plan, variables: Variables, device: str, threads: int, packed: dict[Any, Any]) -> Executor:
+def make_executor(
+    plan: Plan, variables: Variables, device: str, threads: int, packed: dict[Any, Any], dtype: np.dtype[Any]
+) -> Executor:
     """The executor of a plan on a device.
 
     Parameters
@@ -37,6 +40,8 @@ def make_executor(plan: Plan, variables: Variables, device: str, threads: int, p
     packed : dict
         Where packed weights are kept, to be shared by all plans of an engine. Where ``variables`` is a plain dict,
         it belongs to the engine, and kernels leave it once they are packed.
+    dtype : numpy.dtype
+        Of the images, of the outputs and of all between them.
 
     Raises
     ------
@@ -44,9 +49,9 @@ def make_executor(plan: Plan, variables: Variables, device: str, threads: int, p
         There is no such device.
     """
     if device == "reference":
-        return ReferenceExecutor(plan, variables)
+        return ReferenceExecutor(plan, variables, dtype)
     with making:
-        return CpuExecutor(plan, variables, threads, packed)
+        return CpuExecutor(plan, variables, threads, packed, dtype)
 
 
 def check_device(device: object) -> str:
@@ -64,6 +69,22 @@ def check_device(device: object) -> str:
     raise DeviceError(f"There is no device {device!r}; the devices are 'cpu' and 'reference'.", found=device)
 
 
+def check_dtype(dtype: object) -> np.dtype[Any]:
+    """The dtype of that name or type.
+
+    Raises
+    ------
+    ConfigError
+        It is neither float32 nor float64.
+    """
+    with suppress(TypeError, ValueError):
+        for known in (BINARY32, BINARY64):
+            # NumPy takes None for float64.
+            if dtype is not None and np.dtype(dtype) == known:  # type: ignore[call-overload]
+                return known
+    raise ConfigError(f"dtype is {dtype!r}; it can be 'float32' or 'float64'.", found=dtype)
+
+
 def check_threads(threads: object) -> int:
     """How many threads to use: ``threads``, or for None as many as the process has cores.
 
@@ -79,8 +100,8 @@ def check_threads(threads: object) -> int:
     return threads
 
 
-def norm_of(names: NormNames, variables: Variables) -> Norm:
-    """The batch norm that these variables define (rule A3).
+def norm_of(names: NormNames, variables: Variables, dtype: np.dtype[Any]) -> Norm:
+    """The batch norm that these variables define (rule A3), in a dtype.
 
     Raises
     ------
@@ -95,17 +116,19 @@ def norm_of(names: NormNames, variables: Variables) -> Norm:
             tensor=names.variance,
         )
     gamma = None if names.gamma is None else variables[names.gamma]
-    return Norm(variables[names.mean], norm_scale(variance, gamma, names.epsilon), variables[names.beta])
+    scale = norm_scale(variance, gamma, names.epsilon, dtype)
+    return Norm(variables[names.mean].astype(dtype), scale, variables[names.beta].astype(dtype))
 
 
 class ReferenceExecutor:
     """Each operation by its NumPy definition, nothing fused. Slow; for small networks and for doubts."""
 
-    def __init__(self, plan: Plan, variables: Variables) -> None:
+    def __init__(self, plan: Plan, variables: Variables, dtype: np.dtype[Any]) -> None:
         self._plan = plan
         self._variables = variables
+        self._dtype = dtype
 
-    def run(self, images: Float32Array) -> list[Float32Array]:
+    def run(self, images: FloatArray) -> list[FloatArray]:
         """The plan's outputs."""
         values = {self._plan.input: images.copy()}
         for step in self._plan.steps:
@@ -116,63 +139,73 @@ class ReferenceExecutor:
             outputs.append(value.reshape(self._plan.shapes[index]).copy())
         return outputs
 
-    def _run_step(self, step: Step, values: dict[int, Float32Array]) -> None:
+    def _run_step(self, step: Step, values: dict[int, FloatArray]) -> None:
         inputs = [values[index] for index in step.inputs]
         value = self._operation(step, inputs)
         if step.norm is not None:
-            value = self._call("batch_norm", value, norm_of(step.norm, self._variables), step.relu)
+            value = self._call("batch_norm", value, self._norm(step.norm), step.relu)
         elif step.relu and step.op == "conv":
-            value = np.where(value < 0, np.float32(0), value)
+            value = np.where(value < 0, self._dtype.type(0), value)
         if step.shortcut is not None:
             value = self._call("residual", values[step.shortcut], value)
         if step.out is not None:
             values[step.out] = value
         if step.preact is not None and step.next_norm is not None:
-            values[step.preact] = self._call("batch_norm", value, norm_of(step.next_norm, self._variables), True)
+            values[step.preact] = self._call("batch_norm", value, self._norm(step.next_norm), True)
 
-    def _operation(self, step: Step, inputs: list[Float32Array]) -> Float32Array:
-        names, variables = step.variables, self._variables
+    def _operation(self, step: Step, inputs: list[FloatArray]) -> FloatArray:
+        names = step.variables
         if step.op == "conv":
-            bias = None if step.bias is None else variables[step.bias]
-            return self._call("conv", inputs[0], variables[names["weights"]], step.geometry, bias)
+            bias = None if step.bias is None else self._variable(step.bias)
+            return self._call("conv", inputs[0], self._variable(names["weights"]), step.geometry, bias)
         if step.op == "batch_norm_training":
-            gamma = variables[names["gamma"]] if "gamma" in names else None
+            gamma = self._variable(names["gamma"]) if "gamma" in names else None
             mean, scale = select("batch_statistics", "reference").call(inputs[0], gamma, step.geometry)
-            return self._call("batch_norm", inputs[0], Norm(mean, scale, variables[names["beta"]]), step.relu)
+            return self._call("batch_norm", inputs[0], Norm(mean, scale, self._variable(names["beta"])), step.relu)
         if step.op in ("subsample", "max_pool"):
             return self._call(step.op, inputs[0], step.geometry)
         if step.op == "batch_norm":
-            return self._call("batch_norm", inputs[0], norm_of(NormNames.of(step), variables), step.relu)
+            return self._call("batch_norm", inputs[0], self._norm(NormNames.of(step)), step.relu)
         return self._call(step.op, *inputs)
 
-    def _call(self, op: str, *arguments: Any) -> Float32Array:
-        result: Float32Array = select(op, "reference").call(*arguments)
+    def _variable(self, name: str) -> FloatArray:
+        value: FloatArray = self._variables[name].astype(self._dtype)
+        return value
+
+    def _norm(self, names: NormNames) -> Norm:
+        return norm_of(names, self._variables, self._dtype)
+
+    def _call(self, op: str, *arguments: Any) -> FloatArray:
+        result: FloatArray = select(op, "reference").call(*arguments)
         return result
 
 
 class CpuExecutor:
     """The plan as one program of compiled kernels over one arena of memory."""
 
-    def __init__(self, plan: Plan, variables: Variables, threads: int, packed: dict[Any, Any]) -> None:
+    def __init__(
+        self, plan: Plan, variables: Variables, threads: int, packed: dict[Any, Any], dtype: np.dtype[Any]
+    ) -> None:
         self._plan = plan
         self._variables = variables
         self._packed = packed
+        self._dtype = dtype
         self._kept: list[np.ndarray] = []
         self._padded = _padded_input(plan)
-        sizes = {index: 4 * int(np.prod(shape)) for index, shape in plan.shapes.items()}
-        sizes[plan.input] = 4 * int(np.prod(self._input_shape()))
+        sizes = {index: self._bytes(shape) for index, shape in plan.shapes.items()}
+        sizes[plan.input] = self._bytes(self._input_shape())
         self._offsets, total = assign_slots(plan, sizes)
         _check_memory(total, plan.shapes[plan.input])
         from refnet_kernels.team import Program, aligned_zeros
 
         self._arena = aligned_zeros(total, np.uint8)
         longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
-        self._zeros = aligned_zeros(max(longest, 1), np.float32)
+        self._zeros = aligned_zeros(max(longest, 1), dtype)
         self._pack_kernels()
         self._program = Program([launch for step in plan.steps for launch in self._launches(step)], threads)
         self._lock = Lock()
 
-    def run(self, images: Float32Array) -> list[Float32Array]:
+    def run(self, images: FloatArray) -> list[FloatArray]:
         """The plan's outputs. One caller at a time; others wait."""
         with self._lock.held():
             self._fill_input(images)
@@ -183,13 +216,16 @@ class CpuExecutor:
                 outputs.append(self._view(self._plan.aliases.get(index, index), shape).copy())
             return outputs
 
+    def _bytes(self, shape: Sequence[int]) -> int:
+        return self._dtype.itemsize * int(np.prod(shape))
+
     def _input_shape(self) -> tuple[int, ...]:
         if self._padded is None:
             return self._plan.shapes[self._plan.input]
         g = self._padded
         return (g.batch, g.height, g.width, g.channels)
 
-    def _fill_input(self, images: Float32Array) -> None:
+    def _fill_input(self, images: FloatArray) -> None:
         target = self._view(self._plan.input, self._input_shape())
         if self._padded is not None:
             (_, height, width, _), (top, left) = images.shape, _pads(self._plan)
@@ -197,9 +233,9 @@ class CpuExecutor:
             target = target[:, top : top + height, left : left + width]
         np.copyto(target, images)
 
-    def _view(self, index: int, shape: Sequence[int]) -> Float32Array:
+    def _view(self, index: int, shape: Sequence[int]) -> FloatArray:
         offset = self._offsets[index]
-        return self._arena[offset : offset + 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+        return self._arena[offset : offset + self._bytes(shape)].view(self._dtype).reshape(shape)
 
     def _address(self, index: int | None) -> int:
         return 0 if index is None else self._arena.ctypes.data + self._offsets[self._plan.aliases.get(index, index)]
@@ -210,8 +246,9 @@ class CpuExecutor:
         from refnet_kernels.team import aligned_zeros
 
         names = [step.variables["weights"] for step in self._plan.steps if step.op == "conv"]
-        shapes = {n: packed_shape(self._variables[n].shape) for n in dict.fromkeys(names) if n not in self._packed}
-        block = aligned_zeros(sum(int(np.prod(shape)) for shape in shapes.values()), np.float32)
+        missing = [name for name in dict.fromkeys(names) if name not in self._packed]
+        shapes = {name: packed_shape(self._variables[name].shape, self._dtype) for name in missing}
+        block = aligned_zeros(sum(int(np.prod(shape)) for shape in shapes.values()), self._dtype)
         start = 0
         for name, shape in shapes.items():
             kernel = self._variables[name]
@@ -236,13 +273,13 @@ class CpuExecutor:
         shape = self._plan.shapes[step.inputs[0]]
         launch = select(step.op, "cpu").launch
         if step.op == "subsample":
-            return [launch(*shape, step.geometry, addresses)]
+            return [launch(*shape, step.geometry, addresses, self._dtype)]
         if step.op == "residual":
             shortcut, x = (self._address(index) for index in step.inputs)
-            return [launch(int(np.prod(shape)), {**addresses, "shortcut": shortcut, "x": x})]
+            return [launch(int(np.prod(shape)), {**addresses, "shortcut": shortcut, "x": x}, self._dtype)]
         if step.op == "mean":
-            return [launch(shape[0], shape[1] * shape[2], shape[3], addresses)]
-        return [launch(int(np.prod(shape[:-1])), shape[-1], addresses)]  # softmax
+            return [launch(shape[0], shape[1] * shape[2], shape[3], addresses, self._dtype)]
+        return [launch(int(np.prod(shape[:-1])), shape[-1], addresses, self._dtype)]  # softmax
 
     def _conv(self, step: Step, addresses: dict[str, int]) -> list[Any]:
         geometry = step.geometry
@@ -257,30 +294,31 @@ class CpuExecutor:
         if step.norm is not None:
             addresses |= self._norm(step.norm, "")
         addresses |= self._next(step)
-        return [select("conv", "cpu").launch(geometry, addresses, step.relu)]
+        return [select("conv", "cpu").launch(geometry, addresses, step.relu, self._dtype)]
 
     def _max_pool(self, step: Step, addresses: dict[str, int]) -> list[Any]:
-        return [select("max_pool", "cpu").launch(step.geometry, addresses | self._next(step))]
+        return [select("max_pool", "cpu").launch(step.geometry, addresses | self._next(step), self._dtype)]
 
     def _batch_norm(self, step: Step, addresses: dict[str, int]) -> list[Any]:
         *pixels, channels = self._plan.shapes[step.inputs[0]]
         addresses |= self._norm(NormNames.of(step), "")
-        return [select("batch_norm", "cpu").launch(int(np.prod(pixels)), channels, addresses, step.relu)]
+        launch = select("batch_norm", "cpu").launch
+        return [launch(int(np.prod(pixels)), channels, addresses, step.relu, self._dtype)]
 
     def _batch_norm_training(self, step: Step, addresses: dict[str, int]) -> list[Any]:
         *pixels, channels = self._plan.shapes[step.inputs[0]]
         names = step.variables
-        statistics = np.zeros((2, channels), np.float32)
+        statistics = np.zeros((2, channels), self._dtype)
         self._kept.append(statistics)
-        mean, scale = statistics.ctypes.data, statistics.ctypes.data + 4 * channels
+        mean, scale = (row.ctypes.data for row in statistics)
         gamma = self._channels((names["gamma"],), self._variables[names["gamma"]]) if "gamma" in names else 0
         beta = self._channels((names["beta"],), self._variables[names["beta"]])
         count = int(np.prod(pixels))
         gather = {"x": addresses["x"], "gamma": gamma, "mean": mean, "scale": scale}
         apply = {**addresses, "mean": mean, "scale": scale, "beta": beta}
         return [
-            select("batch_statistics", "cpu").launch(count, channels, gather, step.geometry),
-            select("batch_norm", "cpu").launch(count, channels, apply, step.relu),
+            select("batch_statistics", "cpu").launch(count, channels, gather, step.geometry, self._dtype),
+            select("batch_norm", "cpu").launch(count, channels, apply, step.relu, self._dtype),
         ]
 
     def _next(self, step: Step) -> dict[str, int]:
@@ -289,13 +327,13 @@ class CpuExecutor:
         return self._norm(step.next_norm, "next_") | {"preact": self._address(step.preact)}
 
     def _norm(self, names: NormNames, prefix: str) -> dict[str, int]:
-        norm = self._pack(names, lambda: norm_of(names, self._variables))
+        norm = self._pack(names, lambda: norm_of(names, self._variables, self._dtype))
         return {f"{prefix}{role}": self._channels((names, role), getattr(norm, role)) for role in Norm._fields}
 
-    def _channels(self, key: Any, values: Float32Array) -> int:
+    def _channels(self, key: Any, values: FloatArray) -> int:
         from refnet_kernels.conv.cpu import pack_channels
 
-        return int(self._pack(key, lambda: pack_channels(values)).ctypes.data)
+        return int(self._pack(key, lambda: pack_channels(values.astype(self._dtype))).ctypes.data)
 
     def _pack(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._packed:

@@ -14,13 +14,14 @@ from refnet.end_points import Difference, compare, in_network_order, roundings
 from refnet.engine import Engine, images_of
 from refnet.environment import versions
 from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
+from refnet.executors import check_dtype
 from refnet.golden_file import EndPoint, Golden, read_golden, write_golden
 from refnet.graph import Tensor
 from refnet.preprocess import Recipe, preprocess
 from refnet.resnet_v2 import NETWORKS, Block, bottleneck
 from refnet.seeded import random_images
 from refnet.weights import Weights, load_weights, random_weights
-from refnet_kernels.contract import CONTRACT_VERSION, Float32Array
+from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
 
 __all__ = ["Golden", "Report", "check", "compare_end_points", "read_golden", "record"]
 
@@ -119,8 +120,8 @@ def record(
     loaded = _weights(weights, seed)
     if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
         recipe = loaded.recipe
-    batch = _images(images, recipe, seed)
     kept = encode_options(options)
+    batch = _images(images, recipe, seed, kept)
     engine = Engine(loaded, device=device, threads=threads, **options)
     net, found = engine(batch, end_points=end_points or [])
     traced, order = engine.trace(_batch_shape(batch.shape))
@@ -180,8 +181,9 @@ def check(
     """
     golden = read_golden(path)
     loaded = _weights(golden.network if weights is None else weights, golden.seed)
-    batch = _golden_images(golden) if images is None else _images(images, golden.recipe, golden.seed)
-    engine = Engine(loaded, device=device, threads=threads, **decode_options(golden.options))
+    options = decode_options(golden.options)
+    batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
+    engine = Engine(loaded, device=device, threads=threads, **options)
     traced, order = engine.trace(_batch_shape(golden.shape))
     _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
@@ -253,6 +255,8 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ConfigError(f"No options of a golden: {', '.join(unknown)}; there are {', '.join(sorted(OPTIONS))}.")
     encoded = dict(options)
+    if "dtype" in options:
+        encoded["dtype"] = check_dtype(options["dtype"]).name
     if options.get("blocks") is not None:
         blocks: Sequence[Block] = options["blocks"]
         if any(block.unit_fn is not bottleneck for block in blocks):
@@ -305,32 +309,33 @@ def _is_raw(images: Any) -> bool:
     return bool(getattr(images, "dtype", None) == np.uint8)
 
 
-def _images(images: Any, recipe: Recipe | None, seed: int) -> Float32Array:
+def _images(images: Any, recipe: Recipe | None, seed: int, options: Mapping[str, Any]) -> FloatArray:
     """The images as the network gets them."""
+    dtype = check_dtype(options.get("dtype", "float32"))
     if isinstance(images, tuple):
         if not all(isinstance(size, int) and size > 0 for size in images):
             raise InputError(f"Seeded images have a shape of positive sizes, not {images!r}.", found=images)
-        return random_images(images, seed)
+        return random_images(images, seed).astype(dtype)
     if not _is_raw(images):
-        return images_of(images)
+        return images_of(images, dtype)
     if recipe is None:
         raise InputError("uint8 images are raw pixels, and there is no recipe for them: pass normalised floats.")
-    return preprocess(images, recipe)
+    return preprocess(images, recipe).astype(dtype)
 
 
-def _golden_images(golden: Golden) -> Float32Array:
+def _golden_images(golden: Golden, options: Mapping[str, Any]) -> FloatArray:
     if golden.stored_images is not None:
         return golden.stored_images
     if not golden.seeded_images:
         raise ConfigError("The golden neither holds its images nor was recorded with seeded ones: pass the images.")
-    return random_images(golden.shape, golden.seed)
+    return _images(golden.shape, None, golden.seed, options)
 
 
 def _batch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape if len(shape) == 4 else (1, *shape)
 
 
-def _check_same_inputs(golden: Golden, weights: str, images: Float32Array) -> None:
+def _check_same_inputs(golden: Golden, weights: str, images: FloatArray) -> None:
     """Refuse other weights and other images: they explain every difference.
 
     Raises

@@ -24,7 +24,7 @@ from refnet.formats.whole import written_whole
 from refnet.preprocess import MAX_PIXELS, Recipe
 from refnet.resnet_v2 import NETWORKS
 from refnet.weights import recipe_from
-from refnet_kernels.contract import CONTRACT_VERSION, Float32Array
+from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
 
 FORMAT = "refnet golden"
 FORMAT_VERSION = 1
@@ -88,7 +88,7 @@ class Golden(NamedTuple):
     seed: int
     end_points: dict[str, EndPoint]
     values: dict[str, np.ndarray]
-    stored_images: Float32Array | None
+    stored_images: FloatArray | None
 
 
 def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:

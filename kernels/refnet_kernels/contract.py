@@ -6,12 +6,17 @@ rates are resolved here, once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32Array = NDArray[np.float32]
+#: An array of the computation's dtype: float32, or float64 where all is computed in binary64 (rule A8).
+FloatArray = NDArray[np.floating[Any]]
+
+BINARY32 = np.dtype(np.float32)
+BINARY64 = np.dtype(np.float64)
 
 #: The contract's version. Another order of any sum is another number.
 CONTRACT_VERSION = 1
@@ -67,18 +72,21 @@ class PoolGeometry(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A batch norm that is ready to be applied: ``fma(x - mean, scale, beta)``, one float32 a channel each."""
+    """A batch norm that is ready to be applied: ``fma(x - mean, scale, beta)``, one number a channel each."""
 
-    mean: Float32Array
-    scale: Float32Array
-    beta: Float32Array
+    mean: FloatArray
+    scale: FloatArray
+    beta: FloatArray
 
 
-def norm_scale(variance: NDArray[np.floating], gamma: Float32Array | None, epsilon: float) -> Float32Array:
-    """``gamma / sqrt(variance + epsilon)``, computed in binary64 and rounded once (rule A3); without gamma, 1."""
+def norm_scale(
+    variance: FloatArray, gamma: FloatArray | None, epsilon: float, dtype: np.dtype[Any] = BINARY32
+) -> FloatArray:
+    """``gamma / sqrt(variance + epsilon)`` in binary64, rounded once to ``dtype`` (rule A3); without gamma, 1."""
     numerator = np.float64(1) if gamma is None else gamma.astype(np.float64)
     with np.errstate(all="ignore"):
-        return (numerator / np.sqrt(variance.astype(np.float64) + np.float64(epsilon))).astype(np.float32)
+        scale: FloatArray = numerator / np.sqrt(variance.astype(np.float64) + np.float64(epsilon))
+        return scale.astype(dtype)
 
 
 def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:

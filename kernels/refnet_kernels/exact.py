@@ -3,26 +3,81 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import BINARY32, FloatArray
+
+Binary64 = NDArray[np.float64]
+
+#: So many powers of two below another number, one only says to which side of that a sum lies.
+_FAR = 120
+#: Splits a significand of 53 bits in halves.
+_SPLITTER = 2.0**27 + 1
 
 
-def fma(a: Float32Array, b: Float32Array, c: Float32Array) -> Float32Array:
-    """``a * b + c`` rounded once to binary32, for arrays.
+@np.errstate(all="ignore")
+def fma(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
+    """``a * b + c`` rounded once, for arrays of binary32 or of binary64.
 
-    The product of two binary32 numbers is exact in binary64. Their sum with c is rounded *to odd* there: where it is
-    inexact and its last bit is even, it moves to the odd neighbour on the side of the exact sum. Rounding that to
-    binary32 gives the exact sum's rounding, since binary64 has more than two bits to spare (Boldo and Melquiond,
-    "Emulation of FMA and correctly rounded sums", 2008).
+    It rests on sums that are rounded *to odd*: a sum that is inexact and whose last bit is even moves to the odd
+    neighbour on the side of the exact sum, so that a second rounding, to fewer bits, sees which side that is (Boldo
+    and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
     """
-    with np.errstate(all="ignore"):
-        product = a.astype(np.float64) * b.astype(np.float64)
-        addend = c.astype(np.float64)
-        total = product + addend
-        # Knuth's TwoSum: the part of the sum that rounding lost.
-        virtual = total - product
-        lost = (product - (total - virtual)) + (addend - virtual)
-        even = (total.view(np.int64) & 1) == 0
-        odd = np.nextafter(total, np.where(lost > 0, np.inf, -np.inf))
-        total = np.where(even & (lost != 0) & np.isfinite(total), odd, total)
-        return total.astype(np.float32)
+    if a.dtype == BINARY32:
+        # The product is exact in binary64, which has more than two bits to spare for the sum.
+        return _odd_sum(a.astype(np.float64) * b, c.astype(np.float64)).astype(np.float32)
+    return _fma(a, b, c)
+
+
+def _two_sum(a: Binary64, b: Binary64) -> tuple[Binary64, Binary64]:
+    """Knuth's sum, and the part of it that rounding lost."""
+    total = a + b
+    virtual = total - a
+    return total, (a - (total - virtual)) + (b - virtual)
+
+
+def _odd_sum(a: Binary64, b: Binary64) -> Binary64:
+    """``a + b`` rounded to odd."""
+    total, lost = _two_sum(a, b)
+    even = (total.view(np.int64) & 1) == 0
+    odd = np.nextafter(total, np.where(lost > 0, np.inf, -np.inf))
+    return np.where(even & (lost != 0) & np.isfinite(total), odd, total)
+
+
+def _two_product(a: Binary64, b: Binary64) -> tuple[Binary64, Binary64]:
+    """Dekker's product, and the part of it that rounding lost."""
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    product = a * b
+    lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, lost
+
+
+def _halves(a: Binary64) -> tuple[Binary64, Binary64]:
+    """Veltkamp's split: two numbers of 26 bits."""
+    scaled = a * _SPLITTER
+    high = scaled - (scaled - a)
+    return high, a - high
+
+
+def _fma(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
+    """``a * b + c`` of binary64: the significands by Boldo and Melquiond's algorithm, then the power of two."""
+    (x, i), (y, j), (z, k) = (np.frexp(number) for number in (a, b, c))
+    high, low = _two_product(x, y)
+    exponent = i + j
+    largest = np.maximum(exponent, np.where(c == 0, exponent, k))
+    # Of what is far smaller than the rest no more than the sign counts.
+    shift = np.maximum(exponent - largest, -_FAR)
+    high, low, z = np.ldexp(high, shift), np.ldexp(low, shift), np.ldexp(z, np.maximum(k - largest, -_FAR))
+    upper, upper_lost = _two_sum(z, low)
+    total, total_lost = _two_sum(high, upper)
+    total, rest = _two_sum(total, _odd_sum(upper_lost, total_lost))
+    result = np.ldexp(total, largest)
+    # A subnormal result was rounded again. Only where that looked like a tie can what was lost before decide otherwise.
+    lost = total - np.ldexp(result, -largest)
+    tie = np.abs(lost) == np.ldexp(0.5, -1074 - largest)
+    result = np.where(tie & (rest * lost > 0), np.nextafter(result, np.copysign(np.inf, lost)), result)
+    # Zeros, infinities and NaN, whose signs are those of the plain operations; beside an infinite c, no finite product
+    # counts.
+    plain = (a == 0) | (b == 0) | ~np.isfinite(a) | ~np.isfinite(b) | ~np.isfinite(c)
+    product = np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), 0, a * b)
+    return np.where(plain, product + c, result)

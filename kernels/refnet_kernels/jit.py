@@ -41,21 +41,23 @@ def on_compile(listener: Callable[[str], None]) -> None:
 
 
 @cache
-def function_address(module: str, name: str) -> int:
+def function_address(module: str, name: str, element: str | None = None) -> int:
     """The address of a function's machine code, in C's calling convention.
 
     Parameters
     ----------
     module, name : str
         Where a function in Numba's subset of Python stands, whose ``signature`` attribute is its Numba signature.
+    element : {"float32", "float64"}, optional
+        Of a `refnet_kernels.kernel.kernel`: what its arrays are made of.
     """
     with making:
-        file = _file_of(module, name)
+        file = _file_of(module, name, element)
         code = None if file is None else _read(file)
         if code is None:
             for listener in _listeners:
                 listener(name)
-            code = _compile(module, name)
+            code = _compile(module, name, element)
             if file is not None:
                 _write(file, code)
         return _load(code)
@@ -97,9 +99,9 @@ def _private(directory: Path) -> bool:
     return own and not status.st_mode & 0o022
 
 
-def _file_of(module: str, name: str) -> Path | None:
+def _file_of(module: str, name: str, element: str | None) -> Path | None:
     directory = cache_directory()
-    return None if directory is None else directory / f"{module}.{name}.o"
+    return None if directory is None else directory / f"{module}.{name}{element or ''}.o"
 
 
 def _read(file: Path) -> bytes | None:
@@ -132,22 +134,26 @@ def _target_machine() -> Any:
     return target.create_target_machine(cpu=CPU, features=FEATURES, opt=3, reloc="static", codemodel="jitdefault")
 
 
-def _compile(module: str, name: str) -> bytes:
+def _compile(module: str, name: str, element: str | None = None) -> bytes:
     """An object file with the function, free of Numba and of Python."""
     import numba
 
     function = getattr(importlib.import_module(module), name)
-    compiled = numba.cfunc(function.signature, error_model="numpy")(function)
+    signature = function.signature if element is None else function.signatures[element]
+    compiled = numba.cfunc(signature, error_model="numpy")(function)
     # The function that Numba's C wrapper calls, in Numba's convention: where to put the result, where to put an
     # exception, then the arguments.
     native = compiled.native_name.removeprefix("cfunc.")
-    kinds = ["ptr" if isinstance(kind, numba.types.CPointer) else "i64" for kind in function.signature.args]
+    passed = [kind for kind in signature.args if not isinstance(kind, numba.types.NumberClass)]
+    kinds = ["ptr" if isinstance(kind, numba.types.CPointer) else "i64" for kind in passed]
     parameters = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    # An element has a type, and no value.
+    arguments = parameters + ", ptr null" * (len(signature.args) - len(passed))
     entry = f"""
 define void @{_ENTRY}({parameters}) {{
   %result = alloca ptr
   %error = alloca ptr
-  %status = call i32 @"{native}"(ptr %result, ptr %error, {parameters})
+  %status = call i32 @"{native}"(ptr %result, ptr %error, {arguments})
   ret void
 }}
 """

@@ -8,14 +8,22 @@ from typing import Any
 import numba
 from numba import types
 
+#: What arrays can be made of, by NumPy's names.
+ELEMENTS = {"float32": types.float32, "float64": types.float64}
+
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Mark a function ``kernel(step, item, scratch)`` to be compiled by `refnet_kernels.jit.function_address`.
+    """Mark ``kernel(step, item, scratch, element)`` to be compiled by `refnet_kernels.jit.function_address`.
 
     ``step`` holds the addresses and integers of one step of a program, ``item`` says which share of its work to do,
-    ``scratch`` is the address of the thread's own memory.
+    ``scratch`` is the address of the thread's own memory. ``element`` is what the arrays are made of, ``np.float32``
+    or ``np.float64``: it is known when the kernel is compiled, once for each that is asked for, and is not passed.
     """
-    return compiled(types.void(types.CPointer(types.int64), types.int64, types.int64))(function)
+    function.signatures = {  # type: ignore[attr-defined]
+        name: types.void(types.CPointer(types.int64), types.int64, types.int64, types.NumberClass(element))
+        for name, element in ELEMENTS.items()
+    }
+    return function
 
 
 def compiled(signature: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

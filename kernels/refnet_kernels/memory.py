@@ -10,24 +10,25 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 _INT = ir.IntType(64)
-_FLOAT = ir.FloatType()
+#: LLVM's types of the elements of arrays.
+FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
 def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, ir.PointerType(kind))
 
 
-def _view(kind: Any) -> Any:
+def _view(kind: Any, *element: Any) -> Any:
     def codegen(context, builder, signature, args):
         return builder.inttoptr(args[0], context.get_value_type(kind))
 
-    return kind(types.int64), codegen
+    return kind(types.int64, *element), codegen
 
 
 @intrinsic
-def floats(typingctx, address):
-    """The binary32 numbers from an address on, to be read and written by index."""
-    return _view(types.CPointer(types.float32))
+def floats(typingctx, address, element):
+    """The numbers from an address on, ``np.float32`` or ``np.float64``, to be read and written by index."""
+    return _view(types.CPointer(element.instance_type), element)
 
 
 @intrinsic
@@ -43,6 +44,16 @@ def integers(typingctx, address):
 
 
 @intrinsic
+def size_of(typingctx, element):
+    """Bytes of an element, ``np.float32`` or ``np.float64``."""
+
+    def codegen(context, builder, signature, args):
+        return _INT(element.instance_type.bitwidth // 8)
+
+    return types.int64(element), codegen
+
+
+@intrinsic
 def float_of_bits(typingctx, bits):
     """The binary64 number that has the bits of an int64."""
 
@@ -54,13 +65,13 @@ def float_of_bits(typingctx, bits):
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """``a * b + c`` of binary32 numbers, rounded once. Numba has no binary32 ``fma``; LLVM has."""
+    """``a * b + c`` of three binary32 or three binary64 numbers, rounded once. Numba has no ``fma``; LLVM has."""
 
     def codegen(context, builder, signature, args):
-        function = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
-        return builder.call(get_or_insert_function(builder.module, function, "llvm.fma.f32"), args)
+        function = ir.FunctionType(FLOATS[a], [FLOATS[a]] * 3)
+        return builder.call(get_or_insert_function(builder.module, function, f"llvm.fma.f{a.bitwidth}"), args)
 
-    return types.float32(types.float32, types.float32, types.float32), codegen
+    return a(a, a, a), codegen
 
 
 @intrinsic
@@ -85,7 +96,7 @@ def load_atomic(typingctx, address):
 
 def emit_prefetch(builder: Any, address: Any, write: bool) -> None:
     """Ask for the cache line at an address, an LLVM int64; an address where nothing is does no harm."""
-    pointer, flag = ir.PointerType(_FLOAT), ir.IntType(32)
+    pointer, flag = ir.PointerType(_INT), ir.IntType(32)
     function = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
     hint = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
     # To the nearest cache, data.

@@ -35,7 +35,10 @@ LANES = _lanes()
 ROWS = 7 if LANES == 16 else 6
 #: Vectors a row.
 VECTORS = 2
-#: Output channels a tile: the width of a panel of packed weights.
+#: Output channels a tile in binary32: the width of a panel of packed weights. In binary64 half as many fill it.
 WIDTH = VECTORS * LANES
+#: Bytes of a vector, and of a tile's row, whatever the numbers in it.
+VECTOR_BYTES = LANES * 4
+WIDTH_BYTES = VECTORS * VECTOR_BYTES
 #: Of a line of the caches.
 LINE_BYTES = 64

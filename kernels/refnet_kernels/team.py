@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnet_kernels.forks import Lock
 from refnet_kernels.jit import function_address
@@ -42,7 +43,7 @@ class Launch(NamedTuple):
     kept: tuple[np.ndarray, ...] = ()
 
 
-def aligned_zeros(count: int, dtype: type) -> np.ndarray:
+def aligned_zeros(count: int, dtype: DTypeLike) -> np.ndarray:
     """``count`` zeros that start on a cache line, which NumPy does not promise."""
     size = np.dtype(dtype).itemsize
     raw = np.zeros(count * size + 64, np.uint8)

@@ -1,8 +1,9 @@
-"""A register tile: rows x columns of binary32 sums, held in vector registers, and what kernels do with it.
+"""A register tile: rows x columns of sums, held in vector registers, and what kernels do with it.
 
-Numba has no vector type. Here is one: `Tile` is an LLVM array of ``ROWS * VECTORS`` vectors of ``LANES`` floats, which
-LLVM keeps in registers. Each function below is one line of arithmetic on a whole tile, so that a kernel reads as
-Python. Rows are pixels, columns are output channels; an address is an int64 in bytes.
+Numba has no vector type. Here is one: `TileType` is an LLVM array of ``ROWS * VECTORS`` vectors of ``VECTOR_BYTES``,
+which LLVM keeps in registers: binary32 or binary64 numbers, as its ``element`` says. Each function below is one line
+of arithmetic on a whole tile, so that a kernel reads as Python. Rows are pixels, columns are output channels; an
+address is an int64 in bytes.
 
 Every operation is one IEEE-754 operation an element (rule A0 of the contract), so the tile's shape never shows in
 the bits.
@@ -17,52 +18,56 @@ from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
-from refnet_kernels.memory import emit_prefetch
-from refnet_kernels.target import LANES, LINE_BYTES, ROWS, VECTORS, WIDTH
+from refnet_kernels.memory import FLOATS, emit_prefetch
+from refnet_kernels.target import LINE_BYTES, ROWS, VECTOR_BYTES, VECTORS, WIDTH_BYTES
 
-_FLOAT = ir.FloatType()
 _INT = ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_FLOAT_BYTES = 4
 
 
 class TileType(types.Type):
-    """Numba's type of a register tile."""
+    """Numba's type of a register tile, with LLVM's types of its parts."""
 
-    def __init__(self) -> None:
-        super().__init__(name=f"Tile({ROWS}x{VECTORS}x{LANES})")
-
-
-tile = TileType()
+    def __init__(self, element: Any) -> None:
+        self.element = FLOATS[element]
+        self.element_bytes = element.bitwidth // 8
+        self.vector = ir.VectorType(self.element, VECTOR_BYTES // self.element_bytes)
+        self.array = ir.ArrayType(self.vector, ROWS * VECTORS)
+        super().__init__(name=f"Tile({ROWS}x{VECTORS}x{self.vector.count} {element})")
 
 
 @register_model(TileType)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, ir.ArrayType(_VECTOR, ROWS * VECTORS))
+        super().__init__(dmm, fe_type, fe_type.array)
 
 
-def _pointer(builder: Any, address: Any, row: Any, pitch: Any, vector: int) -> Any:
-    offset = builder.add(builder.mul(pitch, _INT(row)), _INT(vector * LANES * _FLOAT_BYTES))
-    return builder.inttoptr(builder.add(address, offset), ir.PointerType(_VECTOR))
+def _pointer(builder: Any, tile: TileType, address: Any, row: int, pitch: Any, vector: int) -> Any:
+    offset = builder.add(builder.mul(pitch, _INT(row)), _INT(vector * VECTOR_BYTES))
+    return builder.inttoptr(builder.add(address, offset), ir.PointerType(tile.vector))
 
 
-def _load(builder: Any, address: Any, row: int, pitch: Any, vector: int) -> Any:
-    value = builder.load(_pointer(builder, address, row, pitch, vector), typ=_VECTOR)
-    value.align = _FLOAT_BYTES
+def _load(builder: Any, tile: TileType, address: Any, row: int, pitch: Any, vector: int) -> Any:
+    value = builder.load(_pointer(builder, tile, address, row, pitch, vector), typ=tile.vector)
+    value.align = tile.element_bytes
     return value
 
 
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def _columns(builder: Any, tile: TileType, address: Any) -> list[Any]:
+    """A row at an address: one vector each for the columns of a tile."""
+    return [_load(builder, tile, address, 0, _INT(0), vector) for vector in range(VECTORS)]
+
+
+def _fma(builder: Any, tile: TileType, a: Any, b: Any, c: Any) -> Any:
     # llvmlite's own builder.fma takes scalars only.
-    function = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    return builder.call(get_or_insert_function(builder.module, function, f"llvm.fma.v{LANES}f32"), [a, b, c])
+    name = f"llvm.fma.v{tile.vector.count}f{8 * tile.element_bytes}"
+    function = ir.FunctionType(tile.vector, [tile.vector] * 3)
+    return builder.call(get_or_insert_function(builder.module, function, name), [a, b, c])
 
 
-def _splat(builder: Any, scalar: Any) -> Any:
-    lane = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-    return builder.shuffle_vector(lane, ir.Constant(_VECTOR, ir.Undefined), zeros)
+def _splat(builder: Any, tile: TileType, scalar: Any) -> Any:
+    lane = builder.insert_element(ir.Constant(tile.vector, ir.Undefined), scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), tile.vector.count), None)
+    return builder.shuffle_vector(lane, ir.Constant(tile.vector, ir.Undefined), zeros)
 
 
 def _each(builder: Any, value: Any, step: Any) -> Any:
@@ -76,13 +81,14 @@ def _each(builder: Any, value: Any, step: Any) -> Any:
 
 
 @intrinsic
-def zero_tile(typingctx):
-    """All sums +0."""
+def zero_tile(typingctx, element):
+    """All sums +0, of ``np.float32`` or ``np.float64``."""
+    tile = TileType(element.instance_type)
 
     def codegen(context, builder, signature, args):
-        return ir.Constant(ir.ArrayType(_VECTOR, ROWS * VECTORS), None)
+        return ir.Constant(tile.array, None)
 
-    return tile(), codegen
+    return tile(element), codegen
 
 
 @intrinsic
@@ -106,24 +112,25 @@ def load_rows(typingctx, address):
 def multiply_add(typingctx, sums, pixels, k, weights):
     """``sums[row, column] = fma(x[row, k], w[column], sums[row, column])``: one product of every chain.
 
-    ``pixels`` are `load_rows`' addresses, ``weights`` is the address of the ``WIDTH`` weights of this k.
+    ``pixels`` are `load_rows`' addresses, ``weights`` is the address of this k's weights, one for each column.
     """
 
     def codegen(context, builder, signature, args):
         value, rows, index, address = args
-        columns = [_load(builder, address, 0, _INT(0), vector) for vector in range(VECTORS)]
-        offset = builder.mul(index, _INT(_FLOAT_BYTES))
+        columns = _columns(builder, sums, address)
+        offset = builder.mul(index, _INT(sums.element_bytes))
         products = value
         for row in range(ROWS):
             where = builder.add(builder.extract_value(rows, row), offset)
-            x = _splat(builder, builder.load(builder.inttoptr(where, ir.PointerType(_FLOAT)), typ=_FLOAT))
+            x = builder.load(builder.inttoptr(where, ir.PointerType(sums.element)), typ=sums.element)
+            x = _splat(builder, sums, x)
             for vector in range(VECTORS):
                 i = row * VECTORS + vector
-                total = _fma(builder, x, columns[vector], builder.extract_value(value, i))
+                total = _fma(builder, sums, x, columns[vector], builder.extract_value(value, i))
                 products = builder.insert_value(products, total, i)
         return products
 
-    return tile(tile, pixels, types.int64, types.int64), codegen
+    return sums(sums, pixels, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -131,43 +138,39 @@ def add_tiles(typingctx, left, right):
     """``left + right``, element by element."""
 
     def codegen(context, builder, signature, args):
-        left, right = args
-
         def add(value, row, vector):
-            return builder.fadd(value, builder.extract_value(right, row * VECTORS + vector))
+            return builder.fadd(value, builder.extract_value(args[1], row * VECTORS + vector))
 
-        return _each(builder, left, add)
+        return _each(builder, args[0], add)
 
-    return tile(tile, tile), codegen
+    return left(left, left), codegen
 
 
 @intrinsic
 def add_bias(typingctx, value, bias):
-    """``value + bias[column]``; ``bias`` is the address of ``WIDTH`` floats."""
+    """``value + bias[column]``; ``bias`` is the address of a number for each column."""
 
     def codegen(context, builder, signature, args):
-        value, address = args
-        columns = [_load(builder, address, 0, _INT(0), vector) for vector in range(VECTORS)]
-        return _each(builder, value, lambda v, row, vector: builder.fadd(v, columns[vector]))
+        columns = _columns(builder, value, args[1])
+        return _each(builder, args[0], lambda v, row, vector: builder.fadd(v, columns[vector]))
 
-    return tile(tile, types.int64), codegen
+    return value(value, types.int64), codegen
 
 
 @intrinsic
 def normalize(typingctx, value, mean, scale, beta):
-    """``fma(value - mean[column], scale[column], beta[column])``, from the addresses of ``WIDTH`` floats each."""
+    """``fma(value - mean[column], scale[column], beta[column])``, from the addresses of a number for each column."""
 
     def codegen(context, builder, signature, args):
-        value = args[0]
-        columns = [[_load(builder, a, 0, _INT(0), vector) for vector in range(VECTORS)] for a in args[1:]]
+        columns = [_columns(builder, value, address) for address in args[1:]]
 
         def step(v, row, vector):
             mean, scale, beta = (column[vector] for column in columns)
-            return _fma(builder, builder.fsub(v, mean), scale, beta)
+            return _fma(builder, value, builder.fsub(v, mean), scale, beta)
 
-        return _each(builder, value, step)
+        return _each(builder, args[0], step)
 
-    return tile(tile, types.int64, types.int64, types.int64), codegen
+    return value(value, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -175,21 +178,22 @@ def relu_tile(typingctx, value):
     """``0 if value < 0 else value``: NaN stays NaN, -0 stays -0."""
 
     def codegen(context, builder, signature, args):
-        zero = ir.Constant(_VECTOR, None)
+        zero = ir.Constant(value.vector, None)
         return _each(builder, args[0], lambda v, *_: builder.select(builder.fcmp_ordered("<", v, zero), zero, v))
 
-    return tile(tile), codegen
+    return value(value), codegen
 
 
 @intrinsic
-def load_tile(typingctx, address, pitch):
-    """The tile at an address whose rows are ``pitch`` bytes apart."""
+def load_tile(typingctx, address, pitch, element):
+    """The tile of ``element`` at an address, whose rows are ``pitch`` bytes apart."""
+    tile = TileType(element.instance_type)
 
     def codegen(context, builder, signature, args):
-        empty = ir.Constant(ir.ArrayType(_VECTOR, ROWS * VECTORS), ir.Undefined)
-        return _each(builder, empty, lambda v, row, vector: _load(builder, args[0], row, args[1], vector))
+        empty = ir.Constant(tile.array, ir.Undefined)
+        return _each(builder, empty, lambda v, row, vector: _load(builder, tile, args[0], row, args[1], vector))
 
-    return tile(types.int64, types.int64), codegen
+    return tile(types.int64, types.int64, element), codegen
 
 
 @intrinsic
@@ -197,15 +201,15 @@ def store_tile(typingctx, value, address, pitch):
     """Write a tile to an address, its rows ``pitch`` bytes apart."""
 
     def codegen(context, builder, signature, args):
-        value, address, pitch = args
+        vectors, address, pitch = args
         for row in range(ROWS):
             for vector in range(VECTORS):
-                pointer = _pointer(builder, address, row, pitch, vector)
-                store = builder.store(builder.extract_value(value, row * VECTORS + vector), pointer)
-                store.align = _FLOAT_BYTES
+                pointer = _pointer(builder, value, address, row, pitch, vector)
+                store = builder.store(builder.extract_value(vectors, row * VECTORS + vector), pointer)
+                store.align = value.element_bytes
         return context.get_dummy_value()
 
-    return types.void(tile, types.int64, types.int64), codegen
+    return types.void(value, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -216,7 +220,7 @@ def prefetch_tile(typingctx, address, pitch):
         address, pitch = args
         for row in range(ROWS):
             start = builder.add(address, builder.mul(pitch, _INT(row)))
-            for offset in range(0, WIDTH * _FLOAT_BYTES, LINE_BYTES):
+            for offset in range(0, WIDTH_BYTES, LINE_BYTES):
                 emit_prefetch(builder, builder.add(start, _INT(offset)), write=True)
         return context.get_dummy_value()
 

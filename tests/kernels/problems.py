@@ -7,55 +7,64 @@ by its ``launch``, over memory of the test's own.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
 from refnet_kernels.catalog import Kernel, select
-from refnet_kernels.contract import ConvGeometry, Float32Array, Norm, PoolGeometry, same_padding
+from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm, PoolGeometry, same_padding
 from refnet_kernels.conv.cpu import pack, pack_channels
-from refnet_kernels.target import ROWS, WIDTH
+from refnet_kernels.target import ROWS, WIDTH, WIDTH_BYTES
 from refnet_kernels.team import Launch
 
-Arrays = dict[str, Float32Array]
+Arrays = dict[str, FloatArray]
 
-SPECIAL = np.array(
-    [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1.1754942e-38, 3.4028235e38, -3.4028235e38, np.inf, -np.inf, np.nan],
-    np.float32,
-)
+DTYPES = (BINARY32, BINARY64)
 
 
-def numbers(kind: str, seed: int, *shape: int) -> Float32Array:
-    """Random float32 numbers of a kind, the same bits on every machine: no logarithm or exponential of a C library."""
+def _special(dtype: np.dtype[Any]) -> FloatArray:
+    """Zeros, ones, and the ends of the range."""
+    info = np.finfo(dtype)
+    tiny, normal, largest = info.smallest_subnormal, info.smallest_normal, info.max
+    return np.array([0.0, -0.0, 1.0, -1.0, tiny, -tiny, normal, largest, -largest, np.inf, -np.inf, np.nan], dtype)
+
+
+SPECIAL = {dtype: _special(dtype) for dtype in DTYPES}
+
+
+def numbers(kind: str, seed: int, *shape: int, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
+    """Random numbers of a kind, the same bits on every machine: no logarithm or exponential of a C library."""
     rng = np.random.default_rng(seed)
     # Nearly normal: the sum of four whole numbers of 32 bits, shifted to mean 0 and a deviation of 1.15.
     total = rng.integers(0, 2**32, (4, *shape)).sum(0) - 2**33
-    normal = (total * 2.0**-31).astype(np.float32)
+    normal = (total * 2.0**-31).astype(dtype)
+    special = SPECIAL[dtype]
     if kind == "special":
-        return SPECIAL[rng.integers(0, len(SPECIAL), shape)]
+        return special[rng.integers(0, len(special), shape)]
     if kind == "rarely special":
-        return np.where(rng.random(shape) < 0.01, SPECIAL[rng.integers(0, len(SPECIAL), shape)], normal)
+        return np.where(rng.random(shape) < 0.01, special[rng.integers(0, len(special), shape)], normal)
     if kind == "far from 0":
         # A mean that is large against the deviation.
-        return np.float32(1000) + normal * np.float32(1e-3)
+        return dtype.type(1000) + normal * dtype.type(1e-3)
     if kind == "small integers":
-        return rng.integers(-3, 4, shape).astype(np.float32)
+        return rng.integers(-3, 4, shape).astype(dtype)
     if kind == "zeros and ones":
-        return rng.choice(SPECIAL[:4], shape)
+        return rng.choice(special[:4], shape)
     if kind == "huge":
-        return normal * np.float32(1e19)
+        return normal * dtype.type(1e19 if dtype == BINARY32 else 1e154)
     if kind == "tiny":
         # The products are subnormal, or less.
-        return normal * np.float32(3e-20)
+        return normal * dtype.type(3e-20 if dtype == BINARY32 else 3e-155)
     return normal
 
 
 KINDS = ("normal", "far from 0", "small integers", "zeros and ones", "tiny", "huge", "rarely special", "special")
 
 
-def norm(kind: str, seed: int, channels: int) -> Norm:
-    return Norm(*(numbers(kind, seed + i, channels) for i in range(3)))
+def norm(kind: str, seed: int, channels: int, dtype: np.dtype[Any] = BINARY32) -> Norm:
+    return Norm(*(numbers(kind, seed + i, channels, dtype=dtype) for i in range(3)))
 
 
 def packed(prefix: str, values: Norm | None) -> Arrays:
@@ -70,13 +79,13 @@ def definition(op: str, *arguments: Any) -> Any:
 
 class ConvProblem(NamedTuple):
     name: str
-    x: Float32Array
-    weights: Float32Array
+    x: FloatArray
+    weights: FloatArray
     geometry: ConvGeometry
-    bias: Float32Array | None = None
+    bias: FloatArray | None = None
     norm: Norm | None = None
     relu: bool = False
-    shortcut: Float32Array | None = None
+    shortcut: FloatArray | None = None
     next_norm: Norm | None = None
     keep_out: bool = True
 
@@ -87,7 +96,7 @@ class ConvProblem(NamedTuple):
         if self.norm is not None:
             t = definition("batch_norm", t, self.norm, self.relu)
         elif self.relu:
-            t = np.where(t < 0, np.float32(0), t)
+            t = np.where(t < 0, t.dtype.type(0), t)
         if self.shortcut is not None:
             t = definition("residual", self.shortcut, t)
         outputs = {"out": t} if self.keep_out else {}
@@ -100,7 +109,7 @@ class ConvProblem(NamedTuple):
         return {name: value for name, value in (("out", out), ("preact", preact)) if value is not None}
 
     def inputs(self) -> Arrays:
-        zeros = np.zeros(self.geometry.kernel_width * self.geometry.channels, np.float32)
+        zeros = np.zeros(self.geometry.kernel_width * self.geometry.channels, self.x.dtype)
         arrays = {"x": self.x, "weights": pack(self.weights), "zeros": zeros}
         if self.bias is not None:
             arrays["bias"] = pack_channels(self.bias)
@@ -109,12 +118,12 @@ class ConvProblem(NamedTuple):
         return arrays | packed("", self.norm) | packed("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.relu)
+        return kernel.launch(self.geometry, addresses, self.relu, self.x.dtype)
 
 
 class BatchNormProblem(NamedTuple):
     name: str
-    x: Float32Array
+    x: FloatArray
     norm: Norm
     relu: bool
 
@@ -131,13 +140,13 @@ class BatchNormProblem(NamedTuple):
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
         *pixels, channels = self.x.shape
-        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.relu)
+        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.relu, self.x.dtype)
 
 
 class StatisticsProblem(NamedTuple):
     name: str
-    x: Float32Array
-    gamma: Float32Array | None
+    x: FloatArray
+    gamma: FloatArray | None
     epsilon: float
 
     op = "batch_statistics"
@@ -153,12 +162,12 @@ class StatisticsProblem(NamedTuple):
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
         *pixels, channels = self.x.shape
-        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.epsilon)
+        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.epsilon, self.x.dtype)
 
 
 class SubsampleProblem(NamedTuple):
     name: str
-    x: Float32Array
+    x: FloatArray
     factor: int
 
     op = "subsample"
@@ -173,13 +182,13 @@ class SubsampleProblem(NamedTuple):
         return {"x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(*self.x.shape, self.factor, addresses)
+        return kernel.launch(*self.x.shape, self.factor, addresses, self.x.dtype)
 
 
 class ResidualProblem(NamedTuple):
     name: str
-    shortcut: Float32Array
-    x: Float32Array
+    shortcut: FloatArray
+    x: FloatArray
 
     op = "residual"
 
@@ -193,12 +202,12 @@ class ResidualProblem(NamedTuple):
         return {"shortcut": self.shortcut, "x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.x.size, addresses)
+        return kernel.launch(self.x.size, addresses, self.x.dtype)
 
 
 class MaxPoolProblem(NamedTuple):
     name: str
-    x: Float32Array
+    x: FloatArray
     geometry: PoolGeometry
     next_norm: Norm | None = None
 
@@ -218,12 +227,12 @@ class MaxPoolProblem(NamedTuple):
         return {"x": self.x} | packed("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses)
+        return kernel.launch(self.geometry, addresses, self.x.dtype)
 
 
 class MeanProblem(NamedTuple):
     name: str
-    x: Float32Array
+    x: FloatArray
 
     op = "mean"
 
@@ -238,12 +247,12 @@ class MeanProblem(NamedTuple):
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
         batch, height, width, channels = self.x.shape
-        return kernel.launch(batch, height * width, channels, addresses)
+        return kernel.launch(batch, height * width, channels, addresses, self.x.dtype)
 
 
 class SoftmaxProblem(NamedTuple):
     name: str
-    x: Float32Array
+    x: FloatArray
 
     op = "softmax"
 
@@ -258,7 +267,7 @@ class SoftmaxProblem(NamedTuple):
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
         *rows, classes = self.x.shape
-        return kernel.launch(int(np.prod(rows)), classes, addresses)
+        return kernel.launch(int(np.prod(rows)), classes, addresses, self.x.dtype)
 
 
 Problem = (
@@ -286,22 +295,33 @@ def pool_same(batch: int, height: int, width: int, channels: int, window: int, s
     return PoolGeometry(batch, height, width, channels, out_height, out_width, window, stride, top, left)
 
 
-def conv_problem(name: str, g: ConvGeometry, kind: str = "normal", epilogue: str = "", seed: int = 0) -> ConvProblem:
+def conv_problem(
+    name: str,
+    g: ConvGeometry,
+    kind: str = "normal",
+    epilogue: str = "",
+    seed: int = 0,
+    dtype: np.dtype[Any] = BINARY32,
+) -> ConvProblem:
     """A convolution with the parts of the epilogue that are named, separated by commas."""
     parts = epilogue.split(",")
-    out_shape = (g.batch, g.out_height, g.out_width, g.out_channels)
+    draw, draw_norm = partial(numbers, kind, dtype=dtype), partial(norm, kind, channels=g.out_channels, dtype=dtype)
     return ConvProblem(
         name,
-        numbers(kind, seed, g.batch, g.height, g.width, g.channels),
-        numbers(kind, seed + 1, g.kernel_height, g.kernel_width, g.channels, g.out_channels),
+        draw(seed, g.batch, g.height, g.width, g.channels),
+        draw(seed + 1, g.kernel_height, g.kernel_width, g.channels, g.out_channels),
         g,
-        numbers(kind, seed + 2, g.out_channels) if "bias" in parts else None,
-        norm(kind, seed + 3, g.out_channels) if "norm" in parts else None,
+        draw(seed + 2, g.out_channels) if "bias" in parts else None,
+        draw_norm(seed + 3) if "norm" in parts else None,
         "relu" in parts,
-        numbers(kind, seed + 6, *out_shape) if "shortcut" in parts else None,
-        norm(kind, seed + 7, g.out_channels) if "preact" in parts or "preact only" in parts else None,
+        draw(seed + 6, g.batch, g.out_height, g.out_width, g.out_channels) if "shortcut" in parts else None,
+        draw_norm(seed + 7) if "preact" in parts or "preact only" in parts else None,
         "preact only" not in parts,
     )
+
+
+#: Binary64 in one of four draws: what differs is loads, stores and the width of a tile.
+dtypes = st.sampled_from([BINARY32, BINARY32, BINARY32, BINARY64])
 
 
 @st.composite
@@ -334,34 +354,36 @@ def convs(draw: st.DrawFn) -> ConvProblem:
     )
     parts = [part for part in ("bias", "norm", "relu", "shortcut") if draw(st.booleans())]
     parts.append(draw(st.sampled_from(["", "preact", "preact only"])))
-    return conv_problem("drawn", g, draw(st.sampled_from(KINDS)), ",".join(parts), draw(st.integers(0, 999)))
+    kind, seed, dtype = draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), draw(dtypes)
+    return conv_problem("drawn", g, kind, ",".join(parts), seed, dtype)
 
 
 @st.composite
-def images(draw: st.DrawFn) -> Float32Array:
+def images(draw: st.DrawFn) -> FloatArray:
     batch, height, width = draw(st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9)))
     channels = draw(st.sampled_from([1, 2, 3, 15, 16, 17, 63, 64, 65, 130, 257]))
-    return numbers(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), batch, height, width, channels)
+    kind, seed = draw(st.sampled_from(KINDS)), draw(st.integers(0, 999))
+    return numbers(kind, seed, batch, height, width, channels, dtype=draw(dtypes))
 
 
 @st.composite
 def batch_norms(draw: st.DrawFn) -> BatchNormProblem:
     x = draw(images())
-    statistics = norm(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), x.shape[-1])
+    statistics = norm(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), x.shape[-1], x.dtype)
     return BatchNormProblem("drawn", x, statistics, draw(st.booleans()))
 
 
 @st.composite
 def statistics(draw: st.DrawFn) -> StatisticsProblem:
     x = draw(images())
-    gamma = numbers(draw(st.sampled_from(KINDS)), 5, x.shape[-1]) if draw(st.booleans()) else None
+    gamma = numbers(draw(st.sampled_from(KINDS)), 5, x.shape[-1], dtype=x.dtype) if draw(st.booleans()) else None
     return StatisticsProblem("drawn", x, gamma, draw(st.sampled_from([0.0, 1e-5, 1.001e-5, 1e-3])))
 
 
 @st.composite
 def residuals(draw: st.DrawFn) -> ResidualProblem:
     x = draw(images())
-    return ResidualProblem("drawn", numbers(draw(st.sampled_from(KINDS)), 7, *x.shape), x)
+    return ResidualProblem("drawn", numbers(draw(st.sampled_from(KINDS)), 7, *x.shape, dtype=x.dtype), x)
 
 
 @st.composite
@@ -374,16 +396,16 @@ def max_pools(draw: st.DrawFn) -> MaxPoolProblem:
         out_height, out_width = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
         top, left = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
         g = PoolGeometry(*x.shape, out_height, out_width, window, stride, top, left)
-    next_norm = norm(draw(st.sampled_from(KINDS)), 9, x.shape[-1]) if draw(st.booleans()) else None
+    next_norm = norm(draw(st.sampled_from(KINDS)), 9, x.shape[-1], x.dtype) if draw(st.booleans()) else None
     return MaxPoolProblem("drawn", x, g, next_norm)
 
 
 @st.composite
 def softmaxes(draw: st.DrawFn) -> SoftmaxProblem:
     shape = draw(st.sampled_from([(0, 3), (1, 1), (2, 3, 5), (3, 10), (1, 1001), (2, 0)]))
-    x = numbers(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), *shape)
+    x = numbers(draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), *shape, dtype=draw(dtypes))
     with np.errstate(over="ignore"):
-        return SoftmaxProblem("drawn", x * np.float32(draw(st.sampled_from([1, 1e-3, 30, 1000]))))
+        return SoftmaxProblem("drawn", x * x.dtype.type(draw(st.sampled_from([1, 1e-3, 30, 1000]))))
 
 
 #: What to draw for each op.
@@ -421,49 +443,80 @@ NEXT_TO_A_TIE = np.array(
     np.float32,
 )
 
-#: Problems whose sizes are the same on every machine, so that their bits can be compared across vector widths. Each op
-#: has one that is cut into several items.
-NAMED: list[Problem] = [
-    conv_problem("3 x 3, several items", conv_same(1, 24, 23, 64, 65, 3, 1), epilogue="bias,relu,preact"),
-    # Its 147 products are cut into runs of 64, 64 and 19, which cross taps.
-    conv_problem("root block's 7 x 7", conv_same(2, 15, 14, 3, 64, 7, 2), epilogue="bias,preact"),
-    conv_problem("root block on a padded image", ConvGeometry(1, 17, 19, 3, 6, 7, 64, 7, 7, 2, 1, 0, 0)),
-    conv_problem("no output channels", conv_same(1, 6, 6, 5, 0, 3, 1)),
-    conv_problem("one product", conv_same(1, 3, 3, 1, 1, 1, 1), epilogue="norm"),
-    conv_problem("a run and no more", conv_same(1, 5, 5, 64, 33, 1, 1), epilogue="norm,relu"),
-    conv_problem("a run and one product", conv_same(1, 5, 5, 65, 33, 1, 1), epilogue="shortcut,preact only"),
-    conv_problem("two runs, subsampled", conv_same(3, 5, 5, 128, 15, 1, 2), epilogue="bias,shortcut"),
-    conv_problem("atrous", ConvGeometry(1, 9, 8, 16, 9, 8, 31, 3, 3, 1, 2, 2, 2), epilogue="norm,relu"),
-    conv_problem("nothing but zeros around", ConvGeometry(1, 2, 2, 3, 4, 4, 5, 2, 2, 3, 3, 4, 4), epilogue="bias"),
-    conv_problem("special values", conv_same(1, 6, 6, 3, 17, 3, 1), "rarely special", "bias,norm,relu,shortcut,preact"),
-    conv_problem("subnormal products", conv_same(1, 6, 6, 5, 17, 3, 1), "tiny"),
-    conv_problem("overflow", conv_same(1, 6, 6, 5, 17, 3, 1), "huge"),
-    conv_problem("no images", conv_same(0, 6, 6, 5, 17, 3, 1)),
-    BatchNormProblem("several items", numbers("normal", 1, 2, 33, 35, 65), norm("normal", 2, 65), True),
-    BatchNormProblem("no ReLU", numbers("rarely special", 1, 2, 3, 5, 17), norm("special", 2, 17), False),
-    StatisticsProblem("several items", numbers("normal", 1, 2, 9, 7, 200), numbers("normal", 2, 200), 1e-5),
-    StatisticsProblem("far from 0", numbers("far from 0", 1, 2, 9, 7, 30), numbers("normal", 2, 30), 1e-5),
-    StatisticsProblem("no gamma", numbers("rarely special", 1, 3, 5, 7, 3), None, 1e-3),
-    StatisticsProblem("no images", numbers("normal", 1, 0, 5, 7, 3), None, 1e-3),
-    SubsampleProblem("several items", numbers("special", 1, 2, 7, 9, 33), 2),
-    SubsampleProblem("no images", numbers("special", 1, 0, 7, 9, 33), 2),
-    ResidualProblem("several items", numbers("normal", 1, 150_000), numbers("special", 2, 150_000)),
-    MaxPoolProblem("pool1", numbers("normal", 1, 2, 12, 13, 64), pool_same(2, 12, 13, 64, 3, 2), norm("normal", 3, 64)),
-    MaxPoolProblem("special values", numbers("special", 1, 1, 9, 9, 17), pool_same(1, 9, 9, 17, 3, 2)),
-    MeanProblem("several items", numbers("normal", 1, 2, 7, 7, 600)),
-    MeanProblem("overflow in float32 only", np.full((1, 4, 4, 3), 3e38, np.float32)),
-    SoftmaxProblem("several items", numbers("normal", 1, 9, 1001) * np.float32(20)),
-    SoftmaxProblem("special values", numbers("special", 1, 40, 3)),
-    SoftmaxProblem("next to a tie", NEXT_TO_A_TIE),
-]
+
+def rounded_once(dtype: np.dtype[Any]) -> ConvProblem:
+    """Sums of two products that lie so close to the middle of two numbers that twice as many bits cannot tell."""
+    bits = np.finfo(dtype).nmant
+    c = 1 + 2.0**-bits
+    # a * b is a little less than half the distance of c's neighbours.
+    a, b = (1 + 2.0**-bits) * 2.0**-3, (1 - 2.0**-bits) * 2.0 ** (2 - bits)
+    weights = np.array([[c, c], [b, -b]], dtype).reshape(1, 1, 2, 2)
+    x = np.array([1, a], dtype).reshape(1, 1, 1, 2)
+    return ConvProblem("sums next to a tie", x, weights, conv_same(1, 1, 1, 2, 2, 1, 1))
 
 
-def edges() -> list[ConvProblem]:
+def named(dtype: np.dtype[Any]) -> list[Problem]:
+    """Problems whose sizes are the same on every machine, so that their bits can be compared across vector widths.
+
+    Each op has one that is cut into several items.
+    """
+    conv, draw, draw_norm = (partial(function, dtype=dtype) for function in (conv_problem, numbers, norm))
+    largest = np.finfo(dtype).max
+    return [
+        conv("3 x 3, several items", conv_same(1, 24, 23, 64, 65, 3, 1), epilogue="bias,relu,preact"),
+        # Its 147 products are cut into runs of 64, 64 and 19, which cross taps.
+        conv("root block's 7 x 7", conv_same(2, 15, 14, 3, 64, 7, 2), epilogue="bias,preact"),
+        conv("root block on a padded image", ConvGeometry(1, 17, 19, 3, 6, 7, 64, 7, 7, 2, 1, 0, 0)),
+        conv("no output channels", conv_same(1, 6, 6, 5, 0, 3, 1)),
+        conv("one product", conv_same(1, 3, 3, 1, 1, 1, 1), epilogue="norm"),
+        conv("a run and no more", conv_same(1, 5, 5, 64, 33, 1, 1), epilogue="norm,relu"),
+        conv("a run and one product", conv_same(1, 5, 5, 65, 33, 1, 1), epilogue="shortcut,preact only"),
+        conv("two runs, subsampled", conv_same(3, 5, 5, 128, 15, 1, 2), epilogue="bias,shortcut"),
+        conv("atrous", ConvGeometry(1, 9, 8, 16, 9, 8, 31, 3, 3, 1, 2, 2, 2), epilogue="norm,relu"),
+        conv("nothing but zeros around", ConvGeometry(1, 2, 2, 3, 4, 4, 5, 2, 2, 3, 3, 4, 4), epilogue="bias"),
+        conv("special values", conv_same(1, 6, 6, 3, 17, 3, 1), "rarely special", "bias,norm,relu,shortcut,preact"),
+        conv("subnormal products", conv_same(1, 6, 6, 5, 17, 3, 1), "tiny"),
+        conv("overflow", conv_same(1, 6, 6, 5, 17, 3, 1), "huge"),
+        conv("no images", conv_same(0, 6, 6, 5, 17, 3, 1)),
+        rounded_once(dtype),
+        BatchNormProblem("several items", draw("normal", 1, 2, 33, 35, 65), draw_norm("normal", 2, 65), True),
+        BatchNormProblem("no ReLU", draw("rarely special", 1, 2, 3, 5, 17), draw_norm("special", 2, 17), False),
+        StatisticsProblem("several items", draw("normal", 1, 2, 9, 7, 200), draw("normal", 2, 200), 1e-5),
+        StatisticsProblem("far from 0", draw("far from 0", 1, 2, 9, 7, 30), draw("normal", 2, 30), 1e-5),
+        StatisticsProblem("no gamma", draw("rarely special", 1, 3, 5, 7, 3), None, 1e-3),
+        StatisticsProblem("no images", draw("normal", 1, 0, 5, 7, 3), None, 1e-3),
+        SubsampleProblem("several items", draw("special", 1, 2, 7, 9, 33), 2),
+        SubsampleProblem("no images", draw("special", 1, 0, 7, 9, 33), 2),
+        ResidualProblem("several items", draw("normal", 1, 150_000), draw("special", 2, 150_000)),
+        MaxPoolProblem(
+            "pool1", draw("normal", 1, 2, 12, 13, 64), pool_same(2, 12, 13, 64, 3, 2), draw_norm("normal", 3, 64)
+        ),
+        MaxPoolProblem("special values", draw("special", 1, 1, 9, 9, 17), pool_same(1, 9, 9, 17, 3, 2)),
+        MeanProblem("several items", draw("normal", 1, 2, 7, 7, 600)),
+        MeanProblem("overflow, in binary32 of a sum alone", np.full((1, 4, 4, 3), largest * dtype.type(0.9))),
+        SoftmaxProblem("several items", draw("normal", 1, 9, 1001) * dtype.type(20)),
+        SoftmaxProblem("special values", draw("special", 1, 40, 3)),
+    ]
+
+
+NAMED: list[Problem] = [*named(BINARY32), SoftmaxProblem("next to a tie", NEXT_TO_A_TIE), *named(BINARY64)]
+
+
+def identity(problem: Problem) -> str:
+    """An id for pytest."""
+    return f"{problem.op}-{problem.name}" + ("-binary64" if problem.x.dtype == BINARY64 else "")
+
+
+def edges(dtype: np.dtype[Any]) -> list[ConvProblem]:
     """Pixels and channels next to the tile's own sizes on this machine."""
-    sizes = [(pixels, out) for pixels in (ROWS - 1, ROWS, ROWS + 1, 2 * ROWS) for out in (WIDTH - 1, WIDTH, WIDTH + 1)]
+    width = WIDTH_BYTES // dtype.itemsize
+    sizes = [(pixels, out) for pixels in (ROWS - 1, ROWS, ROWS + 1, 2 * ROWS) for out in (width - 1, width, width + 1)]
     return [
         conv_problem(
-            f"{p} pixels, {out} channels", conv_same(1, 1, p, 5, out, 1, 1), "normal", "bias,norm,shortcut,preact"
+            f"{p} pixels, {out} channels",
+            conv_same(1, 1, p, 5, out, 1, 1),
+            epilogue="bias,norm,shortcut,preact",
+            dtype=dtype,
         )
         for p, out in sizes
     ]
@@ -474,10 +527,10 @@ def assert_same_bits(found: Arrays, expected: Arrays) -> None:
     assert list(found) == list(expected)
     for name, value in found.items():
         other = expected[name]
-        assert (value.shape, value.dtype, other.dtype) == (other.shape, np.float32, np.float32), name
+        assert (value.shape, value.dtype) == (other.shape, other.dtype), name
         np.testing.assert_array_equal(np.isnan(value), np.isnan(other), name)
-        numeric = ~np.isnan(value)
-        np.testing.assert_array_equal(value.view(np.uint32)[numeric], other.view(np.uint32)[numeric], name)
+        numeric, bits = ~np.isnan(value), f"u{value.itemsize}"
+        np.testing.assert_array_equal(value[numeric].view(bits), other[numeric].view(bits), name)
 
 
 def digest(results: list[Arrays]) -> str:
@@ -486,5 +539,6 @@ def digest(results: list[Arrays]) -> str:
     for result in results:
         for name, value in result.items():
             sha.update(f"{name} {value.shape}".encode())
-            sha.update(np.where(np.isnan(value), np.float32(np.nan), value).astype("<f4").tobytes())
+            nan = value.dtype.type(np.nan)
+            sha.update(np.where(np.isnan(value), nan, value).astype(value.dtype.newbyteorder("<")).tobytes())
     return sha.hexdigest()

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import itertools
 import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,96 +32,146 @@ from refnet_kernels import exact, softmax
 from refnet_kernels.contract import norm_scale
 from refnet_kernels.softmax.reference import exp
 from tests.exact import ops
-from tests.exact.arithmetic import BINARY32
-
-
-def float32(bits: int) -> np.float32:
-    return np.uint32(bits).view(np.float32)
-
-
-def scaled(significand: int, exponent: int) -> np.float32:
-    return np.float32(BINARY32.rounded(significand, exponent))
-
-
-def exact_fma(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
-    return np.float32(BINARY32.fma(a.item(), b.item(), c.item()))
-
+from tests.exact.arithmetic import BINARY32, BINARY64
 
 MANY = settings(max_examples=40 * settings.default.max_examples)
 
-any_bits = st.builds(float32, st.integers(0, 2**32 - 1))
-finite = st.builds(scaled, st.integers(-(2**24), 2**24), st.integers(-149, 104))
+Triple = tuple[float, float, float]
+
+FORMATS = {np.dtype(np.float32): BINARY32, np.dtype(np.float64): BINARY64}
+formats = pytest.mark.parametrize("dtype", FORMATS, ids=str)
+
+
+def of_bits(dtype: np.dtype[Any], bits: int) -> float:
+    return float(np.array(bits, f"u{dtype.itemsize}").view(dtype))
+
+
+def any_bits(dtype: np.dtype[Any]) -> st.SearchStrategy[float]:
+    return st.integers(0, 2 ** (8 * dtype.itemsize) - 1).map(lambda bits: of_bits(dtype, bits))
+
+
+def finite(dtype: np.dtype[Any]) -> st.SearchStrategy[float]:
+    f = FORMATS[dtype]
+    largest = 2**f.precision
+    exponents = st.integers(2 - f.emax - f.precision, f.emax + 1 - f.precision)
+    return st.builds(f.rounded, st.integers(-largest, largest), exponents)
 
 
 @st.composite
-def near_a_tie(draw: st.DrawFn) -> tuple[np.float32, np.float32, np.float32]:
-    """A product that is half the distance of c's neighbours, or a little more or less: about what binary64 can tell."""
-    exponent = draw(st.integers(-149, 80))
-    c = scaled(draw(st.integers(2**23, 2**24)), exponent)
+def near_a_tie(draw: st.DrawFn, dtype: np.dtype[Any]) -> Triple:
+    """A product that is half the distance of c's neighbours, or a little more or less."""
+    f = FORMATS[dtype]
+    half_way = 2 ** (f.precision - 1)
+    exponent = draw(st.integers(2 - f.emax - f.precision, f.emax - 2 * f.precision))
+    c = f.rounded(draw(st.integers(half_way, 2 * half_way)), exponent)
     i = draw(st.integers(-3, 3) | st.integers(-1000, 1000))
     j = draw(st.integers(-1, 1)) - i
-    half = exponent - 1 - 46
-    a = scaled(draw(st.sampled_from([1, -1])) * (2**23 + i), half // 2)
-    return a, scaled(2**23 + j, half - half // 2), c
+    half = exponent - 1 - 2 * (f.precision - 1)
+    a = f.rounded(draw(st.sampled_from([1, -1])) * (half_way + i), half // 2)
+    return a, f.rounded(half_way + j, half - half // 2), c
 
 
-def assert_fma(a: np.float32, b: np.float32, c: np.float32) -> None:
-    found = exact.fma(*(np.array([value], np.float32) for value in (a, b, c)))
-    assert_same_bits({"fma": found}, {"fma": np.array([exact_fma(a, b, c)])})
+def assert_fma(dtype: np.dtype[Any], triple: Triple) -> None:
+    found = exact.fma(*(np.array([value], dtype) for value in triple))
+    assert_same_bits({"fma": found}, {"fma": np.array([FORMATS[dtype].fma(*triple)], dtype)})
 
 
+@formats
 @MANY
-@given(any_bits, any_bits, any_bits)
-def test_fma_of_any_bits(a: np.float32, b: np.float32, c: np.float32) -> None:
-    assert_fma(a, b, c)
+@given(data=st.data())
+def test_fma_of_any_bits(dtype: np.dtype[Any], data: st.DataObject) -> None:
+    assert_fma(dtype, data.draw(st.tuples(*[any_bits(dtype)] * 3)))
 
 
+@formats
 @MANY
-@given(finite, finite, finite)
-def test_fma_of_finite_numbers(a: np.float32, b: np.float32, c: np.float32) -> None:
-    assert_fma(a, b, c)
+@given(data=st.data())
+def test_fma_of_finite_numbers(dtype: np.dtype[Any], data: st.DataObject) -> None:
+    assert_fma(dtype, data.draw(st.tuples(*[finite(dtype)] * 3)))
 
 
+@formats
 @MANY
-@given(near_a_tie())
-# The sum in binary64 is next to a tie, and already odd.
-@example((scaled(2**23 + 400, -35), scaled(2**23 - 400, -35), scaled(2**23 + 1, -23)))
-# Results at the ends of the range, and zeros.
-@example((scaled(1, -75), scaled(1, -75), scaled(1, -149)))
-@example((scaled(1, -75), scaled(-1, -75), scaled(1, -149)))
-@example((np.float32(3.4028235e38), np.float32(1), scaled(1, 103)))
-@example((np.float32(3.4028235e38), np.float32(1), scaled(2**24 - 1, 79)))
-@example((np.float32(-0.0), np.float32(5), np.float32(-0.0)))
-@example((np.float32(-0.0), np.float32(5), np.float32(0.0)))
-@example((np.float32(2), np.float32(3), np.float32(-6)))
-def test_fma_near_a_tie(triple: tuple[np.float32, np.float32, np.float32]) -> None:
-    assert_fma(*triple)
+@given(data=st.data())
+def test_fma_near_a_tie(dtype: np.dtype[Any], data: st.DataObject) -> None:
+    assert_fma(dtype, data.draw(near_a_tie(dtype)))
+
+
+@formats
+def test_fma_at_the_ends_of_the_range_and_of_zeros(dtype: np.dtype[Any]) -> None:
+    info = np.finfo(dtype)
+    smallest, largest = float(info.smallest_subnormal), float(info.max)
+    # Their square is half the smallest number, or a quarter of it.
+    root = 2.0 ** (math.frexp(smallest)[1] // 2)
+    last = largest * float(info.epsneg)
+    numbers = [0.0, 1.0, smallest, 3 * smallest, root, root / 2, 3 * root, float(info.smallest_normal), largest, last]
+    numbers += [last / 2, math.nextafter(last / 2, 0), math.inf, math.nan, 2.0, 3.0, 6.0]
+    numbers = [number for number in numbers if float(dtype.type(number)) == number or number != number]
+    signed = [sign * number for number in numbers for sign in (1, -1)]
+    for triple in itertools.product(signed, repeat=3):
+        assert_fma(dtype, triple)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_fma_does_not_round_twice(sign: int) -> None:
     # c + a b lies 2^-70 from a tie of binary32. Binary64 cannot hold that; the tie's even side is the wrong one.
-    a, b, c = scaled(sign * (2**23 + 1), -35), scaled(2**23 - 1, -35), scaled(2**23 + 1, -23)
-    with np.errstate(all="raise"):
-        twice = np.float32(np.float64(a) * np.float64(b) + np.float64(c))
-    assert twice != exact_fma(a, b, c)
-    assert_fma(a, b, c)
+    a, b, c = sign * (2.0**23 + 1) * 2.0**-35, (2.0**23 - 1) * 2.0**-35, (2.0**23 + 1) * 2.0**-23
+    assert float(np.float32(a * b + c)) != BINARY32.fma(a, b, c)
+    assert_fma(np.dtype(np.float32), (a, b, c))
 
 
-@given(st.sampled_from(KINDS), st.integers(0, 999))
-def test_fma_of_arrays(kind: str, seed: int) -> None:
-    a, b, c = (numbers(kind, seed + i, 300) for i in range(3))
-    truth = np.array([exact_fma(*triple) for triple in zip(a, b, c, strict=True)])
+def test_a_subnormal_fma_does_not_round_twice() -> None:
+    # A little less than the middle of two subnormals of 52 bits. Both roundings to 53 bits, to nearest and to odd, give
+    # the middle itself, whose even side is the wrong one.
+    a, b, c = (1 - 2.0**-52) * 2.0**-500, 2.0**-575, 2.0**-1023 + 2.0**-1074
+    assert BINARY64.fma(a, b, c) == c
+    assert_fma(np.dtype(np.float64), (a, b, c))
+    assert_fma(np.dtype(np.float64), (-a, b, -c))
+
+
+@formats
+@given(kind=st.sampled_from(KINDS), seed=st.integers(0, 999))
+def test_fma_of_arrays(dtype: np.dtype[Any], kind: str, seed: int) -> None:
+    a, b, c = (numbers(kind, seed + i, 300, dtype=dtype) for i in range(3))
+    triples = zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
+    truth = np.array([FORMATS[dtype].fma(*triple) for triple in triples], dtype)
     assert_same_bits({"fma": exact.fma(a, b, c)}, {"fma": truth})
 
 
-@given(st.integers(0, 999), st.sampled_from(KINDS), st.booleans(), st.sampled_from([0.0, 1e-5, 1e-3]))
-def test_norm_scale(seed: int, kind: str, with_gamma: bool, epsilon: float) -> None:
+def test_fma_against_the_c_library() -> None:
+    """100,000 triples of binary64, most of them next to a cancellation, a tie or the end of the range."""
+    function = ctypes.CDLL(ctypes.util.find_library("m")).fma
+    function.argtypes, function.restype = [ctypes.c_double] * 3, ctypes.c_double
+    rng = np.random.default_rng(0)
+    count = 20_000
+    a, b, c = rng.integers(0, 2**64 - 1, (3, 5 * count), np.uint64, endpoint=True).view(np.float64)
+    cancel, tie, small, subnormal = (slice(i * count, (i + 1) * count) for i in range(1, 5))
+    with np.errstate(all="ignore"):
+        c[cancel] = -(a * b)[cancel]
+        c[tie] = np.ldexp((a * b)[tie], rng.integers(52, 56, count))
+        c[small] = np.ldexp((a * b)[small], rng.integers(-56, -50, count))
+        a[subnormal] = np.ldexp(rng.integers(-(2**53), 2**53, count).astype(np.float64), -592)
+        b[subnormal] = np.ldexp(
+            rng.integers(-(2**53), 2**53, count).astype(np.float64), rng.integers(-590, -530, count)
+        )
+        c[subnormal] = np.ldexp(rng.integers(-(2**53), 2**53, count).astype(np.float64), -1074)
+    truth = np.array([function(*triple) for triple in zip(a.tolist(), b.tolist(), c.tolist(), strict=True)])
+    assert_same_bits({"fma": exact.fma(a, b, c)}, {"fma": truth})
+
+
+@formats
+@given(
+    seed=st.integers(0, 999),
+    kind=st.sampled_from(KINDS),
+    with_gamma=st.booleans(),
+    epsilon=st.sampled_from([0.0, 1e-5, 1e-3]),
+)
+def test_norm_scale(dtype: np.dtype[Any], seed: int, kind: str, with_gamma: bool, epsilon: float) -> None:
     variance, gamma = numbers(kind, seed, 20), numbers(kind, seed + 1, 20) if with_gamma else None
     gammas = [None] * 20 if gamma is None else gamma.tolist()
-    truth = [ops.scale(BINARY32, g, v, epsilon) for g, v in zip(gammas, variance.tolist(), strict=True)]
-    found = norm_scale(variance, gamma, epsilon)
-    assert_same_bits({"scale": found}, {"scale": np.array(truth, np.float32)})
+    truth = [ops.scale(FORMATS[dtype], g, v, epsilon) for g, v in zip(gammas, variance.tolist(), strict=True)]
+    found = norm_scale(variance, gamma, epsilon, dtype)
+    assert_same_bits({"scale": found}, {"scale": np.array(truth, dtype)})
 
 
 UNIT = 2.0**-52
@@ -143,19 +197,24 @@ def test_exp_of_the_ends() -> None:
     np.testing.assert_array_equal(found, [1, 1, 0, 0, 0, math.nan])
 
 
-@given(st.integers(0, 999), st.integers(1, 12), st.sampled_from([1e-3, 1, 30, 1000]))
-def test_softmax(seed: int, classes: int, spread: float) -> None:
-    x = numbers("normal", seed, classes) * np.float32(spread)
+@formats
+@given(seed=st.integers(0, 999), classes=st.integers(1, 12), spread=st.sampled_from([1e-3, 1, 30, 1000]))
+def test_softmax(dtype: np.dtype[Any], seed: int, classes: int, spread: float) -> None:
+    x = numbers("normal", seed, classes, dtype=dtype) * dtype.type(spread)
     found = SoftmaxProblem("drawn", x).defined()["out"]
     with localcontext() as context:
         context.prec = 50
-        powers = [Decimal(float(value) - float(x.max())).exp() for value in x]
+        powers = [(Decimal(float(value)) - Decimal(float(x.max()))).exp() for value in x]
         truth = [power / sum(powers) for power in powers]
-        # Two units of each exp, half a unit of each addition and of the division; then one rounding to binary32,
-        # or to its subnormals.
-        relative = Decimal(UNIT * (4 + classes / 2 + 1) + 2.0**-24)
+        # Half a unit of each difference, two of each exp, half a unit of each addition and of the division.
+        relative = UNIT * (float(np.ptp(x)) + 4 + classes / 2 + 1)
+        # A power below exp(-708) is 0.
+        absolute = 2.0**-1021
+        if dtype == np.float32:
+            # One rounding more, or to a subnormal.
+            relative, absolute = relative + 2.0**-24, 2.0**-150
         for value, exactly in zip(found, truth, strict=True):
-            assert abs(Decimal(float(value)) - exactly) <= relative * exactly + Decimal(2.0**-150)
+            assert abs(Decimal(float(value)) - exactly) <= Decimal(relative) * exactly + Decimal(absolute)
 
 
 def test_softmax_of_special_values() -> None:

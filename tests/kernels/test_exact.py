@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refnet_kernels.catalog import BACKENDS, rows
-from tests.kernels.problems import DRAWN, NAMED, Problem
+from tests.kernels.problems import DRAWN, NAMED, Problem, identity
 from tests.kernels.truth import TRUTHS, check
 
 MANY = settings(max_examples=12 * settings.default.max_examples)
@@ -20,7 +20,7 @@ def test_every_op_of_the_catalog_has_a_truth() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("problem", NAMED, ids=lambda problem: f"{problem.op}-{problem.name}")
+@pytest.mark.parametrize("problem", NAMED, ids=identity)
 def test_named_problems(problem: Problem, backend: str) -> None:
     check(problem, backend, seed=1)
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import DRAWN, NAMED, Arrays, Problem, assert_same_bits, conv_problem, conv_same, edges
+from problems import (
+    DRAWN,
+    DTYPES,
+    NAMED,
+    Arrays,
+    Problem,
+    assert_same_bits,
+    conv_problem,
+    conv_same,
+    edges,
+    identity,
+)
 
 import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, rows, select
@@ -17,24 +29,25 @@ from refnet_kernels.team import Program
 COMPILED = [row for row in rows() if row[1] != "reference"]
 THREADS = [1, 2, 3, 8]
 MANY = settings(max_examples=6 * settings.default.max_examples)
-#: Floats before and after each array; not a multiple of a vector, so that nothing is aligned by chance.
+#: Numbers before and after each array; not a multiple of a vector, so that nothing is aligned by chance.
 GUARD = 67
-POISON = np.float32(-1.2345e30)
+POISON = -1.2345e30
 
 
 def solve(problem: Problem, kernel: Kernel, threads: int) -> Arrays:
     """Run a kernel's launch over guarded memory; whatever it leaves in the guards or in its inputs is an error."""
     arrays = {name: array for name, array in problem.inputs().items() if array is not None}
     shapes = {name: array.shape for name, array in (arrays | problem.defined()).items()}
-    memory = {name: np.full(2 * GUARD + int(np.prod(shape)), POISON) for name, shape in shapes.items()}
+    dtype = problem.x.dtype
+    memory = {name: np.full(2 * GUARD + int(np.prod(shape)), POISON, dtype) for name, shape in shapes.items()}
     inner = {name: memory[name][GUARD:-GUARD].reshape(shape) for name, shape in shapes.items()}
     for name, array in arrays.items():
         inner[name][...] = array
     launch = problem.launch(kernel, {name: view.ctypes.data for name, view in inner.items()})
     Program([launch], threads).run()
     for name, whole in memory.items():
-        assert (whole[:GUARD] == POISON).all(), f"{name}: written before its beginning"
-        assert (whole[-GUARD:] == POISON).all(), f"{name}: written past its end"
+        assert (whole[:GUARD] == dtype.type(POISON)).all(), f"{name}: written before its beginning"
+        assert (whole[-GUARD:] == dtype.type(POISON)).all(), f"{name}: written past its end"
     assert_same_bits({name: inner[name] for name in arrays}, arrays)
     return {name: view for name, view in inner.items() if name not in arrays}
 
@@ -59,7 +72,7 @@ def test_call_gives_the_bits_of_the_definition(op: str, backend: str, data: st.D
 
 
 @pytest.mark.parametrize("backend", sorted({backend for _, backend in COMPILED}))
-@pytest.mark.parametrize("problem", [*NAMED, *edges()], ids=lambda problem: f"{problem.op}-{problem.name}")
+@pytest.mark.parametrize("problem", [*NAMED, *edges(DTYPES[0]), *edges(DTYPES[1])], ids=identity)
 def test_named_problems(problem: Problem, backend: str) -> None:
     expected = problem.defined()
     for threads in THREADS:
@@ -81,10 +94,11 @@ EPILOGUES = [
 ]
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("epilogue", EPILOGUES)
-def test_every_epilogue_of_a_convolution(epilogue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_epilogue_of_a_convolution(epilogue: str, dtype: np.dtype[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Several tiles and panels, none of them whole at the end.
-    problem = conv_problem(epilogue, conv_same(2, 5, 5, 7, 75, 3, 1), "rarely special", epilogue)
+    problem = conv_problem(epilogue, conv_same(2, 5, 5, 7, 75, 3, 1), "rarely special", epilogue, dtype=dtype)
     expected = problem.defined()
     assert_same_bits(problem.call(select("conv", "cpu")), expected)
     # One tile and one panel an item.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from refnet_kernels.catalog import rows
 from refnet_kernels.contract import norm_scale
 from tests.kernels.problems import assert_same_bits
 from tests.kernels.truth import solve
-from tests.kernels.vectors import FILE, problem, read, write
+from tests.kernels.vectors import DTYPES, FILE, problem, read, write
 from tools.make_contract_vectors import vectors
 
-BINARY32 = [v for v in read(FILE.read_text()) if v.format == "binary32"]
+VECTORS = read(FILE.read_text())
 
 
 def test_the_tool_writes_the_file_again() -> None:
@@ -23,22 +24,24 @@ def test_what_is_written_is_read() -> None:
 
 
 def test_every_op_has_vectors() -> None:
-    assert {v.op for v in BINARY32} == {op for op, _ in rows()} | {"norm_scale"}
+    assert {v.op for v in VECTORS if v.format == "binary32"} == {op for op, _ in rows()} | {"norm_scale"}
 
 
 @pytest.mark.parametrize(("op", "backend"), rows())
 def test_vectors(op: str, backend: str) -> None:
-    for v in BINARY32:
+    for v in VECTORS:
         if v.op == op:
-            case = f"{op} on {backend}, {v.name!r}: "
+            case = f"{op} on {backend}, {v.name!r} in {v.format}: "
             found = {case + name: value for name, value in solve(problem(v), backend).items()}
             assert_same_bits(found, {case + name: value for name, value in v.outputs.items()})
 
 
 def test_vectors_of_the_scale() -> None:
-    for v in BINARY32:
+    for v in VECTORS:
         if v.op == "norm_scale":
-            scale = norm_scale(v.inputs["variance"], v.inputs.get("gamma"), v.inputs["epsilon"].item())
+            scale = norm_scale(
+                v.inputs["variance"], v.inputs.get("gamma"), v.inputs["epsilon"].item(), np.dtype(DTYPES[v.format])
+            )
             assert_same_bits({v.name: scale}, {v.name: v.outputs["scale"]})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet_kernels.catalog import select
 from tests.exact import ops
-from tests.exact.arithmetic import BINARY32, Format
+from tests.exact.arithmetic import BINARY32, BINARY64, Format
 from tests.kernels.problems import (
     Arrays,
     BatchNormProblem,
@@ -143,6 +143,8 @@ TRUTHS: dict[str, Callable[..., Truth]] = {
     "softmax": softmax,
 }
 
+FORMATS = {np.dtype(np.float32): BINARY32, np.dtype(np.float64): BINARY64}
+
 #: Exact operations that one check takes, about 20 ms; places beyond it are left to other draws.
 BUDGET = 15_000
 
@@ -173,9 +175,9 @@ def check(problem: Problem, backend: str, seed: int) -> None:
     """Hold a backend's outputs to exact arithmetic, at places that the seed chooses."""
     case = f"{problem.op} on {backend}, {problem.name!r}"
     found = solve(problem, backend)
-    truth = TRUTHS[problem.op](problem)
+    truth = TRUTHS[problem.op](problem, FORMATS[problem.x.dtype])
     for name, array in found.items():
-        assert (array.shape, array.dtype) == (truth.shape, np.float32), f"{case}: {name}"
+        assert (array.shape, array.dtype) == (truth.shape, problem.x.dtype), f"{case}: {name}"
     for place in _places(truth, seed):
         exact = truth.at(place)
         assert list(found) == list(exact), case

@@ -1,7 +1,7 @@
 """Batch norm over the channels, with stored statistics or the batch's own (rule A3).
 
 ``fma(x - mean, scale, beta)``, each step rounded, then if asked for ``0 if v < 0 else v``;
-``scale = gamma / sqrt(variance + epsilon)`` in binary64, rounded once.
+``scale = gamma / sqrt(variance + epsilon)`` in binary64, rounded once to the dtype.
 
 The batch's own statistics are binary64 sums over (n, h, w) in row-major order: ``mean = sum(x) / count``, then
 ``variance = sum((x - mean) * (x - mean)) / count`` with the unrounded mean, each operation rounded.

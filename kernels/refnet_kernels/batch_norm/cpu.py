@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from refnet_kernels.contract import Float32Array, Norm
+from refnet_kernels.contract import BINARY32, FloatArray, Norm
 from refnet_kernels.jit import function_address
 from refnet_kernels.team import Launch, run_once
 
@@ -16,45 +18,44 @@ ITEM = 65536
 BLOCK = 64
 
 
-def launch(pixels: int, channels: int, addresses: dict[str, int], relu: bool) -> Launch:
+def launch(
+    pixels: int, channels: int, addresses: dict[str, int], relu: bool, dtype: np.dtype[Any] = BINARY32
+) -> Launch:
     """The step that normalises, with the addresses ``x``, ``mean``, ``scale``, ``beta`` and ``out``."""
     item_pixels = max(1, ITEM // max(channels, 1))
     row = [addresses[name] for name in ("x", "mean", "scale", "beta", "out")]
     row += [int(relu), pixels, channels, item_pixels]
-    return Launch(
-        function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_norm_kernel"), -(-pixels // item_pixels), row, 0
-    )
+    kernel = function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_norm_kernel", dtype.name)
+    return Launch(kernel, -(-pixels // item_pixels), row, 0)
 
 
-def launch_statistics(pixels: int, channels: int, addresses: dict[str, int], epsilon: float) -> Launch:
+def launch_statistics(
+    pixels: int, channels: int, addresses: dict[str, int], epsilon: float, dtype: np.dtype[Any] = BINARY32
+) -> Launch:
     """The step that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of ``gamma`` or 0."""
     bits = int(np.float64(epsilon).view(np.int64))
     row = [addresses["x"], addresses["mean"], addresses["scale"], addresses.get("gamma", 0), bits, 0, pixels, channels]
-    return Launch(
-        function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_statistics_kernel"),
-        -(-channels // BLOCK),
-        row,
-        BLOCK * 16,
-    )
+    kernel = function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_statistics_kernel", dtype.name)
+    return Launch(kernel, -(-channels // BLOCK), row, BLOCK * 16)
 
 
-def call(x: Float32Array, norm: Norm, relu: bool) -> Float32Array:
+def call(x: FloatArray, norm: Norm, relu: bool) -> FloatArray:
     """`refnet_kernels.batch_norm` on arrays."""
     x, norm = np.ascontiguousarray(x), Norm(*(np.ascontiguousarray(values) for values in norm))
     out = np.empty_like(x)
     addresses = {role: values.ctypes.data for role, values in norm._asdict().items()}
     addresses |= {"x": x.ctypes.data, "out": out.ctypes.data}
-    run_once(launch(x.size // max(x.shape[-1], 1), x.shape[-1], addresses, relu))
+    run_once(launch(x.size // max(x.shape[-1], 1), x.shape[-1], addresses, relu, x.dtype))
     return out
 
 
-def call_statistics(x: Float32Array, gamma: Float32Array | None, epsilon: float) -> tuple[Float32Array, Float32Array]:
+def call_statistics(x: FloatArray, gamma: FloatArray | None, epsilon: float) -> tuple[FloatArray, FloatArray]:
     """Mean and scale of a batch, on arrays."""
     x = np.ascontiguousarray(x)
-    mean, scale = np.zeros((2, x.shape[-1]), np.float32)
+    mean, scale = np.zeros((2, x.shape[-1]), x.dtype)
     addresses = {"x": x.ctypes.data, "mean": mean.ctypes.data, "scale": scale.ctypes.data}
     if gamma is not None:
         gamma = np.ascontiguousarray(gamma)
         addresses["gamma"] = gamma.ctypes.data
-    run_once(launch_statistics(x.size // max(x.shape[-1], 1), x.shape[-1], addresses, epsilon))
+    run_once(launch_statistics(x.size // max(x.shape[-1], 1), x.shape[-1], addresses, epsilon, x.dtype))
     return mean, scale

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.contract import Float32Array, Norm, norm_scale
+from refnet_kernels.contract import FloatArray, Norm, norm_scale
 from refnet_kernels.exact import fma
 
 
 @np.errstate(all="ignore")
-def batch_norm(x: Float32Array, norm: Norm, relu: bool) -> Float32Array:
+def batch_norm(x: FloatArray, norm: Norm, relu: bool) -> FloatArray:
     """``fma(x - mean, scale, beta)``, then ReLU if asked for, over the last axis' channels."""
     t = fma(x - norm.mean, np.broadcast_to(norm.scale, x.shape), np.broadcast_to(norm.beta, x.shape))
-    return np.where(t < 0, np.float32(0), t) if relu else t
+    return np.where(t < 0, t.dtype.type(0), t) if relu else t
 
 
 @np.errstate(all="ignore")
-def batch_statistics(x: Float32Array, gamma: Float32Array | None, epsilon: float) -> tuple[Float32Array, Float32Array]:
+def batch_statistics(x: FloatArray, gamma: FloatArray | None, epsilon: float) -> tuple[FloatArray, FloatArray]:
     """Mean and scale of a batch: two passes of binary64 sums in the order of the pixels.
 
     Returns
     -------
-    mean : float32 array [channels]
-    scale : float32 array [channels]
+    mean : float array [channels]
+    scale : float array [channels]
         ``gamma / sqrt(variance + epsilon)``, with the biased variance.
     """
     pixels = x.reshape(-1, x.shape[-1]).astype(np.float64)
@@ -33,4 +33,4 @@ def batch_statistics(x: Float32Array, gamma: Float32Array | None, epsilon: float
     squares = np.zeros_like(mean)
     for pixel in pixels:
         squares = squares + (pixel - mean) * (pixel - mean)
-    return mean.astype(np.float32), norm_scale(squares / len(pixels), gamma, epsilon)
+    return mean.astype(x.dtype), norm_scale(squares / len(pixels), gamma, epsilon, x.dtype)

@@ -9,5 +9,5 @@ Taps outside the image are products with x = +0. Then, each step rounded and eac
 ``fma(t - mean, scale, beta)``; ``0 if t < 0 else t``; ``shortcut + t``. From that value a second output may be made:
 ``0 if u < 0 else u`` with ``u = fma(t - next_mean, next_scale, next_beta)``.
 
-TF-Slim: ``slim.conv2d``, ``resnet_utils.conv2d_same``. Inputs and outputs are float32.
+TF-Slim: ``slim.conv2d``, ``resnet_utils.conv2d_same``. Inputs and outputs are float32, or all float64 (rule A8).
 """

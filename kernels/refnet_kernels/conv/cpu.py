@@ -1,11 +1,11 @@
-"""Convolution on the CPU: an indirect GEMM over register tiles of `ROWS` pixels x `WIDTH` output channels.
+"""Convolution on the CPU: an indirect GEMM over register tiles of `ROWS` pixels x `WIDTH_BYTES` of output channels.
 
 Every output is a chain of its own (rule A1), so tiles, panels and threads divide the outputs as they like.
 
 The image is read through a table of addresses, one a pixel and tap; a tap outside the image points to a row of
-zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels of `WIDTH` output
-channels, k by k. The sum over k is cut into *pieces*: contiguous products of one tap that do not cross the end of
-a run.
+zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels of `WIDTH_BYTES` of
+output channels, k by k. The sum over k is cut into *pieces*: contiguous products of one tap that do not cross the
+end of a run.
 
 The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual; and,
 from the stored value, a second output that the next unit starts with: its ``preact``.
@@ -16,11 +16,13 @@ share has the fewest weights that can be. What comes next is fetched ahead of it
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from refnet_kernels.contract import RUN, ConvGeometry, Float32Array, Norm
+from refnet_kernels.contract import BINARY32, RUN, ConvGeometry, FloatArray, Norm
 from refnet_kernels.jit import function_address
-from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH
+from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 from refnet_kernels.team import Launch, run_once
 
 # What a step's row holds. Addresses; 0 stands for "none".
@@ -37,7 +39,7 @@ PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(29, 33)
 AHEAD, AHEAD_LINES, AHEAD_TILE, AHEAD_GROUP, AHEAD_PANEL = range(33, 38)
 
 #: Bytes of a tile; the thread's scratch starts with room for one, where ragged edges are put together.
-TILE_BYTES = ROWS * WIDTH * 4
+TILE_BYTES = ROWS * WIDTH_BYTES
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
 #: Products of an item, some 20 us of work: small enough to share out evenly, large enough to be worth drawing.
@@ -46,33 +48,36 @@ ITEM_PRODUCTS = 2 * 1024 * 1024
 FEW_TILES = 64
 
 
-def packed_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The shape of packed HWIO weights: panels, products, `WIDTH`."""
-    height, width, channels, out_channels = shape
-    return -(-out_channels // WIDTH), height * width * channels, WIDTH
+def packed_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int, int]:
+    """The shape of packed HWIO weights: panels, products, output channels of a panel."""
+    *window, out_channels = shape
+    panel_width = WIDTH_BYTES // dtype.itemsize
+    return -(-out_channels // panel_width), int(np.prod(window)), panel_width
 
 
-def pack(weights: Float32Array, out: Float32Array | None = None) -> Float32Array:
-    """HWIO weights as [panels, products, WIDTH], the last panel filled up with zeros.
+def pack(weights: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """HWIO weights in `packed_shape`, the last panel filled up with zeros.
 
     Parameters
     ----------
-    weights : float32 array [kernel_height, kernel_width, channels, out_channels]
-    out : float32 array, optional
-        Zeros of `packed_shape` to write to.
+    weights : float array [kernel_height, kernel_width, channels, out_channels]
+    out : float array, optional
+        Zeros to write to, of the shape for their dtype.
     """
     if out is None:
-        out = np.zeros(packed_shape(weights.shape), np.float32)
-    flat = weights.reshape(out.shape[1], weights.shape[3])
+        out = np.zeros(packed_shape(weights.shape, weights.dtype), weights.dtype)
+    _, products, width = out.shape
+    flat = weights.reshape(products, weights.shape[3])
     for panel, packed in enumerate(out):
-        part = flat[:, panel * WIDTH : (panel + 1) * WIDTH]
+        part = flat[:, panel * width : (panel + 1) * width]
         packed[:, : part.shape[1]] = part
     return out
 
 
-def pack_channels(values: Float32Array) -> Float32Array:
+def pack_channels(values: FloatArray) -> FloatArray:
     """One value a channel, filled up with zeros to whole panels."""
-    packed = np.zeros(-(-values.size // WIDTH) * WIDTH, np.float32)
+    width = WIDTH_BYTES // values.itemsize
+    packed = np.zeros(-(-values.size // width) * width, values.dtype)
     packed[: values.size] = values
     return packed
 
@@ -107,7 +112,9 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     return np.array(pieces, np.int64).reshape(-1, 4)
 
 
-def _ahead(g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int) -> list[int]:
+def _ahead(
+    g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int, itemsize: int
+) -> list[int]:
     """What to fetch while a tile and a panel are worked on, as `AHEAD` to `AHEAD_PANEL` of a step's row.
 
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
@@ -119,17 +126,17 @@ def _ahead(g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int)
         An address, the lines to fetch with each piece, and the bytes by which the address moves: with each tile, with
         each panel up to the group's first, and with each panel of the group.
     """
-    tiles, panel_bytes, tile_bytes = -(-g.pixels // ROWS), g.products * WIDTH * 4, ROWS * g.channels * 4
+    tiles, panel_bytes, tile_bytes = -(-g.pixels // ROWS), g.products * WIDTH_BYTES, ROWS * g.channels * itemsize
     if 1 < tiles <= FEW_TILES:
-        lines = -(-RUN * WIDTH * 4 // (LINE_BYTES * tiles))
+        lines = -(-RUN * WIDTH_BYTES // (LINE_BYTES * tiles))
         return [weights + item_panels * panel_bytes, lines, pieces * lines * LINE_BYTES, panel_bytes, panel_bytes]
     if tiles > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
-        lines = -(-ROWS * RUN * 4 // (LINE_BYTES * item_panels))
+        lines = -(-ROWS * RUN * itemsize // (LINE_BYTES * item_panels))
         return [x + tile_bytes, lines, tile_bytes, 0, pieces * lines * LINE_BYTES]
     return [0] * 5
 
 
-def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool) -> Launch:
+def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, dtype: np.dtype[Any] = BINARY32) -> Launch:
     """The step that convolves, with the addresses of its operands.
 
     Parameters
@@ -141,48 +148,50 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool) -> Lau
         channel come from `pack_channels`. At least one of ``out`` and ``preact`` is written.
     relu : bool
         Whether ReLU follows the batch norm.
+    dtype : numpy.dtype
+        Of all the operands.
     """
     g = geometry
     taps, length = _taps(g)
     pieces = _pieces(len(taps), length)
-    panels, tiles = -(-g.out_channels // WIDTH), -(-g.pixels // ROWS)
-    item_panels = min(panels, max(1, ITEM_WEIGHT_BYTES // max(g.products * WIDTH * 4, 1)))
-    item_tiles = min(tiles, max(1, ITEM_PRODUCTS // max(g.products * WIDTH * item_panels * ROWS, 1)))
+    width = WIDTH_BYTES // dtype.itemsize
+    panels, tiles = -(-g.out_channels // width), -(-g.pixels // ROWS)
+    item_panels = min(panels, max(1, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
+    item_tiles = min(tiles, max(1, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
     row = [addresses.get(name, 0) for name in OPERANDS]
     row += [taps.ctypes.data, pieces.ctypes.data]
     row += [int(relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
     row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left]
     row += [panels, tiles, item_panels, item_tiles]
-    row += _ahead(g, row[X], row[WEIGHTS], len(pieces), item_panels)
+    row += _ahead(g, row[X], row[WEIGHTS], len(pieces), item_panels, dtype.itemsize)
     items = -(-tiles // item_tiles) * -(-panels // item_panels) if tiles and panels else 0
     scratch = TILE_BYTES + item_tiles * len(taps) * ROWS * 8
-    return Launch(
-        function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel"), items, row, scratch, (taps, pieces)
-    )
+    kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
+    return Launch(kernel, items, row, scratch, (taps, pieces))
 
 
 def call(
-    x: Float32Array,
-    weights: Float32Array,
+    x: FloatArray,
+    weights: FloatArray,
     geometry: ConvGeometry,
-    bias: Float32Array | None = None,
+    bias: FloatArray | None = None,
     norm: Norm | None = None,
     relu: bool = False,
-    shortcut: Float32Array | None = None,
+    shortcut: FloatArray | None = None,
     next_norm: Norm | None = None,
     keep_out: bool = True,
-) -> tuple[Float32Array | None, Float32Array | None]:
+) -> tuple[FloatArray | None, FloatArray | None]:
     """`refnet_kernels.conv` with its epilogue, on arrays.
 
     Returns
     -------
-    out, preact : float32 arrays [batch, out_height, out_width, out_channels], or None
+    out, preact : float arrays [batch, out_height, out_width, out_channels], or None
         ``out`` unless ``keep_out`` is False; ``preact`` if there is a ``next_norm``.
     """
     g = geometry
     shape = (g.batch, g.out_height, g.out_width, g.out_channels)
     arrays = {"x": np.ascontiguousarray(x), "weights": pack(weights)}
-    arrays["zeros"] = np.zeros(g.kernel_width * g.channels, np.float32)
+    arrays["zeros"] = np.zeros(g.kernel_width * g.channels, x.dtype)
     if bias is not None:
         arrays["bias"] = pack_channels(bias)
     for prefix, statistics in (("", norm), ("next_", next_norm)):
@@ -190,9 +199,9 @@ def call(
             arrays |= {f"{prefix}{role}": pack_channels(values) for role, values in statistics._asdict().items()}
     if shortcut is not None:
         arrays["shortcut"] = np.ascontiguousarray(shortcut)
-    outputs = {"out": np.empty(shape, np.float32)} if keep_out else {}
+    outputs = {"out": np.empty(shape, x.dtype)} if keep_out else {}
     if next_norm is not None:
-        outputs["preact"] = np.empty(shape, np.float32)
+        outputs["preact"] = np.empty(shape, x.dtype)
     addresses = {name: array.ctypes.data for name, array in (arrays | outputs).items()}
-    run_once(launch(g, addresses, relu))
+    run_once(launch(g, addresses, relu, x.dtype))
     return outputs.get("out"), outputs.get("preact")

@@ -44,8 +44,8 @@ from refnet_kernels.conv.cpu import (
     X,
 )
 from refnet_kernels.kernel import helper, kernel
-from refnet_kernels.memory import floats, integers, prefetch
-from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH
+from refnet_kernels.memory import floats, integers, prefetch, size_of
+from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 from refnet_kernels.tile import (
     add_bias,
     add_tiles,
@@ -61,11 +61,12 @@ from refnet_kernels.tile import (
 
 
 @helper
-def _locate(step, first, last, table):
+def _locate(step, first, last, table, element):
     """Fill the table: for each tile, tap and row of the tile, where the pixel's data starts."""
     addresses, taps, tap_count = integers(table), integers(step[TAPS]), step[TAP_COUNT]
     # Held in registers: the compiler cannot know that writes to the table leave the step alone.
-    height, width, pitch, stride = step[HEIGHT], step[IMAGE_WIDTH], step[IN_CHANNELS] * 4, step[STRIDE]
+    height, width, stride = step[HEIGHT], step[IMAGE_WIDTH], step[STRIDE]
+    pitch = step[IN_CHANNELS] * size_of(element)
     out_height, out_width, last_pixel = step[OUT_HEIGHT], step[OUT_WIDTH], step[PIXELS] - 1
     start, zeros, pad_top, pad_left = step[X], step[ZEROS], step[PAD_TOP], step[PAD_LEFT]
     pixel = first * ROWS
@@ -94,58 +95,62 @@ def _locate(step, first, last, table):
 
 
 @helper
-def _copy(source, source_pitch, target, target_pitch, rows, columns):
+def _copy(source, source_pitch, target, target_pitch, rows, columns, element):
     """Copy the part of a tile that exists, at the ragged edge."""
     for row in range(rows):
-        from_row = floats(source + row * source_pitch)
-        to_row = floats(target + row * target_pitch)
+        from_row = floats(source + row * source_pitch, element)
+        to_row = floats(target + row * target_pitch, element)
         for column in range(columns):
             to_row[column] = from_row[column]
 
 
 @helper
-def _store(t, target, pitch, edge, rows, columns):
+def _store(t, target, pitch, edge, rows, columns, element):
     """Write a tile, or the part of it that exists."""
-    if rows == ROWS and columns == WIDTH:
+    width = WIDTH_BYTES // size_of(element)
+    if rows == ROWS and columns == width:
         store_tile(t, target, pitch)
     else:
-        store_tile(t, edge, WIDTH * 4)
-        _copy(edge, WIDTH * 4, target, pitch, rows, columns)
+        edge_pitch = width * size_of(element)
+        store_tile(t, edge, edge_pitch)
+        _copy(edge, edge_pitch, target, pitch, rows, columns, element)
 
 
 @helper
-def _finish(step, t, edge, tile, panel):
+def _finish(step, t, edge, tile, panel, element):
     """The epilogue of a tile's sums, and the stores."""
-    channel = panel * WIDTH
+    width = WIDTH_BYTES // size_of(element)
+    channels = panel * WIDTH_BYTES
     if step[BIAS] != 0:
-        t = add_bias(t, step[BIAS] + channel * 4)
+        t = add_bias(t, step[BIAS] + channels)
     if step[SCALE] != 0:
-        t = normalize(t, step[MEAN] + channel * 4, step[SCALE] + channel * 4, step[BETA] + channel * 4)
+        t = normalize(t, step[MEAN] + channels, step[SCALE] + channels, step[BETA] + channels)
     if step[RELU] != 0:
         t = relu_tile(t)
-    pitch = step[CHANNELS] * 4
-    offset = tile * ROWS * pitch + channel * 4
+    pitch = step[CHANNELS] * size_of(element)
+    offset = tile * ROWS * pitch + channels
     rows = min(step[PIXELS] - tile * ROWS, ROWS)
-    columns = min(step[CHANNELS] - channel, WIDTH)
+    columns = min(step[CHANNELS] - panel * width, width)
     if step[SHORTCUT] != 0:
-        if rows == ROWS and columns == WIDTH:
-            t = add_tiles(load_tile(step[SHORTCUT] + offset, pitch), t)
+        if rows == ROWS and columns == width:
+            t = add_tiles(load_tile(step[SHORTCUT] + offset, pitch, element), t)
         else:
-            _copy(step[SHORTCUT] + offset, pitch, edge, WIDTH * 4, rows, columns)
-            t = add_tiles(load_tile(edge, WIDTH * 4), t)
+            edge_pitch = width * size_of(element)
+            _copy(step[SHORTCUT] + offset, pitch, edge, edge_pitch, rows, columns, element)
+            t = add_tiles(load_tile(edge, edge_pitch, element), t)
     if step[OUT] != 0:
-        _store(t, step[OUT] + offset, pitch, edge, rows, columns)
+        _store(t, step[OUT] + offset, pitch, edge, rows, columns, element)
     if step[PREACT] != 0:
-        t = normalize(t, step[NEXT_MEAN] + channel * 4, step[NEXT_SCALE] + channel * 4, step[NEXT_BETA] + channel * 4)
+        t = normalize(t, step[NEXT_MEAN] + channels, step[NEXT_SCALE] + channels, step[NEXT_BETA] + channels)
         t = relu_tile(t)
-        _store(t, step[PREACT] + offset, pitch, edge, rows, columns)
+        _store(t, step[PREACT] + offset, pitch, edge, rows, columns, element)
 
 
 @helper
-def _prefetch(step, tile, panel):
+def _prefetch(step, tile, panel, element):
     """Have what the epilogue reads and writes on its way while the sums are made."""
-    pitch = step[CHANNELS] * 4
-    offset = tile * ROWS * pitch + panel * WIDTH * 4
+    pitch = step[CHANNELS] * size_of(element)
+    offset = tile * ROWS * pitch + panel * WIDTH_BYTES
     if step[SHORTCUT] != 0:
         prefetch_tile(step[SHORTCUT] + offset, pitch)
     if step[OUT] != 0:
@@ -155,7 +160,7 @@ def _prefetch(step, tile, panel):
 
 
 @kernel
-def conv_kernel(step, item, scratch):
+def conv_kernel(step, item, scratch, element):
     """One item: some tiles of pixels by some panels of output channels."""
     blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
     first_tile = item % blocks * step[ITEM_TILES]
@@ -163,17 +168,17 @@ def conv_kernel(step, item, scratch):
     first_panel = item // blocks * step[ITEM_PANELS]
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
     table = scratch + TILE_BYTES
-    _locate(step, first_tile, last_tile, table)
+    _locate(step, first_tile, last_tile, table, element)
     pieces = integers(step[PIECES])
     for tile in range(first_tile, last_tile):
         tap_rows = table + (tile - first_tile) * step[TAP_COUNT] * ROWS * 8
         for panel in range(first_panel, last_panel):
-            weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH * 4
-            _prefetch(step, tile, panel)
+            weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
+            _prefetch(step, tile, panel, element)
             ahead = step[AHEAD] + tile * step[AHEAD_TILE] + first_panel * step[AHEAD_GROUP]
             ahead += (panel - first_panel) * step[AHEAD_PANEL]
-            t = zero_tile()
-            s = zero_tile()
+            t = zero_tile(element)
+            s = zero_tile(element)
             for piece in range(step[PIECE_COUNT]):
                 pixels = load_rows(tap_rows + pieces[4 * piece] * ROWS * 8)
                 for _ in range(step[AHEAD_LINES]):
@@ -183,8 +188,8 @@ def conv_kernel(step, item, scratch):
                 end = pieces[4 * piece + 2]
                 for k in range(begin, end):
                     s = multiply_add(s, pixels, k, weights)
-                    weights += WIDTH * 4
+                    weights += WIDTH_BYTES
                 if pieces[4 * piece + 3] != 0:
                     t = add_tiles(t, s)
-                    s = zero_tile()
-            _finish(step, t, scratch, tile, panel)
+                    s = zero_tile(element)
+            _finish(step, t, scratch, tile, panel, element)

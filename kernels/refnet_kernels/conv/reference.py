@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.contract import RUN, ConvGeometry, Float32Array
+from refnet_kernels.contract import RUN, ConvGeometry, FloatArray
 from refnet_kernels.exact import fma
 
 
 @np.errstate(all="ignore")
-def conv(
-    x: Float32Array, weights: Float32Array, geometry: ConvGeometry, bias: Float32Array | None = None
-) -> Float32Array:
+def conv(x: FloatArray, weights: FloatArray, geometry: ConvGeometry, bias: FloatArray | None = None) -> FloatArray:
     """Convolve NHWC images with an HWIO kernel.
 
     Parameters
     ----------
-    x : float32 array [batch, height, width, channels]
-    weights : float32 array [kernel_height, kernel_width, channels, out_channels]
+    x : float array [batch, height, width, channels]
+    weights : float array [kernel_height, kernel_width, channels, out_channels]
     geometry : ConvGeometry
-    bias : float32 array [out_channels], optional
+    bias : float array [out_channels], optional
 
     Returns
     -------
-    float32 array [batch, out_height, out_width, out_channels]
+    float array [batch, out_height, out_width, out_channels]
     """
     g = geometry
-    padded = np.zeros((g.batch, *_padded_size(g), g.channels), np.float32)
+    padded = np.zeros((g.batch, *_padded_size(g), g.channels), x.dtype)
     padded[:, g.pad_top : g.pad_top + g.height, g.pad_left : g.pad_left + g.width] = x
-    t = np.zeros((g.batch, g.out_height, g.out_width, g.out_channels), np.float32)
+    t = np.zeros((g.batch, g.out_height, g.out_width, g.out_channels), x.dtype)
     s = np.zeros_like(t)
     for k, (kh, kw, c) in enumerate(np.ndindex(g.kernel_height, g.kernel_width, g.channels)):
         if k and k % RUN == 0:

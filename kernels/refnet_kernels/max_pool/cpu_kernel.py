@@ -25,7 +25,7 @@ from refnet_kernels.max_pool.cpu import (
     WINDOW,
     X,
 )
-from refnet_kernels.memory import floats, fma
+from refnet_kernels.memory import floats, fma, size_of
 
 
 @helper
@@ -35,21 +35,21 @@ def _larger(m, v):
 
 
 @helper
-def _take_in(largest, first, second, third, channels):
+def _take_in(largest, first, second, third, channels, element):
     """Take three pixels of the window in, in this order. One at a time, loads and stores of ``largest`` would rule."""
-    a, b, c = floats(first), floats(second), floats(third)
+    a, b, c = floats(first, element), floats(second, element), floats(third, element)
     for i in range(channels):
         largest[i] = _larger(_larger(_larger(largest[i], a[i]), b[i]), c[i])
 
 
 @kernel
-def max_pool_kernel(step, item, scratch):
+def max_pool_kernel(step, item, scratch, element):
     """One row of the output."""
     channels = step[CHANNELS]
-    pixel_bytes = channels * 4
+    pixel_bytes = channels * size_of(element)
     top = item % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
     image = item // step[OUT_HEIGHT] * step[HEIGHT]
-    largest, lowest = floats(scratch), floats(scratch + pixel_bytes)
+    largest, lowest = floats(scratch, element), floats(scratch + pixel_bytes, element)
     for c in range(channels):
         lowest[c] = -np.inf
     for column in range(step[OUT_WIDTH]):
@@ -62,15 +62,16 @@ def max_pool_kernel(step, item, scratch):
                 pixel = step[X] + ((image + y) * step[WIDTH] + x) * pixel_bytes
                 second = pixel + pixel_bytes if x + 1 < end else scratch + pixel_bytes
                 third = pixel + 2 * pixel_bytes if x + 2 < end else scratch + pixel_bytes
-                _take_in(largest, pixel, second, third, channels)
+                _take_in(largest, pixel, second, third, channels, element)
         offset = (item * step[OUT_WIDTH] + column) * pixel_bytes
         if step[OUT] != 0:
-            out = floats(step[OUT] + offset)
+            out = floats(step[OUT] + offset, element)
             for c in range(channels):
                 out[c] = largest[c]
         if step[PREACT] != 0:
-            preact = floats(step[PREACT] + offset)
-            mean, scale, beta = floats(step[NEXT_MEAN]), floats(step[NEXT_SCALE]), floats(step[NEXT_BETA])
+            preact = floats(step[PREACT] + offset, element)
+            mean, scale = floats(step[NEXT_MEAN], element), floats(step[NEXT_SCALE], element)
+            beta = floats(step[NEXT_BETA], element)
             for c in range(channels):
                 v = fma(largest[c] - mean[c], scale[c], beta[c])
-                preact[c] = np.float32(0) if v < 0 else v
+                preact[c] = element(0) if v < 0 else v

@@ -6,13 +6,13 @@ import numpy as np
 
 from refnet_kernels.kernel import kernel
 from refnet_kernels.mean.cpu import BLOCK, BLOCKS, CHANNELS, OUT, PIXELS, X
-from refnet_kernels.memory import doubles, floats
+from refnet_kernels.memory import doubles, floats, size_of
 
 
 @kernel
-def mean_kernel(step, item, scratch):
+def mean_kernel(step, item, scratch, element):
     """``BLOCK`` channels of one image, or what is left."""
-    channels, pixels = step[CHANNELS], step[PIXELS]
+    channels, pixels, size = step[CHANNELS], step[PIXELS], size_of(element)
     image = item // step[BLOCKS]
     first = item % step[BLOCKS] * BLOCK
     count = min(channels - first, BLOCK)
@@ -20,9 +20,9 @@ def mean_kernel(step, item, scratch):
     for c in range(count):
         total[c] = 0.0
     for pixel in range(pixels):
-        x = floats(step[X] + ((image * pixels + pixel) * channels + first) * 4)
+        x = floats(step[X] + ((image * pixels + pixel) * channels + first) * size, element)
         for c in range(count):
             total[c] += np.float64(x[c])
-    out = floats(step[OUT] + (image * channels + first) * 4)
+    out = floats(step[OUT] + (image * channels + first) * size, element)
     for c in range(count):
-        out[c] = np.float32(total[c] / np.float64(pixels))
+        out[c] = element(total[c] / np.float64(pixels))

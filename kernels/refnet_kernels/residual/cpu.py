@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import BINARY32, FloatArray
 from refnet_kernels.jit import function_address
 from refnet_kernels.team import Launch, run_once
 
@@ -13,16 +15,17 @@ SHORTCUT, X, OUT, COUNT = range(4)
 ITEM = 65536
 
 
-def launch(count: int, addresses: dict[str, int]) -> Launch:
+def launch(count: int, addresses: dict[str, int], dtype: np.dtype[Any] = BINARY32) -> Launch:
     """The step ``out = shortcut + x`` over ``count`` numbers, with the addresses of the three."""
     row = [addresses["shortcut"], addresses["x"], addresses["out"], count]
-    return Launch(function_address("refnet_kernels.residual.cpu_kernel", "residual_kernel"), -(-count // ITEM), row, 0)
+    kernel = function_address("refnet_kernels.residual.cpu_kernel", "residual_kernel", dtype.name)
+    return Launch(kernel, -(-count // ITEM), row, 0)
 
 
-def call(shortcut: Float32Array, x: Float32Array) -> Float32Array:
+def call(shortcut: FloatArray, x: FloatArray) -> FloatArray:
     """`refnet_kernels.residual` on arrays."""
     shortcut, x = np.ascontiguousarray(shortcut), np.ascontiguousarray(x)
     out = np.empty_like(x)
     operands = {"shortcut": shortcut.ctypes.data, "x": x.ctypes.data, "out": out.ctypes.data}
-    run_once(launch(x.size, operands))
+    run_once(launch(x.size, operands, x.dtype))
     return out

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from refnet_kernels.kernel import kernel
-from refnet_kernels.memory import floats
+from refnet_kernels.memory import floats, size_of
 from refnet_kernels.residual.cpu import COUNT, ITEM, OUT, SHORTCUT, X
 
 
 @kernel
-def residual_kernel(step, item, scratch):
+def residual_kernel(step, item, scratch, element):
     """``ITEM`` numbers, or what is left."""
     first = item * ITEM
-    shortcut, x, out = floats(step[SHORTCUT] + first * 4), floats(step[X] + first * 4), floats(step[OUT] + first * 4)
+    offset = first * size_of(element)
+    shortcut, x = floats(step[SHORTCUT] + offset, element), floats(step[X] + offset, element)
+    out = floats(step[OUT] + offset, element)
     for i in range(min(step[COUNT] - first, ITEM)):
         out[i] = shortcut[i] + x[i]

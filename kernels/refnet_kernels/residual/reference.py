@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import FloatArray
 
 
 @np.errstate(all="ignore")
-def residual(shortcut: Float32Array, x: Float32Array) -> Float32Array:
+def residual(shortcut: FloatArray, x: FloatArray) -> FloatArray:
     """``shortcut + x``, element by element."""
     return shortcut + x

@@ -10,9 +10,9 @@ In binary64, each operation rounded, no fma:
      ``p`` the Taylor polynomial of degree 13 at r by Horner's rule, and ``e = p * 2^k``, which is exact.
 
 3. The sum of all e, in order, from +0.
-4. ``e / sum``, rounded to binary32.
+4. ``e / sum``, rounded to the dtype.
 
-The exp is within 2 units in the last place of binary64. Input: float32 [..., classes]; output the same.
+The exp is within 2 units in the last place of binary64. Input: float32 or float64 [..., classes]; output the same.
 """
 
 import math
@@ -21,7 +21,7 @@ LOG2_E = float.fromhex("0x1.71547652b82fep+0")
 #: ln 2 in two parts; the first has 32 significant bits, so that its product with k is exact.
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-#: Below this the power is 0: it is far below what binary32 can hold beside the largest term, 1.
+#: Below this the power is 0: far below what binary32 can hold, and so that the power of two is never subnormal.
 UNDERFLOW = -708.0
 #: 1 / n! for n = 13 down to 0, each rounded to binary64.
 COEFFICIENTS = tuple(1 / math.factorial(n) for n in range(13, -1, -1))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from refnet_kernels.kernel import helper, kernel
-from refnet_kernels.memory import doubles, float_of_bits, floats
+from refnet_kernels.memory import doubles, float_of_bits, floats, size_of
 from refnet_kernels.softmax import COEFFICIENTS, LN2_HIGH, LN2_LOW, LOG2_E, UNDERFLOW
 from refnet_kernels.softmax.cpu import CLASSES, OUT, X
 
@@ -28,10 +28,11 @@ def _exp(x):
 
 
 @kernel
-def softmax_kernel(step, item, scratch):
+def softmax_kernel(step, item, scratch, element):
     """One row of logits."""
     classes = step[CLASSES]
-    x, out = floats(step[X] + item * classes * 4), floats(step[OUT] + item * classes * 4)
+    offset = item * classes * size_of(element)
+    x, out = floats(step[X] + offset, element), floats(step[OUT] + offset, element)
     powers = doubles(scratch)
     largest = -np.inf
     for i in range(classes):
@@ -42,4 +43,4 @@ def softmax_kernel(step, item, scratch):
         powers[i] = _exp(np.float64(x[i]) - largest)
         total += powers[i]
     for i in range(classes):
-        out[i] = np.float32(powers[i] / total)
+        out[i] = element(powers[i] / total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import FloatArray
 from refnet_kernels.softmax import COEFFICIENTS, LN2_HIGH, LN2_LOW, LOG2_E, UNDERFLOW
 
 
@@ -22,7 +22,7 @@ def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @np.errstate(all="ignore")
-def softmax(x: Float32Array) -> Float32Array:
+def softmax(x: FloatArray) -> FloatArray:
     """Softmax over the last axis."""
     values = x.astype(np.float64)
     largest = np.full(x.shape[:-1], -np.inf)
@@ -32,4 +32,4 @@ def softmax(x: Float32Array) -> Float32Array:
     total = np.zeros(x.shape[:-1])
     for index in range(x.shape[-1]):
         total = total + powers[..., index]
-    return (powers / total[..., None]).astype(np.float32)
+    return (powers / total[..., None]).astype(x.dtype)

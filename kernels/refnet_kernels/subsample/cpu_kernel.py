@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from refnet_kernels.kernel import kernel
-from refnet_kernels.memory import floats
+from refnet_kernels.memory import floats, size_of
 from refnet_kernels.subsample.cpu import CHANNELS, FACTOR, HEIGHT, OUT, OUT_HEIGHT, OUT_WIDTH, WIDTH, X
 
 
 @kernel
-def subsample_kernel(step, item, scratch):
+def subsample_kernel(step, item, scratch, element):
     """One row of the output."""
     channels = step[CHANNELS]
+    pixel_bytes = channels * size_of(element)
     image = item // step[OUT_HEIGHT]
     y = item % step[OUT_HEIGHT] * step[FACTOR]
-    x = floats(step[X] + (image * step[HEIGHT] + y) * step[WIDTH] * channels * 4)
-    out = floats(step[OUT] + item * step[OUT_WIDTH] * channels * 4)
+    x = floats(step[X] + (image * step[HEIGHT] + y) * step[WIDTH] * pixel_bytes, element)
+    out = floats(step[OUT] + item * step[OUT_WIDTH] * pixel_bytes, element)
     for column in range(step[OUT_WIDTH]):
         source = column * step[FACTOR] * channels
         for c in range(channels):

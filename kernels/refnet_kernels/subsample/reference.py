@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import FloatArray
 
 
-def subsample(x: Float32Array, factor: int) -> Float32Array:
+def subsample(x: FloatArray, factor: int) -> FloatArray:
     """Every ``factor``-th row and column of NHWC images."""
     return x[:, ::factor, ::factor].copy()
