@@ -42,7 +42,7 @@ def subsample(inputs: Tensor, factor: int, scope: str | None = None) -> Tensor:
 
     Parameters
     ----------
-    inputs : Tensor or float32 array [N, H, W, C]
+    inputs : Tensor or float array [N, H, W, C]
     factor : int
         1 gives the input itself.
     scope : str, optional
@@ -75,7 +75,7 @@ def conv2d_same(
 
     Parameters
     ----------
-    inputs : Tensor or float32 array [N, H, W, C]
+    inputs : Tensor or float array [N, H, W, C]
     num_outputs, kernel_size, stride, rate : int
         TF-Slim refuses a stride and a rate above 1 together; so does this.
     scope : str
@@ -124,7 +124,7 @@ def bottleneck(
 
     Parameters
     ----------
-    inputs : Tensor or float32 array [N, H, W, C]
+    inputs : Tensor or float array [N, H, W, C]
     depth : int
         Channels of the output. Where it equals C the shortcut is the input itself, subsampled.
     depth_bottleneck : int
@@ -176,7 +176,7 @@ def stack_blocks_dense(
 
     Parameters
     ----------
-    net : Tensor or float32 array [N, H, W, C]
+    net : Tensor or float array [N, H, W, C]
     blocks : sequence of Block
     output_stride : int, optional
         How much smaller the output may be than the input; None: as the strides have it.
@@ -264,7 +264,7 @@ def resnet_v2(
 
     Parameters
     ----------
-    inputs : Tensor or float32 array [N, H, W, C]
+    inputs : Tensor or float array [N, H, W, C]
         Normalised images; without the root block, the output of a convolution that no activation follows.
     blocks : sequence of Block
     num_classes : int, optional

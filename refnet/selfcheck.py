@@ -90,6 +90,7 @@ CASES = (
     ),
     Case("no_root", "blocks", (2, 19, 22, 5), {"include_root_block": False, "output_stride": 2}),
     Case("subnormal", "blocks", (2, 37, 50, 3), subnormal=True),
+    Case("binary64", "blocks", (2, 37, 50, 3), {"dtype": "float64"}),
     *(Case(name, name, (33, 33, 3)) for name in NETWORKS),
 )  # fmt: skip
 

@@ -34,6 +34,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"is_training": True},
     {"global_pool": False, "output_stride": 4},
     {"num_classes": None, "store_non_strided_activations": True},
+    {"dtype": "float64"},
+    {"dtype": "float64", "is_training": True},
 ]
 IMAGES = random_images(3, 37, 50, 3)
 THREADS = (1, 2, 3, 8)

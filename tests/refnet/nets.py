@@ -38,8 +38,8 @@ def random_images(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """SHA-256 of the arrays' little-endian bytes."""
+    """SHA-256 of the arrays' little-endian bytes, each in its own dtype."""
     sha = hashlib.sha256()
     for array in arrays:
-        sha.update(np.ascontiguousarray(array, "<f4").tobytes())
+        sha.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
     return sha.hexdigest()

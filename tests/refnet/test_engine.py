@@ -61,6 +61,26 @@ def test_uint8_goes_through_the_recipe_of_the_weights() -> None:
         refnet.forward(WEIGHTS, pixels)
 
 
+@pytest.mark.parametrize("dtype", ["float64", np.float64, np.dtype("float64"), float])
+def test_float64_takes_and_gives_float64(dtype: Any) -> None:
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 30, 31, 3))
+    engine = refnet.Engine(WEIGHTS, dtype=dtype)
+    net, end_points = engine(images, end_points=True)
+    assert {value.dtype for value in (net, *end_points.values())} == {np.dtype("float64")}
+    single = images.astype(np.float32)
+    assert digest(net) != digest(engine(single))
+    assert digest(engine(single)) == digest(engine(single.astype(np.float64)))
+    # The roundings of float32 and no more lie between the two; the bounds are in tests/slim.
+    assert 0 < np.abs(engine(single) - refnet.forward(WEIGHTS, single)).max() < 1e-4
+
+
+def test_raw_pixels_are_preprocessed_in_float32_and_widened() -> None:
+    recipe = refnet.Recipe(40, 48, 0.875)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    engine = refnet.Engine(refnet.Weights(WEIGHTS, recipe=recipe), dtype="float64")
+    assert digest(engine(pixels)) == digest(engine(refnet.preprocess(pixels, recipe).astype(np.float64)))
+
+
 def test_forward_keeps_the_engine_of_weights() -> None:
     weights = refnet.Weights(WEIGHTS)
     refnet.forward(weights, IMAGE)
@@ -148,6 +168,10 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "cuda": ({"device": "cuda"}, errors.DeviceError, "CUDA"),
     "cuda:7": ({"device": "cuda:7"}, errors.DeviceError, "CUDA"),
     "unknown device": ({"device": "tpu"}, errors.DeviceError, "'tpu'"),
+    "float16": ({"dtype": "float16"}, errors.ConfigError, "'float16'; it can be 'float32' or 'float64'"),
+    "big-endian": ({"dtype": ">f8"}, errors.ConfigError, "'>f8'"),
+    "no dtype": ({"dtype": None}, errors.ConfigError, "dtype is None"),
+    "unknown dtype": ({"dtype": "double precision"}, errors.ConfigError, "'double precision'"),
     "scope": ({"scope": "other"}, errors.MissingTensorError, "ResNetV2"),
     "wider blocks": ({"blocks": small_blocks(base_depth=4)}, errors.ShapeMismatchError, "should have shape"),
     "more units": ({"blocks": small_blocks(units=3)}, errors.MissingTensorError, "unit_3"),
@@ -249,6 +273,8 @@ def test_functions_on_arrays_compose_to_the_network() -> None:
     whole, points = refnet.resnet_v2(IMAGE[None], small_blocks(), 7, variables=WEIGHTS, device="reference")
     assert digest(whole) == digest(refnet.forward(WEIGHTS, IMAGE[None]))
     assert "predictions" in points
+    double = refnet.subsample(stacked.astype(np.float64) / 3, 2, dtype="float64")
+    assert digest(double) == digest((stacked.astype(np.float64) / 3)[:, ::2, ::2])
 
 
 @pytest.mark.parametrize("as_path", [True, False])

@@ -39,6 +39,7 @@ TINY = [refnet.resnet_v2_block("block1", base_depth=1, num_units=1, stride=1)]
         {"output_stride": 8, "global_pool": False},
         {"is_training": True, "batch_norm_epsilon": 1e-3},
         {"num_classes": None, "blocks": small_blocks()},
+        {"dtype": "float64"},
     ],
     ids=str,
 )
@@ -370,6 +371,7 @@ def options_of(value: Any) -> Change:
         ({"blocks": [{"scope": "block1", "units": [{"depth": 4, "colour": 1}]}]}, "blocks are damaged"),
         ({"blocks": [5]}, "blocks are damaged"),
         ({"output_stride": "8"}, "output_stride is '8'"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
         ({"blocks": "x"}, "options are damaged: blocks"),
         ({"blocks": [{"scope": "block1", "units": [{"depth": "4", "depth_bottleneck": 1, "stride": 1}]}]}, "depth is"),
         ({"include_root_block": False}, "should have shape"),
@@ -400,6 +402,21 @@ def test_a_damaged_file_is_the_same_golden_or_none(data: st.DataObject, good: by
     assert {name: value.tobytes() for name, value in found.values.items()} == {
         name: value.tobytes() for name, value in right.values.items()
     }
+
+
+def test_float64_images_are_kept_as_they_are(tmp_path: Path) -> None:
+    path, images = tmp_path / "g.safetensors", IMAGES / np.float64(3)
+    assert record(path, WEIGHTS, images, store_images=True, dtype=np.float64).options == {"dtype": "float64"}
+    assert check(path, WEIGHTS).differing == check(path, WEIGHTS, images).differing == []
+    with pytest.raises(InputError, match="other images"):
+        check(path, WEIGHTS, images.astype(np.float32))
+    record(path, WEIGHTS, (33, 34, 3), dtype="float64")
+    assert check(path, WEIGHTS).differing == []
+    # What float32 computes is compared by its distance.
+    net = refnet.forward(WEIGHTS, seeded_images((33, 34, 3), 0))
+    (row,) = compare_end_points(path, {"net": net}).differing
+    assert row.ulps is not None
+    assert 2**20 < row.ulps < 2**40
 
 
 # End points of other engines.

@@ -19,13 +19,19 @@ import refnet
 HERE = Path(__file__).parent
 
 
-@given(batch=st.integers(2, 5), height=st.integers(17, 48), width=st.integers(17, 48), seed=st.integers(0, 99))
-def test_a_batch_is_its_images_one_by_one(batch: int, height: int, width: int, seed: int) -> None:
+@given(
+    batch=st.integers(2, 5),
+    height=st.integers(17, 48),
+    width=st.integers(17, 48),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_a_batch_is_its_images_one_by_one(batch: int, height: int, width: int, seed: int, dtype: str) -> None:
     weights = refnet.Weights(lively_weights())
     images = random_images(batch, height, width, 3, seed=seed)
-    together = refnet.forward(weights, images)
+    together = refnet.forward(weights, images, dtype=dtype)
     for image, logits in zip(images, together, strict=True):
-        assert digest(refnet.forward(weights, image)) == digest(logits)
+        assert digest(refnet.forward(weights, image, dtype=dtype)) == digest(logits)
 
 
 def test_the_input_is_not_modified_and_the_output_is_the_callers_own() -> None:

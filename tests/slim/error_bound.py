@@ -1,8 +1,10 @@
-"""What the contract's arithmetic may differ from exact arithmetic by, derived step by step in binary64 NumPy.
+"""What the contract's arithmetic may differ from exact arithmetic by, derived step by step in NumPy.
 
 A tensor is carried as a pair ``Bounded(value, bound)``: the exact result, and for each element how far a result of
-binary32 arithmetic in the contract's order may lie from it. ``u = 2**-24`` is the unit roundoff; a rounding of a number
-near ``v`` costs at most ``u |v|``, or half the smallest subnormal where v is subnormal.
+binary32 or binary64 arithmetic in the contract's order may lie from it. ``u`` is the unit roundoff, 2**-24 or 2**-53; a
+rounding of a number near ``v`` costs at most ``u |v|``, or half the smallest subnormal where v is subnormal. Exact
+results are computed in a wider format, and the dtype of ``value`` tells for which arithmetic: float64 for binary32,
+longdouble for binary64.
 
 ``end_points`` gives two bounds. The *running* bound holds for a whole network, but grows by ``sum |w||x| / |sum w x|``
 at each convolution, so it is a wide net after many layers. The *layer* bound takes the end points that were observed
@@ -19,11 +21,38 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tests.slim.oracle import Net
 
-U = 2.0**-24
-HALF_SUBNORMAL = 2.0**-150
 RUN = 64
-#: Covers the binary64 roundings of this module, which are 2**-29 of the binary32 ones and at most 2**9 as many.
-SLACK = 1 + 2.0**-20
+
+
+class Precision(NamedTuple):
+    """The arithmetic that is bounded, and the wider one of this module.
+
+    Attributes
+    ----------
+    u : float
+        Unit roundoff.
+    subnormal : float
+        What a rounding to a subnormal number costs at most: half of the smallest one; in binary64 all of it, since
+        float64 cannot hold its half.
+    wide : dtype
+        In which exact results are computed.
+    slack : float
+        Covers the roundings of the wider format.
+    scale_roundings : int
+        Of a batch norm's scale: in binary32 only the last one counts beside those of binary64.
+    """
+
+    u: float
+    subnormal: float
+    wide: np.dtype[np.floating]
+    slack: float
+    scale_roundings: int
+
+
+#: The wider roundings are 2**-29 of the binary32 ones and at most 2**9 as many.
+BINARY32 = Precision(2.0**-24, 2.0**-150, np.dtype(np.float64), 1 + 2.0**-20, 1)
+#: Those of a longdouble of 64 bits are 2**-11 of the binary64 ones and, the convolution's aside, at most 2**3 as many.
+BINARY64 = Precision(2.0**-53, 2.0**-1074, np.dtype(np.longdouble), 1 + 2.0**-8, 3)
 
 
 class Bounded(NamedTuple):
@@ -32,16 +61,22 @@ class Bounded(NamedTuple):
     value: np.ndarray
     bound: np.ndarray
 
+    @property
+    def precision(self) -> Precision:
+        """Of the arithmetic that is bounded."""
+        return BINARY32 if self.value.dtype == BINARY32.wide else BINARY64
 
-def exact(x: np.ndarray) -> Bounded:
-    """Binary32 data."""
-    value = np.asarray(x, np.float64)
+
+def exact(x: np.ndarray, precision: Precision = BINARY32) -> Bounded:
+    """Data of the precision itself."""
+    value = np.asarray(x, precision.wide)
     return Bounded(value, np.zeros_like(value))
 
 
-def rounded(x: Bounded, u: float = U) -> Bounded:
+def rounded(x: Bounded) -> Bounded:
     """One rounding of a result near ``x.value``."""
-    return Bounded(x.value, (x.bound + u * (np.abs(x.value) + x.bound) + HALF_SUBNORMAL) * SLACK)
+    p = x.precision
+    return Bounded(x.value, (x.bound + p.u * (np.abs(x.value) + x.bound) + p.subnormal) * p.slack)
 
 
 def _patches(x: np.ndarray, size: int, stride: int, rate: int) -> np.ndarray:
@@ -58,23 +93,25 @@ def _patches(x: np.ndarray, size: int, stride: int, rate: int) -> np.ndarray:
 def conv2d_same(x: Bounded, weights: np.ndarray, stride: int = 1, rate: int = 1) -> Bounded:
     """Convolution: a product goes through at most one run of fma's and one addition for each run.
 
-    With n such roundings, gamma = n u / (1 - n u) bounds the relative error of each term (Higham, 2002, Lemma 3.1).
+    With n such roundings, gamma = n u / (1 - n u) bounds the relative error of each term (Higham, 2002, Lemma 3.1). The
+    wider format's sum has one for each term, in any order.
     """
+    p = x.precision
     size, *_, depth = weights.shape
-    kernel = weights.reshape(-1, depth).astype(np.float64)
+    kernel = weights.reshape(-1, depth).astype(p.wide)
     terms = len(kernel)
     n = min(terms, RUN) + -(-terms // RUN)
-    gamma = n * U / (1 - n * U)
+    gamma = n * p.u / (1 - n * p.u) + terms * np.finfo(p.wide).eps
     value = _patches(x.value, size, stride, rate) @ kernel
     inherited = _patches(x.bound, size, stride, rate)
     magnitude = np.abs(_patches(x.value, size, stride, rate)) + inherited
     bound = (inherited + gamma * magnitude) @ np.abs(kernel)
-    return Bounded(value, (bound + 2 * terms * HALF_SUBNORMAL) * SLACK)
+    return Bounded(value, (bound + 2 * terms * p.subnormal) * p.slack)
 
 
 def add(x: Bounded, y: Bounded | np.ndarray) -> Bounded:
     """Addition of a bias or of a shortcut, rounded."""
-    y = y if isinstance(y, Bounded) else exact(y)
+    y = y if isinstance(y, Bounded) else exact(y, x.precision)
     return rounded(Bounded(x.value + y.value, x.bound + y.bound))
 
 
@@ -85,13 +122,14 @@ def relu(x: Bounded) -> Bounded:
 
 def batch_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net: Net) -> Bounded:
     """``fma(x - mean, scale, beta)``, the scale computed in binary64 and rounded once."""
-    beta = variables[f"{scope}/beta"].astype(np.float64)
-    gamma = variables[f"{scope}/gamma"].astype(np.float64) if net.batch_norm_scale else np.ones_like(beta)
+    wide = x.precision.wide
+    beta = variables[f"{scope}/beta"].astype(wide)
+    gamma = variables[f"{scope}/gamma"].astype(wide) if net.batch_norm_scale else np.ones_like(beta)
     if net.is_training:
         mean, variance = _moments(x)
     else:
-        mean = exact(variables[f"{scope}/moving_mean"])
-        variance = exact(variables[f"{scope}/moving_variance"])
+        mean = exact(variables[f"{scope}/moving_mean"], x.precision)
+        variance = exact(variables[f"{scope}/moving_variance"], x.precision)
     scale = _scale(gamma, variance, net.batch_norm_epsilon)
     centred = rounded(Bounded(x.value - mean.value, x.bound + mean.bound))
     # |d's' - d s| with d' = d + a and s' = s + b is at most |d| b + a (|s| + b).
@@ -104,7 +142,10 @@ def _scale(gamma: np.ndarray, variance: Bounded, epsilon: float) -> Bounded:
     value = gamma / np.sqrt(variance.value + epsilon)
     most = np.abs(gamma) / np.sqrt(np.maximum(variance.value - variance.bound, 0) + epsilon)
     least = np.abs(gamma) / np.sqrt(variance.value + variance.bound + epsilon)
-    return rounded(Bounded(value, np.maximum(most - np.abs(value), np.abs(value) - least)))
+    scale = Bounded(value, np.maximum(most - np.abs(value), np.abs(value) - least))
+    for _ in range(variance.precision.scale_roundings):
+        scale = rounded(scale)
+    return scale
 
 
 def _moments(x: Bounded) -> tuple[Bounded, Bounded]:
@@ -124,13 +165,13 @@ def _moments(x: Bounded) -> tuple[Bounded, Bounded]:
     variance = (deviation**2).mean(axes)
     error = (2 * deviation * distance + distance**2).mean(axes)
     error += 2 * u_sum * ((deviation + distance) ** 2).mean(axes)
-    return rounded_mean, Bounded(variance, error * SLACK)
+    return rounded_mean, Bounded(variance, error * x.precision.slack)
 
 
 def max_pool(x: Bounded) -> Bounded:
     """3x3, stride 2, SAME, padding that never wins: the maximum of intervals."""
     upper, lower, value = (_pool(a) for a in (x.value + x.bound, x.value - x.bound, x.value))
-    return Bounded(value, np.maximum(upper - value, value - lower) * SLACK)
+    return Bounded(value, np.maximum(upper - value, value - lower) * x.precision.slack)
 
 
 def _pool(x: np.ndarray) -> np.ndarray:
@@ -153,26 +194,34 @@ def softmax(x: Bounded) -> Bounded:
     """exp(x - max) / sum in binary64, rounded once.
 
     Logits that are wrong by e at most change each of the two exponentials by a factor of exp(e) at most, and no
-    probability by more than 1. The binary64 arithmetic, the project's own exp in it, is held to 2**-40: a small part
-    of binary32's unit roundoff.
+    probability by more than 1. In units in the last place of binary64, each difference is off by half of its own size,
+    each exp by two, each addition and the division by a half; what is below exp(-708) is 0.
     """
     shifted = np.exp(x.value - x.value.max(-1, keepdims=True))
     value = shifted / shifted.sum(-1, keepdims=True)
-    grown = np.expm1(np.minimum(2 * x.bound.max(-1, keepdims=True), 700))
-    return rounded(Bounded(value, np.minimum(value * (grown + 2.0**-40), 1)))
+    error = x.bound.max(-1, keepdims=True)
+    grown = np.expm1(np.minimum(2 * error, 700))
+    units = np.ptp(x.value, -1, keepdims=True) + 2 * error + 4 + x.value.shape[-1] / 2 + 1
+    return rounded(Bounded(value, np.minimum(value * (grown + units * 2.0**-52) + 2.0**-1021, 1)))
 
 
 class _Pipeline:
     """The network, one method a part; ``seen`` collects the end points in network order."""
 
-    def __init__(self, net: Net, variables: Mapping[str, np.ndarray], observed: Mapping[str, np.ndarray] | None):
-        self.net, self.variables, self.observed = net, variables, observed
+    def __init__(
+        self,
+        net: Net,
+        variables: Mapping[str, np.ndarray],
+        observed: Mapping[str, np.ndarray] | None,
+        precision: Precision,
+    ):
+        self.net, self.variables, self.observed, self.precision = net, variables, observed, precision
         self.seen: dict[str, Bounded] = {}
         self.rate = self.stride = 1
 
     def record(self, name: str, x: Bounded) -> Bounded:
         self.seen[name] = x
-        return x if self.observed is None else exact(self.observed[name])
+        return x if self.observed is None else exact(self.observed[name], self.precision)
 
     def conv(self, name: str, x: Bounded, stride: int = 1, rate: int = 1, normalize: bool = False) -> Bounded:
         """A convolution with bias, or with the batch norm and the activation that resnet_arg_scope gives it."""
@@ -246,6 +295,7 @@ def end_points(
     variables: Mapping[str, np.ndarray],
     images: np.ndarray,
     observed: Mapping[str, np.ndarray] | None = None,
+    precision: Precision = BINARY32,
 ) -> dict[str, Bounded]:
     """The exact end points in network order, each with its bound.
 
@@ -258,12 +308,14 @@ def end_points(
     images : ndarray
         NHWC, float32.
     observed : mapping of str to ndarray, optional
-        The end points of a run in binary32, under the same names. When given, each layer starts from the observed
+        The end points of a run in this precision, under the same names. When given, each layer starts from the observed
         output of the one before it.
+    precision : Precision
+        Of the arithmetic that is bounded.
 
     Returns
     -------
     dict of str to Bounded
         tf_slim's end points, with pool1, preact, postnorm and pool5 in their places.
     """
-    return _Pipeline(net, variables, observed).run(exact(images))
+    return _Pipeline(net, variables, observed, precision).run(exact(images, precision))

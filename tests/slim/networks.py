@@ -109,6 +109,7 @@ def compare_with_slim(case: Case) -> None:
     assert got.shape == truth.shape
     np.testing.assert_array_equal(got, end_points[last])
     assert_close_to_truth(case.net, variables, images, end_points, slim32, slim64)
+    assert_is_the_truth(case.net, variables, images, slim64)
 
 
 def assert_close_to_truth(
@@ -139,10 +140,30 @@ def assert_close_to_truth(
         largest = np.abs(truth).max() or 1.0
         slim_error = max(slim_error, np.abs(slim32[name] - truth).max() / largest)
         error = np.abs(got - truth).max() / largest
-        allowed = 2 * slim_error + error_bound.U
+        allowed = 2 * slim_error + error_bound.BINARY32.u
         assert error <= allowed or np.count_nonzero(truth) < ENOUGH, (
             f"{name}: error {error:.2e}, TensorFlow's is {slim_error:.2e}"
         )
+
+
+def assert_is_the_truth(
+    net: Net, variables: Mapping[str, np.ndarray], images: np.ndarray, slim64: Mapping[str, np.ndarray]
+) -> None:
+    """Hold every end point of refnet in float64 to the bounds of binary64, and to TensorFlow's float64.
+
+    TensorFlow's order of the sums is its own: where the contract has 64 roundings in a run it may have one for each
+    product, and its batch norm subtracts products with the mean. 2**9 times the bound is room for both.
+    """
+    _, end_points = run_refnet(net, variables, images, dtype="float64")
+    precision = error_bound.BINARY64
+    running = error_bound.end_points(net, variables, images, precision=precision)
+    layer = error_bound.end_points(net, variables, images, end_points, precision)
+    for name, truth in slim64.items():
+        got = end_points[name]
+        assert got.dtype == np.float64, name
+        assert_within(f"{name}, from refnet's own inputs", got, layer[name])
+        assert_within(name, got, running[name])
+        assert np.abs(got - truth).max() <= 2.0**9 * running[name].bound.max(), name
 
 
 def assert_all_within(got: Mapping[str, np.ndarray], bounds: Mapping[str, error_bound.Bounded]) -> None:

@@ -72,4 +72,4 @@ def test_logits_are_within_the_bound(
 def test_error_is_no_larger_than_slims(logits: np.ndarray, goldens: dict[str, np.ndarray]) -> None:
     truth = goldens["logits_float64"]
     slim_error = np.abs(goldens["logits_float32"] - truth).max()
-    assert np.abs(logits - truth).max() <= 2 * slim_error + error_bound.U * np.abs(truth).max()
+    assert np.abs(logits - truth).max() <= 2 * slim_error + error_bound.BINARY32.u * np.abs(truth).max()

@@ -154,6 +154,19 @@ def test_another_option_is_out_of_bounds(variables: dict[str, np.ndarray], chang
         assert_all_within(other, bounds)
 
 
+@pytest.mark.parametrize("part", ["conv1/weights", "block1/unit_2/bottleneck_v2/conv2/BatchNorm/beta", "logits/biases"])
+def test_a_last_bit_of_binary32_is_out_of_the_bounds_of_binary64(variables: dict[str, np.ndarray], part: str) -> None:
+    """The layer of one weight that is one ULP too large is named."""
+    changed = variables | {f"resnet/{part}": np.nextafter(variables[f"resnet/{part}"], np.float32(np.inf))}
+    images = draw_images(BOUNDED_SHAPE, 6)
+    _, run = run_refnet(BOUNDED_NET, changed, images, dtype="float64")
+    precision = error_bound.BINARY64
+    assert_all_within(run, error_bound.end_points(BOUNDED_NET, changed, images, run, precision))
+    layer = part.removesuffix("/BatchNorm/beta").rsplit("/", part.count("BatchNorm") == 0)[0]
+    with pytest.raises(AssertionError, match=f"^resnet/{layer}: .* out of bounds"):
+        assert_all_within(run, error_bound.end_points(BOUNDED_NET, variables, images, run, precision))
+
+
 @pytest.mark.parametrize("part", ["conv1", "block1/unit_2/bottleneck_v2/conv2", "block2/unit_1/bottleneck_v2/conv1"])
 def test_a_kernel_in_half_precision_is_out_of_bounds(variables: dict[str, np.ndarray], part: str) -> None:
     """The precision of TF32 in one layer: the bound layer by layer is narrow enough to see it, and names the layer."""

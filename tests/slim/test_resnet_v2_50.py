@@ -49,6 +49,16 @@ def test_end_points(run: dict[str, Any]) -> None:
     assert_close_to_truth(run["net"], run["variables"], run["images"], end_points, slim32, slim64)
 
 
+def test_float64_is_the_truth(run: dict[str, Any]) -> None:
+    """The roundings of binary64 are 2**-29 of binary32's; 2**9 is room for TensorFlow's own order of the sums."""
+    _, end_points = run_refnet(run["net"], run["variables"], run["images"], dtype="float64")
+    slim_error = 0.0
+    for name, truth in run["float64"][1].items():
+        largest = np.abs(truth).max()
+        slim_error = max(slim_error, np.abs(run["float32"][1][name] - truth).max() / largest)
+        assert np.abs(end_points[name] - truth).max() / largest <= 2.0 ** (9 - 29) * slim_error, name
+
+
 def test_blocks_are_read_off_the_weights(run: dict[str, Any]) -> None:
     """Without ``blocks`` the names and shapes of the weights, and TF-Slim's rule for strides, give the same network."""
     logits = refnet.forward(run["variables"], run["images"])
