@@ -72,12 +72,20 @@ def _fma(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     total, total_lost = _two_sum(high, upper)
     total, rest = _two_sum(total, _odd_sum(upper_lost, total_lost))
     result = np.ldexp(total, largest)
-    # A subnormal result was rounded again. Only where that looked like a tie can what was lost before decide otherwise.
-    lost = total - np.ldexp(result, -largest)
-    tie = np.abs(lost) == np.ldexp(0.5, -1074 - largest)
-    result = np.where(tie & (rest * lost > 0), np.nextafter(result, np.copysign(np.inf, lost)), result)
+    if (np.abs(result) <= np.finfo(np.float64).smallest_normal).any():
+        result = _round_subnormal(result, total, rest, largest)
     # Zeros, infinities and NaN, whose signs are those of the plain operations; beside an infinite c, no finite product
     # counts.
     plain = (a == 0) | (b == 0) | ~np.isfinite(a) | ~np.isfinite(b) | ~np.isfinite(c)
     product = np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), 0, a * b)
     return np.where(plain, product + c, result)
+
+
+def _round_subnormal(result: Binary64, total: Binary64, rest: Binary64, exponent: NDArray[np.int32]) -> Binary64:
+    """``total * 2**exponent``, which is ``result`` after another rounding where it is subnormal, by all its bits.
+
+    Only where that rounding saw a tie can the ``rest`` beside the total decide otherwise.
+    """
+    lost = total - np.ldexp(result, -exponent)
+    tie = np.abs(lost) == np.ldexp(0.5, -1074 - exponent)
+    return np.where(tie & (rest * lost > 0), np.nextafter(result, np.copysign(np.inf, lost)), result)

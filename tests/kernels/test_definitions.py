@@ -107,9 +107,9 @@ def test_fma_at_the_ends_of_the_range_and_of_zeros(dtype: np.dtype[Any]) -> None
     numbers = [0.0, 1.0, smallest, 3 * smallest, root, root / 2, 3 * root, float(info.smallest_normal), largest, last]
     numbers += [last / 2, math.nextafter(last / 2, 0), math.inf, math.nan, 2.0, 3.0, 6.0]
     numbers = [number for number in numbers if float(dtype.type(number)) == number or number != number]
-    signed = [sign * number for number in numbers for sign in (1, -1)]
-    for triple in itertools.product(signed, repeat=3):
-        assert_fma(dtype, triple)
+    triples = list(itertools.product([sign * number for number in numbers for sign in (1, -1)], repeat=3))
+    truth = np.array([FORMATS[dtype].fma(*triple) for triple in triples], dtype)
+    assert_same_bits({"fma": exact.fma(*np.array(triples, dtype).T)}, {"fma": truth})
 
 
 @pytest.mark.parametrize("sign", [1, -1])
