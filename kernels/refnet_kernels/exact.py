@@ -9,7 +9,7 @@ from refnet_kernels.contract import BINARY32, FloatArray
 
 Binary64 = NDArray[np.float64]
 
-#: So many powers of two below another number, one only says to which side of that a sum lies.
+#: A term that is so many powers of two smaller only tells to which side of the larger one a sum lies.
 _FAR = 120
 #: Splits a significand of 53 bits in halves.
 _SPLITTER = 2.0**27 + 1

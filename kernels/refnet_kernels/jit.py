@@ -101,7 +101,7 @@ def _private(directory: Path) -> bool:
 
 def _file_of(module: str, name: str, element: str | None) -> Path | None:
     directory = cache_directory()
-    return None if directory is None else directory / f"{module}.{name}{element or ''}.o"
+    return None if directory is None else directory / ".".join(filter(None, (module, name, element, "o")))
 
 
 def _read(file: Path) -> bytes | None:

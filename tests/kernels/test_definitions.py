@@ -129,6 +129,13 @@ def test_a_subnormal_fma_does_not_round_twice() -> None:
     assert_fma(np.dtype(np.float64), (-a, b, -c))
 
 
+def test_fma_of_a_far_smaller_addend() -> None:
+    # The product is 2^-105 less than the middle of 1 and its neighbour; the addend leaves it there.
+    triple = (1 + 2.0**-52, 1 - 2.0**-53, 2.0**-130)
+    assert BINARY64.fma(*triple) == 1
+    assert_fma(np.dtype(np.float64), triple)
+
+
 @formats
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 999))
 def test_fma_of_arrays(dtype: np.dtype[Any], kind: str, seed: int) -> None:
