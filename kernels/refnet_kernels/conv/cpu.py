@@ -112,9 +112,7 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     return np.array(pieces, np.int64).reshape(-1, 4)
 
 
-def _ahead(
-    g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int, itemsize: int
-) -> list[int]:
+def _ahead(g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int, itemsize: int) -> list[int]:
     """What to fetch while a tile and a panel are worked on, as `AHEAD` to `AHEAD_PANEL` of a step's row.
 
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
