@@ -318,4 +318,5 @@ def end_points(
     dict of str to Bounded
         tf_slim's end points, with pool1, preact, postnorm and pool5 in their places.
     """
+    assert np.finfo(precision.wide).eps <= precision.u * 2.0**-10, "this machine has no wider format"
     return _Pipeline(net, variables, observed, precision).run(exact(images, precision))
