@@ -1,0 +1,1 @@
+"""What CUDA kernels are made from, and the way to a device."""

@@ -1,0 +1,23 @@
+"""What the CUDA kernels are written with: LLVM's instructions, or their likenesses for Numba's simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import cuda
+from numba.cuda.core import config
+
+if config.ENABLE_CUDASIM:
+    from refnet_kernels.gpu import simulated as _code
+else:
+    from refnet_kernels.gpu import intrinsics as _code
+
+fma, multiply, float_of_bits = _code.fma, _code.multiply, _code.float_of_bits
+load, store, load4, store4, load_tap = _code.load, _code.store, _code.load4, _code.store4, _code.load_tap
+shared_memory, register_tile = _code.shared_memory, _code.register_tile
+
+
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function that kernels call: it becomes a part of each of them."""
+    return function if config.ENABLE_CUDASIM else cuda.jit(device=True, inline="always")(function)

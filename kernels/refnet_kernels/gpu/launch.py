@@ -1,0 +1,66 @@
+"""What a CUDA kernel is, and one launch of it: all that a device, the simulator or a checker needs to run it.
+
+No device and no Numba is needed to make these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class CudaKernel(NamedTuple):
+    """A kernel in Numba's subset of Python.
+
+    Attributes
+    ----------
+    function : callable
+        Of addresses (int64, in bytes) and integers (int32, where not stated otherwise).
+    signature : numba signature
+    threads : int
+        Threads of a block; the block is one-dimensional.
+    blocks : int
+        Blocks that should fit into a multiprocessor at once, which bounds the registers of a thread.
+    """
+
+    function: Callable[..., None]
+    signature: Any
+    threads: int
+    blocks: int
+
+
+class CudaLaunch(NamedTuple):
+    """One launch: a one-dimensional grid of ``grid`` blocks, and the arguments as Python integers."""
+
+    kernel: CudaKernel
+    grid: int
+    arguments: tuple[Any, ...]
+
+
+class TileLayout(NamedTuple):
+    """How a thread's tile of sums lies in its block's tile, and what it is made from in shared memory.
+
+    The rows and columns of a thread come in fours; its next four lie a step away. All distances are in floats.
+
+    Attributes
+    ----------
+    rows, columns : int
+        Of the thread's tile; multiples of four.
+    depth : int
+        Products that are added to each sum at a time.
+    a_stride, b_stride : int
+        From one product's row and column values to the next one's.
+    row_step, column_step : int
+        From the thread's four rows or columns to its next four.
+    park_stride : int
+        From row to row where the finished tile is parked.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    a_stride: int
+    b_stride: int
+    row_step: int
+    column_step: int
+    park_stride: int

@@ -1,0 +1,71 @@
+"""Arithmetic on vectors of four binary32 numbers, as the CUDA kernels share it (rule A2)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refnet_kernels.gpu.code import fma, helper, load, store
+
+
+@helper
+def zero4():
+    """Four times +0."""
+    return np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+
+
+@helper
+def add4(a, b):
+    """``a + b``."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
+
+
+@helper
+def batch_norm(x, mean, scale, beta):
+    """``fma(x - mean, scale, beta)`` of numbers."""
+    return fma(x - mean, scale, beta)
+
+
+@helper
+def relu(x):
+    """``0 if x < 0 else x`` of a number."""
+    return np.float32(0) if x < np.float32(0) else x
+
+
+@helper
+def batch_norm4(x, mean, scale, beta):
+    """``fma(x - mean, scale, beta)``."""
+    return (
+        batch_norm(x[0], mean[0], scale[0], beta[0]),
+        batch_norm(x[1], mean[1], scale[1], beta[1]),
+        batch_norm(x[2], mean[2], scale[2], beta[2]),
+        batch_norm(x[3], mean[3], scale[3], beta[3]),
+    )
+
+
+@helper
+def relu4(x):
+    """``0 if x < 0 else x``."""
+    return relu(x[0]), relu(x[1]), relu(x[2]), relu(x[3])
+
+
+@helper
+def load_some(address, count):
+    """The first ``count`` numbers of a vector at an address of any alignment, then zeros."""
+    a = load(address) if count > 0 else np.float32(0)
+    b = load(address + 4) if count > 1 else np.float32(0)
+    c = load(address + 8) if count > 2 else np.float32(0)
+    d = load(address + 12) if count > 3 else np.float32(0)
+    return a, b, c, d
+
+
+@helper
+def store_some(address, x, count):
+    """Write the first ``count`` numbers of a vector to an address of any alignment."""
+    if count > 0:
+        store(address, x[0])
+    if count > 1:
+        store(address + 4, x[1])
+    if count > 2:
+        store(address + 8, x[2])
+    if count > 3:
+        store(address + 12, x[3])
