@@ -21,7 +21,7 @@ _OPS = {
     "mean": ("mean", ""),
     "softmax": ("softmax", ""),
 }
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "cuda")
 
 
 class Kernel(NamedTuple):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from numba import cuda
 from numba.cuda.core import config
 
-if config.ENABLE_CUDASIM:
-    from refnet_kernels.gpu import simulated as _code
-else:
-    from refnet_kernels.gpu import intrinsics as _code
+_code: Any = import_module(f"refnet_kernels.gpu.{'simulated' if config.ENABLE_CUDASIM else 'intrinsics'}")
 
 fma, multiply, float_of_bits = _code.fma, _code.multiply, _code.float_of_bits
 load, store, load4, store4, load_tap = _code.load, _code.store, _code.load4, _code.store4, _code.load_tap
-shared_memory, register_tile = _code.shared_memory, _code.register_tile
+shared_memory, shared_doubles, register_tile = _code.shared_memory, _code.shared_doubles, _code.register_tile
 
 
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:

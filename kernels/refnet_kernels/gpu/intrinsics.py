@@ -170,12 +170,33 @@ def shared_memory(name, size):
     return load4, store4, store
 
 
-def _shared(builder, name, size, place, kind):
+def shared_doubles(name, size):
+    """Shared memory of ``size`` binary64 numbers: ``load(place)`` and ``store(place, number)``."""
+
+    @intrinsic
+    def load(typingctx, place):
+        def codegen(context, builder, signature, args):
+            return builder.load(_shared(builder, name, size, args[0], _DOUBLE, _DOUBLE), align=8)
+
+        return types.float64(types.int32), codegen
+
+    @intrinsic
+    def store(typingctx, place, value):
+        def codegen(context, builder, signature, args):
+            builder.store(args[1], _shared(builder, name, size, args[0], _DOUBLE, _DOUBLE), align=8)
+            return context.get_dummy_value()
+
+        return types.void(types.int32, types.float64), codegen
+
+    return load, store
+
+
+def _shared(builder, name, size, place, kind, element=_FLOAT):
     """A pointer into the shared memory of that name."""
     try:
         memory = builder.module.get_global(name)
     except KeyError:
-        memory = ir.GlobalVariable(builder.module, ir.ArrayType(_FLOAT, size), name, _SHARED)
+        memory = ir.GlobalVariable(builder.module, ir.ArrayType(element, size), name, _SHARED)
         memory.linkage = "internal"
         memory.initializer = ir.Constant(memory.value_type, ir.Undefined)
         memory.align = 16

@@ -5,8 +5,11 @@ No device and no Numba is needed to make these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+#: The largest integer that kernels count with.
+LARGEST = 2**31 - 1
 
 
 class CudaKernel(NamedTuple):
@@ -35,6 +38,21 @@ class CudaLaunch(NamedTuple):
     kernel: CudaKernel
     grid: int
     arguments: tuple[Any, ...]
+
+
+def make_launch(kernel: CudaKernel, grid: int, addresses: Iterable[int], numbers: Iterable[float]) -> CudaLaunch:
+    """The launch of a kernel whose parameters are addresses, then int32 integers (or a binary64 number).
+
+    Raises
+    ------
+    OverflowError
+        The number of threads, or an integer, does not fit into 32 bits.
+    """
+    numbers = tuple(numbers)
+    largest = max((grid * kernel.threads, *numbers))
+    if largest > LARGEST:
+        raise OverflowError(f"A CUDA launch counts to {LARGEST}, not to {largest}; pass fewer images at a time.")
+    return CudaLaunch(kernel, grid, (*addresses, *numbers))
 
 
 class TileLayout(NamedTuple):

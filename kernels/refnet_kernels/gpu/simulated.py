@@ -85,6 +85,19 @@ def shared_memory(name: str, size: int) -> tuple[Callable[..., Any], ...]:
     return load4, store4, store
 
 
+def shared_doubles(name: str, size: int) -> tuple[Callable[..., Any], ...]:
+    """Shared memory of binary64 numbers: ``load`` and ``store``."""
+    memory = np.full(size, np.nan)
+
+    def load(place: int) -> np.float64:
+        return np.float64(memory[place])
+
+    def store(place: int, value: np.float64) -> None:
+        memory[place] = value
+
+    return load, store
+
+
 def _vector(place: int) -> slice:
     if place % 4:
         raise ValueError(f"A vector in shared memory starts at the float {place}, which is no multiple of 4.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.gpu.code import fma, helper, load, store
+from refnet_kernels.gpu.code import fma, helper, load, load4, store, store4
 
 
 @helper
@@ -49,8 +49,10 @@ def relu4(x):
 
 
 @helper
-def load_some(address, count):
-    """The first ``count`` numbers of a vector at an address of any alignment, then zeros."""
+def read4(address, whole, count):
+    """A vector; unless it is whole, and lies at a multiple of 16 bytes, its first ``count`` numbers, then zeros."""
+    if whole != 0:
+        return load4(address)
     a = load(address) if count > 0 else np.float32(0)
     b = load(address + 4) if count > 1 else np.float32(0)
     c = load(address + 8) if count > 2 else np.float32(0)
@@ -59,8 +61,11 @@ def load_some(address, count):
 
 
 @helper
-def store_some(address, x, count):
-    """Write the first ``count`` numbers of a vector to an address of any alignment."""
+def write4(address, x, whole, count):
+    """Write a vector; unless it is whole, and goes to a multiple of 16 bytes, its first ``count`` numbers."""
+    if whole != 0:
+        store4(address, x)
+        return
     if count > 0:
         store(address, x[0])
     if count > 1:
@@ -69,3 +74,12 @@ def store_some(address, x, count):
         store(address + 8, x[2])
     if count > 3:
         store(address + 12, x[3])
+
+
+@helper
+def place(block, threads, thread, channels):
+    """A thread's share where each has four channels of a pixel: the pixel, the first channel, and how many are left."""
+    index = np.uint32(np.uint32(block) * np.uint32(threads) + np.uint32(thread))
+    fours = np.uint32((channels + 3) >> 2)
+    channel = np.int32(index % fours) * 4
+    return index // fours, channel, min(channels - channel, 4)

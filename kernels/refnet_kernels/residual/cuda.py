@@ -1,0 +1,27 @@
+"""The residual sum on CUDA: a thread adds four numbers.
+
+The kernel is ``cuda_kernel.RESIDUAL``: the addresses ``shortcut``, ``x``, ``out`` (int64), then ``whole`` (whether all
+three lie at multiples of 16 bytes) and ``count`` (int32).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refnet_kernels.contract import Float32Array
+from refnet_kernels.gpu.device import run_once
+from refnet_kernels.gpu.launch import CudaLaunch, make_launch
+from refnet_kernels.residual.cuda_kernel import RESIDUAL
+
+
+def launch(count: int, addresses: dict[str, int]) -> CudaLaunch:
+    """The launch of ``out = shortcut + x`` over ``count`` numbers, with the addresses of the three."""
+    at = [addresses[name] for name in ("shortcut", "x", "out")]
+    whole = all(address % 16 == 0 for address in at)
+    return make_launch(RESIDUAL, -(-count // (4 * RESIDUAL.threads)), at, (int(whole), count))
+
+
+def call(shortcut: Float32Array, x: Float32Array) -> Float32Array:
+    """`refnet_kernels.residual` on arrays."""
+    inputs = {"shortcut": shortcut, "x": x}
+    return run_once(lambda addresses: launch(x.size, addresses), inputs, {"out": np.shape(x)})["out"]
