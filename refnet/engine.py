@@ -54,8 +54,9 @@ class Engine:
         As `refnet.graph.ArgScope` explains them.
     scope : str, optional
         Which network, if the weights hold several.
-    device : {"cpu", "reference"}
-        "reference" computes by the NumPy definitions, very slowly, and gives the same bits.
+    device : {"cpu", "reference", "cuda", "cuda:1", ...}
+        "reference" computes by the NumPy definitions, very slowly, and gives the same bits. CUDA needs ``refnet[cuda]``
+        and an NVIDIA GPU; where one is missing the error says which, and no other device takes its place.
     threads : int, optional
         None: as many as the process has cores. The bits do not depend on it.
     dtype : {"float32", "float64"} or as NumPy has them

@@ -1,8 +1,12 @@
-"""Run a plan: in NumPy, an operation at a time, or with the CPU's fused kernels. The bits are the same."""
+"""Run a plan: in NumPy, an operation at a time, or with the CPU's fused kernels. The bits are the same.
+
+`refnet.cuda_executor` does it on a CUDA device.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -34,7 +38,8 @@ def make_executor(
     ----------
     plan : Plan
     variables : mapping of str to array
-    device : {"cpu", "reference"}
+    device : {"cpu", "reference", "cuda", "cuda:1", ...}
+        As `check_device` accepted it.
     threads : int
         Of the CPU's kernels.
     packed : dict
@@ -46,27 +51,41 @@ def make_executor(
     Raises
     ------
     DeviceError
-        There is no such device.
+        The device's memory is too small.
     """
     if device == "reference":
         return ReferenceExecutor(plan, variables, dtype)
+    if device.startswith("cuda"):
+        from refnet.cuda_executor import CudaExecutor
+
+        return CudaExecutor(plan, variables, _cuda_index(device), packed)
     with making:
         return CpuExecutor(plan, variables, threads, packed, dtype)
 
 
 def check_device(device: object) -> str:
-    """``device`` itself, if there is one of that name.
+    """``device`` itself, if it is there.
 
     Raises
     ------
     DeviceError
-        There is not.
+        There is no device of that name, or CUDA lacks its package, its driver or the device.
     """
     if device in ("cpu", "reference"):
         return str(device)
-    if isinstance(device, str) and device.split(":")[0] == "cuda":
-        raise DeviceError("This version of refnet has no CUDA kernels; the devices are 'cpu' and 'reference'.")
-    raise DeviceError(f"There is no device {device!r}; the devices are 'cpu' and 'reference'.", found=device)
+    if not isinstance(device, str) or not re.fullmatch(r"cuda(:\d{1,3})?", device):
+        known = "'cpu', 'reference', 'cuda', 'cuda:1' and so on"
+        raise DeviceError(f"There is no device {device!r}; the devices are {known}.", found=device)
+    from refnet_kernels.gpu.device import missing
+
+    reason = missing(_cuda_index(device))
+    if reason is not None:
+        raise DeviceError(f"The CUDA device {device!r} cannot be used: {reason}.", found=device)
+    return device
+
+
+def _cuda_index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
 
 
 def check_dtype(dtype: object) -> np.dtype[Any]:
