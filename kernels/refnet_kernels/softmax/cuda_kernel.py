@@ -42,7 +42,7 @@ def softmax_kernel(x, out, classes):
         largest = v if v > largest else largest
     _store(thread, largest)
     cuda.syncthreads()
-    for i in range(THREADS):
+    for i in range(min(classes, THREADS)):
         v = _load(np.int32(i))
         largest = v if v > largest else largest
 

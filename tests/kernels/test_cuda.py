@@ -1,0 +1,144 @@
+"""The problems on CUDA: on a device, or in Numba's simulator, in which `test_cuda_simulator.py` runs this file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from problems import DRAWN, NAMED, Problem, assert_same_bits, conv_problem, conv_same
+
+from refnet_kernels.catalog import rows, select
+from refnet_kernels.gpu.device import Device, missing, simulated
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(missing() is not None, reason=f"no CUDA device: {missing()}"),
+    # The simulator computes with NumPy's numbers, which warn of what the contract allows.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning" if simulated() else "error"),
+]
+
+OPS = [op for op, backend in rows() if backend == "cuda"]
+GUARD = 256
+POISON = 0xB7
+#: The simulator runs some 100,000 products a second, and starts some 10,000 threads.
+LARGEST = 1e5 if simulated() else np.inf
+SOME = settings(
+    max_examples=5 if simulated() else settings.default.max_examples,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+
+
+def is_small(problem: Problem) -> bool:
+    if problem.op == "conv":
+        return bool(problem.geometry.pixels * problem.geometry.products * problem.geometry.out_channels <= LARGEST)
+    return bool(problem.x.size * (10 if problem.op == "softmax" else 1) <= LARGEST)
+
+
+class Guarded:
+    """Memory with guards on both sides, which knows what was uploaded to it."""
+
+    def __init__(self, device: Device, size: int, allocate: Any) -> None:
+        self._memory, self._size = allocate(device, size + 2 * GUARD), size
+        self._memory.upload(np.full(size + 2 * GUARD, POISON, np.uint8))
+        self._uploaded = b""
+        self.address = self._memory.address + GUARD
+
+    def upload(self, values: np.ndarray) -> None:
+        self._uploaded = values.tobytes()
+        self._memory.upload(values, GUARD)
+
+    def download(self, values: np.ndarray) -> None:
+        self._memory.download(values, GUARD)
+
+    def check(self) -> None:
+        whole = np.empty(self._size + 2 * GUARD, np.uint8)
+        self._memory.download(whole)
+        assert (whole[:GUARD] == POISON).all(), "written before the beginning of an array"
+        assert (whole[-GUARD:] == POISON).all(), "written past the end of an array"
+        assert whole[GUARD:].tobytes().startswith(self._uploaded), "written to an input"
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Whatever a kernel leaves around its outputs, or in its inputs, is an error."""
+    blocks: list[Guarded] = []
+    allocate = Device.allocate
+
+    def allocate_guarded(device: Device, size: int) -> Guarded:
+        blocks.append(Guarded(device, size, allocate))
+        return blocks[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Device, "allocate", allocate_guarded)
+        yield
+    assert blocks
+    for block in blocks:
+        block.check()
+
+
+def check(problem: Problem) -> None:
+    with guarded():
+        found = problem.call(select(problem.op, "cuda"))
+    assert_same_bits(found, problem.defined())
+
+
+@contextmanager
+def only(tile: int) -> Iterator[Any]:
+    """Only one of the tiles, so that small problems get large tiles too."""
+    from refnet_kernels.conv import cuda
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "TILES", cuda.TILES[tile : tile + 1])
+        yield cuda.TILES[0]
+
+
+def test_every_op_has_a_kernel() -> None:
+    assert set(OPS) == {op for op, _ in rows()} == set(DRAWN)
+
+
+@pytest.mark.parametrize("problem", [p for p in NAMED if is_small(p)], ids=lambda p: f"{p.op}-{p.name}")
+def test_named_problems(problem: Problem) -> None:
+    check(problem)
+
+
+@pytest.mark.parametrize("op", OPS)
+@SOME
+@given(data=st.data())
+def test_drawn_problems(op: str, data: st.DataObject) -> None:
+    check(data.draw(DRAWN[op].filter(is_small)))
+
+
+@pytest.mark.parametrize("tile", range(3))
+@pytest.mark.parametrize(("pixels", "channels"), [(-1, 1), (0, 0), (1, -1)])
+def test_pixels_and_channels_next_to_the_tiles_own(tile: int, pixels: int, channels: int) -> None:
+    with only(tile) as t:
+        g = conv_same(1, 1, t.pixels + pixels, 5, t.channels + channels, 1, 1)
+        check(conv_problem("edge", g, "normal", "bias,norm,shortcut,preact"))
+
+
+@pytest.mark.parametrize("tile", range(3))
+@pytest.mark.parametrize("channels", [8, 9])
+def test_runs_that_cross_taps_in_every_tile(tile: int, channels: int) -> None:
+    """72 products are a run and a step, 81 end within a step; eight channels are read in vectors, nine are not."""
+    with only(tile):
+        check(conv_problem("runs", conv_same(2, 3, 4, channels, 10, 3, 2), "rarely special", "bias,preact"))
+
+
+EPILOGUES = [
+    ",".join(filter(None, parts))
+    for parts in itertools.product(
+        ["", "bias"], ["", "norm"], ["", "relu"], ["", "shortcut"], ["", "preact", "preact only"]
+    )
+]
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("channels", [7, 8])
+def test_every_epilogue_of_a_convolution(epilogue: str, channels: int) -> None:
+    check(conv_problem(epilogue, conv_same(1, 1, 3, 3, channels, 1, 1), "rarely special", epilogue))

@@ -1,0 +1,61 @@
+"""The CUDA kernels in Numba's simulator, and what is said where there is no device."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from refnet_kernels.gpu import device
+from refnet_kernels.gpu.launch import LARGEST, CudaKernel, make_launch
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("file", ["kernels/test_cuda.py", "refnet/test_cuda.py"])
+def test_in_the_simulator(file: str) -> None:
+    """Numba decides when it is imported whether to simulate: so these tests run in a process of their own."""
+    if find_spec("numba_cuda") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("numba-cuda is missing: python -m pip install '.[cuda]'")
+        pytest.skip("numba-cuda is not installed")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / file)]
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # All of them, and none of them left out.
+    assert re.search(r"^[1-9]\d* passed in", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "simulated", lambda: False)
+
+    def no_library(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    monkeypatch.setattr(device, "version", lambda _: "0.30")
+    assert "libcuda.so.1" in str(device.missing())
+
+    def no_package(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(device, "version", no_package)
+    assert "refnet[cuda]" in str(device.missing())
+
+
+def test_a_launch_counts_with_32_bits() -> None:
+    kernel = CudaKernel(lambda: None, None, 64, 1)
+    assert make_launch(kernel, LARGEST // 64, [2**40], [LARGEST]).arguments == (2**40, LARGEST)
+    for grid, number in ((LARGEST // 64 + 1, 0), (1, LARGEST + 1)):
+        with pytest.raises(OverflowError, match="fewer images"):
+            make_launch(kernel, grid, [], [number])
