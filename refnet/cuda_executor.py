@@ -33,6 +33,10 @@ class CudaExecutor:
         Where what lies on the device is kept, to be shared by all plans of an engine. Where ``variables`` is a plain
         dict, it belongs to the engine, and kernels leave it once they are on the device.
 
+    Attributes
+    ----------
+    plan : Plan
+
     Raises
     ------
     DeviceError
@@ -40,7 +44,7 @@ class CudaExecutor:
     """
 
     def __init__(self, plan: Plan, variables: Mapping[str, Any], index: int, packed: dict[Any, Any]) -> None:
-        self._plan = plan
+        self.plan = plan
         self._variables = variables
         self._packed = packed
         self._device = open_device(index)
@@ -59,23 +63,28 @@ class CudaExecutor:
     def run(self, images: Float32Array) -> list[Float32Array]:
         """The plan's outputs. One caller at a time; others wait."""
         with self._lock:
-            self._arena.upload(images, self._offsets[self._plan.input])
+            self._arena.upload(images, self._offsets[self.plan.input])
             self._program.run()
             outputs = []
-            for index in self._plan.outputs:
-                outputs.append(np.empty(self._plan.shapes[index], np.float32))
-                self._arena.download(outputs[-1], self._offsets[self._plan.aliases.get(index, index)])
+            for index in self.plan.outputs:
+                outputs.append(np.empty(self.plan.shapes[index], np.float32))
+                self._arena.download(outputs[-1], self._offsets[self.plan.aliases.get(index, index)])
             return outputs
+
+    def profile(self) -> list[float]:
+        """Run once more on the images that are there; the milliseconds of each launch."""
+        with self._lock:
+            return self._program.profile()
 
     def _check_memory(self, total: int) -> None:
         free = self._device.free_bytes()
         if total > free:
-            batch = self._plan.shapes[self._plan.input][0]
+            batch = self.plan.shapes[self.plan.input][0]
             fits = int(batch * free // total)
             raise self._too_large(total, f"{free / 2**30:.2f} GiB are free, enough for a batch of {fits}")
 
     def _too_large(self, total: int, reason: str) -> DeviceError:
-        shape = self._plan.shapes[self._plan.input]
+        shape = self.plan.shapes[self.plan.input]
         return DeviceError(
             f"Images of shape {shape} need {total / 2**30:.2f} GiB of the CUDA device for the values between the "
             f"layers, beside the weights, and there is not so much: {reason}. The bits do not depend on the batch."
@@ -86,7 +95,7 @@ class CudaExecutor:
         addresses = {"x": self._address(step.inputs[0]), "out": self._address(step.out)}
         if step.next_norm is not None:
             addresses |= self._norm(step.next_norm, "next_") | {"preact": self._address(step.preact)}
-        *pixels, channels = self._plan.shapes[step.inputs[0]]
+        *pixels, channels = self.plan.shapes[step.inputs[0]]
         count = int(np.prod(pixels))
         if step.op == "batch_norm_training":
             return self._batch_norm_training(step, addresses, count, channels)
@@ -161,4 +170,4 @@ class CudaExecutor:
         return int(self._packed[key].address)
 
     def _address(self, index: int | None) -> int:
-        return 0 if index is None else self._arena.address + self._offsets[self._plan.aliases.get(index, index)]
+        return 0 if index is None else self._arena.address + self._offsets[self.plan.aliases.get(index, index)]

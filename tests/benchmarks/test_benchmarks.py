@@ -15,6 +15,7 @@ from benchmarks.common import ROOT
 from benchmarks.layers import Layer, is_right, read_layers
 from benchmarks.peers import PEERS
 from refnet_kernels.catalog import rows
+from refnet_kernels.gpu.device import missing
 
 SCRIPTS = {"forward": [], "peers": ["--plot"], "kernels": ["--plot"]}
 CPU_OPS = {op for op, backend in rows() if backend == "cpu"}
@@ -196,3 +197,19 @@ def test_the_stored_shapes_are_the_networks(tmp_path: Path) -> None:
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert made == {path.name: path.read_text() for path in stored.iterdir()}
     assert {layer.op for layer in read_layers(stored / "resnet_v2_50_224.txt")} == CPU_OPS
+
+
+@pytest.mark.skipif(missing() is None, reason="there is a CUDA device")
+def test_nothing_is_timed_without_a_cuda_device() -> None:
+    done = run("bench_cuda", "--quick")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert str(missing()) in done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(missing() is not None, reason=f"no CUDA device: {missing()}")
+def test_a_network_is_timed_on_cuda(tmp_path: Path) -> None:
+    done = run("bench_cuda", "--quick", "--output", tmp_path / "cuda.json")
+    assert done.returncode == 0, done.stderr
+    assert_timed(json.loads((tmp_path / "cuda.json").read_text()))

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class Device:
 
         self._cuda = cuda
         self._context = cuda.gpus[index]
+        with self._context:
+            self._stream = cuda.stream()
         # The simulator plays an H100.
         self.processors = 132 if simulated() else int(self._context.MULTIPROCESSOR_COUNT)
 
@@ -80,7 +83,7 @@ class Device:
         """
         with self._context:
             try:
-                return Memory(self._context, self._cuda.device_array(max(size, 1), np.uint8))
+                return Memory(self._context, self._stream, self._cuda.device_array(max(size, 1), np.uint8))
             except Exception as error:
                 # The driver's errors are of one type, and tell themselves apart by their names.
                 if "OUT_OF_MEMORY" in str(error):
@@ -90,15 +93,16 @@ class Device:
     def program(self, launches: list[CudaLaunch]) -> Program:
         """Launches to be run in order, any number of times; compiles their kernels."""
         with self._context:
-            stream = self._cuda.stream()
-            return Program(self._context, stream, [_bind(launch, stream) for launch in launches if launch.grid])
+            bound = [_bind(launch, self._stream) for launch in launches if launch.grid]
+        return Program(self._context, self._stream, bound)
 
 
 class Memory:
-    """Bytes on a device."""
+    """Bytes on a device; `Device.allocate` makes it."""
 
-    def __init__(self, context: Any, array: Any) -> None:
+    def __init__(self, context: Any, stream: Any, array: Any) -> None:
         self._context = context
+        self._stream = stream
         self._array = array
         pointer = array.ctypes.data if simulated() else array.device_ctypes_pointer.value
         self.address = int(pointer)
@@ -108,18 +112,20 @@ class Memory:
         raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         if raw.size:
             with self._context:
-                self._array[offset : offset + raw.size].copy_to_device(raw)
+                self._array[offset : offset + raw.size].copy_to_device(raw, self._stream)
+                self._stream.synchronize()
 
     def download(self, values: Float32Array, offset: int = 0) -> None:
         """Fill a contiguous array from ``offset``."""
         raw = values.reshape(-1).view(np.uint8)
         if raw.size:
             with self._context:
-                self._array[offset : offset + raw.size].copy_to_host(raw)
+                self._array[offset : offset + raw.size].copy_to_host(raw, self._stream)
+                self._stream.synchronize()
 
 
 class Program:
-    """Launches in order on one stream; `Device.program` makes it."""
+    """Launches in order on the device's stream; `Device.program` makes it."""
 
     def __init__(self, context: Any, stream: Any, launches: list[Callable[[], None]]) -> None:
         self._context = context
@@ -132,6 +138,19 @@ class Program:
             for launch in self._launches:
                 launch()
             self._stream.synchronize()
+
+    def profile(self) -> list[float]:
+        """Run them all, and wait; the milliseconds of each by the device's clock."""
+        from numba import cuda
+
+        with self._context:
+            events = [cuda.event() for _ in range(len(self._launches) + 1)]
+            events[0].record(self._stream)
+            for launch, event in zip(self._launches, events[1:], strict=True):
+                launch()
+                event.record(self._stream)
+            self._stream.synchronize()
+            return [float(before.elapsed_time(after)) for before, after in pairwise(events)]
 
 
 @cache
