@@ -1,7 +1,7 @@
 """Convolution on CUDA: an implicit GEMM of pixels by output channels, one chain of products an output (rule A1).
 
-A block makes a tile of the output. Products are taken `DEPTH` at a time, through two buffers of shared memory: while
-the threads work on one, they hold the next numbers in registers, on their way from the image and the weights. The image
+A block makes a tile of the output. Products are taken some at a time, through two buffers of shared memory: while the
+threads work on one, they hold the next numbers in registers, on their way from the image and the weights. The image
 is read through a table, a row a product: how far from the window's corner its number lies. So one kernel serves every
 size, stride, rate and pad. Each thread has two tiles of sums, one of the run (``s``) and one of all runs (``t``).
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from refnet_kernels.contract import ConvGeometry, Float32Array, Norm
-from refnet_kernels.conv.cuda_kernel import CHANNELS, DEPTH, OPERANDS, OUTSIDE, TILES, Tile, conv_kernel
+from refnet_kernels.conv.cuda_kernel import CHANNELS, OPERANDS, OUTSIDE, PRODUCTS, TILES, Tile, conv_kernel
 from refnet_kernels.gpu import device
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
 
@@ -31,20 +31,24 @@ def pack(weights: Float32Array) -> Float32Array:
     """HWIO weights as [products, channels], filled up with zeros to whole steps and panels."""
     height, width, channels, out_channels = weights.shape
     products = height * width * channels
-    packed = np.zeros((_padded(products, DEPTH), _padded(out_channels, CHANNELS)), np.float32)
+    packed = np.zeros((_padded(products, PRODUCTS), _padded(out_channels, CHANNELS)), np.float32)
     packed[:products, :out_channels] = weights.reshape(products, out_channels)
     return packed
 
 
 def tap_table(geometry: ConvGeometry) -> np.ndarray:
-    """For each product the bytes from the window's corner, the row and the column; the last ones outside any image."""
+    """For each product the bytes from the window's corner, the row and the column; the last ones outside any image.
+
+    There are enough of the last ones for the deepest tile to look one step ahead.
+    """
     g = geometry
-    table = np.zeros(_padded(g.products, DEPTH), [("offset", "<i8"), ("row", "<i4"), ("column", "<i4")])
+    kind = [("offset", "<i8"), ("row", "<i4"), ("column", "<i4")]
+    table = np.zeros(_padded(g.products, PRODUCTS) + PRODUCTS, kind)
     rows, columns, channels = np.indices((g.kernel_height, g.kernel_width, g.channels)).reshape(3, -1)
     used = table[: g.products]
     used["row"], used["column"] = rows * g.rate, columns * g.rate
     used["offset"] = ((rows * g.rate * g.width + columns * g.rate) * g.channels + channels) * 4
-    table[g.products :]["row"] = OUTSIDE
+    table["row"][g.products :] = OUTSIDE
     return table
 
 
@@ -69,7 +73,7 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, proces
     panels, row_channels = -(-g.out_channels // tile.channels), _padded(g.out_channels, CHANNELS)
     whole = g.out_channels % 4 == 0 and all(at[name] % 16 == 0 for name in ("shortcut", "out", "preact"))
     integers = (
-        int(relu), int(whole), g.pixels, g.out_channels, row_channels, panels, -(-g.products // DEPTH),
+        int(relu), int(whole), g.pixels, g.out_channels, row_channels, panels, -(-g.products // tile.depth),
         g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left,
     )  # fmt: skip
     kernel = conv_kernel(tile, g.channels % 4 == 0 and at["x"] % 16 == 0)
