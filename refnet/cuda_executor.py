@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +11,9 @@ from refnet.errors import DeviceError
 from refnet.executors import norm_of
 from refnet.plan import NormNames, Plan, Step, assign_slots
 from refnet_kernels.catalog import select
-from refnet_kernels.contract import Float32Array, Norm
+from refnet_kernels.contract import BINARY32, Float32Array, Norm
 from refnet_kernels.conv.cuda import pack, tap_table
+from refnet_kernels.forks import Lock
 from refnet_kernels.gpu.device import Memory, open_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch
 
@@ -58,11 +58,11 @@ class CudaExecutor:
         except (MemoryError, OverflowError) as error:
             raise self._too_large(total, str(error)) from error
         self._program = self._device.program(launches)
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def run(self, images: Float32Array) -> list[Float32Array]:
         """The plan's outputs. One caller at a time; others wait."""
-        with self._lock:
+        with self._lock.held():
             self._arena.upload(images, self._offsets[self.plan.input])
             self._program.run()
             outputs = []
@@ -73,7 +73,7 @@ class CudaExecutor:
 
     def profile(self) -> list[float]:
         """Run once more on the images that are there; the milliseconds of each launch."""
-        with self._lock:
+        with self._lock.held():
             return self._program.profile()
 
     def _check_memory(self, total: int) -> None:
@@ -153,7 +153,7 @@ class CudaExecutor:
     def _norm(self, names: NormNames, prefix: str) -> dict[str, int]:
         roles = [f"{prefix}{role}" for role in Norm._fields]
         if (names, "mean") not in self._packed:
-            for role, values in norm_of(names, self._variables)._asdict().items():
+            for role, values in norm_of(names, self._variables, BINARY32)._asdict().items():
                 self._channels((names, role), values)
         return {name: self._packed[names, role].address for name, role in zip(roles, Norm._fields, strict=True)}
 

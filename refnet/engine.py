@@ -91,7 +91,7 @@ class Engine:
     ) -> None:
         self._device = check_device(device)
         self._threads = check_threads(threads)
-        self._dtype = check_dtype(dtype)
+        self._dtype = check_dtype(dtype, self._device)
         self._recipe: Recipe | None = None
         if isinstance(weights, str | os.PathLike):
             loaded = load_weights(weights)
@@ -288,7 +288,8 @@ def compute(graph: Graph, images: FloatArray, result: Any, device: str = "cpu", 
     tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
     plan = make_plan(graph, tensors)
     variables = as_variables({name: graph.variables[name] for name in graph.used}, [])
-    executor = make_executor(plan, variables, check_device(device), check_threads(threads), {}, images.dtype)
+    where, dtype = check_device(device), check_dtype(images.dtype, device)
+    executor = make_executor(plan, variables, where, check_threads(threads), {}, dtype)
     arrays = executor.run(images)
     return arrays[0] if isinstance(result, Tensor) else (arrays[0], dict(zip(result[1], arrays[1:], strict=True)))
 

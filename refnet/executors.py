@@ -88,18 +88,22 @@ def _cuda_index(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
-def check_dtype(dtype: object) -> np.dtype[Any]:
+def check_dtype(dtype: object, device: str = "cpu") -> np.dtype[Any]:
     """The dtype of that name or type.
 
     Raises
     ------
     ConfigError
         It is neither float32 nor float64.
+    DeviceError
+        The device does not compute in it.
     """
     with suppress(TypeError, ValueError):
         for known in (BINARY32, BINARY64):
             # NumPy takes None for float64.
             if dtype is not None and np.dtype(dtype) == known:  # type: ignore[call-overload]
+                if known == BINARY64 and device.startswith("cuda"):
+                    raise DeviceError("The CUDA kernels compute in float32; float64 is for 'cpu' and 'reference'.")
                 return known
     raise ConfigError(f"dtype is {dtype!r}; it can be 'float32' or 'float64'.", found=dtype)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from refnet_kernels.catalog import Kernel, select
+from refnet_kernels.catalog import Kernel, rows, select
 from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm, PoolGeometry, same_padding
 from refnet_kernels.conv.cpu import pack, pack_channels
 from refnet_kernels.target import ROWS, WIDTH, WIDTH_BYTES
@@ -22,6 +22,8 @@ from refnet_kernels.team import Launch
 Arrays = dict[str, FloatArray]
 
 DTYPES = (BINARY32, BINARY64)
+#: The rows that run on any machine. CUDA has tests of its own, for a device or its simulator.
+HOST_ROWS = [row for row in rows() if row[1] != "cuda"]
 
 
 def _special(dtype: np.dtype[Any]) -> FloatArray:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from problems import (
     DRAWN,
     DTYPES,
+    HOST_ROWS,
     NAMED,
     Arrays,
     Problem,
@@ -23,11 +24,10 @@ from problems import (
 )
 
 import refnet_kernels.conv.cpu as conv_cpu
-from refnet_kernels.catalog import Kernel, rows, select
+from refnet_kernels.catalog import Kernel, select
 from refnet_kernels.team import Program
 
-#: CUDA has tests of its own, for a device or its simulator.
-COMPILED = [row for row in rows() if row[1] not in ("reference", "cuda")]
+COMPILED = [row for row in HOST_ROWS if row[1] != "reference"]
 THREADS = [1, 2, 3, 8]
 MANY = settings(max_examples=6 * settings.default.max_examples)
 #: Numbers before and after each array; not a multiple of a vector, so that nothing is aligned by chance.

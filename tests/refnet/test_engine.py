@@ -13,6 +13,7 @@ from nets import digest, lively_weights, random_images, small_blocks
 
 import refnet
 from refnet import errors
+from refnet.executors import check_dtype
 
 WEIGHTS = lively_weights()
 IMAGE = random_images(32, 40, 3)
@@ -287,3 +288,9 @@ def test_an_engine_of_its_own_weights_serves_any_shape(tmp_path: Path, as_path: 
         image = random_images(9, width, 3)
         assert digest(engine(image)) == digest(refnet.forward(WEIGHTS, image, device="reference"))
     assert all(np.array_equal(own[name], WEIGHTS[name]) for name in own)
+
+
+def test_cuda_does_not_compute_in_float64() -> None:
+    with pytest.raises(errors.DeviceError, match="float32"):
+        check_dtype("float64", "cuda:1")
+    assert check_dtype("float32", "cuda:1") == np.float32
