@@ -1,6 +1,7 @@
 """Options and profiles of the whole suite."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -25,3 +26,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with Ctrl-C ignored; the processes that tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
