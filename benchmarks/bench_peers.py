@@ -4,8 +4,8 @@
 
 All get the same random weights and images. Each one's relative L2 error against TF-Slim in binary64 is printed; then
 come rounds of one inference of each, and last a fresh process for each: from its start to the first output, and the
-most memory that it held. A loop of FMAs in registers takes turns with them: what the convolutions would take at its
-speed is the floor for every engine that computes them directly.
+most memory that it held. A loop of FMAs in registers takes turns with them, as many as the convolutions have: the floor
+for every engine that computes them directly.
 """
 
 from __future__ import annotations
@@ -147,11 +147,10 @@ def _time(opened: Mapping[str, Opened], images: np.ndarray, rounds: int, peak: F
         return alternate(runs, rounds, PAUSE, lambda done: progress.update(task, completed=done))
 
 
-def _floor(case: Case, weights: Mapping[str, np.ndarray], peak: FmaPeak, times: list[float]) -> dict[str, float]:
-    """What the network's convolutions take at the FMA peak, in ms: at its best, and at its median."""
+def _peak(case: Case, weights: Mapping[str, np.ndarray]) -> FmaPeak:
+    """As many FMAs in registers as the network's convolutions have."""
     geometries = [tensor.geometry for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
-    flop = sum(2 * g.products * g.pixels * g.out_channels for g in geometries)
-    return {kind: flop / peak.flop * ms for kind, ms in summary(times).items()}
+    return FmaPeak.of(case.threads, sum(2 * g.products * g.pixels * g.out_channels for g in geometries))
 
 
 def _table(case: Case, rows: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -186,9 +185,8 @@ def main() -> None:
         errors = _errors(opened, case, weights, images)
         print("relative L2 error:", ", ".join(f"{PEERS[name].title} {error:.1e}" for name, error in errors.items()))
         check_errors(errors)
-        peak = FmaPeak(case.threads)
-        times = _time(opened, images, options.rounds, peak)
-        result["floor_ms"] = _floor(case, weights, peak, times.pop("peak"))
+        times = _time(opened, images, options.rounds, _peak(case, weights))
+        result["floor_ms"] = summary(times.pop("peak"))
         ms = {name: summary(values) for name, values in times.items()}
         result["rows"] = {
             PEERS[name].title: {

@@ -65,6 +65,11 @@ class FmaPeak:
         self.flop = 2 * TILE_FLOATS * steps * threads
         self.run = Program([Launch(_address(fma_kernel), threads, row, TILE_FLOATS * 4)], threads).run
 
+    @classmethod
+    def of(cls, threads: int, flop: int) -> FmaPeak:
+        """So many operations, to the nearest multiple of a tile's."""
+        return cls(threads, max(1, round(flop / (2 * TILE_FLOATS * threads))))
+
 
 class Copy:
     """``run()``: each thread copies its part of an array of ``size`` bytes, repeatedly; ``bytes`` read and written."""
