@@ -32,6 +32,7 @@ def environment() -> dict[str, str]:
     features = llvm.get_host_cpu_features()
     return {
         **versions(),
+        "numba-cuda": _version("numba-cuda"),
         "system": f"{platform.platform()}, {sys.byteorder}-endian",
         "cpu": f"{llvm.get_host_cpu_name()}, {_model()}",
         "features": " ".join(sorted(name for name, there in features.items() if there)),

@@ -54,6 +54,11 @@ def test_an_empty_batch_gives_empty_logits() -> None:
     assert refnet.forward(WEIGHTS, images, blocks=BLOCKS, device="cuda").shape == (0, 7)
 
 
+def test_a_device_that_is_not_there_is_counted() -> None:
+    with pytest.raises(errors.DeviceError, match=r"'cuda:99' cannot be used: there are [1-9], counted from 0"):
+        refnet.forward(WEIGHTS, random_images(9, 8, 3), blocks=BLOCKS, device="cuda:99")
+
+
 def test_a_batch_beyond_the_devices_memory_names_the_bytes_and_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_bytes", lambda _: 2.0**20)
     with pytest.raises(errors.DeviceError, match=r"GiB of the CUDA device.*enough for a batch of [1-9]"):

@@ -11,6 +11,8 @@ The kernels are
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from refnet_kernels.batch_norm.cuda_kernel import BATCH_NORM, BATCH_STATISTICS
@@ -42,7 +44,7 @@ def call(x: Float32Array, norm: Norm, relu: bool) -> Float32Array:
     channels = x.shape[-1]
     pixels = x.size // max(channels, 1)
     inputs = {"x": x} | {role: pack_channels(values) for role, values in norm._asdict().items()}
-    return run_once(lambda addresses: launch(pixels, channels, addresses, relu), inputs, {"out": x.shape})["out"]
+    return run_once(partial(launch, pixels, channels, relu=relu), inputs, {"out": x.shape})["out"]
 
 
 def call_statistics(x: Float32Array, gamma: Float32Array | None, epsilon: float) -> tuple[Float32Array, Float32Array]:
@@ -50,6 +52,6 @@ def call_statistics(x: Float32Array, gamma: Float32Array | None, epsilon: float)
     channels = x.shape[-1]
     pixels = x.size // max(channels, 1)
     inputs: dict[str, np.ndarray] = {"x": x} if gamma is None else {"x": x, "gamma": gamma}
-    make = lambda addresses: launch_statistics(pixels, channels, addresses, epsilon)  # noqa: E731
+    make = partial(launch_statistics, pixels, channels, epsilon=epsilon)
     results = run_once(make, inputs, {"mean": channels, "scale": channels})
     return results["mean"], results["scale"]

@@ -15,6 +15,8 @@ for "none"), then the integers `INTEGERS` (int32). `launch` gives kernel, grid a
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from refnet_kernels.contract import ConvGeometry, Float32Array, Norm
@@ -118,6 +120,6 @@ def call(
         arrays["shortcut"] = shortcut
     shape = (g.batch, g.out_height, g.out_width, g.out_channels)
     shapes = {name: shape for name, kept in (("out", keep_out), ("preact", next_norm is not None)) if kept}
-    processors = device.first_device().processors
-    outputs = device.run_once(lambda addresses: launch(g, addresses, relu, processors), arrays, shapes)
+    make = partial(launch, g, relu=relu, processors=device.first_device().processors)
+    outputs = device.run_once(make, arrays, shapes)
     return outputs.get("out"), outputs.get("preact")

@@ -202,7 +202,7 @@ def first_device() -> Device:
 
 
 def run_once(
-    make: Callable[[dict[str, int]], CudaLaunch], inputs: Mapping[str, np.ndarray], outputs: Mapping[str, Any]
+    make: Callable[[dict[str, int]], CudaLaunch], inputs: dict[str, np.ndarray], outputs: Mapping[str, Any]
 ) -> dict[str, Float32Array]:
     """Upload arrays to the first device, launch once, and download the outputs.
 
@@ -210,12 +210,12 @@ def run_once(
     ----------
     make : callable
         Makes the launch from the addresses of inputs and outputs.
-    inputs : mapping of str to array
+    inputs : dict of str to array
     outputs : mapping of str to shape
     """
     device = first_device()
     results = {name: np.empty(shape, np.float32) for name, shape in outputs.items()}
-    memory = {name: device.allocate(array.nbytes) for name, array in (inputs | results).items()}  # type: ignore[operator]
+    memory = {name: device.allocate(array.nbytes) for name, array in (inputs | results).items()}
     for name, array in inputs.items():
         memory[name].upload(array)
     device.program([make({name: block.address for name, block in memory.items()})]).run()

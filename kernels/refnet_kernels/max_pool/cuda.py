@@ -8,6 +8,8 @@ multiples of 16 bytes), ``pixels`` of the output, ``channels``, ``height``, ``wi
 
 from __future__ import annotations
 
+from functools import partial
+
 from refnet_kernels.contract import Float32Array, Norm, PoolGeometry
 from refnet_kernels.gpu.device import pack_channels, run_once
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
@@ -40,5 +42,5 @@ def call(
     if next_norm is not None:
         inputs |= {f"next_{role}": pack_channels(values) for role, values in next_norm._asdict().items()}
         outputs["preact"] = shape
-    results = run_once(lambda addresses: launch(g, addresses), inputs, outputs)
+    results = run_once(partial(launch, g), inputs, outputs)
     return results["out"], results.get("preact")

@@ -6,6 +6,8 @@ The kernel is ``cuda_kernel.MEAN``: the addresses ``x``, ``out`` (int64), then `
 
 from __future__ import annotations
 
+from functools import partial
+
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.gpu.device import run_once
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
@@ -22,5 +24,4 @@ def launch(batch: int, pixels: int, channels: int, addresses: dict[str, int]) ->
 def call(x: Float32Array) -> Float32Array:
     """`refnet_kernels.mean` on arrays."""
     batch, height, width, channels = x.shape
-    make = lambda addresses: launch(batch, height * width, channels, addresses)  # noqa: E731
-    return run_once(make, {"x": x}, {"out": (batch, 1, 1, channels)})["out"]
+    return run_once(partial(launch, batch, height * width, channels), {"x": x}, {"out": (batch, 1, 1, channels)})["out"]

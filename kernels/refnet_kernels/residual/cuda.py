@@ -6,7 +6,7 @@ three lie at multiples of 16 bytes) and ``count`` (int32).
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
 
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.gpu.device import run_once
@@ -23,5 +23,4 @@ def launch(count: int, addresses: dict[str, int]) -> CudaLaunch:
 
 def call(shortcut: Float32Array, x: Float32Array) -> Float32Array:
     """`refnet_kernels.residual` on arrays."""
-    inputs = {"shortcut": shortcut, "x": x}
-    return run_once(lambda addresses: launch(x.size, addresses), inputs, {"out": np.shape(x)})["out"]
+    return run_once(partial(launch, x.size), {"shortcut": shortcut, "x": x}, {"out": x.shape})["out"]

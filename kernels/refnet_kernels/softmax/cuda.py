@@ -9,6 +9,8 @@ block for each row.
 
 from __future__ import annotations
 
+from functools import partial
+
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.gpu.device import run_once
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
@@ -24,4 +26,4 @@ def call(x: Float32Array) -> Float32Array:
     """`refnet_kernels.softmax` on arrays."""
     classes = x.shape[-1]
     rows = x.size // max(classes, 1)
-    return run_once(lambda addresses: launch(rows, classes, addresses), {"x": x}, {"out": x.shape})["out"]
+    return run_once(partial(launch, rows, classes), {"x": x}, {"out": x.shape})["out"]

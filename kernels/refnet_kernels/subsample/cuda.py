@@ -7,6 +7,8 @@ and ``width`` of the input, ``out_height``, ``out_width``, ``factor``.
 
 from __future__ import annotations
 
+from functools import partial
+
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.gpu.device import run_once
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
@@ -27,5 +29,4 @@ def call(x: Float32Array, factor: int) -> Float32Array:
     """`refnet_kernels.subsample` on arrays."""
     batch, height, width, channels = x.shape
     shape = (batch, -(-height // factor), -(-width // factor), channels)
-    make = lambda addresses: launch(batch, height, width, channels, factor, addresses)  # noqa: E731
-    return run_once(make, {"x": x}, {"out": shape})["out"]
+    return run_once(partial(launch, batch, height, width, channels, factor), {"x": x}, {"out": shape})["out"]
