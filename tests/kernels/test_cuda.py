@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from problems import DRAWN, NAMED, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import rows, select
-from refnet_kernels.gpu.device import Device, missing, simulated
+from refnet_kernels.gpu.device import Device, missing, open_device, simulated
 
 pytestmark = [
     pytest.mark.gpu,
@@ -89,6 +90,13 @@ def check(problem: Problem) -> None:
     with guarded():
         found = problem.call(select(problem.op, "cuda"))
     assert_same_bits(found, problem.defined())
+
+
+def test_memory_is_given_back_when_nobody_refers_to_it() -> None:
+    memory = open_device(0).allocate(1000)
+    array = weakref.ref(memory._held[0])
+    del memory
+    assert array() is None
 
 
 @contextmanager

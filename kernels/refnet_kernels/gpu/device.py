@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -103,7 +104,9 @@ class Memory:
     def __init__(self, context: Any, stream: Any, array: Any) -> None:
         self._context = context
         self._stream = stream
-        self._array = array
+        self._held = [array]
+        # Memory is given back in its context, which need not be the current one of the thread that lets go of it.
+        weakref.finalize(self, _let_go, context, self._held).atexit = False
         pointer = array.ctypes.data if simulated() else array.device_ctypes_pointer.value
         self.address = int(pointer)
 
@@ -112,7 +115,7 @@ class Memory:
         raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         if raw.size:
             with self._context:
-                self._array[offset : offset + raw.size].copy_to_device(raw, self._stream)
+                self._held[0][offset : offset + raw.size].copy_to_device(raw, self._stream)
                 self._stream.synchronize()
 
     def download(self, values: Float32Array, offset: int = 0) -> None:
@@ -120,7 +123,7 @@ class Memory:
         raw = values.reshape(-1).view(np.uint8)
         if raw.size:
             with self._context:
-                self._array[offset : offset + raw.size].copy_to_host(raw, self._stream)
+                self._held[0][offset : offset + raw.size].copy_to_host(raw, self._stream)
                 self._stream.synchronize()
 
 
@@ -141,16 +144,25 @@ class Program:
 
     def profile(self) -> list[float]:
         """Run them all, and wait; the milliseconds of each by the device's clock."""
-        from numba import cuda
-
         with self._context:
-            events = [cuda.event() for _ in range(len(self._launches) + 1)]
-            events[0].record(self._stream)
-            for launch, event in zip(self._launches, events[1:], strict=True):
-                launch()
-                event.record(self._stream)
-            self._stream.synchronize()
-            return [float(before.elapsed_time(after)) for before, after in pairwise(events)]
+            return _profile(self._launches, self._stream)
+
+
+def _profile(launches: list[Callable[[], None]], stream: Any) -> list[float]:
+    from numba import cuda
+
+    events = [cuda.event() for _ in range(len(launches) + 1)]
+    events[0].record(stream)
+    for launch, event in zip(launches, events[1:], strict=True):
+        launch()
+        event.record(stream)
+    stream.synchronize()
+    return [float(before.elapsed_time(after)) for before, after in pairwise(events)]
+
+
+def _let_go(context: Any, held: list[Any]) -> None:
+    with context:
+        held.clear()
 
 
 @cache
