@@ -19,8 +19,8 @@ import numpy as np
 
 from refnet.digest import digest
 from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
-from refnet.formats.loaded import regular_file_size
-from refnet.formats.whole import written_whole
+from refnet.formats.loaded import json_object, regular_file_size
+from refnet.formats.safetensors import pack, unpack
 from refnet.preprocess import MAX_PIXELS, Recipe
 from refnet.resnet_v2 import NETWORKS
 from refnet.weights import recipe_from
@@ -99,21 +99,14 @@ def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:
     ConfigError
         `path` is a directory, or the options do not fit JSON.
     """
-    from safetensors.numpy import save
-
-    target = os.fsdecode(path)
-    if os.path.isdir(target):
-        raise ConfigError(f"{target} is a directory; give the path of a file to write.", found=target)
     try:
         document = json.dumps(_as_document(golden), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"The options cannot be kept in a golden: {error}.") from error
-    tensors = {_PREFIX + name: np.ascontiguousarray(value) for name, value in golden.values.items()}
+    tensors = {_PREFIX + name: value for name, value in golden.values.items()}
     if golden.stored_images is not None:
         tensors[_IMAGES] = golden.stored_images
-    content = save(tensors, {_DOCUMENT: document, _DOCUMENT_SHA256: _sha256(document)})
-    with written_whole(target) as file:
-        file.write(content)
+    pack(os.fsdecode(path), tensors, {_DOCUMENT: document, _DOCUMENT_SHA256: _sha256(document)})
 
 
 def _sha256(text: str) -> str:
@@ -154,10 +147,7 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     name = os.fsdecode(path)
     try:
         regular_file_size(name)
-        with open(name, "rb") as file:
-            # Not mapped: a file that is cut off while it is open must not kill the process.
-            content = file.read()
-        return _parse(*_unpack(content))
+        return _parse(*_unpack(name))
     except FormatError as error:
         raise GoldenError(error.message) from error
     except GoldenError as error:
@@ -165,41 +155,21 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
         raise GoldenError(message, tensor=error.tensor, expected=error.expected, found=error.found) from error
 
 
-def _unpack(content: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _unpack(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The document and the tensors."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        tensors = load(content)
-    except (SafetensorError, KeyError, ValueError, OverflowError) as error:
-        raise GoldenError(f"it is no safetensors file, or damaged: {error}.") from error
-    header = _json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode(), "header")
-    metadata = header.get("__metadata__") or {}
+        tensors, metadata, _ = unpack(path)
+    except WeightsError as error:
+        raise GoldenError(f"it is no safetensors file, or damaged: {error.message}", tensor=error.tensor) from error
     if _DOCUMENT not in metadata:
         raise GoldenError(f"it is a safetensors file, but no golden: its metadata have no {_DOCUMENT!r}.")
     document = metadata[_DOCUMENT]
     if metadata.get(_DOCUMENT_SHA256) != _sha256(document):
         raise GoldenError("it is damaged: its document does not have its hash.")
-    return _json(document, "document"), tensors
-
-
-def _json(text: str, what: str) -> dict[str, Any]:
-    """A JSON object without a key that is there twice, of which readers take the one or the other."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise GoldenError(f"its {what} is no proper JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise GoldenError(f"its {what} is no JSON object but a {type(value).__name__}.")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise ValueError("a key is there twice")
-    return result
+        return json_object(document.encode(), "document"), tensors
+    except FormatError as error:
+        raise GoldenError(error.message) from error
 
 
 def _parse(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Golden:

@@ -162,7 +162,8 @@ def load_weights(
     Parameters
     ----------
     path : path
-        A TF checkpoint (V1 or V2, by its prefix or any of its files) or an .npz; the content decides, not the name.
+        A TF checkpoint (V1 or V2, by its prefix or any of its files), a safetensors file or an .npz; the content
+        decides, not the name.
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
         released weights (Inception's, 299 x 299).
@@ -243,15 +244,20 @@ def _check_finite(weights: Weights) -> None:
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
-    """Save weights, with their recipe and labels, as an .npz; whole or not at all.
+    """Save weights, with their recipe and labels; whole or not at all.
 
     Parameters
     ----------
     path : path
-        Ends in .npz.
+        Its name says the format: it ends in .npz or .safetensors.
     weights : Weights or mapping of str to array
+
+    Raises
+    ------
+    ConfigError
+        The name is that of no format, or a tensor's name cannot be written in it.
     """
-    from refnet.formats import write_npz
+    from refnet import formats
 
     if not isinstance(weights, Weights):
         weights = Weights(weights)
@@ -260,7 +266,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = weights.labels
-    write_npz(path, weights, metadata)
+    formats.write(path, weights, metadata)
 
 
 _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/bottleneck_v2/(?P<leaf>.+)$")

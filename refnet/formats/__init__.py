@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from refnet.errors import FormatError, WeightsError
-from refnet.formats import npz, tf_checkpoint
+import numpy as np
+
+from refnet.errors import ConfigError, FormatError, WeightsError
+from refnet.formats import npz, safetensors, tf_checkpoint
 from refnet.formats.loaded import Loaded, in_context, regular_file_size
 from refnet.formats.npz import write_npz
+from refnet.formats.safetensors import read_safetensors, write_safetensors
 
-__all__ = ["Loaded", "read", "write_npz"]
+__all__ = ["Loaded", "read", "write", "write_npz", "write_safetensors"]
+
+#: By the end of a file's name.
+_WRITERS = {npz.SUFFIX: write_npz, safetensors.SUFFIX: write_safetensors}
 
 # What people are likely to have in hand instead.
 _FOREIGN = {
@@ -26,8 +34,9 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     Parameters
     ----------
     path : path-like
-        An ``.npz``, a V1 checkpoint, or a V2 checkpoint by its prefix or any of its files (``.index``, ``.meta``,
-        ``.data-SSSSS-of-NNNNN``); or a directory with a ``checkpoint`` file or exactly one checkpoint.
+        A safetensors file, an ``.npz``, a V1 checkpoint, or a V2 checkpoint by its prefix or any of its files
+        (``.index``, ``.meta``, ``.data-SSSSS-of-NNNNN``); or a directory with a ``checkpoint`` file or exactly one
+        checkpoint.
 
     Returns
     -------
@@ -55,28 +64,86 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     try:
         if tf_checkpoint.is_table(file):
             return tf_checkpoint.read_checkpoint(file)
-        if _head(file) in npz.MAGICS:
+        if _is_npz(file):
             return npz.read_npz(file)
+        if _is_safetensors(file):
+            return read_safetensors(file)
     except WeightsError as error:
         raise in_context(file, error) from error
     raise _unknown(file)
 
 
+def check_writable(path: str) -> None:
+    """Refuse a name that says no format to write.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not path.endswith(tuple(_WRITERS)):
+        raise ConfigError(
+            f"{path} does not end in {' or '.join(_WRITERS)}, the formats that refnet writes.", found=path
+        )
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write weights in the format that the name says, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+    tensors : mapping of str to ndarray
+    metadata : mapping of str to Any
+        What is said beside the tensors, as JSON can hold it.
+
+    Raises
+    ------
+    ConfigError
+        The name says no format, is that of a directory, or a tensor's name or the metadata cannot be written.
+    DtypeError
+        A tensor is no integers or floats.
+    """
+    target = os.fsdecode(path)
+    check_writable(target)
+    if os.path.isdir(target):
+        raise ConfigError(f"{target} is a directory; give the path of a file to write.", found=target)
+    writer = next(writer for suffix, writer in _WRITERS.items() if target.endswith(suffix))
+    writer(target, tensors, metadata)
+
+
 def _is_known(path: str) -> bool:
-    return regular_file_size(path) > 0 and (_head(path) in npz.MAGICS or tf_checkpoint.is_table(path))
+    return regular_file_size(path) > 0 and (
+        tf_checkpoint.is_table(path) or _is_npz(path) or safetensors.is_safetensors(_head(path))
+    )
+
+
+def _is_npz(path: str) -> bool:
+    return _head(path).startswith(npz.MAGICS)
+
+
+def _is_safetensors(path: str) -> bool:
+    """By its content; by its name too where that speaks for no other format, so that damage can be told."""
+    head = _head(path)
+    named = path.endswith(safetensors.SUFFIX) and bool(head) and _foreign(head) is None
+    return safetensors.is_safetensors(head) or named
 
 
 def _head(path: str) -> bytes:
     regular_file_size(path)
     with open(path, "rb") as file:
-        return file.read(4)
+        return file.read(9)
 
 
 def _unknown(path: str) -> FormatError:
     head = _head(path)
     if not head:
         return FormatError(f"{path}: the file is empty.")
-    guess = next((text for magic, text in _FOREIGN.items() if head.startswith(magic[:4])), "of an unknown format")
+    guess = _foreign(head) or "of an unknown format"
     return FormatError(
-        f"{path}: the file is {guess}, or it is cut off. refnet reads TensorFlow checkpoints (V1 and V2) and .npz."
+        f"{path}: the file is {guess}, or it is cut off. "
+        "refnet reads TensorFlow checkpoints (V1 and V2), safetensors and .npz."
     )
+
+
+def _foreign(head: bytes) -> str | None:
+    return next((text for magic, text in _FOREIGN.items() if head.startswith(magic)), None)

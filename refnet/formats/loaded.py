@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Loaded(NamedTuple):
     tensors : dict of str to ndarray
         Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
     format : str
-        ``"TF checkpoint V2"``, ``"TF checkpoint V1"`` or ``"npz"``.
+        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"`` or ``"safetensors"``.
     metadata : dict of str to Any
         What refnet stored beside the tensors, else empty.
     notes : list of str
@@ -63,6 +64,48 @@ def check_shape(shape: Sequence[int], itemsize: int) -> None:
             raise LimitError(
                 f"its shape {tuple(shape)} has more bytes than a computer can address.", found=tuple(shape)
             )
+
+
+def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The values of bfloat16, the upper half of a binary32, given as uint16."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def json_object(content: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in `content`, in which no key is there twice: of two, one reader takes the one, one the other.
+
+    Raises
+    ------
+    FormatError
+        It is no JSON object; the message starts with `what`.
+    """
+    try:
+        value = json.loads(
+            content.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_whole_number
+        )
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"its {what} is no proper JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"its {what} is no JSON object but a {type(value).__name__}.")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key is there twice")
+    return result
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _whole_number(text: str) -> int:
+    # To some readers a float, to others the integer 0.
+    if text == "-0":
+        raise ValueError("-0 is no integer")
+    return int(text)
 
 
 def raise_problems(problems: Sequence[WeightsError]) -> None:

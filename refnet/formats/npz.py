@@ -19,9 +19,10 @@ from typing import IO, Any, cast
 import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
-from refnet.formats.loaded import Loaded, check_shape, in_context, raise_problems
+from refnet.formats.loaded import Loaded, check_shape, in_context, json_object, raise_problems
 from refnet.formats.whole import written_whole
 
+SUFFIX = ".npz"
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 
 _FORMAT = "npz"
@@ -161,14 +162,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, loaded: Load
 def _read_metadata(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> dict[str, Any]:
     if member.file_size > _METADATA_MAX_BYTES:
         raise LimitError(f"the metadata take {member.file_size} bytes, and refnet reads up to {_METADATA_MAX_BYTES}.")
-    content = archive.read(member)
-    try:
-        metadata = json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"the metadata are not JSON: {error}.") from error
-    if not isinstance(metadata, dict):
-        raise FormatError(f"the metadata are no JSON object but a {type(metadata).__name__}.")
-    return metadata
+    return json_object(archive.read(member), "text")
 
 
 def _read_array(file: zipfile.ZipExtFile, member_size: int, name: str, loaded: Loaded) -> None:

@@ -20,7 +20,14 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet.errors import CorruptError, FormatError, WeightsError
-from refnet.formats.loaded import Loaded, check_shape, in_context, raise_problems, regular_file_size
+from refnet.formats.loaded import (
+    Loaded,
+    check_shape,
+    float32_of_bfloat16,
+    in_context,
+    raise_problems,
+    regular_file_size,
+)
 from refnet.formats.protobuf import integer, messages, parse, read_packed_varints, signed
 from refnet.formats.table import MAGIC, masked_crc32c, read_table
 
@@ -296,7 +303,7 @@ def _assemble(name: str, entry: _Entry, read_piece: _ReadPiece) -> np.ndarray:
 def _native(array: np.ndarray, dtype: int) -> np.ndarray:
     """An array of its own memory in the machine's byte order; bfloat16, the upper half of a binary32, as binary32."""
     if _NUMERIC[dtype].name == "bfloat16":
-        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return float32_of_bfloat16(array)
     if array.flags.writeable and array.dtype.isnative:
         return array
     return array.astype(array.dtype.newbyteorder("="), order="C")

@@ -63,10 +63,11 @@ def test_quantiles_against_the_error_function() -> None:
     assert np.abs(found - np.linspace(-1, 1, quantiles.size)).max() < 1e-14
 
 
-def test_save_and_load_keep_every_bit_and_the_recipe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["w.npz", "w.safetensors"])
+def test_save_and_load_keep_every_bit_and_the_recipe(name: str, tmp_path: Path) -> None:
     weights = refnet.Weights(lively_weights(), recipe=refnet.Recipe(20, 30, 1.0), labels=list("abcdefg"))
-    refnet.save_weights(tmp_path / "w.npz", weights)
-    loaded = refnet.load_weights(tmp_path / "w.npz")
+    refnet.save_weights(tmp_path / name, weights)
+    loaded = refnet.load_weights(tmp_path / name)
     assert dict(loaded).keys() == dict(weights).keys()
     assert all(loaded[name].tobytes() == weights[name].tobytes() for name in weights)
     assert (loaded.recipe, loaded.labels) == (weights.recipe, weights.labels)

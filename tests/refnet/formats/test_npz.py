@@ -268,9 +268,11 @@ def test_deflate_stream_that_ends_early(tmp_path: Path) -> None:
     ("content", "error", "message"),
     [
         (b"[1]", FormatError, "no JSON object but a list"),
-        (b"{", FormatError, "not JSON"),
-        (b"\xff", FormatError, "not JSON"),
-        (b"[" * 200_000, FormatError, "not JSON"),
+        (b"{", FormatError, "no proper JSON"),
+        (b"\xff", FormatError, "no proper JSON"),
+        (b"[" * 200_000, FormatError, "no proper JSON"),
+        (b'{"a": 1, "a": 2}', FormatError, "a key is there twice"),
+        (b'{"a": NaN}', FormatError, "NaN is no number"),
         (b" " * (1 << 20) + b"{}", LimitError, "metadata take"),
     ],
 )

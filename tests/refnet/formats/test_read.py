@@ -50,7 +50,7 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
 )
 def test_unknown_magic_lists_the_known_formats(tmp_path: Path, content: bytes, guess: str) -> None:
     (tmp_path / "weights.npz").write_bytes(content)
-    with pytest.raises(FormatError, match=rf"{guess}.*TensorFlow checkpoints \(V1 and V2\) and \.npz"):
+    with pytest.raises(FormatError, match=rf"{guess}.*TensorFlow checkpoints \(V1 and V2\), safetensors and \.npz"):
         read(tmp_path / "weights.npz")
 
 
@@ -93,6 +93,11 @@ def test_forged_sizes_take_no_memory(tables: Any, tmp_path: Path) -> None:
     (tmp_path / "v1").write_bytes(tables.table({b"": header, b"\0x\0\1\1\1\x80\x7f": data}))
     tables_end = tables.from_blocks([(b"a", tables.varint(2**43) + b"\0k", 1)])
     (tmp_path / "snappy").write_bytes(tables_end)
+    entry = b'{"x":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (elements, 4 * elements)
+    (tmp_path / "safetensors").write_bytes(len(entry).to_bytes(8, "little") + entry)
+    # Text that takes much more memory as objects, as long as a header may be.
+    dense = b'{"x":[' + b'{"":[]},' * ((4 << 20) // 8 - 2) + b"{}]}"
+    (tmp_path / "header").write_bytes(len(dense).to_bytes(8, "little") + dense)
     script = """
 import resource, sys
 from refnet.errors import RefnetError
@@ -105,10 +110,11 @@ for path in sys.argv[1:]:
     except RefnetError as error:
         print(type(error).__name__)
 """
-    paths = [str(tmp_path / name) for name in ("npz", "v2", "v1", "snappy")]
+    paths = [str(tmp_path / name) for name in ("npz", "v2", "v1", "snappy", "safetensors", "header")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script, *paths], env=environment, capture_output=True, text=True)
-    assert done.stdout.split() == ["CorruptError", "CorruptError", "FormatError", "LimitError"], done.stderr
+    errors = ["CorruptError", "CorruptError", "FormatError", "LimitError", "CorruptError", "FormatError"]
+    assert done.stdout.split() == errors, done.stderr
 
 
 def test_the_watch_sees_what_a_reader_must_not_do(tmp_path: Path, watch: Any) -> None:
