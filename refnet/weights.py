@@ -249,7 +249,8 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     Parameters
     ----------
     path : path
-        Its name says the format: it ends in .npz or .safetensors.
+        Its name says the format: it ends in .npz, in .safetensors, or as the prefix of a TensorFlow checkpoint (V2)
+        in .ckpt or .ckpt-1234.
     weights : Weights or mapping of str to array
 
     Raises

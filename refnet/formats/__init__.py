@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ConfigError, FormatError, WeightsError
-from refnet.formats import npz, safetensors, tf_checkpoint
+from refnet.formats import npz, safetensors, tf_checkpoint, tf_checkpoint_writer
 from refnet.formats.loaded import Loaded, in_context, regular_file_size
 from refnet.formats.npz import write_npz
 from refnet.formats.safetensors import read_safetensors, write_safetensors
+from refnet.formats.tf_checkpoint_writer import write_checkpoint
 
-__all__ = ["Loaded", "read", "write", "write_npz", "write_safetensors"]
-
-#: By the end of a file's name.
-_WRITERS = {npz.SUFFIX: write_npz, safetensors.SUFFIX: write_safetensors}
+__all__ = ["Loaded", "files_written", "read", "write", "write_checkpoint", "write_npz", "write_safetensors"]
 
 # What people are likely to have in hand instead.
 _FOREIGN = {
@@ -73,17 +71,21 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     raise _unknown(file)
 
 
-def check_writable(path: str) -> None:
-    """Refuse a name that says no format to write.
+def files_written(path: str) -> list[str]:
+    """The files that `write` makes of `path`.
 
     Raises
     ------
     ConfigError
+        The name says no format that refnet writes.
     """
-    if not path.endswith(tuple(_WRITERS)):
+    if tf_checkpoint_writer.is_prefix(path):
+        return tf_checkpoint_writer.files_of(path)
+    if not path.endswith((npz.SUFFIX, safetensors.SUFFIX)):
         raise ConfigError(
-            f"{path} does not end in {' or '.join(_WRITERS)}, the formats that refnet writes.", found=path
+            f"{path} does not end in .npz, .safetensors or .ckpt, the formats that refnet writes.", found=path
         )
+    return [path]
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -92,6 +94,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
     Parameters
     ----------
     path : path-like
+        Ends in ``.npz``, in ``.safetensors``, or as the prefix of a TensorFlow checkpoint (V2) in ``.ckpt`` or
+        ``.ckpt-1234``.
     tensors : mapping of str to ndarray
     metadata : mapping of str to Any
         What is said beside the tensors, as JSON can hold it.
@@ -104,11 +108,15 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
         A tensor is no integers or floats.
     """
     target = os.fsdecode(path)
-    check_writable(target)
-    if os.path.isdir(target):
-        raise ConfigError(f"{target} is a directory; give the path of a file to write.", found=target)
-    writer = next(writer for suffix, writer in _WRITERS.items() if target.endswith(suffix))
-    writer(target, tensors, metadata)
+    for file in files_written(target):
+        if os.path.isdir(file):
+            raise ConfigError(f"{file} is a directory; give the path of a file to write.", found=file)
+    if target.endswith(npz.SUFFIX):
+        write_npz(target, tensors, metadata)
+    elif target.endswith(safetensors.SUFFIX):
+        write_safetensors(target, tensors, metadata)
+    else:
+        write_checkpoint(target, tensors, metadata)
 
 
 def _is_known(path: str) -> bool:

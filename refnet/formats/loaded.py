@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from refnet.errors import FormatError, LimitError, WeightsError
+from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, WeightsError
 
 # NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
 MAX_RANK = 32
+
+#: Under this name each format holds what refnet stores beside the tensors.
+METADATA_NAME = "__refnet__"
+METADATA_MAX_BYTES = 1 << 20
 
 
 class Loaded(NamedTuple):
@@ -88,6 +92,28 @@ def json_object(content: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"its {what} is no JSON object but a {type(value).__name__}.")
     return value
+
+
+def json_document(metadata: Mapping[str, Any]) -> bytes:
+    """The metadata as they are stored; ConfigError where JSON cannot hold them."""
+    try:
+        return json.dumps(dict(metadata), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the metadata cannot be written as JSON: {error}.") from error
+
+
+def writable(name: str, tensor: np.ndarray) -> np.ndarray:
+    """The tensor as files hold it, C-contiguous and little-endian on every machine.
+
+    Raises
+    ------
+    DtypeError
+        It is not of integers or floats of up to 64 bits.
+    """
+    array = np.asarray(tensor, order="C")
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise DtypeError(f"tensor {name!r} has dtype {array.dtype}; refnet writes integers and floats.", tensor=name)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

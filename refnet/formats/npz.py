@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import struct
@@ -19,15 +18,23 @@ from typing import IO, Any, cast
 import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
-from refnet.formats.loaded import Loaded, check_shape, in_context, json_object, raise_problems
+from refnet.formats.loaded import (
+    METADATA_MAX_BYTES,
+    METADATA_NAME,
+    Loaded,
+    check_shape,
+    in_context,
+    json_document,
+    json_object,
+    raise_problems,
+    writable,
+)
 from refnet.formats.whole import written_whole
 
 SUFFIX = ".npz"
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 
 _FORMAT = "npz"
-_METADATA_MEMBER = "__refnet__"
-_METADATA_MAX_BYTES = 1 << 20
 _ARRAY_SUFFIX = ".npy"
 _LOCAL_HEADER_BYTES = 30
 # Deflate's best: 258 bytes by two bits.
@@ -146,7 +153,7 @@ def _check_name(name: str) -> None:
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, loaded: Loaded) -> None:
-    if member.filename == _METADATA_MEMBER:
+    if member.filename == METADATA_NAME:
         loaded.metadata.update(_read_metadata(archive, member))
         return
     with cast(zipfile.ZipExtFile, archive.open(member)) as file:
@@ -160,8 +167,8 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, loaded: Load
 
 
 def _read_metadata(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> dict[str, Any]:
-    if member.file_size > _METADATA_MAX_BYTES:
-        raise LimitError(f"the metadata take {member.file_size} bytes, and refnet reads up to {_METADATA_MAX_BYTES}.")
+    if member.file_size > METADATA_MAX_BYTES:
+        raise LimitError(f"the metadata take {member.file_size} bytes, and refnet reads up to {METADATA_MAX_BYTES}.")
     return json_object(archive.read(member), "text")
 
 
@@ -245,10 +252,7 @@ def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], m
     target = os.fsdecode(path)
     if not target.endswith(".npz") or os.path.isdir(target):
         raise ConfigError(f"the path of the file to write must end in .npz and be no directory, found {target}.")
-    try:
-        header = json.dumps(dict(metadata), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the metadata cannot be written as JSON: {error}.") from error
+    header = json_document(metadata)
     arrays = {name: _writable(name, tensor) for name, tensor in tensors.items()}
     with written_whole(target) as file:
         _write_archive(file, arrays, header)
@@ -259,16 +263,12 @@ def _writable(name: str, tensor: np.ndarray) -> np.ndarray:
         _check_name(name)
     except FormatError as error:
         raise ConfigError(f"tensor {name!r}: {error.message}", tensor=name) from error
-    array = np.asarray(tensor, order="C")
-    if array.dtype.kind not in "fiu":
-        raise DtypeError(f"tensor {name!r} has dtype {array.dtype}; an .npz of refnet holds integers and floats.")
-    # The bytes of a file do not depend on the machine.
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return writable(name, tensor)
 
 
 def _write_archive(file: IO[bytes], arrays: Mapping[str, np.ndarray], header: bytes) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_member(_METADATA_MEMBER, len(header)), header)
+        archive.writestr(_member(METADATA_NAME, len(header)), header)
         for name, array in arrays.items():
             with archive.open(_member(name + _ARRAY_SUFFIX, array.nbytes), "w") as member:
                 np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)

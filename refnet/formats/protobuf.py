@@ -106,6 +106,27 @@ def messages(fields: Fields, number: int) -> list[memoryview]:
     return [_bytes(value, number) for value in fields.get(number, [])]
 
 
+def write_varint(value: int) -> bytes:
+    """A whole number of 64 bits as a varint."""
+    groups = bytearray()
+    while value >= 0x80:
+        groups.append(0x80 | value & 0x7F)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def write_field(number: int, value: int | bytes) -> bytes:
+    """A field: a varint, or a string or message with its length."""
+    if isinstance(value, int):
+        return write_varint(number << 3) + write_varint(value)
+    return write_varint(number << 3 | 2) + write_varint(len(value)) + value
+
+
+def write_fixed32(number: int, value: int) -> bytes:
+    """A field of four bytes."""
+    return write_varint(number << 3 | 5) + value.to_bytes(4, "little")
+
+
 def _bytes(value: int | memoryview, number: int) -> memoryview:
     if isinstance(value, int):
         raise FormatError(f"protobuf field {number} is not the byte string that it should be.")

@@ -8,7 +8,6 @@ Source: the safetensors library's own documentation of the format.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -17,15 +16,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, WeightsError
 from refnet.formats.loaded import (
+    METADATA_NAME,
     Loaded,
     check_shape,
     float32_of_bfloat16,
     in_context,
+    json_document,
     json_object,
     raise_problems,
     regular_file_size,
+    writable,
 )
 from refnet.formats.whole import written_whole
 
@@ -34,8 +36,6 @@ SUFFIX = ".safetensors"
 _FORMAT = "safetensors"
 # Beside the names of tensors: strings by names.
 _METADATA = "__metadata__"
-# In there: what refnet stores, the same JSON as in an .npz.
-_DOCUMENT = "__refnet__"
 _LENGTH_BYTES = 8
 # A header as Python's objects is some thirty times as large; a network's takes a few hundred thousand bytes.
 _HEADER_MAX_BYTES = 4 << 20
@@ -90,8 +90,8 @@ def read_safetensors(path: str) -> Loaded:
         All the problems found, with the tensors that they are in.
     """
     contents = unpack(path)
-    stored = contents.metadata.get(_DOCUMENT)
-    metadata = {} if stored is None else json_object(stored.encode(), f"metadata {_DOCUMENT!r}")
+    stored = contents.metadata.get(METADATA_NAME)
+    metadata = {} if stored is None else json_object(stored.encode(), f"metadata {METADATA_NAME!r}")
     return Loaded(contents.tensors, _FORMAT, metadata, contents.notes)
 
 
@@ -252,14 +252,8 @@ def write_safetensors(
     target = os.fsdecode(path)
     if not target.endswith(SUFFIX):
         raise ConfigError(f"the path of the file to write must end in {SUFFIX}, found {target}.", found=target)
-    try:
-        document = json.dumps(dict(metadata), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the metadata cannot be written as JSON: {error}.") from error
-    for name, tensor in tensors.items():
-        if np.asarray(tensor).dtype.kind not in "fiu":
-            raise DtypeError(f"tensor {name!r} has dtype {tensor.dtype}; refnet writes integers and floats.")
-    pack(target, tensors, {_DOCUMENT: document})
+    arrays = {name: writable(name, tensor) for name, tensor in tensors.items()}
+    pack(target, arrays, {METADATA_NAME: json_document(metadata).decode()})
 
 
 def pack(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -5,14 +5,14 @@ Source: ``tensorflow/core/lib/io/table_format.txt``; the blocks are LevelDB's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import cramjam
 import crc32c
 
 from refnet.errors import CorruptError, FormatError, LimitError
-from refnet.formats.protobuf import read_varint
+from refnet.formats.protobuf import read_varint, write_varint
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 
@@ -79,6 +79,37 @@ def read_table(data: bytes) -> dict[bytes, memoryview]:
             table[key] = entry
             last_key = key
     return table
+
+
+def write_table(entries: Mapping[bytes, bytes]) -> bytes:
+    """A table that holds `entries`, sorted by their keys, in one block that is not compressed."""
+    pairs = sorted(entries.items())
+    content, handles = b"", []
+    index_key = pairs[-1][0] if pairs else b""
+    for block in (_write_block(pairs), _write_block([])):
+        handles.append(write_varint(len(content)) + write_varint(len(block)))
+        content += _seal(block)
+    data, metaindex = handles
+    index = _write_block([(index_key, data)])
+    footer = metaindex + write_varint(len(content)) + write_varint(len(index))
+    return content + _seal(index) + footer.ljust(_FOOTER_BYTES - len(MAGIC), b"\0") + MAGIC
+
+
+def _write_block(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    """A block in which every key stands whole, so that a search may start at each of them."""
+    content, restarts = bytearray(), []
+    for key, value in pairs:
+        restarts.append(len(content))
+        content += write_varint(0) + write_varint(len(key)) + write_varint(len(value)) + key + value
+    # The format asks for one, also where there is no entry.
+    restarts = restarts or [0]
+    return bytes(content) + b"".join(number.to_bytes(4, "little") for number in (*restarts, len(restarts)))
+
+
+def _seal(block: bytes) -> bytes:
+    """The block with its compression type and checksum."""
+    content = block + bytes([_RAW])
+    return content + masked_crc32c(content).to_bytes(4, "little")
 
 
 def _read_handle(buffer: memoryview, position: int) -> tuple[_Handle, int]:

@@ -21,10 +21,13 @@ import numpy as np
 
 from refnet.errors import CorruptError, FormatError, WeightsError
 from refnet.formats.loaded import (
+    METADATA_MAX_BYTES,
+    METADATA_NAME,
     Loaded,
     check_shape,
     float32_of_bfloat16,
     in_context,
+    json_object,
     raise_problems,
     regular_file_size,
 )
@@ -62,6 +65,8 @@ _NUMERIC = {
     22: _Dtype("uint32", "<u4", _UINT32_VAL),
     23: _Dtype("uint64", "<u8", _UINT64_VAL),
 }
+#: The number of the dtype of the bytes in a file.
+NUMBERS = {dtype.stored: number for number, dtype in _NUMERIC.items() if dtype.name != "bfloat16"}
 _SKIPPED = {
     7: "string",
     8: "complex64",
@@ -197,7 +202,9 @@ def read_checkpoint(path: str) -> Loaded:
     if isinstance(header.get(1, [0])[0], int):
         if not path.endswith(".index"):
             raise FormatError("it is the index of a V2 checkpoint; give it its name PREFIX.index beside PREFIX.data-*.")
-        return _read_v2(path.removesuffix(".index"), integer(header, 1), integer(header, 2), table)
+        loaded = _read_v2(path.removesuffix(".index"), integer(header, 1), integer(header, 2), table)
+        _take_metadata(loaded)
+        return loaded
     return _read_v1(b"".join(messages(header, 1)), table)
 
 
@@ -217,6 +224,20 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
 
     tensors = {_name(key): entry for key, entry in entries.items() if not key.startswith(_SLICE_KEY_START)}
     return _load(V2, tensors, read_piece)
+
+
+def _take_metadata(loaded: Loaded) -> None:
+    """What refnet stored beside the tensors, for which the format has no place, is a tensor of bytes."""
+    stored = loaded.tensors.pop(METADATA_NAME, None)
+    if stored is None:
+        return
+    if stored.dtype != np.uint8 or stored.nbytes > METADATA_MAX_BYTES:
+        raise FormatError(
+            f"tensor {METADATA_NAME!r}: it is {stored.dtype} {list(stored.shape)}, "
+            f"not the up to {METADATA_MAX_BYTES} bytes of refnet's metadata.",
+            tensor=METADATA_NAME,
+        )
+    loaded.metadata.update(json_object(stored.tobytes(), f"tensor {METADATA_NAME!r}"))
 
 
 def _read_v1(meta: bytes, table: dict[bytes, memoryview]) -> Loaded:

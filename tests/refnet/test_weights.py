@@ -63,7 +63,7 @@ def test_quantiles_against_the_error_function() -> None:
     assert np.abs(found - np.linspace(-1, 1, quantiles.size)).max() < 1e-14
 
 
-@pytest.mark.parametrize("name", ["w.npz", "w.safetensors"])
+@pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.ckpt", "w.ckpt-17"])
 def test_save_and_load_keep_every_bit_and_the_recipe(name: str, tmp_path: Path) -> None:
     weights = refnet.Weights(lively_weights(), recipe=refnet.Recipe(20, 30, 1.0), labels=list("abcdefg"))
     refnet.save_weights(tmp_path / name, weights)
