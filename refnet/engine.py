@@ -101,7 +101,7 @@ class Engine:
             self._recipe = weights.recipe
             self._variables = weights
         else:
-            self._variables = as_variables(weights, [])
+            self._variables = as_variables(weights)
         self._arg_scope = ArgScope(
             is_training, _check_epsilon(batch_norm_epsilon), batch_norm_scale, activation_fn, use_batch_norm
         )
@@ -287,7 +287,7 @@ def compute(graph: Graph, images: FloatArray, result: Any, device: str = "cpu", 
     """
     tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
     plan = make_plan(graph, tensors)
-    variables = as_variables({name: graph.variables[name] for name in graph.used}, [])
+    variables = as_variables({name: graph.variables[name] for name in graph.used})
     where, dtype = check_device(device), check_dtype(images.dtype, device)
     executor = make_executor(plan, variables, where, check_threads(threads), {}, dtype)
     arrays = executor.run(images)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet.conversion import Conversion
 from refnet.errors import ConfigError, CorruptError, DtypeError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph import ArgScope, Graph
 from refnet.preprocess import Recipe
@@ -50,7 +51,7 @@ class Weights(Mapping[str, Float32Array]):
     Parameters
     ----------
     tensors : mapping of str to array
-    recipe, labels, source, notes
+    recipe, labels, source, conversion
         See the attributes.
     copy : bool
         False takes the arrays themselves, and makes them read-only.
@@ -63,8 +64,8 @@ class Weights(Mapping[str, Float32Array]):
         A name for each class.
     source : str
         The format that the weights were read from.
-    notes : list of str
-        What was converted or left out on the way.
+    conversion : Conversion
+        What was converted or left out on the way; ``notes`` says it in sentences.
     engines : dict
         The engines that `forward` made for these weights.
     """
@@ -76,11 +77,11 @@ class Weights(Mapping[str, Float32Array]):
         recipe: Recipe | None = None,
         labels: Sequence[str] | None = None,
         source: str = "arrays",
-        notes: Sequence[str] = (),
+        conversion: Conversion | None = None,
         copy: bool = True,
     ) -> None:
-        self.notes = list(notes)
-        self._tensors = as_variables(tensors, self.notes, copy)
+        self.conversion = conversion or Conversion()
+        self._tensors = as_variables(tensors, self.conversion, copy)
         self.recipe = recipe or Recipe()
         self.labels = list(labels) if labels is not None else None
         self.source = source
@@ -95,16 +96,23 @@ class Weights(Mapping[str, Float32Array]):
     def __len__(self) -> int:
         return len(self._tensors)
 
+    @property
+    def notes(self) -> list[str]:
+        """What was converted or left out on the way, in sentences."""
+        return self.conversion.notes
+
     def __repr__(self) -> str:
         parameters = sum(tensor.size for tensor in self._tensors.values())
         return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
 
 
-def as_variables(tensors: Mapping[str, Any], notes: list[str], copy: bool = True) -> dict[str, Float32Array]:
+def as_variables(
+    tensors: Mapping[str, Any], conversion: Conversion | None = None, copy: bool = True
+) -> dict[str, Float32Array]:
     """Read-only, contiguous float32 arrays of a mapping's floating-point tensors.
 
-    Wider and narrower floats are converted, integers (``global_step``) left out; ``notes`` tells of both. Without
-    ``copy`` arrays that need no conversion are taken themselves.
+    Wider and narrower floats are converted, integers (``global_step``) left out; ``conversion`` is told of
+    both. Without ``copy`` arrays that need no conversion are taken themselves.
 
     Raises
     ------
@@ -115,6 +123,7 @@ def as_variables(tensors: Mapping[str, Any], notes: list[str], copy: bool = True
     """
     if not isinstance(tensors, Mapping):
         raise WeightsError(f"Weights are a mapping of names to arrays, not {type(tensors).__name__}.")
+    conversion = conversion or Conversion()
     variables = {}
     for name, value in tensors.items():
         if not isinstance(name, str):
@@ -122,7 +131,7 @@ def as_variables(tensors: Mapping[str, Any], notes: list[str], copy: bool = True
         array = _array_of(name, value)
         if array.dtype.kind == "f":
             if array.dtype.itemsize != 4:
-                notes.append(f"{name} was converted from {array.dtype} to float32")
+                conversion.converted[name] = str(array.dtype)
             with np.errstate(over="ignore"):
                 array = np.array(array, np.float32, order="C", copy=copy or None)
             array.flags.writeable = False
@@ -132,7 +141,7 @@ def as_variables(tensors: Mapping[str, Any], notes: list[str], copy: bool = True
                 f"{name} is of {array.dtype}, which is no float.", tensor=name, expected="float32", found=array.dtype
             )
         else:
-            notes.append(f"{name} ({array.dtype}) was left out")
+            conversion.left_out[name] = f"{array.dtype} is no float"
     return variables
 
 
@@ -195,7 +204,7 @@ def load_weights(
         recipe=recipe,
         labels=labels if labels is not None else stored.get("labels"),
         source=loaded.format,
-        notes=loaded.notes,
+        conversion=loaded.conversion,
         copy=False,
     )
     _check_finite(weights)
@@ -203,7 +212,7 @@ def load_weights(
     _check_labels(weights.labels, architecture.num_classes)
     extra = sorted(set(weights) - variables_of(architecture))
     if extra:
-        weights.notes.append(f"not part of the network: {', '.join(extra)}")
+        weights.conversion.extra += extra
         if strict:
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         warnings.warn(f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}", stacklevel=2)

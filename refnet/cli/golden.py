@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", metavar="W", help=f"a checkpoint, an .npz, or {', '.join(NETWORKS)}")
+    parser.add_argument("--weights", metavar="W", help=f"a checkpoint, safetensors, an .npz, or {', '.join(NETWORKS)}")
     parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF or BMP file")
 
 

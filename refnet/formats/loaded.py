@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from refnet.conversion import Conversion
 from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, WeightsError
 
 # NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
@@ -31,14 +32,14 @@ class Loaded(NamedTuple):
         ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"`` or ``"safetensors"``.
     metadata : dict of str to Any
         What refnet stored beside the tensors, else empty.
-    notes : list of str
-        What was skipped, and why, and what was converted.
+    conversion : Conversion
+        What was left out, and why, and what was converted.
     """
 
     tensors: dict[str, np.ndarray]
     format: str
     metadata: dict[str, Any]
-    notes: list[str]
+    conversion: Conversion
 
 
 def regular_file_size(path: str) -> int:
@@ -132,6 +133,11 @@ def _whole_number(text: str) -> int:
     if text == "-0":
         raise ValueError("-0 is no integer")
     return int(text)
+
+
+def not_numeric(dtype: object) -> str:
+    """Why a tensor of `dtype` is left out."""
+    return f"{dtype} is no numeric type that refnet reads"
 
 
 def raise_problems(problems: Sequence[WeightsError]) -> None:

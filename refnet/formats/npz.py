@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from refnet.conversion import Conversion
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
 from refnet.formats.loaded import (
     METADATA_MAX_BYTES,
@@ -26,6 +27,7 @@ from refnet.formats.loaded import (
     in_context,
     json_document,
     json_object,
+    not_numeric,
     raise_problems,
     writable,
 )
@@ -75,7 +77,7 @@ def read_npz(path: str) -> Loaded:
     FormatError, CorruptError, LimitError, DtypeError
         All the problems found, with the members that they are in.
     """
-    loaded = Loaded({}, _FORMAT, {}, [])
+    loaded = Loaded({}, _FORMAT, {}, Conversion())
     problems: list[WeightsError] = []
     with open(path, "rb") as file, _zip_errors(), zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -160,7 +162,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, loaded: Load
         if member.filename.endswith(_ARRAY_SUFFIX):
             _read_array(file, member.file_size, _tensor_name(member), loaded)
         else:
-            loaded.notes.append(f"skipped {member.filename!r}: it is no array")
+            loaded.conversion.left_out[member.filename] = "it is no array"
         # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
         while file.read(_STEP_BYTES):
             pass
@@ -179,7 +181,7 @@ def _read_array(file: zipfile.ZipExtFile, member_size: int, name: str, loaded: L
     if dtype.names or dtype.subdtype:
         raise DtypeError(f"it has the structured dtype {dtype}, not a number.", found=str(dtype))
     if dtype.kind not in "fiu":
-        loaded.notes.append(f"skipped {name!r}: dtype {dtype} is not a numeric type that refnet reads")
+        loaded.conversion.left_out[name] = not_numeric(dtype)
         return
     check_shape(shape, dtype.itemsize)
     nbytes = math.prod(shape) * dtype.itemsize

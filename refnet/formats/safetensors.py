@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.conversion import Conversion
 from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, WeightsError
 from refnet.formats.loaded import (
     METADATA_NAME,
@@ -25,6 +26,7 @@ from refnet.formats.loaded import (
     in_context,
     json_document,
     json_object,
+    not_numeric,
     raise_problems,
     regular_file_size,
     writable,
@@ -53,11 +55,11 @@ _SKIPPED = {
 
 
 class Contents(NamedTuple):
-    """Everything in a file: its tensors, its metadata, and what was skipped or converted."""
+    """Everything in a file: its tensors, its metadata, and what was left out or converted."""
 
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
-    notes: list[str]
+    conversion: Conversion
 
 
 class _Entry(NamedTuple):
@@ -92,7 +94,7 @@ def read_safetensors(path: str) -> Loaded:
     contents = unpack(path)
     stored = contents.metadata.get(METADATA_NAME)
     metadata = {} if stored is None else json_object(stored.encode(), f"metadata {METADATA_NAME!r}")
-    return Loaded(contents.tensors, _FORMAT, metadata, contents.notes)
+    return Loaded(contents.tensors, _FORMAT, metadata, contents.conversion)
 
 
 def unpack(path: str) -> Contents:
@@ -104,15 +106,15 @@ def unpack(path: str) -> Contents:
         metadata = _check_metadata(header.pop(_METADATA, {}))
         entries = _entries(header)
         _check_cover(entries, size - data_start)
-        contents = Contents({}, metadata, [])
+        contents = Contents({}, metadata, Conversion())
         for name, entry in entries.items():
             if entry.dtype in _SKIPPED:
-                contents.notes.append(f"skipped {name!r}: {entry.dtype} is not a numeric type that refnet reads")
+                contents.conversion.left_out[name] = not_numeric(entry.dtype)
                 continue
             file.seek(data_start + entry.start)
             contents.tensors[name] = _read_values(file, name, entry)
             if entry.dtype == "BF16":
-                contents.notes.append(f"converted {name!r} from bfloat16 to float32, without loss")
+                contents.conversion.converted[name] = "bfloat16"
     return contents
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from refnet.conversion import Conversion
 from refnet.errors import CorruptError, FormatError, WeightsError
 from refnet.formats.loaded import (
     METADATA_MAX_BYTES,
@@ -28,6 +29,7 @@ from refnet.formats.loaded import (
     float32_of_bfloat16,
     in_context,
     json_object,
+    not_numeric,
     raise_problems,
     regular_file_size,
 )
@@ -275,11 +277,11 @@ def _read_v1(meta: bytes, table: dict[bytes, memoryview]) -> Loaded:
 
 def _load(format_name: str, entries: dict[str, _Entry], read_piece: _ReadPiece) -> Loaded:
     """Read each numeric tensor, and raise all the problems together."""
-    loaded = Loaded({}, format_name, {}, [])
+    loaded = Loaded({}, format_name, {}, Conversion())
     problems: list[WeightsError] = []
     for name, entry in entries.items():
         if entry.dtype in _SKIPPED:
-            loaded.notes.append(f"skipped {name!r}: {_SKIPPED[entry.dtype]} is not a numeric type that refnet reads")
+            loaded.conversion.left_out[name] = not_numeric(_SKIPPED[entry.dtype])
             continue
         try:
             loaded.tensors[name] = _native(_assemble(name, entry, read_piece), entry.dtype)
@@ -287,7 +289,7 @@ def _load(format_name: str, entries: dict[str, _Entry], read_piece: _ReadPiece) 
             problems.append(in_context(f"tensor {name!r}", error, tensor=name))
             continue
         if _NUMERIC[entry.dtype].name == "bfloat16":
-            loaded.notes.append(f"converted {name!r} from bfloat16 to float32, without loss")
+            loaded.conversion.converted[name] = "bfloat16"
     raise_problems(problems)
     return loaded
 

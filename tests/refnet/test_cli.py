@@ -107,7 +107,7 @@ FAILURES = [
     ("convert digits.npz digits.npz", 2, "is the file to be converted"),
     ("convert digits.npz ./digits.npz --force", 2, "is the file to be converted"),
     ("convert digits.npz small.npz", 2, "pass --force"),
-    ("convert digits.npz digits.h5", 2, "does not end in .npz"),
+    ("convert digits.npz digits.h5", 2, "does not end in .npz, .safetensors or .ckpt"),
     ("predict digit0.png --weights digits.npz --device cuda", 3, "no CUDA kernels"),
     ("predict digit0.png --weights digits.npz --device cuda:7", 3, "no CUDA kernels"),
     ("demo --device tpu", 3, "no device 'tpu'"),
@@ -370,6 +370,31 @@ class TestConvert:
         assert (answer["tensors"], answer["parameters"], answer["num_classes"]) == (110, 70_058, 10)
         assert answer["format"] == refnet.load_weights(CHECKPOINT).source
 
+    @pytest.mark.parametrize("target", ["w.npz", "w.safetensors", "w.ckpt"])
+    @pytest.mark.parametrize("source", ["a.npz", "a.safetensors", "a.ckpt"])
+    def test_any_format_to_any_keeps_all(self, run: Run, tmp_path: Path, source: str, target: str) -> None:
+        weights = refnet.load_weights(CHECKPOINT, recipe=refnet.Recipe(32, 30, 1.0), labels=list("0123456789"))
+        refnet.save_weights(tmp_path / source, weights)
+        assert run("convert", tmp_path / source, tmp_path / target)[::2] == (0, "")
+        found = refnet.load_weights(tmp_path / target)
+        assert found.keys() == weights.keys()
+        assert all(found[name].tobytes() == weights[name].tobytes() for name in weights)
+        assert (found.recipe, found.labels) == (weights.recipe, weights.labels)
+        assert found.notes == []
+
+    def test_report(self, run: Run, tmp_path: Path) -> None:
+        weights = dict(refnet.random_weights(BLOCKS, 3))
+        slot = "resnet_v2/conv1/weights/Momentum"
+        changed = {"resnet_v2/conv1/biases": np.zeros(64, np.float64), slot: np.zeros(2, np.float32)}
+        np.savez(tmp_path / "a.npz", **{**weights, **changed, "global_step": np.int64(3), "flag": np.True_})
+        answer = json.loads(run("convert", tmp_path / "a.npz", tmp_path / "w.safetensors", "--json").out)
+        assert sorted(answer["mapped"]) == sorted(weights)
+        assert answer["extra"] == [slot]
+        assert answer["converted"] == {"resnet_v2/conv1/biases": "float64"}
+        assert answer["left_out"].keys() == {"global_step", "flag"}
+        lines = run("convert", tmp_path / "a.npz", tmp_path / "w.ckpt").out.splitlines()
+        assert lines[1:5] == [f"mapped: {len(weights)}", "extra: 1", "converted: 1", "left out: 2"]
+
     def test_notes_what_was_converted(self, run: Run, tmp_path: Path) -> None:
         weights = {name: value.astype(np.float16) for name, value in refnet.random_weights(BLOCKS, 3).items()}
         np.savez(tmp_path / "half.npz", **weights)
@@ -383,6 +408,16 @@ class TestConvert:
         assert target.read_bytes() == b"precious"
         assert run("convert", CHECKPOINT, target, "--force").code == 0
         assert refnet.load_weights(target).keys() == refnet.load_weights(CHECKPOINT).keys()
+
+    def test_every_file_of_a_checkpoint_counts(self, run: Run, tmp_path: Path) -> None:
+        for prefix in ("a.ckpt", "b.ckpt"):
+            refnet.save_weights(tmp_path / prefix, refnet.random_weights(BLOCKS, 3))
+        (tmp_path / "b.ckpt.index").unlink()
+        assert "b.ckpt.data-00000-of-00001 is there" in run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt").err
+        assert run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt", "--force").code == 0
+        for source in ("a.ckpt", "a.ckpt.index", "a.ckpt.data-00000-of-00001"):
+            outcome = run("convert", tmp_path / source, tmp_path / "a.ckpt", "--force")
+            assert (outcome.code, "is the file to be converted" in outcome.err) == (2, True)
 
     def test_a_link_to_the_source_is_the_source(self, run: Run, files: Path, tmp_path: Path) -> None:
         (tmp_path / "link.npz").symlink_to(files / "digits.npz")

@@ -40,9 +40,9 @@ def test_reads_what_tensorflow_saved(kind: str, request: pytest.FixtureRequest) 
     assert loaded.metadata == {}
     assert_equal_tensors(loaded.tensors, checkpoint.tensors)
     for name, dtype in (("flags", "bool"), ("text", "string"), ("complex", "complex64")):
-        assert any(f"skipped 'slots/{name}': {dtype}" in note for note in loaded.notes)
+        assert any(f"slots/{name} was left out: {dtype}" in note for note in loaded.conversion.notes)
     if kind != "v1":
-        assert any("'half/bfloat16' from bfloat16" in note for note in loaded.notes)
+        assert loaded.conversion.converted == {"half/bfloat16": "bfloat16"}
     if kind == "v2_sharded":
         assert Path(f"{checkpoint.prefix}.data-00001-of-00002").stat().st_size > 0
 

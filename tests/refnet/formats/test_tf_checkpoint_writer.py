@@ -53,7 +53,7 @@ def test_tensorflow_and_refnet_read_every_tensor_back(tf: Any, tmp_path: Path, w
     with watch(*(str(tmp_path / name) for name in FILES), str(tmp_path / "a.ckpt")):
         loaded = read(tmp_path / "a.ckpt")
     assert_same_tensors(loaded.tensors, ARRAYS)
-    assert (loaded.format, loaded.metadata, loaded.notes) == ("TF checkpoint V2", {}, [])
+    assert (loaded.format, loaded.metadata, loaded.conversion.notes) == ("TF checkpoint V2", {}, [])
 
 
 def test_metadata_are_a_tensor_of_bytes(tf: Any, tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""What became of the tensors of a weights file on the way to float32 variables by TF-Slim's names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Conversion:
+    """What changed, for `refnet convert` and for the notes of `Weights`.
+
+    Attributes
+    ----------
+    converted : dict of str to str
+        The dtype that a tensor had before it became float32.
+    left_out : dict of str to str
+        Why a tensor, or another part of the file, is not among the weights.
+    extra : list of str
+        Tensors that are among the weights, but not part of the network.
+    """
+
+    converted: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    extra: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """All of it in sentences."""
+        notes = [f"{name} was converted from {dtype} to float32" for name, dtype in self.converted.items()]
+        notes += [f"{name} was left out: {why}" for name, why in self.left_out.items()]
+        if self.extra:
+            notes.append(f"not part of the network: {', '.join(self.extra)}")
+        return notes
