@@ -123,8 +123,9 @@ static void max_pool(void) {
         real m = -INFINITY;
         for (long row = top; row < top + window; row++)
             for (long column = left; column < left + window; column++) {
-                if (row < 0 || row >= height || column < 0 || column >= width) continue;
-                real v = values("x")[((n * height + row) * width + column) * channels + c];
+                int inside = 0 <= row && row < height && 0 <= column && column < width;
+                if (!inside && !integer("zero_padding")) continue;
+                real v = inside ? values("x")[((n * height + row) * width + column) * channels + c] : 0;
                 m = v > m || v != v ? v : m;
             }
         store(m, i, c);

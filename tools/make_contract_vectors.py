@@ -16,7 +16,7 @@ import numpy as np
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 from tests.exact import ops
 from tests.exact.arithmetic import Format
-from tests.kernels.problems import NEXT_TO_A_TIE, conv_same, pool_same
+from tests.kernels.problems import NEXT_TO_A_TIE, conv_same, pool_keras, pool_same
 from tests.kernels.truth import TRUTHS
 from tests.kernels.vectors import DTYPES, FILE, FORMATS, Arrays, Vector, problem, write
 
@@ -184,15 +184,16 @@ def _pools() -> list[Vector]:
         "3x3-stride-2": pool_same(1, 5, 4, 2, 3, 2),
         "windows-outside": PoolGeometry(1, 2, 3, 2, 3, 3, 2, 2, 3, 2),
     }
-    cases = []
-    for kind in ("normal", "zeros", "special"):
-        for name, g in geometries.items():
-            shapes: dict[str, tuple[int, ...]] = {"x": (g.batch, g.height, g.width, g.channels)}
-            shapes |= dict.fromkeys(NEXT_NORM, (g.channels,))
-            case = f"{name}-{kind}"
-            inputs = _inputs(case, "binary32", kind, shapes)
-            cases.append(Vector("max_pool", case, "binary32", g._asdict(), inputs, {}))
-    return cases
+    kinds = ("normal", "zeros", "special")
+    cases = [_pool(name, g, kind) for kind in kinds for name, g in geometries.items()]
+    return cases + [_pool("zero-padding", pool_keras(1, 5, 4, 2), kind) for kind in kinds]
+
+
+def _pool(name: str, g: PoolGeometry, kind: str) -> Vector:
+    shapes: dict[str, tuple[int, ...]] = {"x": (g.batch, g.height, g.width, g.channels)}
+    case = f"{name}-{kind}"
+    inputs = _inputs(case, "binary32", kind, shapes | dict.fromkeys(NEXT_NORM, (g.channels,)))
+    return Vector("max_pool", case, "binary32", g._asdict(), inputs, {})
 
 
 def _subsamples() -> list[Vector]:

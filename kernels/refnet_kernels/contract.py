@@ -57,7 +57,10 @@ class ConvGeometry(NamedTuple):
 
 
 class PoolGeometry(NamedTuple):
-    """A max pool over NHWC images; pads as in `ConvGeometry`."""
+    """A max pool over NHWC images; pads as in `ConvGeometry`.
+
+    ``zero_padding`` is 1 where what lies outside the image is +0 and takes part, 0 where it does not.
+    """
 
     batch: int
     height: int
@@ -69,6 +72,7 @@ class PoolGeometry(NamedTuple):
     stride: int
     pad_top: int
     pad_left: int
+    zero_padding: int = 0
 
 
 class Norm(NamedTuple):

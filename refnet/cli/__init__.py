@@ -23,7 +23,7 @@ _COMMANDS = {
     "demo": (demo, "read handwritten digits with a network that comes with refnet"),
     "predict": (predict, "the most probable classes of images"),
     "summary": (summary, "the layers and parameters of a network"),
-    "convert": (convert, "write weights as an .npz"),
+    "convert": (convert, "write weights in another format"),
     "bench": (bench, "how fast a network runs on this machine"),
     "selfcheck": (selfcheck, "compare this machine's bits with the published ones"),
     "golden": (golden, "record a network's end points in a file, or compare with what was recorded"),

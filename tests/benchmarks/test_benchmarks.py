@@ -166,7 +166,7 @@ def test_a_peer_that_is_wrong_is_not_timed(error: float) -> None:
     [
         "conv 2 9 8 70 9 8 40 3 3 1 2 2 2 bias,shortcut,preact 1",
         "conv 1 9 8 5 5 4 33 7 7 2 1 3 3 norm,relu,preact_only 1",
-        "max_pool 1 9 8 5 5 4 3 2 1 0 preact_only 1",
+        "max_pool 1 9 8 5 5 4 3 2 1 0 0 preact_only 1",
         "batch_norm 20 70 1",
         "batch_statistics 20 70 1",
         "residual 20 70 1",

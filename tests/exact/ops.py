@@ -96,13 +96,14 @@ def batch_statistics(f: Format, values: Sequence[float], gamma: float | None, ep
     return f.round(mean), scale(f, gamma, variance, epsilon)
 
 
-def max_pool(image: Image, size: int, window: Window, y: int, x: int, c: int) -> float:
+def max_pool(image: Image, size: int, window: Window, zero_padding: bool, y: int, x: int, c: int) -> float:
     """Rule A4: one output of a max pool with windows of ``size`` x ``size``."""
     m = -math.inf
     for row in range(y * window.stride - window.pad_top, y * window.stride - window.pad_top + size):
         for column in range(x * window.stride - window.pad_left, x * window.stride - window.pad_left + size):
-            if 0 <= row < len(image) and 0 <= column < len(image[0]):
-                v = image[row][column][c]
+            inside = 0 <= row < len(image) and 0 <= column < len(image[0])
+            if inside or zero_padding:
+                v = image[row][column][c] if inside else 0.0
                 m = v if v > m or math.isnan(v) else m
     return m
 

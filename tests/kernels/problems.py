@@ -297,6 +297,12 @@ def pool_same(batch: int, height: int, width: int, channels: int, window: int, s
     return PoolGeometry(batch, height, width, channels, out_height, out_width, window, stride, top, left)
 
 
+def pool_keras(batch: int, height: int, width: int, channels: int) -> PoolGeometry:
+    """Keras' pool1: a border of one zero all round, then windows of 3 x 3 by 2."""
+    out_height, out_width = ((size - 1) // 2 + 1 for size in (height, width))
+    return PoolGeometry(batch, height, width, channels, out_height, out_width, 3, 2, 1, 1, 1)
+
+
 def conv_problem(
     name: str,
     g: ConvGeometry,
@@ -398,6 +404,7 @@ def max_pools(draw: st.DrawFn) -> MaxPoolProblem:
         out_height, out_width = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
         top, left = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
         g = PoolGeometry(*x.shape, out_height, out_width, window, stride, top, left)
+    g = g._replace(zero_padding=draw(st.integers(0, 1)))
     next_norm = norm(draw(st.sampled_from(KINDS)), 9, x.shape[-1], x.dtype) if draw(st.booleans()) else None
     return MaxPoolProblem("drawn", x, g, next_norm)
 
@@ -494,6 +501,9 @@ def named(dtype: np.dtype[Any]) -> list[Problem]:
             "pool1", draw("normal", 1, 2, 12, 13, 64), pool_same(2, 12, 13, 64, 3, 2), draw_norm("normal", 3, 64)
         ),
         MaxPoolProblem("special values", draw("special", 1, 1, 9, 9, 17), pool_same(1, 9, 9, 17, 3, 2)),
+        MaxPoolProblem("zeros win", -abs(draw("normal", 1, 2, 12, 13, 64)), pool_keras(2, 12, 13, 64)),
+        MaxPoolProblem("special values, zeros", draw("special", 1, 1, 9, 9, 17), pool_keras(1, 9, 9, 17)),
+        MaxPoolProblem("zeros of both signs", -draw("zeros and ones", 1, 1, 5, 6, 17), pool_keras(1, 5, 6, 17)),
         MeanProblem("several items", draw("normal", 1, 2, 7, 7, 600)),
         MeanProblem("overflow, in binary32 of a sum alone", np.full((1, 4, 4, 3), largest * dtype.type(0.9))),
         SoftmaxProblem("several items", draw("normal", 1, 9, 1001) * dtype.type(20)),

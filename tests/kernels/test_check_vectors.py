@@ -67,6 +67,7 @@ FAULTS = [
     ("scale in the format", "norm_scale", "sqrt(variance + *values", "sqrt((real)variance + (real)*values"),
     ("unbiased variance", "batch_statistics", "squares / count", "squares / (count - 1)"),
     ("padding takes part", "max_pool", "real m = -INFINITY", "real m = 0"),
+    ("zeros do not take part", "max_pool", 'if (!inside && !integer("zero_padding"))', "if (!inside)"),
     ("NaN is skipped", "max_pool", "|| v != v", ""),
     ("the last of equals stays", "max_pool", "v > m ||", "v >= m ||"),
     ("starts at the second pixel", "subsample", "% out_width * factor;", "% out_width * factor + 1;"),

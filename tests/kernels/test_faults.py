@@ -169,6 +169,8 @@ FAULTS = [
     _fault("padding takes part", "max_pool cpu", "max_pool/cpu_kernel.py", "largest[c] = -np.inf", "largest[c] = 0"),
     _fault("NaN is skipped", "max_pool cpu", "max_pool/cpu_kernel.py", "v > m or v != v", "v > m"),
     _fault("the last of equals stays", "max_pool cpu", "max_pool/cpu_kernel.py", "v > m or", "v >= m or"),
+    _fault("zeros do not take part", "max_pool cpu", "max_pool/cpu_kernel.py", "if step[ZERO_PADDING]", "if False"),
+    _fault("zeros do not take part", "max_pool reference", "max_pool/reference.py", "or g.zero_padding", ""),
     _fault("padding takes part", "max_pool reference", "max_pool/reference.py", "-np.inf", "0"),
     _fault("sum in binary32", "mean cpu", "mean/cpu_kernel.py", _SUM, _SUM_BINARY32),
     _fault(

@@ -106,7 +106,7 @@ def max_pool(p: MaxPoolProblem, f: Format = BINARY32) -> Truth:
 
     def at(place: Place) -> dict[str, float]:
         n, y, x, c = place
-        m = ops.max_pool(images[n], g.window, window, y, x, c)
+        m = ops.max_pool(images[n], g.window, window, bool(g.zero_padding), y, x, c)
         if p.next_norm is None:
             return {"out": m}
         return {"out": m, "preact": ops.preact(f, m, _norm(p.next_norm, c))}

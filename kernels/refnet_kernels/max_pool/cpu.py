@@ -14,7 +14,7 @@ from refnet_kernels.jit import function_address
 from refnet_kernels.team import Launch, run_once
 
 X, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(6)
-HEIGHT, WIDTH, CHANNELS, OUT_HEIGHT, OUT_WIDTH, WINDOW, STRIDE, PAD_TOP, PAD_LEFT = range(6, 15)
+HEIGHT, WIDTH, CHANNELS, OUT_HEIGHT, OUT_WIDTH, WINDOW, STRIDE, PAD_TOP, PAD_LEFT, ZERO_PADDING = range(6, 16)
 
 
 def launch(geometry: PoolGeometry, addresses: dict[str, int], dtype: np.dtype[Any] = BINARY32) -> Launch:
@@ -26,9 +26,10 @@ def launch(geometry: PoolGeometry, addresses: dict[str, int], dtype: np.dtype[An
     names = ("x", "out", "next_mean", "next_scale", "next_beta", "preact")
     row = [addresses.get(name, 0) for name in names]
     row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.window, g.stride, g.pad_top, g.pad_left]
+    row.append(g.zero_padding)
     kernel = function_address("refnet_kernels.max_pool.cpu_kernel", "max_pool_kernel", dtype.name)
-    # The largest so far, and a pixel that never wins.
-    scratch = 2 * g.channels * dtype.itemsize
+    # The largest so far, a pixel that never wins, and one of zeros.
+    scratch = 3 * g.channels * dtype.itemsize
     return Launch(kernel, g.batch * g.out_height, row, scratch)
 
 

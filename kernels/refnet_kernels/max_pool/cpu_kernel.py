@@ -23,6 +23,7 @@ from refnet_kernels.max_pool.cpu import (
     STRIDE,
     WIDTH,
     WINDOW,
+    ZERO_PADDING,
     X,
 )
 from refnet_kernels.memory import floats, fma, size_of
@@ -42,6 +43,13 @@ def _take_in(largest, first, second, third, channels, element):
         largest[i] = _larger(_larger(_larger(largest[i], a[i]), b[i]), c[i])
 
 
+@helper
+def _pixel(step, image, y, x, outside, pixel_bytes):
+    """The address of a pixel of the image whose first row is ``image``, or ``outside``."""
+    inside = 0 <= y < step[HEIGHT] and 0 <= x < step[WIDTH]
+    return step[X] + ((image + y) * step[WIDTH] + x) * pixel_bytes if inside else outside
+
+
 @kernel
 def max_pool_kernel(step, item, scratch, element):
     """One row of the output."""
@@ -49,20 +57,24 @@ def max_pool_kernel(step, item, scratch, element):
     pixel_bytes = channels * size_of(element)
     top = item % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
     image = item // step[OUT_HEIGHT] * step[HEIGHT]
-    largest, lowest = floats(scratch, element), floats(scratch + pixel_bytes, element)
+    nothing = scratch + pixel_bytes
+    outside = nothing + pixel_bytes if step[ZERO_PADDING] else nothing
+    largest, lowest = floats(scratch, element), floats(nothing, element)
+    zeros = floats(nothing + pixel_bytes, element)
     for c in range(channels):
         lowest[c] = -np.inf
+        zeros[c] = 0
     for column in range(step[OUT_WIDTH]):
         left = column * step[STRIDE] - step[PAD_LEFT]
-        begin, end = max(left, 0), min(left + step[WINDOW], step[WIDTH])
+        right = left + step[WINDOW]
         for c in range(channels):
             largest[c] = -np.inf
-        for y in range(max(top, 0), min(top + step[WINDOW], step[HEIGHT])):
-            for x in range(begin, end, 3):
-                pixel = step[X] + ((image + y) * step[WIDTH] + x) * pixel_bytes
-                second = pixel + pixel_bytes if x + 1 < end else scratch + pixel_bytes
-                third = pixel + 2 * pixel_bytes if x + 2 < end else scratch + pixel_bytes
-                _take_in(largest, pixel, second, third, channels, element)
+        for y in range(top, top + step[WINDOW]):
+            for x in range(left, right, 3):
+                first = _pixel(step, image, y, x, outside, pixel_bytes)
+                second = _pixel(step, image, y, x + 1, outside, pixel_bytes) if x + 1 < right else nothing
+                third = _pixel(step, image, y, x + 2, outside, pixel_bytes) if x + 2 < right else nothing
+                _take_in(largest, first, second, third, channels, element)
         offset = (item * step[OUT_WIDTH] + column) * pixel_bytes
         if step[OUT] != 0:
             out = floats(step[OUT] + offset, element)
