@@ -50,7 +50,9 @@ class Engine:
         True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
     global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations
         As `refnet.resnet_v2.resnet_v2` explains them.
-    batch_norm_epsilon, batch_norm_scale, activation_fn, use_batch_norm
+    batch_norm_epsilon, pool_mode : optional
+        As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
+    batch_norm_scale, activation_fn, use_batch_norm
         As `refnet.graph.ArgScope` explains them.
     scope : str, optional
         Which network, if the weights hold several.
@@ -80,7 +82,8 @@ class Engine:
         include_root_block: bool = True,
         spatial_squeeze: bool | None = None,
         store_non_strided_activations: bool = False,
-        batch_norm_epsilon: float = 1e-5,
+        batch_norm_epsilon: float | None = None,
+        pool_mode: str | None = None,
         batch_norm_scale: bool = True,
         activation_fn: str | None = "relu",
         use_batch_norm: bool = True,
@@ -92,18 +95,21 @@ class Engine:
         self._device = check_device(device)
         self._threads = check_threads(threads)
         self._dtype = check_dtype(dtype, self._device)
-        self._recipe: Recipe | None = None
+        own = isinstance(weights, str | os.PathLike)
         if isinstance(weights, str | os.PathLike):
-            loaded = load_weights(weights)
-            self._recipe = loaded.recipe
-            self._variables: Mapping[str, Float32Array] = dict(loaded)
-        elif isinstance(weights, Weights):
-            self._recipe = weights.recipe
-            self._variables = weights
-        else:
-            self._variables = as_variables(weights)
-        self._arg_scope = ArgScope(
-            is_training, _check_epsilon(batch_norm_epsilon), batch_norm_scale, activation_fn, use_batch_norm
+            weights = load_weights(weights)
+        self._recipe = weights.recipe if isinstance(weights, Weights) else None
+        # A plain dict is the engine's own, of which packed kernels take the place.
+        self._variables: Mapping[str, Float32Array] = (
+            (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights)
+        )
+        said = {"batch_norm_epsilon": batch_norm_epsilon, "pool_mode": pool_mode}
+        options = dict(weights.options) if isinstance(weights, Weights) else {}
+        options |= {name: value for name, value in said.items() if value is not None}
+        if "batch_norm_epsilon" in options:
+            options["batch_norm_epsilon"] = _check_epsilon(options["batch_norm_epsilon"])
+        self._arg_scope = ArgScope(is_training, **options)._replace(
+            batch_norm_scale=batch_norm_scale, activation_fn=activation_fn, use_batch_norm=use_batch_norm
         )
         self._architecture = _architecture(self._variables, scope, blocks, num_classes, include_root_block)
         self._options: dict[str, Any] = {

@@ -34,6 +34,9 @@ class ArgScope(NamedTuple):
         What follows conv1 and conv2 of each unit; preact and postnorm are always ReLUs.
     use_batch_norm : bool
         False: conv1 and conv2 of each unit have biases and no batch norm.
+    pool_mode : {"slim", "keras"}
+        pool1's padding: TF-Slim's "SAME", which never wins; or Keras Applications' border of one zero all round, which
+        wins where all else is negative.
     """
 
     is_training: bool = False
@@ -41,6 +44,7 @@ class ArgScope(NamedTuple):
     batch_norm_scale: bool = True
     activation_fn: str | None = "relu"
     use_batch_norm: bool = True
+    pool_mode: str = "slim"
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,10 +196,14 @@ class Graph:
         return self._add("residual", (shortcut, residual), residual.shape)
 
     def max_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
-        """Max pool with "SAME" padding; padding never wins."""
+        """Max pool with the arg scope's ``pool_mode``."""
         batch, height, width, channels = inputs.shape
-        (out_height, top), (out_width, left) = (same_padding(size, window, stride) for size in (height, width))
-        geometry = PoolGeometry(batch, height, width, channels, out_height, out_width, window, stride, top, left)
+        keras = self.arg_scope.pool_mode == "keras"
+        padding = _zero_border if keras else same_padding
+        (out_height, top), (out_width, left) = (padding(size, window, stride) for size in (height, width))
+        geometry = PoolGeometry(
+            batch, height, width, channels, out_height, out_width, window, stride, top, left, int(keras)
+        )
         return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry=geometry)
 
     def reduce_mean(self, inputs: Tensor) -> Tensor:
@@ -210,6 +218,12 @@ class Graph:
     def squeeze(self, inputs: Tensor) -> Tensor:
         """Drop height and width, which are 1."""
         return self._add("squeeze", (inputs,), (inputs.shape[0], inputs.shape[3]))
+
+
+def _zero_border(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Keras' ``ZeroPadding2D`` of half a window all round, then "VALID": the output's size, and the pads before."""
+    pad = window // 2
+    return (size + 2 * pad - window) // stride + 1, pad
 
 
 def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) -> str:

@@ -32,11 +32,14 @@ class Recipe(NamedTuple):
         The size after the resize; None keeps that of the central crop.
     central_fraction : float
         The fraction of each side that the central crop keeps, in (0, 1].
+    mode : {"inception", "tf"}
+        How values are scaled to -1..1, see `preprocess`: as TF-Slim does, or as Keras' mode of that name does.
     """
 
     height: int | None = 299
     width: int | None = 299
     central_fraction: float = 0.875
+    mode: str = "inception"
 
 
 def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
@@ -49,6 +52,9 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
        (``tf.image.convert_image_dtype``);
     3. ``resize_bilinear``;
     4. ``(x - 0.5) * 2``, two rounded operations.
+
+    In mode "tf" step 2 is ``x = float32(pixel)`` and step 4 is ``x / 127.5 - 1``, two rounded operations: what
+    ``keras.applications.resnet_v2.preprocess_input`` does to an image that its caller has resized.
 
     Parameters
     ----------
@@ -76,10 +82,15 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     height, width = (recipe.height or batch.shape[1]), (recipe.width or batch.shape[2])
     result = np.empty((batch.shape[0], height, width, 3), np.float32)
     for image, out in zip(batch, result, strict=True):  # one by one: only one is held as float32 at its full size
-        scaled = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
-        resized = resize_bilinear(scaled[np.newaxis], height, width)[0]
-        np.subtract(resized, np.float32(0.5), out=out)
-        np.multiply(out, np.float32(2), out=out)
+        if recipe.mode == "tf":
+            resized = resize_bilinear(image.astype(np.float32)[np.newaxis], height, width)[0]
+            np.divide(resized, np.float32(127.5), out=out)
+            np.subtract(out, np.float32(1), out=out)
+        else:
+            scaled = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+            resized = resize_bilinear(scaled[np.newaxis], height, width)[0]
+            np.subtract(resized, np.float32(0.5), out=out)
+            np.multiply(out, np.float32(2), out=out)
     return result if images.ndim == 4 else result[0]
 
 
@@ -217,10 +228,13 @@ def _check_images(images: Any) -> None:
 
 def _checked_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with plain numbers, or raise a ConfigError."""
+    if recipe.mode not in ("inception", "tf"):
+        raise ConfigError(f'mode must be "inception" or "tf", not {recipe.mode!r}.', found=recipe.mode)
     return Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
         width=None if recipe.width is None else _checked_size("width", recipe.width),
         central_fraction=_checked_fraction(recipe.central_fraction),
+        mode=recipe.mode,
     )
 
 

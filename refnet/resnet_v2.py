@@ -303,6 +303,7 @@ def resnet_v2(
             output_stride = _after_root(output_stride)
             net = conv2d_same(net, 64, 7, 2, scope="conv1", activation_fn=None)
             graph.collect(f"{name}/conv1", net)
+            _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras"))
             net = graph.collect(f"{name}/pool1", graph.max_pool(net, 3, 2))
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
         net = graph.collect(f"{name}/postnorm", graph.relu(graph.batch_norm(net, "postnorm")))

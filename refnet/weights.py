@@ -51,7 +51,7 @@ class Weights(Mapping[str, Float32Array]):
     Parameters
     ----------
     tensors : mapping of str to array
-    recipe, labels, source, conversion
+    recipe, labels, options, source, conversion
         See the attributes.
     copy : bool
         False takes the arrays themselves, and makes them read-only.
@@ -62,6 +62,9 @@ class Weights(Mapping[str, Float32Array]):
         How raw uint8 pixels become the network's input.
     labels : list of str or None
         A name for each class.
+    options : dict of str to Any
+        The options of `refnet.Engine` that the network was trained with, where they are not TF-Slim's:
+        ``batch_norm_epsilon``, ``pool_mode``.
     source : str
         The format that the weights were read from.
     conversion : Conversion
@@ -76,6 +79,7 @@ class Weights(Mapping[str, Float32Array]):
         *,
         recipe: Recipe | None = None,
         labels: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
         source: str = "arrays",
         conversion: Conversion | None = None,
         copy: bool = True,
@@ -84,6 +88,7 @@ class Weights(Mapping[str, Float32Array]):
         self._tensors = as_variables(tensors, self.conversion, copy)
         self.recipe = recipe or Recipe()
         self.labels = list(labels) if labels is not None else None
+        self.options = dict(options or {})
         self.source = source
         self.engines: dict[Any, Any] = {}
 
@@ -203,6 +208,7 @@ def load_weights(
         loaded.tensors,
         recipe=recipe,
         labels=labels if labels is not None else stored.get("labels"),
+        options=options_from(stored.get("options", {})),
         source=loaded.format,
         conversion=loaded.conversion,
         copy=False,
@@ -244,6 +250,20 @@ def recipe_from(stored: Any) -> Recipe:
     return Recipe(**stored)
 
 
+def options_from(stored: Any) -> dict[str, Any]:
+    """The options of `refnet.Engine` that a file's metadata hold.
+
+    Raises
+    ------
+    WeightsError
+        They are no options, or not of those that belong to weights.
+    """
+    kinds = {"batch_norm_epsilon": float, "pool_mode": str}
+    if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
+        raise WeightsError(f"The file's options of the network are not understood: {stored!r}.")
+    return dict(stored)
+
+
 def _check_finite(weights: Weights) -> None:
     bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items()}
     bad = {name: count for name, count in bad.items() if count}
@@ -253,7 +273,7 @@ def _check_finite(weights: Weights) -> None:
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
-    """Save weights, with their recipe and labels; whole or not at all.
+    """Save weights, with their recipe, labels and options; whole or not at all.
 
     Parameters
     ----------
@@ -276,6 +296,8 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = weights.labels
+    if weights.options:
+        metadata["options"] = weights.options
     formats.write(path, weights, metadata)
 
 

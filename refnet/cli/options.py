@@ -89,4 +89,5 @@ def read_labels(path: str | None) -> list[str] | None:
 def recipe_text(recipe: Recipe) -> str:
     """The recipe in words."""
     height, width = recipe.height or "its height", recipe.width or "its width"
-    return f"central fraction {recipe.central_fraction}, resized to {height} x {width}, scaled to -1..1"
+    scaled = "scaled to -1..1" if recipe.mode == "inception" else "x / 127.5 - 1"
+    return f"central fraction {recipe.central_fraction}, resized to {height} x {width}, {scaled}"

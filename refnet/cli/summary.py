@@ -95,13 +95,19 @@ def weights_lines(weights: Weights) -> list[str]:
     return [
         f"format: {weights.source}",
         f"recipe: {recipe_text(weights.recipe)}",
+        *(f"{name}: {value}" for name, value in weights.options.items()),
         *(f"note: {note}" for note in weights.notes),
     ]
 
 
 def weights_object(weights: Weights) -> dict[str, Any]:
     """`weights_lines` for ``--json``."""
-    return {"format": weights.source, "recipe": weights.recipe._asdict(), "notes": weights.notes}
+    return {
+        "format": weights.source,
+        "recipe": weights.recipe._asdict(),
+        "options": weights.options,
+        "notes": weights.notes,
+    }
 
 
 def _as_object(summary: Summary, weights: Weights | None) -> dict[str, Any]:
