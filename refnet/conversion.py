@@ -13,6 +13,8 @@ class Conversion:
     ----------
     converted : dict of str to str
         The dtype that a tensor had before it became float32.
+    renamed : dict of str to str
+        The name in the file of a tensor that has TF-Slim's name now.
     left_out : dict of str to str
         Why a tensor, or another part of the file, is not among the weights.
     extra : list of str
@@ -20,6 +22,7 @@ class Conversion:
     """
 
     converted: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
 
@@ -27,6 +30,9 @@ class Conversion:
     def notes(self) -> list[str]:
         """All of it in sentences."""
         notes = [f"{name} was converted from {dtype} to float32" for name, dtype in self.converted.items()]
+        if self.renamed:
+            first = next(iter(self.renamed))
+            notes.append(f"{len(self.renamed)} tensors have TF-Slim's names: {first} was {self.renamed[first]}, ...")
         notes += [f"{name} was left out: {why}" for name, why in self.left_out.items()]
         if self.extra:
             notes.append(f"not part of the network: {', '.join(self.extra)}")

@@ -120,7 +120,6 @@ def record(
     loaded = _weights(weights, seed)
     if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
         recipe = loaded.recipe
-    options = {**loaded.options, **options}
     kept = encode_options(options)
     batch = _images(images, recipe, seed, kept)
     engine = Engine(loaded, device=device, threads=threads, **options)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet import keras_names
 from refnet.conversion import Conversion
 from refnet.errors import ConfigError, CorruptError, DtypeError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph import ArgScope, Graph
@@ -176,8 +177,8 @@ def load_weights(
     Parameters
     ----------
     path : path
-        A TF checkpoint (V1 or V2, by its prefix or any of its files), a safetensors file or an .npz; the content
-        decides, not the name.
+        A TF checkpoint (V1 or V2, by its prefix or any of its files), a safetensors file, an .npz, or a .h5,
+        .weights.h5 or .keras file of Keras Applications' ResNetV2; the content decides, not the name.
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
         released weights (Inception's, 299 x 299).
@@ -201,14 +202,18 @@ def load_weights(
     from refnet import formats
 
     loaded = formats.read(path)
-    stored = loaded.metadata
+    tensors, stored = loaded.tensors, loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
+    options = options_from(stored.get("options", {}))
+    if loaded.format.startswith(formats.KERAS):
+        tensors, loaded.conversion.renamed = keras_names.slim_tensors(tensors)
+        recipe, options = recipe or keras_names.RECIPE, keras_names.OPTIONS
     weights = Weights(
-        loaded.tensors,
+        tensors,
         recipe=recipe,
         labels=labels if labels is not None else stored.get("labels"),
-        options=options_from(stored.get("options", {})),
+        options=options,
         source=loaded.format,
         conversion=loaded.conversion,
         copy=False,

@@ -56,7 +56,7 @@ def _report(weights: Weights) -> dict[str, Any]:
     """Which tensors are the network's, which are written beside them, are of another dtype, or are not written."""
     conversion = weights.conversion
     return {
-        "mapped": [name for name in weights if name not in conversion.extra],
+        "mapped": {conversion.renamed.get(name, name): name for name in weights if name not in conversion.extra},
         "extra": conversion.extra,
         "converted": conversion.converted,
         "left_out": conversion.left_out,

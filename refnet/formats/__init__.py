@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ConfigError, FormatError, WeightsError
-from refnet.formats import npz, safetensors, tf_checkpoint, tf_checkpoint_writer
+from refnet.formats import keras, npz, safetensors, tf_checkpoint, tf_checkpoint_writer
 from refnet.formats.loaded import Loaded, in_context, regular_file_size
 from refnet.formats.npz import write_npz
 from refnet.formats.safetensors import read_safetensors, write_safetensors
@@ -20,7 +20,6 @@ __all__ = ["Loaded", "files_written", "read", "write", "write_checkpoint", "writ
 # What people are likely to have in hand instead.
 _FOREIGN = {
     b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"\x89HDF": "an HDF5 file, such as Keras writes",
     b"\x80\x02": "a pickle, which refnet never loads",
     b"\x93NUMPY": "a single NumPy array: weights are many, saved by numpy.savez",
 }
@@ -32,9 +31,9 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     Parameters
     ----------
     path : path-like
-        A safetensors file, an ``.npz``, a V1 checkpoint, or a V2 checkpoint by its prefix or any of its files
-        (``.index``, ``.meta``, ``.data-SSSSS-of-NNNNN``); or a directory with a ``checkpoint`` file or exactly one
-        checkpoint.
+        A safetensors file, an ``.npz``, Keras' ``.h5``, ``.weights.h5`` or ``.keras``, a V1 checkpoint, or a V2
+        checkpoint by its prefix or any of its files (``.index``, ``.meta``, ``.data-SSSSS-of-NNNNN``); or a directory
+        with a ``checkpoint`` file or exactly one checkpoint.
 
     Returns
     -------
@@ -62,6 +61,10 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     try:
         if tf_checkpoint.is_table(file):
             return tf_checkpoint.read_checkpoint(file)
+        if _head(file).startswith(keras.MAGIC):
+            return keras.read_hdf5(file)
+        if _is_npz(file) and keras.is_archive(file):
+            return keras.read_archive(file)
         if _is_npz(file):
             return npz.read_npz(file)
         if _is_safetensors(file):
@@ -69,6 +72,10 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     except WeightsError as error:
         raise in_context(file, error) from error
     raise _unknown(file)
+
+
+#: How the names of Keras' formats start.
+KERAS = keras.FORMAT_START
 
 
 def files_written(path: str) -> list[str]:
@@ -121,7 +128,9 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
 
 def _is_known(path: str) -> bool:
     return regular_file_size(path) > 0 and (
-        tf_checkpoint.is_table(path) or _is_npz(path) or safetensors.is_safetensors(_head(path))
+        tf_checkpoint.is_table(path)
+        or _head(path).startswith((*npz.MAGICS, keras.MAGIC))
+        or safetensors.is_safetensors(_head(path))
     )
 
 
@@ -149,7 +158,7 @@ def _unknown(path: str) -> FormatError:
     guess = _foreign(head) or "of an unknown format"
     return FormatError(
         f"{path}: the file is {guess}, or it is cut off. "
-        "refnet reads TensorFlow checkpoints (V1 and V2), safetensors and .npz."
+        "refnet reads TensorFlow checkpoints (V1 and V2), safetensors, .npz and Keras' .h5 and .keras."
     )
 
 

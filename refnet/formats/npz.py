@@ -79,12 +79,12 @@ def read_npz(path: str) -> Loaded:
     """
     loaded = Loaded({}, _FORMAT, {}, Conversion())
     problems: list[WeightsError] = []
-    with open(path, "rb") as file, _zip_errors(), zipfile.ZipFile(file) as archive:
+    with open(path, "rb") as file, zip_errors(), zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        _check_archive(members, os.fstat(file.fileno()).st_size)
+        check_archive(members, os.fstat(file.fileno()).st_size)
         for member in members:
             try:
-                with _zip_errors():
+                with zip_errors():
                     _read_member(archive, member, loaded)
             except WeightsError as error:
                 problems.append(in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member)))
@@ -93,7 +93,8 @@ def read_npz(path: str) -> Loaded:
 
 
 @contextlib.contextmanager
-def _zip_errors() -> Iterator[None]:
+def zip_errors() -> Iterator[None]:
+    """What a damaged archive raises, as CorruptError."""
     try:
         yield
     except WeightsError:
@@ -106,7 +107,7 @@ def _tensor_name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(_ARRAY_SUFFIX)
 
 
-def _check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
+def check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
     """Hold the directory of the archive against the size of the file, before anything is decompressed."""
     seen: set[str] = set()
     problems: list[WeightsError] = []

@@ -168,9 +168,10 @@ def _moments(x: Bounded) -> tuple[Bounded, Bounded]:
     return rounded_mean, Bounded(variance, error * x.precision.slack)
 
 
-def max_pool(x: Bounded) -> Bounded:
-    """3x3, stride 2, SAME, padding that never wins: the maximum of intervals."""
-    upper, lower, value = (_pool(a) for a in (x.value + x.bound, x.value - x.bound, x.value))
+def max_pool(x: Bounded, mode: str) -> Bounded:
+    """3x3, stride 2: the maximum of intervals. SAME, with padding that never wins; or Keras' border of one zero."""
+    pool = {"slim": _pool, "keras": _pool_in_zeros}[mode]
+    upper, lower, value = (pool(a) for a in (x.value + x.bound, x.value - x.bound, x.value))
     return Bounded(value, np.maximum(upper - value, value - lower) * x.precision.slack)
 
 
@@ -180,6 +181,11 @@ def _pool(x: np.ndarray) -> np.ndarray:
         total = max((-(-size // 2) - 1) * 2 + 3 - size, 0)
         pads.append((total // 2, total - total // 2))
     padded = np.pad(x, [*pads, (0, 0)], constant_values=-np.inf)
+    return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
+
+
+def _pool_in_zeros(x: np.ndarray) -> np.ndarray:
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
 
 
@@ -278,7 +284,7 @@ class _Pipeline:
         if net.include_root_block:
             target = None if target is None else target / 4
             x = self.conv(f"{scope}/conv1", x, stride=2)
-            x = self.record(f"{scope}/pool1", max_pool(x))
+            x = self.record(f"{scope}/pool1", max_pool(x, net.pool_mode))
         for block_scope, units in net.blocks:
             x = self.block(f"{scope}/{block_scope}", units, x, target)
         x = self.norm(f"{scope}/postnorm", x)

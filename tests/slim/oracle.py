@@ -39,6 +39,7 @@ class Net:
     activation_fn: str | None = "relu"
     use_batch_norm: bool = True
     store_non_strided_activations: bool = False
+    pool_mode: str = "slim"
     scope: str = field(default="resnet", kw_only=True)
 
     def options(self) -> dict[str, Any]:

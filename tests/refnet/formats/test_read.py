@@ -40,7 +40,6 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "guess"),
     [
-        (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"\x1f\x8b\x08", "unpack"),
         (b"\x80\x02csomething", "pickle"),
         (b"\x93NUMPY\x01", "numpy.savez"),
@@ -50,7 +49,9 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
 )
 def test_unknown_magic_lists_the_known_formats(tmp_path: Path, content: bytes, guess: str) -> None:
     (tmp_path / "weights.npz").write_bytes(content)
-    with pytest.raises(FormatError, match=rf"{guess}.*TensorFlow checkpoints \(V1 and V2\), safetensors and \.npz"):
+    with pytest.raises(
+        FormatError, match=rf"{guess}.*TensorFlow checkpoints \(V1 and V2\), safetensors, \.npz and Keras"
+    ):
         read(tmp_path / "weights.npz")
 
 
