@@ -16,13 +16,15 @@ from refnet.weights import Weights, infer_architecture, save_weights
 EPILOG = """\
 examples:
   refnet convert resnet_v2_50.ckpt resnet_v2_50.safetensors
-  refnet convert resnet_v2_50.npz model.ckpt    # writes model.ckpt.index and model.ckpt.data-00000-of-00001
+  refnet convert resnet50v2.h5 model.ckpt    # writes model.ckpt.index and model.ckpt.data-00000-of-00001
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("source", metavar="A", help="a TensorFlow checkpoint (V1 or V2), safetensors or an .npz")
+    parser.add_argument(
+        "source", metavar="A", help="a TensorFlow checkpoint (V1 or V2), safetensors, .npz, or Keras' .h5 or .keras"
+    )
     parser.add_argument(
         "target", metavar="B", help="what to write, by its name: .npz, .safetensors, or .ckpt for a checkpoint (V2)"
     )
@@ -49,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{what.replace('_', ' ')}: {len(tensors)}")
     for line in weights_lines(weights) + describe_lines(architecture):
         print(printable(line))
+    if weights.options:
+        print(f"TF-Slim reads no options: there, without {', '.join(weights.options)}, it is another function.")
     return 0
 
 

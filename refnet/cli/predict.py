@@ -39,7 +39,12 @@ the exit code is that of the first error.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF or BMP file")
-    parser.add_argument("--weights", required=True, metavar="W", help="a TensorFlow checkpoint, safetensors or an .npz")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="W",
+        help="a TensorFlow checkpoint, safetensors, .npz, or Keras' .h5 or .keras",
+    )
     parser.add_argument("--top", type=count, default=5, metavar="K", help="how many classes to list (default 5)")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line, UTF-8")
     parser.add_argument("--size", type=count, metavar="N", help="resize to N x N pixels (default: the weights' recipe)")

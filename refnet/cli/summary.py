@@ -25,9 +25,7 @@ networks: {", ".join(NETWORKS)}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "network", metavar="W", help="a TensorFlow checkpoint, safetensors, an .npz, or the name of a network"
-    )
+    parser.add_argument("network", metavar="W", help="a file of weights, or the name of a network")
     parser.add_argument("--size", type=count, default=224, metavar="N", help="an input of N x N pixels (default 224)")
     add_json_option(parser)
 

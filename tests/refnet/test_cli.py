@@ -395,6 +395,17 @@ class TestConvert:
         lines = run("convert", tmp_path / "a.npz", tmp_path / "w.ckpt").out.splitlines()
         assert lines[1:5] == [f"mapped: {len(weights)}", "extra: 1", "converted: 1", "left out: 2"]
 
+    def test_options_of_the_network_travel_and_are_told(self, run: Run, tmp_path: Path) -> None:
+        options = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
+        recipe = refnet.Recipe(224, 224, 1.0, "tf")
+        weights = refnet.Weights(refnet.random_weights(BLOCKS, 3), options=options, recipe=recipe)
+        refnet.save_weights(tmp_path / "a.npz", weights)
+        out = run("convert", tmp_path / "a.npz", tmp_path / "w.ckpt").out
+        for words in ("pool_mode: keras", "x / 127.5 - 1", "without batch_norm_epsilon, pool_mode, it is another"):
+            assert words in out
+        answer = json.loads(run("convert", tmp_path / "w.ckpt", tmp_path / "w.npz", "--json").out)
+        assert answer["options"] == options
+
     def test_notes_what_was_converted(self, run: Run, tmp_path: Path) -> None:
         weights = {name: value.astype(np.float16) for name, value in refnet.random_weights(BLOCKS, 3).items()}
         np.savez(tmp_path / "half.npz", **weights)

@@ -11,6 +11,7 @@ from nets import lively_weights, random_images, small_blocks
 
 import refnet
 from refnet import errors
+from refnet.formats import write_npz
 from refnet.resnet_v2 import network_blocks
 from refnet.weights import _quantiles, infer_architecture
 
@@ -93,6 +94,29 @@ def test_nan_and_infinity_in_a_file_are_named_and_counted(tmp_path: Path) -> Non
     np.savez(tmp_path / "w.npz", **tensors)
     with pytest.raises(errors.CorruptError, match=r"conv1/biases \(3\).*postnorm/beta \(1\)"):
         refnet.load_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("options", [[], {"pool_mode": 1}, {"batch_norm_epsilon": "x"}, {"is_training": True}])
+def test_options_that_no_weights_have(tmp_path: Path, options: object) -> None:
+    write_npz(tmp_path / "w.npz", lively_weights(), {"options": options})
+    with pytest.raises(errors.WeightsError, match="options of the network are not understood"):
+        refnet.load_weights(tmp_path / "w.npz")
+
+
+def test_the_caller_overrules_the_options_of_the_weights() -> None:
+    options = {"batch_norm_epsilon": 0.5, "pool_mode": "keras"}
+    weights, image = refnet.Weights(lively_weights(), options=options), random_images(19, 24, 3)
+    travelled = refnet.forward(weights, image)
+    assert np.array_equal(travelled, refnet.forward(lively_weights(), image, **options))
+    for name, value in {"batch_norm_epsilon": 1e-5, "pool_mode": "slim"}.items():
+        overruled = refnet.forward(weights, image, **{name: value})
+        assert np.array_equal(overruled, refnet.forward(lively_weights(), image, **{**options, name: value}))
+        assert not np.array_equal(overruled, travelled)
+
+
+def test_an_unknown_pool_mode() -> None:
+    with pytest.raises(errors.ConfigError, match="pool_mode"):
+        refnet.forward(lively_weights(), random_images(19, 24, 3), pool_mode="torch")
 
 
 @pytest.mark.parametrize("labels", [["a"], list("abcdefgh")])

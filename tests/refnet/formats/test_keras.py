@@ -1,0 +1,358 @@
+"""Keras' files as h5py writes them, sound and hostile; Keras' own files are in tests/keras."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import pickle
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import refnet
+from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, MissingTensorError, RefnetError
+from refnet.formats import Loaded, read
+
+ARRAYS = {
+    "conv1_conv/kernel": np.arange(24, dtype=np.float32).reshape(2, 1, 3, 4),
+    "conv1_conv/bias": np.float16([1, 2, 3, 4]),
+    "post_bn/gamma": np.array([0.5, np.nan]),
+    "post_bn/beta": np.float32([-0.0, 1e-42]),
+    "post_bn/moving_mean": np.arange(2, dtype=">f4"),
+    "post_bn/moving_variance": np.float32([1, 2]),
+}
+
+
+def write(path: Path, arrays: dict[str, np.ndarray] = ARRAYS, group: str = "", suffix: str = ":0") -> Path:
+    """The legacy layout: layer/layer/variable."""
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            layer, role = name.split("/")
+            file[f"{group}{layer}/{layer}/{role}{suffix}"] = array
+    return path
+
+
+def write_numbered(path: Path) -> Path:
+    """Keras 3's layout."""
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = ARRAYS["conv1_conv/kernel"]
+        file["layers/conv2d/vars/1"] = ARRAYS["conv1_conv/bias"]
+        file["layers/conv2d/vars"].attrs["name"] = "conv1_conv"
+        for index, role in enumerate(("gamma", "beta", "moving_mean", "moving_variance")):
+            file[f"layers/batch_normalization/vars/{index}"] = ARRAYS[f"post_bn/{role}"]
+        file["layers/batch_normalization/vars"].attrs["name"] = "post_bn"
+        file.create_group("layers/activation")
+        file["optimizer/vars/0"] = np.ones(3)
+    return path
+
+
+def write_archive(path: Path, tmp_path: Path, **members: bytes) -> Path:
+    content = write_numbered(tmp_path / "inner.h5").read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", '{"class_name": "Lambda", "module": "os", "registered_name": "system"}')
+        archive.writestr("model.weights.h5", content)
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return path
+
+
+def assert_same(found: dict[str, np.ndarray]) -> None:
+    assert found.keys() == ARRAYS.keys()
+    for name, array in found.items():
+        assert array.dtype == ARRAYS[name].dtype.newbyteorder("=")
+        assert array.shape == ARRAYS[name].shape
+        assert array.tobytes() == ARRAYS[name].astype(array.dtype).tobytes()
+        assert array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("group", ["", "model_weights/"])
+@pytest.mark.parametrize("suffix", ["", ":0"])
+@pytest.mark.parametrize("name", ["a.h5", "a.npz", "a"])
+def test_legacy_files_by_name(tmp_path: Path, watch: Any, group: str, suffix: str, name: str) -> None:
+    path = write(tmp_path / name, group=group, suffix=suffix)
+    read(path)
+    with watch(str(path)):
+        loaded = read(path)
+    assert loaded.format == "Keras .h5"
+    assert_same(loaded.tensors)
+
+
+def test_numbered_variables_have_their_layers_names(tmp_path: Path, watch: Any) -> None:
+    path = write_numbered(tmp_path / "a.weights.h5")
+    read(path)
+    with watch(str(path)):
+        loaded = read(path)
+    assert loaded.format == "Keras .weights.h5"
+    assert_same(loaded.tensors)
+
+
+def test_an_archives_config_is_never_opened(tmp_path: Path, watch: Any) -> None:
+    """It names code that Keras would import; damage in it, which its checksum tells, is not even seen."""
+    path = write_archive(tmp_path / "a.keras", tmp_path)
+    content = path.read_bytes()
+    read(path)
+    path.write_bytes(content.replace(b'"Lambda"', b'"lambda"', 1))
+    with watch(str(path)):
+        loaded = read(path)
+    assert loaded.format == "Keras .keras"
+    assert_same(loaded.tensors)
+
+
+def test_compressed_values(tmp_path: Path) -> None:
+    values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        options = {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (30, 70)}
+        file.create_dataset("a/a/kernel:0", data=values, **options)
+    np.testing.assert_array_equal(read(tmp_path / "a.h5").tensors["a/kernel"], values, strict=True)
+
+
+def test_without_h5py_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.h5")
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any) -> Any:
+        if name == "h5py":
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(FormatError, match=r"pip install refnet\[keras\]"):
+        read(path)
+
+
+Change = Callable[[h5py.File, Path], Any]
+
+
+def _external_storage(file: h5py.File, folder: Path) -> None:
+    (folder / "secret").write_bytes(bytes(100))
+    file.create_dataset("x/x/kernel:0", (2,), "f4", external=[(str(folder / "secret"), 0, 8)])
+
+
+def _virtual(file: h5py.File, folder: Path) -> None:
+    write(folder / "other.h5")
+    layout = h5py.VirtualLayout((2,), "f4")
+    layout[:] = h5py.VirtualSource(folder / "other.h5", "post_bn/post_bn/beta:0", (2,))
+    file.create_virtual_dataset("x/x/kernel:0", layout)
+
+
+def _cycle(file: h5py.File, _: Path) -> None:
+    file["x/again"] = file.create_group("x/y")
+    file["x/y/top"] = file["x"]
+
+
+def _plugin(file: h5py.File, _: Path) -> None:
+    """A filter that nobody has: values can be stored past it."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((2,))
+    creation.set_filter(31_999, h5py.h5z.FLAG_OPTIONAL, ())
+    group = file.create_group("x/x")
+    dataset = h5py.h5d.create(group.id, b"kernel:0", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((2,)), creation)
+    dataset.write_direct_chunk((0,), bytes(8), 1)
+
+
+def dataset(**options: Any) -> Change:
+    return lambda file, _: file.create_dataset("x/x/kernel:0", **options)
+
+
+def link(name: str, target: Any) -> Change:
+    return lambda file, _: file.__setitem__(name, target)
+
+
+def _link_on_the_way(file: h5py.File, _: Path) -> None:
+    del file["post_bn/post_bn"]
+    file["post_bn/post_bn"] = h5py.SoftLink("/conv1_conv")
+
+
+BAD: dict[str, tuple[Change, type[RefnetError], str]] = {
+    "external link": (link("x", h5py.ExternalLink("other.h5", "/x")), FormatError, "'x' is a link"),
+    "external link to a device": (link("x", h5py.ExternalLink("/dev/zero", "/")), FormatError, "'x' is a link"),
+    "soft link": (link("x/y", h5py.SoftLink("/post_bn")), FormatError, "'x/y' is a link"),
+    "soft link to itself": (link("x", h5py.SoftLink("/x")), FormatError, "'x' is a link"),
+    "dangling soft link": (link("x", h5py.SoftLink("/nothing")), FormatError, "'x' is a link"),
+    "link on the way": (_link_on_the_way, FormatError, "'post_bn/post_bn' is a link"),
+    "cycle of groups": (_cycle, FormatError, "by another name too"),
+    "a dataset twice": (lambda f, _: f.__setitem__("x", f["post_bn"]), FormatError, "by another name too"),
+    "external storage": (_external_storage, FormatError, "'x/x/kernel:0'.*lie in other files"),
+    "virtual dataset": (_virtual, FormatError, "'x/x/kernel:0'.*lie in other files"),
+    "1 TiB in chunks": (dataset(shape=(2**38,), dtype="f4", chunks=(2**20,)), LimitError, "'x/x/kernel:0'.*holds 0"),
+    "1 TiB, never written": (dataset(shape=(2**38,), dtype="f4"), LimitError, "'x/x/kernel:0'.*holds 0"),
+    "1 TiB, compressed": (
+        dataset(shape=(2**38,), dtype="f4", chunks=(2**20,), compression="gzip"), LimitError, "'x/x/kernel:0'",
+    ),
+    "more than can be addressed": (
+        dataset(shape=(2**62, 4), dtype="f4", chunks=(1, 4)), LimitError, "more bytes than a computer",
+    ),
+    "strings": (dataset(data=np.array([b"a"], object), dtype=h5py.string_dtype()), DtypeError, "varying length"),
+    "arrays of varying length": (dataset(shape=(2,), dtype=h5py.vlen_dtype("f4")), DtypeError, "varying length"),
+    "records": (dataset(data=np.zeros(2, "f4,i4")), DtypeError, "records"),
+    "references": (dataset(shape=(2,), dtype=h5py.ref_dtype), DtypeError, "references"),
+    "no shape": (dataset(data=h5py.Empty("f4")), FormatError, "no shape"),
+    "another compression": (dataset(data=np.zeros(99), compression="lzf"), FormatError, r"filters \[32000\]"),
+    "a filter's plug-in": (_plugin, FormatError, r"filters \[31999\]"),
+    "two of a name": (link("x/post_bn/beta:0", np.zeros(2)), FormatError, "two datasets are 'post_bn/beta'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
+    change, error, message = BAD[name]
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        change(file, tmp_path)
+    start = time.monotonic()
+    with watch(str(path)), pytest.raises(error, match=message) as caught:
+        read(path)
+    assert time.monotonic() - start < 2
+    assert caught.value.message.startswith(str(path))
+
+
+def test_what_is_no_number_is_left_out(tmp_path: Path) -> None:
+    with h5py.File(write(tmp_path / "a.h5"), "a") as file:
+        file["x/x/flag:0"] = np.array([True])
+        file["x/x/complex:0"] = np.array([1j])
+    loaded = read(tmp_path / "a.h5")
+    assert_same(loaded.tensors)
+    assert loaded.conversion.left_out.keys() == {"x/flag", "x/complex"}
+
+
+def test_a_group_for_a_dataset_and_the_reverse(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["conv1_conv"] = np.ones(2)
+        file.create_group("post_bn/post_bn/gamma:0")
+    with pytest.raises(MissingTensorError, match="not the weights of Keras' ResNetV2"):
+        refnet.load_weights(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("keep", [8, 100, 0.5, 0.9, -1])
+def test_truncated(tmp_path: Path, keep: float) -> None:
+    content = write(tmp_path / "a.h5").read_bytes()
+    (tmp_path / "a.h5").write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(CorruptError, match="damaged"):
+        read(tmp_path / "a.h5")
+
+
+def test_a_pickle_by_the_name(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(pickle.dumps({"a": 1}, 2))
+    with pytest.raises(FormatError, match="pickle"):
+        read(tmp_path / "a.h5")
+
+
+def test_hostile_archives(tmp_path: Path) -> None:
+    path = tmp_path / "a.keras"
+    write_archive(path, tmp_path, **{"../../x": b""})
+    with pytest.raises(FormatError, match="leads outside"):
+        read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(CorruptError, match=r"'model\.weights\.h5', which holds the weights .* missing"):
+        read(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(200_000_000))
+    with pytest.raises(LimitError, match="expand to 200000000"):
+        read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", b"no HDF5")
+    with pytest.raises(CorruptError, match=r"'model\.weights\.h5': the HDF5 file is damaged"):
+        read(path)
+    with zipfile.ZipFile(path, "w") as archive, h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"] = h5py.ExternalLink("/dev/zero", "/")
+        file.flush()
+        archive.writestr("model.weights.h5", (tmp_path / "b.h5").read_bytes())
+    with pytest.raises(FormatError, match="'x' is a link"):
+        read(path)
+
+
+def test_compressed_zeros_beyond_what_weights_are(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        values = file.create_dataset("x/x/kernel:0", (20, 2**20), "f4", chunks=(1, 2**20), compression="gzip")
+        for row in range(20):
+            values[row] = 0
+    assert os.path.getsize(tmp_path / "a.h5") < 1_000_000
+    with pytest.raises(LimitError, match="expand to 83886080"):
+        read(tmp_path / "a.h5")
+
+
+PARTS = {
+    "sound": link("good/good/kernel", np.float32([1, 2, 3])),
+    "group": lambda file, _: file.create_group("group/inner"),
+    "attributes": lambda file, _: file.attrs.__setitem__("layer_names", [b"x"] * 9),
+    "optimizer": link("optimizer/vars/0", np.zeros(4)),
+    "optimizer's link": link("optimizer_weights", h5py.ExternalLink("/dev/zero", "/")),
+}
+
+
+@settings(max_examples=150, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_forged_structures(data: st.DataObject, tmp_path: Path, watch: Any) -> None:
+    """What is accepted has h5py's values and no link; anything else is refused with an error that names the file."""
+    parts = data.draw(st.lists(st.sampled_from(sorted(PARTS)), unique=True))
+    bad = data.draw(st.none() | st.sampled_from(sorted(BAD)))
+    numbers = data.draw(st.integers(0, 2**32 - 1))
+    arrays = {name: np.random.default_rng(numbers).random(array.shape) for name, array in ARRAYS.items()}
+    path = write(tmp_path / "a.h5", arrays)
+    with h5py.File(path, "a") as file:
+        for name in parts:
+            PARTS[name](file, tmp_path)
+        if bad is not None:
+            BAD[bad][0](file, tmp_path)
+    with watch(str(path)):
+        found = read_or_refuse(path)
+    assert (found is None) == (bad is not None or "optimizer's link" in parts)
+    if found is not None:
+        assert found.tensors.keys() - {"good/kernel"} == ARRAYS.keys()
+        assert all(found.tensors[name].tobytes() == array.tobytes() for name, array in arrays.items())
+
+
+def read_or_refuse(path: Path) -> Loaded | None:
+    refusal = str(path)
+    try:
+        return read(path)
+    except RefnetError as error:
+        refusal = error.message
+    finally:
+        assert str(path) in refusal
+    return None
+
+
+def test_flipped_bytes_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """HDF5's parser is C, and nothing has a checksum: damage gives values or an error, in little memory."""
+    write_numbered(tmp_path / "a.h5")
+    script = """
+import random, resource, sys
+import h5py
+from refnet.errors import RefnetError
+from refnet.formats import read
+path = sys.argv[1]
+content = open(path, "rb").read()
+read(path)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
+refused = 0
+for seed in range(300):
+    draw = random.Random(seed)
+    damaged = bytearray(content)
+    for _ in range(draw.randint(1, 4)):
+        damaged[draw.randrange(len(damaged))] ^= draw.randint(1, 255)
+    open(path, "wb").write(damaged)
+    try:
+        read(path)
+    except RefnetError:
+        refused += 1
+print(refused)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script, str(tmp_path / "a.h5")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30
