@@ -3,7 +3,7 @@
 The kernel is ``cuda_kernel.MAX_POOL``: the addresses ``x``, ``out``, ``next_mean``, ``next_scale``, ``next_beta``,
 ``preact`` (int64; 0 stands for "none"), then the integers (int32) ``whole`` (whether vectors of four channels lie at
 multiples of 16 bytes), ``pixels`` of the output, ``channels``, ``height``, ``width``, ``out_height``, ``out_width``,
-``window``, ``stride``, ``pad_top``, ``pad_left``.
+``window``, ``stride``, ``pad_top``, ``pad_left``, ``zero_padding``.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def larger(largest, value):
 
 def max_pool_kernel(
     x, out, next_mean, next_scale, next_beta, preact,
-    whole, pixels, channels, height, width, out_height, out_width, window, stride, pad_top, pad_left,
+    whole, pixels, channels, height, width, out_height, out_width, window, stride, pad_top, pad_left, zero_padding,
 ):  # fmt: skip
     """Four channels of a pixel of the output, or what is left."""
     pixel, channel, left = place(cuda.blockIdx.x, cuda.blockDim.x, cuda.threadIdx.x, channels)
@@ -31,10 +31,15 @@ def max_pool_kernel(
     begin = np.int32(np.int64(column) * stride - pad_left)
     lowest = np.float32(-np.inf)
     m = (lowest, lowest, lowest, lowest)
-    for y in range(max(top, 0), min(top + window, height)):
-        for c in range(max(begin, 0), min(begin + window, width)):
-            v = read4(x + (((image * height + y) * width + c) * channels + channel) * 4, whole, left)
-            m = (larger(m[0], v[0]), larger(m[1], v[1]), larger(m[2], v[2]), larger(m[3], v[3]))
+    zero = np.float32(0)
+    for y in range(top, top + window):
+        for c in range(begin, begin + window):
+            inside = y >= 0 and y < height and c >= 0 and c < width
+            if inside or zero_padding != 0:
+                v = (zero, zero, zero, zero)
+                if inside:
+                    v = read4(x + (((image * height + y) * width + c) * channels + channel) * 4, whole, left)
+                m = (larger(m[0], v[0]), larger(m[1], v[1]), larger(m[2], v[2]), larger(m[3], v[3]))
     offset = (np.int64(pixel) * channels + channel) * 4
     if out != 0:
         write4(out + offset, m, whole, left)
@@ -44,4 +49,4 @@ def max_pool_kernel(
         write4(preact + offset, relu4(m), whole, left)
 
 
-MAX_POOL = CudaKernel(max_pool_kernel, types.void(*[types.int64] * 6, *[types.int32] * 11), 256, 4)
+MAX_POOL = CudaKernel(max_pool_kernel, types.void(*[types.int64] * 6, *[types.int32] * 12), 256, 4)
