@@ -54,13 +54,13 @@ def is_archive(path: str) -> bool:
 def read_archive(path: str) -> Loaded:
     """Read a ``.keras`` file: the one member that holds weights; the errors are those of `read_hdf5`."""
     with open(path, "rb") as file, zip_errors(), zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        check_archive(members, os.fstat(file.fileno()).st_size)
+        file_size = os.fstat(file.fileno()).st_size
+        check_archive(archive.infolist(), file_size)
         if _MEMBER not in archive.namelist():
             raise CorruptError(f"member {_MEMBER!r}, which holds the weights of a .keras file, is missing.")
         content = archive.read(_MEMBER)
     try:
-        loaded = _read(io.BytesIO(content), len(content))
+        loaded = _read(io.BytesIO(content), len(content), file_size)
     except WeightsError as error:
         raise in_context(f"member {_MEMBER!r}", error) from error
     return loaded._replace(format=_ARCHIVE)
@@ -86,10 +86,12 @@ def read_hdf5(path: str) -> Loaded:
         All the problems found, with the datasets that they are in.
     """
     with open(path, "rb") as file:
-        return _read(file, os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        return _read(file, size, size)
 
 
-def _read(file: IO[bytes], size: int) -> Loaded:
+def _read(file: IO[bytes], size: int, given: int) -> Loaded:
+    """Read HDF5 of ``size`` bytes, which came in ``given`` bytes."""
     h5py = _h5py()
     loaded = Loaded({}, _LEGACY, {}, Conversion())
     problems: list[WeightsError] = []
@@ -103,8 +105,8 @@ def _read(file: IO[bytes], size: int) -> Loaded:
             except WeightsError as error:
                 problems.append(in_context(f"dataset {path!r}", error, tensor=path))
         raise_problems(problems)
-        if total > _SMALL_BYTES + _MAX_EXPANSION * size:
-            raise LimitError(f"its datasets expand to {total} bytes, and the file has {size}.", found=total)
+        if total > _SMALL_BYTES + _MAX_EXPANSION * given:
+            raise LimitError(f"its datasets expand to {total} bytes, and the file has {given}.", found=total)
         if "layers" in root:
             loaded = loaded._replace(format=_WEIGHTS)
         for path, dataset in datasets.items():

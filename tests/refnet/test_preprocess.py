@@ -133,6 +133,15 @@ def test_central_crop_keeps_tensorflows_rows_and_columns(tf: Any, h: int, w: int
         np.testing.assert_array_equal(central_crop(image[np.newaxis], fraction)[0], expected)
 
 
+def test_mode_tf_resizes_pixels_and_then_scales(tf: Any) -> None:
+    images = pixels(3, 2, 31, 40, 3)
+    resized = tf.compat.v1.image.resize_bilinear(images.astype(np.float32), [24, 24])
+    expected = tf.subtract(tf.divide(resized, 127.5), 1.0).numpy()
+    assert_same_bits(preprocess(images, Recipe(24, 24, 1.0, "tf")), expected)
+    with pytest.raises(ConfigError, match=r'"inception" or "tf", not \'caffe\''):
+        preprocess(images, Recipe(24, 24, 1.0, "caffe"))
+
+
 def test_every_pixel_value_is_scaled_as_tensorflow_does(tf: Any) -> None:
     values = np.arange(256, dtype=np.uint8).reshape(256, 1, 1).repeat(3, axis=2)
     scaled = tf.image.convert_image_dtype(values, tf.float32)

@@ -107,6 +107,7 @@ def test_the_caller_overrules_the_options_of_the_weights() -> None:
     options = {"batch_norm_epsilon": 0.5, "pool_mode": "keras"}
     weights, image = refnet.Weights(lively_weights(), options=options), random_images(19, 24, 3)
     travelled = refnet.forward(weights, image)
+    assert np.array_equal(travelled, refnet.forward(weights, image, device="reference"))
     assert np.array_equal(travelled, refnet.forward(lively_weights(), image, **options))
     for name, value in {"batch_norm_epsilon": 1e-5, "pool_mode": "slim"}.items():
         overruled = refnet.forward(weights, image, **{name: value})

@@ -273,14 +273,26 @@ def test_hostile_archives(tmp_path: Path) -> None:
         read(path)
 
 
+def zeros(path: Path, megabytes: int) -> Path:
+    with h5py.File(path, "w") as file:
+        shape, chunks = (megabytes, 2**18), (1, 2**18)
+        file.create_dataset("x/x/kernel:0", shape, "f4", chunks=chunks, compression="gzip")[:] = 0
+    assert path.stat().st_size < 200_000
+    return path
+
+
 def test_compressed_zeros_beyond_what_weights_are(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        values = file.create_dataset("x/x/kernel:0", (20, 2**20), "f4", chunks=(1, 2**20), compression="gzip")
-        for row in range(20):
-            values[row] = 0
-    assert os.path.getsize(tmp_path / "a.h5") < 1_000_000
     with pytest.raises(LimitError, match="expand to 83886080"):
-        read(tmp_path / "a.h5")
+        read(zeros(tmp_path / "a.h5", 80))
+
+
+def test_a_bomb_in_a_bomb_counts_from_the_outer_file(tmp_path: Path) -> None:
+    inner = zeros(tmp_path / "a.h5", 70)
+    assert read(inner).tensors["x/kernel"].nbytes == 70 << 20
+    with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(inner, "model.weights.h5")
+    with pytest.raises(LimitError, match=f"expand to {70 << 20}"):
+        read(tmp_path / "a.keras")
 
 
 PARTS = {
