@@ -83,6 +83,7 @@ MUTANTS = [
     Mutant("off by one", copy, "if i < size:", "if i <= size:", "bounds"),
     # Numba takes -1 for the last.
     Mutant("off by one before the beginning", copy, "x[i]\n\n", "x[i - 1]\n\n", "bits"),
+    Mutant("two threads write one place", copy, "out[i] = x[i]\n\n", "out[i // 2] = x[i]\n\n", "order"),
     Mutant("input overwritten", copy, "out[i] = x[i]\n\n", "x[i] = out[i]\n\n", "read only"),
     Mutant("no barrier before the tiles are read", gemm, "cuda.syncthreads()  # The tiles are whole.", "", "race"),
     Mutant("no barrier before they are overwritten", gemm, "cuda.syncthreads()  # The tiles may", "# The tiles may",
