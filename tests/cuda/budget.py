@@ -36,6 +36,7 @@ class Cost(NamedTuple):
     opcodes: Counter[str]
     hot: Counter[str]
     flushes: bool
+    fused: frozenset[str]
 
     def ffma_share(self) -> float:
         """Of the instructions of the hot loop."""
@@ -51,13 +52,18 @@ class Cost(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What a kernel may cost; nothing may spill, use a stack, or flush subnormals."""
+    """What a kernel may cost; nothing may spill, use a stack, or flush subnormals.
+
+    ``fused`` are the fused operations that the contract has. Numba lets NVVM fuse a product with a sum, which the bits
+    of a result in binary32 need not show where the sums are in binary64.
+    """
 
     registers: int = REGISTERS_OF_TWO_BLOCKS
     shared_bytes: int = STATIC_SHARED_BYTES
     ffma_share: float = 0
     wide: tuple[str, ...] = ()
     float64: bool = False
+    fused: tuple[str, ...] = ("fma.rn.f32",)
 
     def broken(self, cost: Cost) -> list[str]:
         """What the kernel does not keep to, in words."""
@@ -75,6 +81,8 @@ class Budget(NamedTuple):
         words += [f"no {opcode} of 128 bits" for opcode in self.wide if not cost.has(opcode, "128")]
         if cost.float64() and not self.float64:
             words.append(f"binary64: {', '.join(cost.float64())}")
+        if cost.fused != {*self.fused}:
+            words.append(f"fused in PTX: {', '.join(sorted(cost.fused)) or 'nothing'}; in the contract: {self.fused}")
         if cost.flushes:
             words.append("subnormals are flushed to zero")
         return words
@@ -110,6 +118,7 @@ def cost(ptx: str, cc: tuple[int, int]) -> Cost:
         Counter(opcode for opcode, _ in instructions.values()),
         _hot(instructions),
         ".ftz" in ptx or any(_FLUSHES.match(opcode) for opcode, _ in instructions.values()),
+        frozenset(re.findall(r"\b(?:fma|mad)(?:\.\w+)*\.f\d\d\b", ptx)),
     )
 
 

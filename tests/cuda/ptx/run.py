@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import struct
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,6 @@ from .translate import (
 )
 
 AnyArray = npt.NDArray[Any]
-Orders = tuple[tuple[AnyArray, AnyArray], ...]
 
 RUNTIME = Path(__file__).with_name("runtime.h")
 FLAGS = ("-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-march=native", "-fPIC", "-shared", "-w")
@@ -56,7 +57,8 @@ class PtxError(Exception):
         self.kind = kind
 
 
-class DeviceArray(NamedTuple):
+@dataclass(eq=False)
+class DeviceArray:
     """An array and its made-up address in device memory."""
 
     name: str
@@ -75,14 +77,18 @@ class Memory:
 
     def __init__(self) -> None:
         self.arrays: list[DeviceArray] = []
+        self._numbers = itertools.count(FIRST_ARRAY)
 
     def put(self, name: str, array: AnyArray, *, writable: bool = False) -> DeviceArray:
         """Lend an array, which a kernel's launch then reads and (where writable) changes."""
         if not array.flags.c_contiguous:
             raise ValueError(f"{name} is not contiguous")
-        address = (FIRST_ARRAY + len(self.arrays)) << ARRAY_BITS
-        self.arrays.append(DeviceArray(name, array, address, writable))
+        self.arrays.append(DeviceArray(name, array, next(self._numbers) << ARRAY_BITS, writable))
         return self.arrays[-1]
+
+    def drop(self, array: DeviceArray) -> None:
+        """Take an array back."""
+        self.arrays.remove(array)
 
 
 class _Array(ctypes.Structure):
@@ -223,7 +229,7 @@ class PtxKernel:
             return keep[-1]
 
         module = [np.frombuffer(v.data.ljust(v.bytes, b"\0") or b"\0", np.uint8) for v in module_variables(self.entry)]
-        arrays = (_Array * (FIRST_ARRAY - 1 + len(memory.arrays)))()
+        arrays = (_Array * max(a.address >> ARRAY_BITS for a in memory.arrays))()
         for n, data in enumerate(module):
             arrays[n] = _Array(data.ctypes.data, data.nbytes, 0)
         for a in memory.arrays:

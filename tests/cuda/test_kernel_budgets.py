@@ -1,0 +1,107 @@
+"""Every CUDA kernel keeps to its budget, on an A100 (sm_80) and an H100 (sm_90).
+
+``python tests/cuda/test_kernel_budgets.py`` prints what each costs, for whoever changes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from budget import Budget, cost
+from checked_device import text
+from compiling import mutant
+
+import refnet_kernels
+from refnet_kernels.conv.cuda_kernel import TILES, conv_kernel
+from refnet_kernels.gpu.launch import CudaKernel
+
+ARCHITECTURES = [(8, 0), (9, 0)]
+#: Of a multiprocessor.
+REGISTERS = 65_536
+
+#: Four numbers of memory, of shared memory, and of both ways are one instruction.
+VECTORS = ("LDG", "STG")
+TILE = (*VECTORS, "LDS", "STS")
+#: Sums in binary64, in which the contract fuses nothing.
+SUMS = Budget(float64=True, fused=())
+
+#: What each kernel may cost. Its registers are left to its launch, which says how many blocks must fit. The share of
+#: FFMA is what the hot loop has, rounded down: less would mean that each product got dearer.
+BUDGETS = {
+    "batch_norm": Budget(wide=VECTORS, shared_bytes=0),
+    "batch_statistics": SUMS._replace(shared_bytes=0),
+    "max_pool": Budget(wide=VECTORS, shared_bytes=0),
+    "mean": SUMS._replace(shared_bytes=0),
+    "residual": Budget(wide=VECTORS, shared_bytes=0, fused=()),
+    # A binary64 number a thread.
+    "softmax": SUMS._replace(shared_bytes=128 * 8),
+    "subsample": Budget(wide=VECTORS, shared_bytes=0, fused=()),
+    "conv 64 x 128, vectors": Budget(wide=TILE, ffma_share=0.87),
+    "conv 64 x 128, numbers": Budget(wide=TILE, ffma_share=0.84),
+    "conv 64 x 64, vectors": Budget(wide=TILE, ffma_share=0.81),
+    "conv 64 x 64, numbers": Budget(wide=TILE, ffma_share=0.75),
+    "conv 32 x 32, vectors": Budget(wide=TILE, ffma_share=0.69),
+    "conv 32 x 32, numbers": Budget(wide=TILE, ffma_share=0.62),
+}
+
+
+def kernels() -> Iterator[tuple[str, CudaKernel]]:
+    """Every kernel that there is, with the name of its budget."""
+    for path in sorted(Path(str(refnet_kernels.__file__)).parent.glob("*/cuda_kernel.py")):
+        module = import_module(f"refnet_kernels.{path.parent.name}.cuda_kernel")
+        for value in vars(module).values():
+            if isinstance(value, CudaKernel):
+                yield value.function.__name__.removesuffix("_kernel"), value
+    for tile in TILES:
+        for vectors in (True, False):
+            yield (
+                f"conv {tile.pixels} x {tile.channels}, {'vectors' if vectors else 'numbers'}",
+                conv_kernel(tile, vectors),
+            )
+
+
+KERNELS = dict(kernels())
+
+
+def broken(name: str, kernel: CudaKernel, cc: tuple[int, int]) -> list[str]:
+    # A thread can name 255 registers.
+    registers = min(255, REGISTERS // (kernel.threads * kernel.blocks))
+    return BUDGETS[name]._replace(registers=registers).broken(cost(text(kernel, cc), cc))
+
+
+def test_every_kernel_has_a_budget() -> None:
+    assert set(KERNELS) == set(BUDGETS)
+
+
+@pytest.mark.parametrize("cc", ARCHITECTURES, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_keep_to_their_budgets(name: str, cc: tuple[int, int]) -> None:
+    assert broken(name, KERNELS[name], cc) == []
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "old", "new", "words"),
+    [
+        # Of these two the bits of the result need not show anything.
+        ("softmax", "softmax", "multiply(p, r) + coefficient", "p * r + coefficient", "fused in PTX: fma.rn.f64"),
+        ("batch_norm", "batch_statistics", "squares += multiply(deviation, deviation)",
+         "squares += deviation * deviation", "fused in PTX: fma.rn.f64"),
+        ("max_pool", "max_pool", "lowest = np.float32(-np.inf)", "lowest = -np.inf", "binary64: "),
+    ],
+    ids=["softmax fused", "squares fused", "float64"],
+)  # fmt: skip
+def test_mutants_are_over_budget(op: str, name: str, old: str, new: str, words: str) -> None:
+    changed = mutant(import_module(f"refnet_kernels.{op}.cuda_kernel"), old, new)
+    found = broken(name, getattr(changed, name.upper()), (8, 0))
+    assert any(words in text for text in found), found
+
+
+if __name__ == "__main__":
+    for name, kernel in KERNELS.items():
+        for cc in ARCHITECTURES:
+            found = cost(text(kernel, cc), cc)
+            line = f"{name:24} sm_{cc[0]}{cc[1]} {found.registers:4} registers, {found.shared_bytes:6} bytes shared"
+            print(f"{line}, {found.spilled_bytes} spilled, {found.stack_bytes} stack, FFMA {found.ffma_share():.1%}")

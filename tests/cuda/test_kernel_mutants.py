@@ -1,0 +1,133 @@
+"""Mistakes in refnet's CUDA kernels, each of which the checker must catch by the check that is meant to."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from checked_device import CheckedDevice, use
+from compiling import mutant
+from problems import NAMED, Arrays, Problem, assert_same_bits
+from ptx import PtxError
+
+from refnet_kernels.catalog import select
+from refnet_kernels.conv import cuda_kernel as conv_kernels
+from refnet_kernels.gpu import intrinsics
+
+
+class Mutant(NamedTuple):
+    name: str
+    op: str
+    old: str
+    new: str
+    kind: str
+
+
+MUTANTS = [
+    Mutant("no barrier before the buffer is read", "conv", "cuda.syncthreads()\n                done", "done", "race"),
+    Mutant("one buffer instead of two", "conv", "current = np.int32(buffer - current)", "current = np.int32(0)",
+           "race"),
+    Mutant("no barrier before the tile is parked", "conv", "cuda.syncthreads()\n        park", "park", "race"),
+    Mutant("no barrier after it is parked", "conv", "column4))\n        cuda.syncthreads()", "column4))", "race"),
+    Mutant("barrier that some threads skip", "conv", "cuda.syncthreads()\n        park",
+           "if thread < 32:\n            cuda.syncthreads()\n        park", "barrier"),
+    Mutant("taps outside the image are read", "conv", "load(corner + offset) if inside else np.float32(0)",
+           "load(corner + offset)", "bounds"),
+    Mutant("pixels past the last are written", "conv", "while row < tile_pixels and first_pixel + row < pixels:",
+           "while row < tile_pixels:", "bounds"),
+    Mutant("rows set apart by no whole vector", "conv", "a_stride, b_stride = tile.pixels + 4",
+           "a_stride, b_stride = tile.pixels + 3", "alignment"),
+    Mutant("vectors where numbers are not aligned", "conv", "write4(out + offset, value, whole, count)",
+           "write4(out + offset, value, 1, count)", "alignment"),
+    Mutant("buffer that is too small", "conv", "size = max(2 * buffer, tile.pixels * park_stride)", "size = 2 * buffer",
+           "bounds"),
+    Mutant("runs of 128", "conv", "run_steps = RUN // DEPTH", "run_steps = 2 * RUN // DEPTH", "bits"),
+    Mutant("weights of another product", "conv", "weights += 2 * half if two else half\n", "weights += half\n", "bits"),
+    Mutant("numbers not read by all are overwritten", "softmax",
+           "# What the shared numbers were has been read by all.\n        cuda.syncthreads()", "", "race"),
+    Mutant("channels past the last", "mean", "if index >= np.uint32(outputs):", "if index > np.uint32(outputs):",
+           "bounds"),
+    Mutant("pixels past the last", "max_pool", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
+           "bounds"),
+    Mutant("NaN loses", "max_pool", "value > largest or value != value", "value > largest", "bits"),
+    Mutant("sum left out", "residual", "add4(read4(shortcut + offset, vector, left), read4(x + offset, vector, left))",
+           "read4(x + offset, vector, left)", "bits"),
+    Mutant("vectors where numbers are not aligned", "batch_norm", "read4(x + offset, whole, left)",
+           "read4(x + offset, 1, left)", "alignment"),
+    Mutant("pixels past the last", "subsample", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
+           "bounds"),
+]  # fmt: skip
+
+TILE_MUTANTS = [
+    Mutant("sum in another order", "conv", "for k in range(t.depth):", "for k in reversed(range(t.depth)):", "bits"),
+    Mutant("lost fma", "conv", "_fma(builder, left[i // t.columns], right[i % t.columns], total)",
+           "builder.fadd(_product(builder, left[i // t.columns], right[i % t.columns]), total)", "bits"),
+    Mutant("sum of two runs is fused", "conv", "builder.fadd(x, y)", "_fma(builder, x, _FLOAT(1.0000001), y)", "bits"),
+]  # fmt: skip
+
+LOST_FMA = """
+
+def _product(builder, a, b):
+    function = get_or_insert_function(builder.module, ir.FunctionType(_FLOAT, [_FLOAT] * 2), "llvm.nvvm.mul.rn.f")
+    return builder.call(function, [a, b])
+"""
+
+
+@pytest.fixture(autouse=True)
+def device(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # So few multiprocessors that small problems get the largest tile.
+    use(CheckedDevice(built, processors=1), monkeypatch)
+    conv_kernels.conv_kernel.cache_clear()
+    yield
+    conv_kernels.conv_kernel.cache_clear()
+
+
+@cache
+def named(op: str) -> list[tuple[Problem, Arrays]]:
+    """The named problems of an op, with their solutions."""
+    return [(problem, problem.defined()) for problem in NAMED if problem.op == op]
+
+
+def caught(op: str) -> str:
+    """What is said of an op's named problems first: the kind of an error, or "bits"."""
+    for problem, expected in named(op):
+        try:
+            found = problem.call(select(op, "cuda"))
+        except PtxError as error:
+            return error.kind
+        try:
+            assert_same_bits(found, expected)
+        except AssertionError:
+            return "bits"
+    return "nothing"
+
+
+@pytest.mark.parametrize("case", MUTANTS, ids=lambda case: f"{case.op}: {case.name}")
+def test_mutants_of_kernels(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = {"batch_statistics": "batch_norm"}.get(case.op, case.op)
+    host = import_module(f"refnet_kernels.{package}.cuda")
+    kernels = import_module(f"refnet_kernels.{package}.cuda_kernel")
+    install(mutant(kernels, case.old, case.new), kernels, host, monkeypatch)
+    assert caught(case.op) == case.kind
+
+
+def install(
+    changed: types.ModuleType, kernels: types.ModuleType, host: types.ModuleType, patch: pytest.MonkeyPatch
+) -> None:
+    """Let the host's side of an op use the changed kernels."""
+    for name, value in vars(host).items():
+        if name in vars(changed) and value is vars(kernels)[name] and not isinstance(value, types.ModuleType):
+            patch.setattr(host, name, vars(changed)[name])
+
+
+@pytest.mark.parametrize("case", TILE_MUTANTS, ids=lambda case: case.name)
+def test_mutants_of_the_register_tile(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = mutant(intrinsics, case.old, case.new)
+    exec(LOST_FMA, changed.__dict__)
+    monkeypatch.setattr(conv_kernels, "register_tile", changed.register_tile)
+    assert caught(case.op) == case.kind

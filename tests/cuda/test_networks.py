@@ -1,0 +1,46 @@
+"""Whole networks, launch after launch on the checked device, give the published bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from checked_device import CheckedDevice, use
+
+import refnet
+from refnet.digest import digest
+from refnet.seeded import lively_weights, random_images
+from refnet.selfcheck import CASES, Case, check, published
+
+SMALL = [case for case in CASES if case.network == "blocks"]
+PUBLISHED = [case for case in CASES if case.network != "blocks"]
+
+
+@pytest.fixture
+def device(built: Path, monkeypatch: pytest.MonkeyPatch) -> CheckedDevice:
+    device = CheckedDevice(built)
+    use(device, monkeypatch)
+    return device
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_small_networks(case: Case, device: CheckedDevice) -> None:
+    assert check(case, published()["cases"][case.name], device="cuda").differing == []
+    assert device.launched
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PUBLISHED, ids=lambda case: case.name)
+def test_published_networks(case: Case, device: CheckedDevice) -> None:
+    device.orders = 2
+    assert check(case, published()["cases"][case.name], device="cuda").differing == []
+
+
+@pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.slow)])
+def test_resnet_v2_50(size: int, device: CheckedDevice) -> None:
+    # 0.3 and 4 thousand million products. One order of threads and blocks: each kernel has its own tests of others.
+    device.orders = 1
+    weights = lively_weights(refnet.random_weights("resnet_v2_50", seed=0), 0)
+    images = random_images((1, size, size, 3), 1)
+    expected, found = (refnet.forward(weights, images, device=name) for name in ("cpu", "cuda"))
+    assert digest(found) == digest(expected)
