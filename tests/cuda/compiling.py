@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import types
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
-
-
-def missing(text: str) -> NoReturn:
-    """In CI nothing may be missing; elsewhere the tests that need it are skipped."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(text)
-    pytest.skip(text, allow_module_level=True)
-
+from needed import missing
 
 if importlib.util.find_spec("numba_cuda") is None:
     missing("numba-cuda is missing: python -m pip install '.[cuda]'")
 
-import numba.cuda.dispatcher  # noqa: E402 (there may be none)
-from numba import cuda  # noqa: E402
+import numba.cuda.dispatcher
+from numba import cuda
 
 
 def ptx(kernel: Any, signature: Any, cc: tuple[int, int] = (8, 0), **options: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,4 +14,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "ker
 @pytest.fixture(scope="session")
 def built(request: pytest.FixtureRequest) -> Path:
     """The folder of compiled PTX, kept from one run to the next: a file is named by the hash of what made it."""
+    from needed import missing
+
+    if shutil.which("gcc") is None:
+        missing("gcc is missing, which compiles what is made from PTX: apt-get install gcc libc6-dev")
     return Path(request.config.cache.mkdir("ptx"))

@@ -8,18 +8,22 @@ import pytest
 from checked_device import CheckedDevice, use
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import DRAWN, NAMED, Problem, assert_same_bits
+from problems import DRAWN, NAMED, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import rows, select
+from refnet_kernels.conv import cuda as conv_cuda
+from refnet_kernels.conv.cuda_kernel import TILES, Tile, conv_kernel
 
 OPS = [op for op, backend in rows() if backend == "cuda"]
-#: Of the device: as many as an H100 has, and so few that even small problems get the largest tile.
-PROCESSORS = [132, 1]
+#: Multiprocessors and compute capability. An A100's; and an H100's, but of one multiprocessor, so that even small
+#: problems get the largest tile.
+DEVICES = [(108, (8, 0)), (1, (9, 0))]
 
 
-@pytest.fixture(params=PROCESSORS, ids=lambda n: f"{n} processors")
+@pytest.fixture(params=DEVICES, ids=str)
 def device(request: pytest.FixtureRequest, built: Path, monkeypatch: pytest.MonkeyPatch) -> CheckedDevice:
-    device = CheckedDevice(built, processors=request.param)
+    processors, cc = request.param
+    device = CheckedDevice(built, processors=processors, cc=cc)
     use(device, monkeypatch)
     return device
 
@@ -35,3 +39,20 @@ def test_named_problems(problem: Problem, device: CheckedDevice) -> None:
 def test_drawn_problems(op: str, device: CheckedDevice, data: st.DataObject) -> None:
     problem = data.draw(DRAWN[op])
     assert_same_bits(problem.call(select(op, "cuda")), problem.defined())
+
+
+@pytest.mark.parametrize("epilogue", ["", "bias,norm,relu,shortcut,preact", "norm,preact only"])
+@pytest.mark.parametrize("channels", [7, 8])
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.pixels} x {tile.channels}")
+def test_every_tile_of_a_convolution(
+    tile: Tile, channels: int, epilogue: str, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Some tiles, none of them whole at the end; the image in vectors or in numbers, the output as well.
+    device = CheckedDevice(built)
+    use(device, monkeypatch)
+    monkeypatch.setattr(conv_cuda, "_tile", lambda geometry, processors: tile)
+    for out_channels in (129, 132):
+        g = conv_same(1, 9, 8, channels, out_channels, 3, 1)
+        problem = conv_problem("a tile", g, "rarely special", epilogue)
+        assert_same_bits(problem.call(select("conv", "cuda")), problem.defined())
+    assert device.launched == {conv_kernel(tile, channels % 4 == 0)}

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ptx import Memory, PtxError, PtxKernel
-from ptx.run import RefusedError
+from ptx import Memory, PtxError, PtxKernel, RefusedError
 
 from refnet_kernels.exact import fma
 

@@ -22,6 +22,7 @@ Not modelled: what global memory holds while blocks run at the same time (other 
 warps (an opcode that knows them is refused), and time.
 """
 
+from .parse import RefusedError
 from .run import Memory, PtxError, PtxKernel
 
-__all__ = ["Memory", "PtxError", "PtxKernel"]
+__all__ = ["Memory", "PtxError", "PtxKernel", "RefusedError"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
+import math
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .parse import Entry, RefusedError, parse
+from .parse import Entry, parse
 from .translate import (
     ARRAY_BITS,
     SHARED_BITS,
@@ -32,6 +33,7 @@ RUNTIME = Path(__file__).with_name("runtime.h")
 FLAGS = ("-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-march=native", "-fPIC", "-shared", "-w")
 #: Room for the addresses of a module's own variables, which come first.
 FIRST_ARRAY = 64
+MOST_THREADS = 1024
 
 # In the order of the runtime's enum.
 KINDS = (
@@ -187,6 +189,8 @@ class PtxKernel:
             With the kind of what was found, the PTX line, the thread and the block.
         """
         grid, block = ((*sizes, 1, 1)[:3] for sizes in (grid, block))
+        if math.prod(block) > MOST_THREADS:
+            raise ValueError(f"{self.name}: a block of {block}; CUDA knows no more than {MOST_THREADS} threads")
         outputs = [a for a in memory.arrays if a.writable]
         before = [a.array.copy() for a in outputs]
         first: list[AnyArray] = []
@@ -242,8 +246,8 @@ class PtxKernel:
             shared[n] = _Shared(pieces[0].ctypes.data, shared_start(n + 1, v), size, pieces[1].ctypes.data)
         c = _Context(arrays, len(arrays), shared, len(variables), parameters)
         c.ntid[:], c.nctaid[:], c.shared_bytes = tuple(block), tuple(grid), shared_bytes
-        count = int(np.prod(block))
-        blocks, threads = _order(int(np.prod(grid)), order), _order(count, order)
+        count = math.prod(block)
+        blocks, threads = _order(math.prod(grid), order), _order(count, order)
         state = zeros(count * self.library.thread_bytes())
         failed = self.library.run(
             ctypes.byref(c),
@@ -319,6 +323,3 @@ def _bytes(value: Any, kind: str) -> bytes:
     if kind[0] == "f":
         return struct.pack({4: "<f", 8: "<d"}[size], value)
     return (int(value) % 256**size).to_bytes(size, "little")
-
-
-__all__ = ["DeviceArray", "Memory", "PtxError", "PtxKernel", "RefusedError"]

@@ -32,7 +32,7 @@ typedef struct {
     uint32_t resume, tid[3], me, groups, copies;
     Copy copy[COPIES];
     Saved saved;
-    char local[LOCAL_BYTES + 1];
+    char local[LOCAL_BYTES + 1] __attribute__((aligned(16)));
     uint8_t written[LOCAL_BYTES + 1];
 } Thread;
 
@@ -96,7 +96,7 @@ static inline __attribute__((always_inline)) char *
 shared(Context *c, Thread *t, uint64_t address, uint32_t bytes, uint32_t line, int write) {
     Shared *variable = shared_variable(c, t, address, bytes, line);
     uint64_t offset = address - variable->start;
-    for (uint32_t word = 0; word < bytes / 4; word++) {
+    for (uint32_t word = 0; word < (bytes + 3) / 4; word++) {
         Shadow *s = variable->shadow + offset / 4 + word;
         int race = s->writer >= c->interval && s->writer != t->me;
         if (write) race |= s->reader >= c->interval && s->reader != t->me;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from .parse import SIZES, Entry, RefusedError, Statement, Variable
 
@@ -31,8 +31,8 @@ _RULES: list[tuple[str, str, str]] = [
     (r"mul\.hi\.(u64)", "T T -> T", "(T)(((unsigned __int128)a * b) >> 64)"),
     (r"mad\.lo\.([us]\d+)", "U U U -> U", "a * b + c_"),
     (r"mad\.wide\.([us](?:16|32))", "T T W -> W", "(W)a * (W)b + c_"),
-    (r"(?:div)\.([us](?:32|64))", "T T -> T", "div_NAME(c, t, a, b, LINE)"),
-    (r"(?:rem)\.([us](?:32|64))", "T T -> T", "rem_NAME(c, t, a, b, LINE)"),
+    (r"div\.([us](?:32|64))", "T T -> T", "div_NAME(c, t, a, b, LINE)"),
+    (r"rem\.([us](?:32|64))", "T T -> T", "rem_NAME(c, t, a, b, LINE)"),
     (r"neg\.(s\d+)", "U -> U", "0 - a"),
     (r"abs\.(s\d+)", "T -> U", "a < 0 ? 0 - (U)a : (U)a"),
     (r"min\.([us]\d+)", "T T -> T", "a < b ? a : b"),
@@ -96,17 +96,19 @@ class Translator:
 
     def c(self) -> str:
         """The whole file."""
-        registers = self.entry.registers
+        registers, body = self.entry.registers, self.entry.body
         kept = sorted(set().union(*self.saved.values()))
         fields = "".join(f"{c_type(registers[r])} {_name(r)}; " for r in kept)
         flags = "".join(f"uint8_t {_name(r)}_set; " for r in kept if r in self.doubtful)
-        local = max((v.bytes for v in self.entry.variables.values() if v.space == "local"), default=0)
+        frames = [v for v in self.entry.variables.values() if v.space == "local"]
+        if len(frames) > 1:
+            raise RefusedError(f"{len(frames)} variables in local memory, where Numba makes one")
         lines = [
             "#include <stdint.h>",
             f"typedef struct {{ {fields}{flags}char none; }} Saved;",
-            f"#define LOCAL_BYTES {local}",
+            f"#define LOCAL_BYTES {frames[0].bytes if frames else 0}",
             '#include "runtime.h"',
-            f"static const uint32_t barrier_lines[] = {{{', '.join(str(n) for n in self._barrier_lines())}}};",
+            f"static const uint32_t barrier_lines[] = {{0, {', '.join(str(body[i].line) for i in self.barriers)}}};",
             "static uint32_t run_thread(Context *c, Thread *t) {",
             "uint32_t fuel = FUEL;",
             *(f"{c_type(kind)} {_name(r)};" for r, kind in registers.items()),
@@ -114,7 +116,7 @@ class Translator:
             "switch (t->resume) {",
             *(f"case {n}: {self._moved(i, restore=True)} goto resume_{n};" for n, i in enumerate(self.barriers, 1)),
             "}",
-            *(line for i, s in enumerate(self.entry.body) for line in self._statement(i, s)),
+            *(line for i, s in enumerate(body) for line in self._statement(i, s)),
             "return 0;",
             "}",
             "int run(Context *c, void *threads, const uint32_t *blocks, uint64_t block_count, const uint32_t *order) {",
@@ -123,9 +125,6 @@ class Translator:
             "uint64_t thread_bytes(void) { return sizeof(Thread); }",
         ]
         return "\n".join(lines) + "\n"
-
-    def _barrier_lines(self) -> list[int]:
-        return [0, *(self.entry.body[i].line for i in self.barriers)]
 
     # Which registers live on.
 
@@ -437,7 +436,3 @@ def _elements(operand: str) -> list[str]:
 
 def _name(register: str) -> str:
     return "v_" + re.sub(r"\W", "_", register)
-
-
-Effect = Callable[[int, Statement], str]
-__all__ = ["RefusedError", "Translator"]
