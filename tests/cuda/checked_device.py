@@ -104,7 +104,7 @@ def use(device: CheckedDevice, patch: pytest.MonkeyPatch) -> None:
 @cache
 def compiled(kernel: CudaKernel, folder: Path, cc: tuple[int, int] = (8, 0)) -> PtxKernel:
     """A kernel of refnet's for the checker."""
-    return PtxKernel(text(kernel, cc), folder, kernel.function.__qualname__)
+    return PtxKernel(text(kernel, cc), folder, kernel.function.__name__)
 
 
 @cache

@@ -44,8 +44,8 @@ FLOATS = [0.0, -0.0, 1.0, -1.5, 0.5, 2.5, -2.5, 1e-45, 3e-39, 1e10, -1e10, 1e20,
           math.nan, 2147483647.0, 2147483648.0, 0.1]  # fmt: skip
 
 
-def source(body: str, kinds: list[str], result: str) -> str:
-    """A kernel of one thread per element: operands from arrays %a, %b ..., the result %o to the last array."""
+def source(body: str, kinds: list[str], result: str, module: str = "") -> str:
+    """A kernel of one block per element: operands from arrays to %a, %b ..., the result %o to the last array."""
     names = "abcd"[: len(kinds)]
     registers = "".join(
         f".reg .{k if k[0] == 'f' else 'b' + k[1:]} %{n};\n"
@@ -60,6 +60,7 @@ def source(body: str, kinds: list[str], result: str) -> str:
 .version 9.0
 .target sm_80
 .address_size 64
+{module}
 .visible .entry test({parameters})
 {{
 .reg .b32 %t; .reg .b64 %i, %p; .reg .pred %q<4>; .reg .b32 %x<4>; .reg .b64 %y<4>;
@@ -76,13 +77,15 @@ ret;
 """
 
 
-def evaluate(body: str, operands: list[np.ndarray], kinds: list[str], result: str, built: Path) -> np.ndarray:
-    kernel = PtxKernel(source(body, kinds, result), built, body)
+def evaluate(
+    body: str, operands: list[np.ndarray], kinds: list[str], result: str, built: Path, module: str = ""
+) -> np.ndarray:
+    kernel = PtxKernel(source(body, kinds, result, module), built, body)
     memory = Memory()
     out = np.zeros(len(operands[0]), NUMPY[result])
     lent = [memory.put(f"operand {n}", a) for n, a in enumerate(operands)]
     lent.append(memory.put("out", out, writable=True))
-    kernel.launch(memory, (len(out),), (1,), [a.address for a in lent], orders=1)
+    kernel.launch(memory, (len(out),), (1,), [a.address for a in lent], shared_bytes=8, orders=1)
     return out
 
 
@@ -268,6 +271,27 @@ def test_a_scope_has_registers_of_its_own(built: Path) -> None:
     a = values("u32", 300, 1)
     body = "mov.u32 %x0, %a; { .reg .b32 %x0; mov.u32 %x0, 7; { .reg .b32 %x0; mov.u32 %x0, 8; } } mov.u32 %o, %x0;"
     np.testing.assert_array_equal(evaluate(body, [a], ["u32"], "u32", built), a)
+
+
+def test_a_table_of_constants(built: Path) -> None:
+    a = np.array([0, 1, 1, 0], np.uint32)
+    module = ".const .align 4 .b8 table[8] = {1, 2, 0, 0, 255, 255, 255, 255};"
+    body = "mul.wide.u32 %y0, %a, 4; mov.u64 %y1, table; add.s64 %y0, %y0, %y1; ld.const.u32 %o, [%y0];"
+    assert evaluate(body, [a], ["u32"], "u32", built, module).tolist() == [513, 2**32 - 1, 2**32 - 1, 513]
+
+
+def test_shared_memory_of_the_launch_by_its_own_and_by_a_generic_address(built: Path) -> None:
+    a = values("u32", 300, 1)
+    module = ".extern .shared .align 8 .b8 memory[];"
+    body = "mov.u64 %y0, memory; cvta.shared.u64 %y1, %y0; st.u32 [%y1+4], %a; bar.sync 0; ld.shared.u32 %o, [%y0+4];"
+    np.testing.assert_array_equal(evaluate(body, [a], ["u32"], "u32", built, module), a)
+    with pytest.raises(PtxError, match="at byte 8 of memory, which has 8"):
+        evaluate(body.replace("+4], %a", "+8], %a"), [a], ["u32"], "u32", built, module)
+
+
+def test_a_function_that_is_not_inlined_is_refused(built: Path) -> None:
+    with pytest.raises(RefusedError, match="expected one kernel, with its functions inlined"):
+        PtxKernel(source("mov.f32 %o, %a;", ["f32"], "f32", ".func helper() { ret; }"), built)
 
 
 @pytest.mark.parametrize(

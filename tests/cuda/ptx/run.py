@@ -233,7 +233,7 @@ class PtxKernel:
             return keep[-1]
 
         module = [np.frombuffer(v.data.ljust(v.bytes, b"\0") or b"\0", np.uint8) for v in module_variables(self.entry)]
-        arrays = (_Array * max(a.address >> ARRAY_BITS for a in memory.arrays))()
+        arrays = (_Array * max((a.address >> ARRAY_BITS for a in memory.arrays), default=FIRST_ARRAY))()
         for n, data in enumerate(module):
             arrays[n] = _Array(data.ctypes.data, data.nbytes, 0)
         for a in memory.arrays:
@@ -257,9 +257,9 @@ class PtxKernel:
             ctypes.c_void_p(threads.ctypes.data),
         )
         if failed:
-            raise self._error(c.problem, memory, block)
+            raise self._error(c.problem, memory, block, shared_bytes)
 
-    def _error(self, problem: _Problem, memory: Memory, block: Sequence[int]) -> PtxError:
+    def _error(self, problem: _Problem, memory: Memory, block: Sequence[int], shared_bytes: int) -> PtxError:
         def thread(index: int) -> str:
             x, y = index % block[0], index // block[0] % block[1]
             return f"({x}, {y}, {index // block[0] // block[1]})"
@@ -270,7 +270,7 @@ class PtxKernel:
         kind = KINDS[problem.kind - 1]
         text = f"{self.name}: thread {thread(problem.thread)} of block {tuple(problem.block)} at {line(problem.line)}"
         if problem.space in (1, 2, 3) and kind != "barrier":
-            text += f"\n{problem.bytes} bytes {self._place(problem, memory)}"
+            text += f"\n{problem.bytes} bytes {self._place(problem, memory, shared_bytes)}"
         if kind == "race":
             which = "several threads" if problem.other == 2047 else f"thread {thread(problem.other)}"
             text += f"\nsince the last barrier {which} touched it at {line(problem.other_line)}"
@@ -280,12 +280,12 @@ class PtxKernel:
             text += f"\nwhile thread {thread(problem.other)} is at {line(problem.other_line)}"
         return PtxError(kind, text)
 
-    def _place(self, problem: _Problem, memory: Memory) -> str:
+    def _place(self, problem: _Problem, memory: Memory, shared_bytes: int) -> str:
         if problem.space == 3:
             return f"at byte {problem.address} of local memory"
         if problem.space == 2:
             variables = shared_variables(self.entry)
-            starts = {v.name: (shared_start(n, v), v.bytes) for n, v in enumerate(variables, 1)}
+            starts = {v.name: (shared_start(n, v), v.bytes or shared_bytes) for n, v in enumerate(variables, 1)}
             bits = SHARED_BITS
         else:
             starts = {a.name: (a.address, a.array.nbytes) for a in memory.arrays}
