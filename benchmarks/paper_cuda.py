@@ -3,11 +3,11 @@
     uv run --group test --group cuda-test benchmarks/paper_cuda.py [--shapes resnet_v2_50_224] [--batches 1 32 64]
 
 For each convolution the kernel, the grid and the registers are what would be launched; the instructions of a step (of
-`DEPTH` products) are counted in the machine code that ptxas makes. A layer takes as long as the slowest of
+`Tile.depth` products) are counted in the machine code that ptxas makes. A layer takes as long as the slowest of
 
 - ``issue``: the steps' instructions; a multiprocessor starts four a clock, and as many FFMA as it has lanes for;
-- ``latency``: a step cannot be shorter than the loads that it waits for: a row of the table of taps, then the number
-  that it points to, both from the second-level cache, then shared memory and a barrier;
+- ``latency``: a step cannot be shorter than the load that it waits for, from the second-level cache (where the image is
+  read by numbers: a row of the table of taps, then the number that it points to), then shared memory and a barrier;
 - ``L2``: every block reads its pixels and weights from the second-level cache;
 - ``memory``: image, weights, shortcut and outputs, each once.
 
@@ -30,7 +30,7 @@ from benchmarks.layers import Layer, read_layers
 from refnet.cli.console import print_table
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 from refnet_kernels.conv.cuda import launch
-from refnet_kernels.conv.cuda_kernel import DEPTH, TILES, Tile, conv_kernel
+from refnet_kernels.conv.cuda_kernel import TILES, Tile, conv_kernel
 
 # The reader of machine code stands beside the tests that hold kernels to their budgets.
 sys.path.insert(0, str(ROOT / "tests" / "cuda"))
@@ -72,7 +72,7 @@ DEVICES = (
 
 
 class Step(NamedTuple):
-    """What `DEPTH` products of a tile cost a thread, and how many blocks of it fit into a multiprocessor."""
+    """What `depth` products of a tile cost a thread, and how many blocks of it fit into a multiprocessor."""
 
     instructions: int
     ffma: int
@@ -104,7 +104,7 @@ def step_of(tile: Tile, vectors: bool, device: Device) -> Step:
     registers = -(-found.registers // 8) * 8 * kernel.threads
     # A block takes 1 KB of shared memory more than its own.
     blocks = min(65_536 // registers, device.shared_bytes // (found.shared_bytes + 1024), 2048 // kernel.threads)
-    passes = found.hot["FFMA"] / (tile.rows * tile.columns * DEPTH)
+    passes = found.hot["FFMA"] / (tile.rows * tile.columns * tile.depth)
     return Step(round(found.hot.total() / passes), round(found.hot["FFMA"] / passes), blocks)
 
 
@@ -114,7 +114,7 @@ def convolution(g: ConvGeometry, epilogue: str, device: Device) -> Bound:
     made = launch(g, addresses, False, device.processors)
     tile, vectors = next((t, v) for t in TILES for v in (True, False) if conv_kernel(t, v) is made.kernel)
     step = step_of(tile, vectors, device)
-    steps, warps = -(-g.products // DEPTH), tile.threads // 32
+    steps, warps = -(-g.products // tile.depth), tile.threads // 32
     clocks_us = 1e-3 / device.gigahertz
 
     def at_once(blocks: int) -> tuple[float, float]:
@@ -122,12 +122,13 @@ def convolution(g: ConvGeometry, epilogue: str, device: Device) -> Bound:
         # A block of fewer than four warps leaves schedulers idle, unless others share the multiprocessor.
         issue = max(blocks * warps / 4, 1) * step.instructions
         issue = max(issue, blocks * warps * 32 * step.ffma / device.lanes)
-        return issue, max(2 * device.l2_latency, step.instructions) + device.step_latency
+        loads = 1 if vectors else 2
+        return issue, max(loads * device.l2_latency, step.instructions) + device.step_latency
 
     share = -(-made.grid // device.processors)
     rounds = [at_once(step.blocks)] * (share // step.blocks)
     rounds += [at_once(share % step.blocks)] if share % step.blocks else []
-    read = made.grid * steps * DEPTH * (tile.pixels + tile.channels) * 4
+    read = made.grid * steps * tile.depth * (tile.pixels + tile.channels) * 4
     return Bound(
         f"{tile.pixels} x {tile.channels}",
         made.grid,

@@ -39,12 +39,12 @@ BUDGETS = {
     # A binary64 number a thread.
     "softmax": SUMS._replace(shared_bytes=128 * 8),
     "subsample": Budget(wide=VECTORS, shared_bytes=0, fused=()),
-    "conv 64 x 128, vectors": Budget(wide=TILE, ffma_share=0.87),
-    "conv 64 x 128, numbers": Budget(wide=TILE, ffma_share=0.84),
-    "conv 64 x 64, vectors": Budget(wide=TILE, ffma_share=0.81),
-    "conv 64 x 64, numbers": Budget(wide=TILE, ffma_share=0.75),
-    "conv 32 x 32, vectors": Budget(wide=TILE, ffma_share=0.69),
-    "conv 32 x 32, numbers": Budget(wide=TILE, ffma_share=0.62),
+    "conv 64 x 128, vectors": Budget(wide=TILE, ffma_share=0.86),
+    "conv 64 x 128, numbers": Budget(wide=TILE, ffma_share=0.83),
+    "conv 64 x 64, vectors": Budget(wide=TILE, ffma_share=0.83),
+    "conv 64 x 64, numbers": Budget(wide=TILE, ffma_share=0.76),
+    "conv 32 x 32, vectors": Budget(wide=TILE, ffma_share=0.76),
+    "conv 32 x 32, numbers": Budget(wide=TILE, ffma_share=0.65),
 }
 
 
