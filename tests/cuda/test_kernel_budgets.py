@@ -41,7 +41,7 @@ BUDGETS = {
     "subsample": Budget(wide=VECTORS, shared_bytes=0, fused=()),
     "conv 64 x 128, vectors": Budget(wide=TILE, ffma_share=0.86),
     "conv 64 x 128, numbers": Budget(wide=TILE, ffma_share=0.83),
-    "conv 64 x 64, vectors": Budget(wide=TILE, ffma_share=0.83),
+    "conv 64 x 64, vectors": Budget(wide=TILE, ffma_share=0.82),
     "conv 64 x 64, numbers": Budget(wide=TILE, ffma_share=0.76),
     "conv 32 x 32, vectors": Budget(wide=TILE, ffma_share=0.76),
     "conv 32 x 32, numbers": Budget(wide=TILE, ffma_share=0.65),
