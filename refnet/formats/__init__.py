@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,22 +56,16 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     name = os.fsdecode(path)
     is_file = os.path.exists(name) and not os.path.isdir(name)
     file = name if is_file else tf_checkpoint.find(name)
-    if not _is_known(file) and tf_checkpoint.is_companion(file):
+    reader = _reader(file)
+    if reader is None and tf_checkpoint.is_companion(file):
         file = tf_checkpoint.find(file)
+        reader = _reader(file)
+    if reader is None:
+        raise _unknown(file)
     try:
-        if tf_checkpoint.is_table(file):
-            return tf_checkpoint.read_checkpoint(file)
-        if _head(file).startswith(keras.MAGIC):
-            return keras.read_hdf5(file)
-        if _is_npz(file) and keras.is_archive(file):
-            return keras.read_archive(file)
-        if _is_npz(file):
-            return npz.read_npz(file)
-        if _is_safetensors(file):
-            return read_safetensors(file)
+        return reader(file)
     except WeightsError as error:
         raise in_context(file, error) from error
-    raise _unknown(file)
 
 
 #: How the names of Keras' formats start.
@@ -126,23 +120,18 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
         write_checkpoint(target, tensors, metadata)
 
 
-def _is_known(path: str) -> bool:
-    return regular_file_size(path) > 0 and (
-        tf_checkpoint.is_table(path)
-        or _head(path).startswith((*npz.MAGICS, keras.MAGIC))
-        or safetensors.is_safetensors(_head(path))
-    )
-
-
-def _is_npz(path: str) -> bool:
-    return _head(path).startswith(npz.MAGICS)
-
-
-def _is_safetensors(path: str) -> bool:
-    """By its content; by its name too where that speaks for no other format, so that damage can be told."""
+def _reader(path: str) -> Callable[[str], Loaded] | None:
+    """What reads the file, by its content."""
     head = _head(path)
+    if tf_checkpoint.is_table(path):
+        return tf_checkpoint.read_checkpoint
+    if head.startswith(keras.MAGIC):
+        return keras.read_hdf5
+    if head.startswith(npz.MAGICS):
+        return keras.read_archive if keras.is_archive(path) else npz.read_npz
+    # The format has no magic: where the content speaks for no other, the name counts too, so that damage can be told.
     named = path.endswith(safetensors.SUFFIX) and bool(head) and _foreign(head) is None
-    return safetensors.is_safetensors(head) or named
+    return read_safetensors if named or safetensors.is_safetensors(head) else None
 
 
 def _head(path: str) -> bytes:
