@@ -95,6 +95,11 @@ CASES = (
 )  # fmt: skip
 
 
+def cases_of(device: str) -> list[Case]:
+    """The cases that a device can do: CUDA computes in float32 alone."""
+    return [case for case in CASES if not (device.startswith("cuda") and case.options.get("dtype") == "float64")]
+
+
 class Outcome(NamedTuple):
     """How a case compares with what is published.
 

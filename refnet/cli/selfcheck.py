@@ -9,7 +9,7 @@ from refnet.cli.console import announce_compilation, print_json, print_table, pr
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options
 from refnet.environment import environment
 from refnet.errors import ConfigError
-from refnet.selfcheck import CASES, Case, Outcome, check, published
+from refnet.selfcheck import CASES, Case, Outcome, cases_of, check, published
 
 EPILOG = f"""\
 examples:
@@ -27,7 +27,9 @@ exit codes: 0 every bit is as published, 1 some are not
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("checks", nargs="*", metavar="CHECK", help="which checks to run (default: all)")
+    parser.add_argument(
+        "checks", nargs="*", metavar="CHECK", help="which checks to run (default: all that the device can do)"
+    )
     add_engine_options(parser)
     add_json_option(parser)
 
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 if some bits differ.
     """
     check_engine_options(arguments)
-    cases = _chosen(arguments.checks)
+    cases = _chosen(arguments.checks) if arguments.checks else cases_of(arguments.device)
     if arguments.device == "cpu":
         announce_compilation()
     expected = published()["cases"]
@@ -58,12 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(names: list[str]) -> list[Case]:
-    """The cases of these names, in the order of `CASES`; all for no name."""
+    """The cases of these names, in the order of `CASES`."""
     unknown = sorted(set(names) - {case.name for case in CASES})
     if unknown:
         known = ", ".join(case.name for case in CASES)
         raise ConfigError(f"There is no check {', '.join(unknown)}; there are {known}.", found=unknown)
-    return [case for case in CASES if not names or case.name in names]
+    return [case for case in CASES if case.name in names]
 
 
 def _as_object(outcome: Outcome) -> dict[str, Any]:

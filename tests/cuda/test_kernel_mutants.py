@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from checked_device import CheckedDevice, use
 from compiling import mutant
-from problems import NAMED, Arrays, Problem, assert_same_bits
+from problems import NAMED, Arrays, Problem, assert_same_bits, in_binary32
 from ptx import PtxError
 
 from refnet_kernels.catalog import select
@@ -92,7 +92,7 @@ def device(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @cache
 def named(op: str) -> list[tuple[Problem, Arrays]]:
     """The named problems of an op, with their solutions."""
-    return [(problem, problem.defined()) for problem in NAMED if problem.op == op]
+    return [(problem, problem.defined()) for problem in NAMED if problem.op == op and in_binary32(problem)]
 
 
 def caught(op: str) -> str:

@@ -10,10 +10,10 @@ from checked_device import CheckedDevice, use
 import refnet
 from refnet.digest import digest
 from refnet.seeded import lively_weights, random_images
-from refnet.selfcheck import CASES, Case, check, published
+from refnet.selfcheck import Case, cases_of, check, published
 
-SMALL = [case for case in CASES if case.network == "blocks"]
-PUBLISHED = [case for case in CASES if case.network != "blocks"]
+SMALL = [case for case in cases_of("cuda") if case.network == "blocks"]
+PUBLISHED = [case for case in cases_of("cuda") if case.network != "blocks"]
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_bytes_of_a_layer() -> None:
     layer = Layer.parse("conv 1 3 5 2 3 5 7 1 1 1 1 0 0 bias,shortcut,preact 1")
     assert paper_cuda.conv_bytes(paper_cuda.ConvGeometry(*layer.sizes), layer.epilogue) == 4 * (30 + 14 + 3 * 105)
     assert paper_cuda.other_bytes(Layer.parse("subsample 1 4 6 8 2 1")) == 2 * 4 * 2 * 3 * 8
-    assert paper_cuda.other_bytes(Layer.parse("max_pool 1 4 4 8 2 2 3 2 0 0 preact 1")) == 4 * 8 * (16 + 2 * 4)
+    assert paper_cuda.other_bytes(Layer.parse("max_pool 1 4 4 8 2 2 3 2 0 0 0 preact 1")) == 4 * 8 * (16 + 2 * 4)
     assert paper_cuda.other_bytes(Layer.parse("mean 1 7 7 10 1")) == 4 * 490
 
 

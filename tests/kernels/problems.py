@@ -514,6 +514,11 @@ def named(dtype: np.dtype[Any]) -> list[Problem]:
 NAMED: list[Problem] = [*named(BINARY32), SoftmaxProblem("next to a tie", NEXT_TO_A_TIE), *named(BINARY64)]
 
 
+def in_binary32(problem: Problem) -> bool:
+    """Whether CUDA, which computes in binary32 alone, can do it."""
+    return problem.x.dtype == BINARY32
+
+
 def identity(problem: Problem) -> str:
     """An id for pytest."""
     return f"{problem.op}-{problem.name}" + ("-binary64" if problem.x.dtype == BINARY64 else "")

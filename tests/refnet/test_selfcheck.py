@@ -15,7 +15,7 @@ from refnet import selfcheck
 from refnet.cli import main
 from refnet.digest import digest, digest_all
 from refnet.resnet_v2 import NETWORKS
-from refnet.selfcheck import CASES, FORMAT, FORMAT_VERSION, Case, check, published
+from refnet.selfcheck import CASES, FORMAT, FORMAT_VERSION, Case, cases_of, check, published
 from refnet_kernels.contract import CONTRACT_VERSION
 from tools.record_selfcheck import record
 
@@ -155,3 +155,8 @@ def test_digests_are_of_little_endian_values_and_one_nan() -> None:
     one = digest_all({"a": values, "b": values[0]}, ["b", "a"])
     assert one == digest_all({"b": values[0], "a": values}, ["a", "b"])
     assert one != digest_all({"a": values, "b": values[0].reshape(2, 1)}, ["a", "b"])
+
+
+def test_cuda_is_checked_in_binary32_alone() -> None:
+    assert [case.name for case in CASES if case not in cases_of("cuda:1")] == ["binary64"]
+    assert cases_of("cpu") == list(CASES)

@@ -359,6 +359,8 @@ class Translator:
     def _read(self, s: Statement, operand: str, kind: str) -> str:
         """An operand as a value of a type."""
         if kind == "pred":
+            if re.fullmatch(r"-?\d+", operand):
+                return str(int(int(operand) != 0))
             return f"!{_name(operand[1:])}" if operand.startswith("!") else _name(operand)
         if operand in self.entry.registers:
             return self._cast(s, _name(operand), self.entry.registers[operand], kind)
