@@ -15,7 +15,7 @@ from refnet.errors import ConfigError, InputError, WeightsError
 from refnet.executors import Executor, check_device, check_dtype, check_threads, make_executor
 from refnet.graph import ArgScope, Graph, Tensor
 from refnet.plan import make_plan
-from refnet.preprocess import preprocess
+from refnet.preprocess import is_masked, preprocess
 from refnet.resnet_v2 import Block, resnet_v2
 from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
 from refnet_kernels.contract import BINARY32, Float32Array, FloatArray
@@ -330,7 +330,7 @@ def _extent(array: np.ndarray) -> int:
 
 
 def _as_array(images: Any) -> np.ndarray:
-    if isinstance(images, np.ma.MaskedArray):
+    if is_masked(images):
         raise InputError("Masked arrays are not images: fill the masked pixels first (.filled()).")
     try:
         return np.asarray(images)

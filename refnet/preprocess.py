@@ -9,6 +9,7 @@ Source: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` (``tensorflow/
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -200,9 +201,15 @@ def _lerp(lower: Float32, upper: Float32, weight: Float32) -> Float32:
         return np.add(lower, upper, out=upper)
 
 
+def is_masked(images: Any) -> bool:
+    """Whether it is a masked array, found without the import of `numpy.ma`, which takes longer than refnet's."""
+    ma = sys.modules.get("numpy.ma")
+    return ma is not None and isinstance(images, ma.MaskedArray)
+
+
 def _check_images(images: Any) -> None:
     """Raise an InputError unless ``images`` are uint8 [H, W, 3] or [N, H, W, 3], with pixels and not too many."""
-    if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
+    if not isinstance(images, np.ndarray) or is_masked(images):
         raise InputError(f"Raw images must be a plain NumPy array, not {type(images).__name__}; use numpy.asarray.")
     shape = images.shape
     if images.dtype != np.uint8:

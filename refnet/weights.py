@@ -270,8 +270,7 @@ def options_from(stored: Any) -> dict[str, Any]:
 
 
 def _check_finite(weights: Weights) -> None:
-    bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items()}
-    bad = {name: count for name, count in bad.items() if count}
+    bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items() if not np.isfinite(tensor).all()}
     if bad:
         counts = ", ".join(f"{name} ({count})" for name, count in bad.items())
         raise CorruptError(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))

@@ -6,6 +6,7 @@ Source: NumPy's ``numpy/lib/_format_impl.py`` (NEP 1), and PKWARE's APPNOTE for 
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import math
 import os
@@ -22,6 +23,7 @@ from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, Li
 from refnet.formats.loaded import (
     METADATA_MAX_BYTES,
     METADATA_NAME,
+    Arena,
     Loaded,
     check_shape,
     in_context,
@@ -39,11 +41,15 @@ MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _FORMAT = "npz"
 _ARRAY_SUFFIX = ".npy"
 _LOCAL_HEADER_BYTES = 30
+# Where in it the lengths of the name and of the extra field stand.
+_LOCAL_LENGTHS = 26
 # Deflate's best: 258 bytes by two bits.
 _DEFLATE_MAX_RATIO = 1032
 # Weights compress a little. An archive of this many times its size, beyond what is small anyway, is a bomb.
 _MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 _STEP_BYTES = 1 << 20
+# So that the checksum is taken of what the cache holds.
+_STORED_STEP_BYTES = 1 << 18
 # What makes files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
 # What zipfile raises, beside its own error, on archives that are damaged or hostile.
@@ -82,10 +88,11 @@ def read_npz(path: str) -> Loaded:
     with open(path, "rb") as file, zip_errors(), zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         check_archive(members, os.fstat(file.fileno()).st_size)
+        arena = Arena(sum(member.file_size for member in members), len(members))
         for member in members:
             try:
-                with zip_errors():
-                    _read_member(archive, member, loaded)
+                with zip_errors(), _opened(archive, file, member) as content:
+                    _read_member(content, member, arena, loaded)
             except WeightsError as error:
                 problems.append(in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member)))
     raise_problems(problems)
@@ -155,27 +162,66 @@ def _check_name(name: str) -> None:
         raise FormatError("its name leads outside the archive.")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, loaded: Loaded) -> None:
+class _Stored(io.RawIOBase):
+    """A member that is not compressed: zipfile would copy its bytes twice on their way.
+
+    As zipfile does, the read that reaches the end compares the checksum.
+    """
+
+    def __init__(self, file: IO[bytes], member: zipfile.ZipInfo) -> None:
+        self._file = file
+        self._member = member
+        file.seek(member.header_offset + _LOCAL_LENGTHS)
+        name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+        file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+        self._left = member.file_size
+        self._checksum = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = memoryview(buffer)[: min(self._left, _STORED_STEP_BYTES)]
+        count = self._file.readinto(part)
+        self._checksum = zlib.crc32(part[:count], self._checksum)
+        self._left -= count
+        if count < len(part):
+            raise EOFError("it is cut off")
+        if self._left == 0 and self._checksum != self._member.CRC:
+            raise zipfile.BadZipFile("its CRC-32 differs")
+        return count
+
+    def tell(self) -> int:
+        return self._member.file_size - self._left
+
+
+def _opened(archive: zipfile.ZipFile, file: IO[bytes], member: zipfile.ZipInfo) -> IO[bytes]:
+    content = archive.open(member)
+    if member.compress_type != zipfile.ZIP_STORED:
+        return content
+    content.close()  # it has compared the member's two headers
+    return cast(IO[bytes], _Stored(file, member))
+
+
+def _read_member(file: IO[bytes], member: zipfile.ZipInfo, arena: Arena, loaded: Loaded) -> None:
     if member.filename == METADATA_NAME:
-        loaded.metadata.update(_read_metadata(archive, member))
-        return
-    with cast(zipfile.ZipExtFile, archive.open(member)) as file:
-        if member.filename.endswith(_ARRAY_SUFFIX):
-            _read_array(file, member.file_size, _tensor_name(member), loaded)
-        else:
-            loaded.conversion.left_out[member.filename] = "it is no array"
-        # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
-        while file.read(_STEP_BYTES):
-            pass
+        loaded.metadata.update(_read_metadata(file, member))
+    elif member.filename.endswith(_ARRAY_SUFFIX):
+        _read_array(file, member.file_size, _tensor_name(member), arena, loaded)
+    else:
+        loaded.conversion.left_out[member.filename] = "it is no array"
+    # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
+    while file.read(_STEP_BYTES):
+        pass
 
 
-def _read_metadata(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> dict[str, Any]:
+def _read_metadata(file: IO[bytes], member: zipfile.ZipInfo) -> dict[str, Any]:
     if member.file_size > METADATA_MAX_BYTES:
         raise LimitError(f"the metadata take {member.file_size} bytes, and refnet reads up to {METADATA_MAX_BYTES}.")
-    return json_object(archive.read(member), "text")
+    return json_object(file.read(), "text")
 
 
-def _read_array(file: zipfile.ZipExtFile, member_size: int, name: str, loaded: Loaded) -> None:
+def _read_array(file: IO[bytes], member_size: int, name: str, arena: Arena, loaded: Loaded) -> None:
     shape, fortran_order, dtype = _read_array_header(file)
     if dtype.hasobject:
         raise DtypeError("it holds pickled Python objects, which refnet never loads.", found=str(dtype))
@@ -193,10 +239,10 @@ def _read_array(file: zipfile.ZipExtFile, member_size: int, name: str, loaded: L
             expected=nbytes,
             found=stored,
         )
-    loaded.tensors[name] = _read_values(file, shape, fortran_order, dtype)
+    loaded.tensors[name] = _read_values(file, arena.empty(shape[::-1] if fortran_order else shape, dtype), fortran_order)
 
 
-def _read_array_header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     # NumPy evaluates the header as a Python literal, and which exceptions that can raise is not documented.
     try:
@@ -214,10 +260,7 @@ def _read_array_header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool,
     return header
 
 
-def _read_values(
-    file: zipfile.ZipExtFile, shape: tuple[int, ...], fortran_order: bool, dtype: np.dtype[Any]
-) -> np.ndarray:
-    array = np.empty(shape[::-1] if fortran_order else shape, dtype)
+def _read_values(file: IO[bytes], array: np.ndarray, fortran_order: bool) -> np.ndarray:
     content = array.reshape(-1).view(np.uint8).data
     done = 0
     # zipfile copies each step through bytes of its own (large ones would teach malloc to keep what is freed later),
@@ -228,7 +271,7 @@ def _read_values(
         raise CorruptError(f"only {done} of its {len(content)} bytes are there.", expected=len(content), found=done)
     if fortran_order:
         array = array.T
-    return array.astype(dtype.newbyteorder("="), order="C", copy=False)
+    return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
 
 
 def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from refnet.conversion import Conversion
 from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, WeightsError
 from refnet.formats.loaded import (
     METADATA_NAME,
+    Arena,
     Loaded,
     check_shape,
     float32_of_bfloat16,
@@ -107,12 +108,13 @@ def unpack(path: str) -> Contents:
         entries = _entries(header)
         _check_cover(entries, size - data_start)
         contents = Contents({}, metadata, Conversion())
+        arena = Arena(size - data_start, len(entries))
         for name, entry in entries.items():
             if entry.dtype in _SKIPPED:
                 contents.conversion.left_out[name] = not_numeric(entry.dtype)
                 continue
             file.seek(data_start + entry.start)
-            contents.tensors[name] = _read_values(file, name, entry)
+            contents.tensors[name] = _read_values(file, name, entry, arena)
             if entry.dtype == "BF16":
                 contents.conversion.converted[name] = "bfloat16"
     return contents
@@ -218,8 +220,8 @@ def _check_cover(entries: Mapping[str, _Entry], size: int) -> None:
         raise FormatError(f"{size - end} bytes follow the last tensor.", expected=end, found=size)
 
 
-def _read_values(file: BufferedReader, name: str, entry: _Entry) -> np.ndarray:
-    array = np.empty(entry.shape, _NUMERIC[entry.dtype])
+def _read_values(file: BufferedReader, name: str, entry: _Entry, arena: Arena) -> np.ndarray:
+    array = arena.empty(entry.shape, np.dtype(_NUMERIC[entry.dtype]))
     # Not mapped: a file that is cut off while it is open must not kill the process.
     if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
         raise CorruptError(f"tensor {name!r}: the file was cut off while it was read.", tensor=name)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import cramjam
-import crc32c
 
 from refnet.errors import CorruptError, FormatError, LimitError
 from refnet.formats.protobuf import read_varint, write_varint
@@ -36,6 +35,8 @@ class _Handle(NamedTuple):
 
 def masked_crc32c(data: bytes | memoryview) -> int:
     """The checksum that TensorFlow stores: CRC-32C, rotated right by 15 bits, plus a constant."""
+    import crc32c  # takes as long to import as all of refnet
+
     crc = crc32c.crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -206,7 +206,7 @@ def edit_directory(path: Path, field: int, layout: str, value: int) -> Path:
         (16, "<L", 0, CorruptError, "CRC"),
         (20, "<L", 1 << 20, FormatError, "overlaps what follows"),
         (24, "<L", 1 << 20, LimitError, "cannot expand to the 1048576"),
-        (24, "<L", 132, CorruptError, "CRC"),
+        (24, "<L", 132, CorruptError, "4 follow"),
         (42, "<L", 7, CorruptError, "damaged"),
     ],
 )
