@@ -3,15 +3,16 @@
     uv run --group bench benchmarks/bench_peers.py [--size 321 --output-stride 8 --classes none] [--plot bars.png]
 
 All get the same random weights and images. Each one's relative L2 error against TF-Slim in binary64 is printed; then
-come rounds of one inference of each, and last a fresh process for each: from its start to the first output, and the
-most memory that it held. A loop of FMAs in registers takes turns with them, as many as the convolutions have: the floor
-for every engine that computes them directly.
+come rounds of one inference of each, and last fresh processes, also in turn: from the start to the first output, and
+the most memory held, medians. A loop of FMAs in registers takes turns with them, as many as the convolutions have: the
+floor for every engine that computes them directly.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,8 @@ from benchmarks.plots import check_plot, save_bars
 from benchmarks.slim import SlimNetwork
 
 WARM_UP = 3
+#: Fresh processes of each engine.
+FRESH = 5
 #: An engine may err so many times more than TF-Slim's own binary32. Half precision rounds 2**13 times as coarsely:
 #: this is the middle between the two, in powers of 2, and no order of summing comes near it.
 LARGEST_ERROR = 2**6.5
@@ -127,6 +130,13 @@ def check_errors(errors: Mapping[str, float]) -> None:
         sys.exit(f"Nothing is timed: errors beyond {allowed:.1e} are not binary32's: {', '.join(wrong)}.")
 
 
+def _fresh_processes(names: list[str], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians of each engine's fresh processes, run in turn."""
+    found = [{name: _fresh_process(name, folder) for name in names} for _ in range(rounds)]
+    keys = ("first_output_s", "peak_rss_mb")
+    return {name: {key: statistics.median(turn[name][key] for turn in found) for key in keys} for name in names}
+
+
 def _fresh_process(name: str, folder: Path) -> dict[str, float]:
     """A process that does one inference: seconds from its start to the first output, and its memory."""
     command = [sys.executable, peers.__file__, name, str(folder), repr(time.monotonic())]
@@ -187,6 +197,7 @@ def main() -> None:
         check_errors(errors)
         times = _time(opened, images, options.rounds, _peak(case, weights))
         result["floor_ms"] = summary(times.pop("peak"))
+        fresh = _fresh_processes(names, Path(folder), 1 if options.quick else FRESH)
         ms = {name: summary(values) for name, values in times.items()}
         result["rows"] = {
             PEERS[name].title: {
@@ -194,7 +205,7 @@ def main() -> None:
                 "refnet_ratio": {kind: ms["refnet"][kind] / ms[name][kind] for kind in ("min", "median")},
                 "error": errors[name],
                 "settings": PEERS[name].settings,
-                **_fresh_process(name, Path(folder)),
+                **fresh[name],
             }
             for name in names
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -224,7 +225,7 @@ class CpuExecutor:
         self._arena = aligned_zeros(total, np.uint8)
         longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
         self._zeros = aligned_zeros(max(longest, 1), dtype)
-        self._pack_kernels()
+        self._pack_kernels(threads)
         self._program = Program([launch for step in plan.steps for launch in self._launches(step)], threads)
         self._lock = Lock()
 
@@ -263,24 +264,41 @@ class CpuExecutor:
     def _address(self, index: int | None) -> int:
         return 0 if index is None else self._arena.ctypes.data + self._offsets[self._plan.aliases.get(index, index)]
 
-    def _pack_kernels(self) -> None:
-        """Pack the kernels that no other plan has packed, all into one block of memory, which is kind to the TLB."""
-        from refnet_kernels.conv.cpu import pack, packed_shape
+    def _pack_kernels(self, threads: int) -> None:
+        """Pack the kernels that no other plan has packed: the engine's own where they lie, if they may stay there.
+
+        All others go into one block of memory, which is kind to the TLB.
+        """
+        from refnet_kernels.conv.cpu import pack, packed_shape, packs_in_place
         from refnet_kernels.team import aligned_zeros
 
         names = [step.variables["weights"] for step in self._plan.steps if step.op == "conv"]
         missing = [name for name in dict.fromkeys(names) if name not in self._packed]
-        shapes = {name: packed_shape(self._variables[name].shape, self._dtype) for name in missing}
+        own = isinstance(self._variables, dict)
+        stay = [name for name in missing if own and packs_in_place(self._variables[name], self._dtype)]
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(self._pack_in_place, [stay[i::threads] for i in range(threads)]):
+                pass
+        go = [name for name in missing if name not in self._packed]
+        shapes = {name: packed_shape(self._variables[name].shape, self._dtype) for name in go}
         block = aligned_zeros(sum(int(np.prod(shape)) for shape in shapes.values()), self._dtype)
         start = 0
         for name, shape in shapes.items():
-            kernel = self._variables[name]
             stop = start + int(np.prod(shape))
-            self._packed[name] = pack(kernel, block[start:stop].reshape(shape))
+            self._packed[name] = pack(self._variables[name], block[start:stop].reshape(shape))
             start = stop
-            if isinstance(self._variables, dict):
-                # The engine's own copy: the packed one takes its place, and only its shape is asked for from now on.
-                self._variables[name] = np.broadcast_to(np.float32(0), kernel.shape)
+        if isinstance(self._variables, dict):
+            # The packed kernel takes the place of the engine's own; only its shape is asked for from now on.
+            for name in missing:
+                self._variables[name] = np.broadcast_to(np.float32(0), self._variables[name].shape)
+
+    def _pack_in_place(self, names: list[str]) -> None:
+        from refnet_kernels.conv.cpu import pack_in_place
+
+        spare = np.empty(max((self._variables[name].size for name in names), default=0), self._dtype)
+        for name in names:
+            self._variables[name].flags.writeable = True
+            self._packed[name] = pack_in_place(self._variables[name], spare)
 
     def _launches(self, step: Step) -> list[Any]:
         """The launches of a step; their operands' addresses stay valid as long as this object lives."""

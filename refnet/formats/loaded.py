@@ -59,8 +59,9 @@ class Arena:
     """
 
     def __init__(self, size: int, count: int) -> None:
-        self._memory = np.empty(size + (count + 1) * _LINE_BYTES, np.uint8)
-        self._used = -self._memory.ctypes.data % _LINE_BYTES
+        memory = np.empty(size + (count + 1) * _LINE_BYTES, np.uint8)
+        self._memory = memory[-memory.ctypes.data % _LINE_BYTES :]
+        self._used = 0
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
         """An array that starts on a cache line, of any values."""

@@ -6,7 +6,6 @@ Source: NumPy's ``numpy/lib/_format_impl.py`` (NEP 1), and PKWARE's APPNOTE for 
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import math
 import os
@@ -14,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from io import BufferedReader, RawIOBase
 from typing import IO, Any, cast
 
 import numpy as np
@@ -162,13 +162,13 @@ def _check_name(name: str) -> None:
         raise FormatError("its name leads outside the archive.")
 
 
-class _Stored(io.RawIOBase):
+class _Stored(RawIOBase):
     """A member that is not compressed: zipfile would copy its bytes twice on their way.
 
     As zipfile does, the read that reaches the end compares the checksum.
     """
 
-    def __init__(self, file: IO[bytes], member: zipfile.ZipInfo) -> None:
+    def __init__(self, file: BufferedReader, member: zipfile.ZipInfo) -> None:
         self._file = file
         self._member = member
         file.seek(member.header_offset + _LOCAL_LENGTHS)
@@ -195,15 +195,18 @@ class _Stored(io.RawIOBase):
         return self._member.file_size - self._left
 
 
-def _opened(archive: zipfile.ZipFile, file: IO[bytes], member: zipfile.ZipInfo) -> IO[bytes]:
-    content = archive.open(member)
+_Member = _Stored | zipfile.ZipExtFile
+
+
+def _opened(archive: zipfile.ZipFile, file: BufferedReader, member: zipfile.ZipInfo) -> _Member:
+    content = cast(zipfile.ZipExtFile, archive.open(member))
     if member.compress_type != zipfile.ZIP_STORED:
         return content
     content.close()  # it has compared the member's two headers
-    return cast(IO[bytes], _Stored(file, member))
+    return _Stored(file, member)
 
 
-def _read_member(file: IO[bytes], member: zipfile.ZipInfo, arena: Arena, loaded: Loaded) -> None:
+def _read_member(file: _Member, member: zipfile.ZipInfo, arena: Arena, loaded: Loaded) -> None:
     if member.filename == METADATA_NAME:
         loaded.metadata.update(_read_metadata(file, member))
     elif member.filename.endswith(_ARRAY_SUFFIX):
@@ -215,13 +218,13 @@ def _read_member(file: IO[bytes], member: zipfile.ZipInfo, arena: Arena, loaded:
         pass
 
 
-def _read_metadata(file: IO[bytes], member: zipfile.ZipInfo) -> dict[str, Any]:
+def _read_metadata(file: _Member, member: zipfile.ZipInfo) -> dict[str, Any]:
     if member.file_size > METADATA_MAX_BYTES:
         raise LimitError(f"the metadata take {member.file_size} bytes, and refnet reads up to {METADATA_MAX_BYTES}.")
     return json_object(file.read(), "text")
 
 
-def _read_array(file: IO[bytes], member_size: int, name: str, arena: Arena, loaded: Loaded) -> None:
+def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded: Loaded) -> None:
     shape, fortran_order, dtype = _read_array_header(file)
     if dtype.hasobject:
         raise DtypeError("it holds pickled Python objects, which refnet never loads.", found=str(dtype))
@@ -239,10 +242,12 @@ def _read_array(file: IO[bytes], member_size: int, name: str, arena: Arena, load
             expected=nbytes,
             found=stored,
         )
-    loaded.tensors[name] = _read_values(file, arena.empty(shape[::-1] if fortran_order else shape, dtype), fortran_order)
+    loaded.tensors[name] = _read_values(
+        file, arena.empty(shape[::-1] if fortran_order else shape, dtype), fortran_order
+    )
 
 
-def _read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     # NumPy evaluates the header as a Python literal, and which exceptions that can raise is not documented.
     try:
@@ -260,7 +265,7 @@ def _read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype
     return header
 
 
-def _read_values(file: IO[bytes], array: np.ndarray, fortran_order: bool) -> np.ndarray:
+def _read_values(file: _Member, array: np.ndarray, fortran_order: bool) -> np.ndarray:
     content = array.reshape(-1).view(np.uint8).data
     done = 0
     # zipfile copies each step through bytes of its own (large ones would teach malloc to keep what is freed later),

@@ -278,16 +278,20 @@ def test_functions_on_arrays_compose_to_the_network() -> None:
     assert digest(double) == digest((stacked.astype(np.float64) / 3)[:, ::2, ::2])
 
 
-@pytest.mark.parametrize("as_path", [True, False])
-def test_an_engine_of_its_own_weights_serves_any_shape(tmp_path: Path, as_path: bool) -> None:
-    """Such an engine gives its kernels up once they are packed, and never the caller's."""
-    refnet.save_weights(tmp_path / "w.npz", WEIGHTS)
-    own = {name: value.copy() for name, value in WEIGHTS.items()}
-    engine = refnet.Engine(tmp_path / "w.npz" if as_path else own)
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "mapping"])
+@pytest.mark.parametrize("base_depth", [5, 64])
+def test_an_engine_of_its_own_weights_serves_any_shape(tmp_path: Path, suffix: str, base_depth: int) -> None:
+    """Such an engine gives its kernels up once they are packed, some where they lie, and never the caller's."""
+    weights = lively_weights(blocks=[refnet.resnet_v2_block("block1", base_depth, 1, 1)])
+    own = {name: value.copy() for name, value in weights.items()}
+    path = tmp_path / f"w.{suffix}"
+    if suffix != "mapping":
+        refnet.save_weights(path, weights)
+    engine = refnet.Engine(own if suffix == "mapping" else path)
     for width in (20, 30, 20):
         image = random_images(9, width, 3)
-        assert digest(engine(image)) == digest(refnet.forward(WEIGHTS, image, device="reference"))
-    assert all(np.array_equal(own[name], WEIGHTS[name]) for name in own)
+        assert digest(engine(image)) == digest(refnet.forward(weights, image, device="reference"))
+    assert all(np.array_equal(own[name], weights[name]) for name in own)
 
 
 def test_cuda_does_not_compute_in_float64() -> None:

@@ -74,6 +74,21 @@ def pack(weights: FloatArray, out: FloatArray | None = None) -> FloatArray:
     return out
 
 
+def packs_in_place(weights: FloatArray, dtype: np.dtype[Any]) -> bool:
+    """Whether weights take as much memory packed in a dtype, and lie where packed weights may."""
+    fills_panels = weights.shape[3] * dtype.itemsize % WIDTH_BYTES == 0
+    return (
+        fills_panels and weights.dtype == dtype and weights.flags.c_contiguous and weights.ctypes.data % LINE_BYTES == 0
+    )
+
+
+def pack_in_place(weights: FloatArray, spare: FloatArray) -> FloatArray:
+    """The packed weights, in the memory of ``weights``; ``spare`` has room for as many numbers."""
+    copy = spare[: weights.size].reshape(weights.shape)
+    np.copyto(copy, weights)
+    return pack(copy, weights.reshape(packed_shape(weights.shape, weights.dtype)))
+
+
 def pack_channels(values: FloatArray) -> FloatArray:
     """One value a channel, filled up with zeros to whole panels."""
     width = WIDTH_BYTES // values.itemsize
