@@ -101,7 +101,7 @@ class Layer(NamedTuple):
                 self.name, x, problems.norm("normal", 1, x.shape[-1]), True
             ),
             "batch_statistics": lambda x: problems.StatisticsProblem(self.name, x, None, 1e-5),
-            "residual": lambda x: problems.ResidualProblem(self.name, x, x[::-1].copy()),
+            "residual": lambda x: problems.ResidualProblem(self.name, x, x[::-1].copy(), False),
             "subsample": lambda x: problems.SubsampleProblem(self.name, x, self.sizes[-1]),
             "mean": lambda x: problems.MeanProblem(self.name, x),
             "softmax": lambda x: problems.SoftmaxProblem(self.name, x),
@@ -180,6 +180,8 @@ def conv_is_right(problem: ConvProblem, found: problems.Arrays) -> bool:
     if problem.shortcut is not None:
         shortcut = problem.shortcut.reshape(value.shape).astype(np.float64)
         value, size, roundings = value + shortcut, size + np.abs(shortcut), roundings + 1
+    if problem.sum_relu:
+        value = np.maximum(value, 0)
     right = close("out") if problem.keep_out else True
     if problem.next_norm is not None:
         (value, size), roundings = normalize(problem.next_norm, value, size), roundings + 2

@@ -30,6 +30,7 @@ def _epilogue(step: Step) -> str:
         "norm": step.norm is not None,
         "relu": step.relu,
         "shortcut": step.shortcut is not None,
+        "sum relu": step.sum_relu,
         "preact": step.preact is not None and step.out is not None,
         "preact only": step.out is None,
     }

@@ -42,6 +42,12 @@ static long integer(const char *name) {
     exit(2);
 }
 
+static int flag(const char *name) {
+    for (int i = 0; i < integer_count; i++)
+        if (!strcmp(integers[i].name, name)) return integers[i].value != 0;
+    return 0;
+}
+
 static real relu(real t) { return t < 0 ? 0 : t; }
 
 static real norm(const char *prefix, real t, long c) {
@@ -84,6 +90,7 @@ static void conv(void) {
         if (values("mean")) t = norm("", t, o);
         if (integer("relu")) t = relu(t);
         if (shortcut) t = (real)shortcut[i] + t;
+        if (flag("sum_relu")) t = relu(t);
         store(t, i, o);
     }
 }
@@ -144,8 +151,10 @@ static void subsample(void) {
 }
 
 static void residual(void) {
-    for (long i = 0; i < find("", "x")->size; i++)
-        values("out")[i] = (real)values("shortcut")[i] + (real)values("x")[i];
+    for (long i = 0; i < find("", "x")->size; i++) {
+        real t = (real)values("shortcut")[i] + (real)values("x")[i];
+        values("out")[i] = flag("relu") ? relu(t) : t;
+    }
 }
 
 static void mean(void) {

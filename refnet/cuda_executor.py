@@ -102,7 +102,7 @@ class CudaExecutor:
         launch = select(step.op, "cuda").launch
         if step.op == "conv":
             addresses |= self._conv_operands(step)
-            return [launch(step.geometry, addresses, step.relu, self._device.processors)]
+            return [launch(step.geometry, addresses, step.relu, self._device.processors, step.sum_relu)]
         if step.op == "batch_norm":
             return [launch(count, channels, addresses | self._norm(NormNames.of(step), ""), step.relu)]
         if step.op == "max_pool":
@@ -111,7 +111,7 @@ class CudaExecutor:
             return [launch(*pixels, channels, step.geometry, addresses)]
         if step.op == "residual":
             shortcut, x = (self._address(index) for index in step.inputs)
-            return [launch(count * channels, addresses | {"shortcut": shortcut, "x": x})]
+            return [launch(count * channels, addresses | {"shortcut": shortcut, "x": x}, step.relu)]
         if step.op == "mean":
             return [launch(pixels[0], pixels[1] * pixels[2], channels, addresses)]
         return [launch(count, channels, addresses)]  # softmax

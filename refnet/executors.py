@@ -171,7 +171,7 @@ class ReferenceExecutor:
         elif step.relu and step.op == "conv":
             value = np.where(value < 0, self._dtype.type(0), value)
         if step.shortcut is not None:
-            value = self._call("residual", values[step.shortcut], value)
+            value = self._call("residual", values[step.shortcut], value, step.sum_relu)
         if step.out is not None:
             values[step.out] = value
         if step.preact is not None and step.next_norm is not None:
@@ -190,6 +190,8 @@ class ReferenceExecutor:
             return self._call(step.op, inputs[0], step.geometry)
         if step.op == "batch_norm":
             return self._call("batch_norm", inputs[0], self._norm(NormNames.of(step)), step.relu)
+        if step.op == "residual":
+            return self._call("residual", *inputs, step.relu)
         return self._call(step.op, *inputs)
 
     def _variable(self, name: str) -> FloatArray:
@@ -317,7 +319,7 @@ class CpuExecutor:
             return [launch(*shape, step.geometry, addresses, self._dtype)]
         if step.op == "residual":
             shortcut, x = (self._address(index) for index in step.inputs)
-            return [launch(int(np.prod(shape)), {**addresses, "shortcut": shortcut, "x": x}, self._dtype)]
+            return [launch(int(np.prod(shape)), {**addresses, "shortcut": shortcut, "x": x}, step.relu, self._dtype)]
         if step.op == "mean":
             return [launch(shape[0], shape[1] * shape[2], shape[3], addresses, self._dtype)]
         return [launch(int(np.prod(shape[:-1])), shape[-1], addresses, self._dtype)]  # softmax
@@ -335,7 +337,7 @@ class CpuExecutor:
         if step.norm is not None:
             addresses |= self._norm(step.norm, "")
         addresses |= self._next(step)
-        return [select("conv", "cpu").launch(geometry, addresses, step.relu, self._dtype)]
+        return [select("conv", "cpu").launch(geometry, addresses, step.relu, self._dtype, step.sum_relu)]
 
     def _max_pool(self, step: Step, addresses: dict[str, int]) -> list[Any]:
         return [select("max_pool", "cpu").launch(step.geometry, addresses | self._next(step), self._dtype)]

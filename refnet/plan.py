@@ -1,7 +1,8 @@
 """From the network's operations to the steps that kernels run, and the memory between them.
 
-`fuse` joins operations that one kernel does in one go: a convolution with its bias, batch norm, ReLU and residual,
-and with the ``preact`` of the next unit. The contract makes a fused step give the bits of its operations one by one.
+`fuse` joins operations that one kernel does in one go: a convolution with its bias, batch norm, ReLU, residual and the
+ReLU of that sum, and with the ``preact`` of the next unit. The contract makes a fused step give the bits of its
+operations one by one.
 `assign_slots` lets values whose lifetimes do not meet share memory.
 """
 
@@ -36,7 +37,7 @@ class NormNames(NamedTuple):
 class Step:
     """One kernel's work. Values are named by their tensors' indices in the graph.
 
-    ``out`` is the value after all of ``bias`` to ``shortcut``; ``preact``, if any, is its batch norm ``next_norm``
+    ``out`` is the value after all of ``bias`` to ``sum_relu``; ``preact``, if any, is its batch norm ``next_norm``
     and ReLU. Either may be None where nobody reads it.
     """
 
@@ -49,6 +50,7 @@ class Step:
     norm: NormNames | None = None
     relu: bool = False
     shortcut: int | None = None
+    sum_relu: bool = False
     next_norm: NormNames | None = None
     preact: int | None = None
 
@@ -130,8 +132,8 @@ class _Fuser:
         self.done.add(tensor.index)
         last = tensor
         if tensor.op == "conv":
-            last = self._take_in(step, last, ("bias_add", "batch_norm", "relu", "residual"))
-        elif tensor.op in ("batch_norm", "batch_norm_training"):
+            last = self._take_in(step, last, ("bias_add", "batch_norm", "relu", "residual", "relu"))
+        elif tensor.op in ("batch_norm", "batch_norm_training", "residual"):
             last = self._take_in(step, last, ("relu",))
         step.out = last.index
         if tensor.op in ("conv", "max_pool"):
@@ -150,6 +152,8 @@ class _Fuser:
                 step.bias = follower.variables["biases"]
             elif follower.op == "batch_norm":
                 step.norm = NormNames.of(follower)
+            elif follower.op == "relu" and step.shortcut is not None:
+                step.sum_relu = True
             elif follower.op == "relu":
                 step.relu = True
             stages = stages[stages.index(follower.op) + 1 :]

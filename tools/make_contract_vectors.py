@@ -78,7 +78,7 @@ def _conv(format_: str, name: str, g: ConvGeometry, kind: str = "normal", epilog
     channels = [*(["bias"] if "bias" in parts else []), *(NORM if "norm" in parts else [])]
     channels += NEXT_NORM if "preact" in parts else []
     shapes |= dict.fromkeys(channels, (g.out_channels,))
-    integers = g._asdict() | {"relu": int("relu" in parts)}
+    integers = g._asdict() | {"relu": int("relu" in parts)} | ({"sum_relu": 1} if "sum_relu" in parts else {})
     return Vector("conv", name, format_, integers, _inputs(name, format_, kind, shapes), {})
 
 
@@ -109,7 +109,13 @@ def _convs(format_: str) -> list[Vector]:
         for kind in ("zeros", "rarely-special")
         if kind in KINDS[format_]
     ]
-    return [*cases, _conv(format_, "all-parts", conv_same(1, 2, 2, 3, 3, 3, 1), "normal", "bias+" + EPILOGUES[-1])]
+    cases.append(_conv(format_, "all-parts", conv_same(1, 2, 2, 3, 3, 3, 1), "normal", "bias+" + EPILOGUES[-1]))
+    return cases + [
+        _conv(format_, f"{epilogue}-{kind}", conv_same(1, 2, 2, 2, 3, 1, 1), kind, epilogue)
+        for epilogue in ("norm+shortcut+sum_relu", "relu+shortcut+sum_relu+preact")
+        for kind in ("zeros", "rarely-special")
+        if kind in KINDS[format_]
+    ]
 
 
 def _norms(format_: str) -> list[Vector]:
@@ -206,6 +212,9 @@ def _sums(format_: str) -> list[Vector]:
     for kind in KINDS[format_]:
         inputs = _inputs(kind, format_, kind, {"shortcut": (1, 2, 2, 6), "x": (1, 2, 2, 6)})
         cases.append(Vector("residual", kind, format_, {}, inputs, {}))
+    for kind in ("zeros", "special") if format_ == "binary32" else ("normal",):
+        inputs = _inputs(f"{kind}-relu", format_, kind, {"shortcut": (1, 2, 2, 6), "x": (1, 2, 2, 6)})
+        cases.append(Vector("residual", f"{kind}-relu", format_, {"relu": 1}, inputs, {}))
     for kind in KINDS[format_]:
         cases.append(Vector("mean", kind, format_, {}, _inputs(kind, format_, kind, {"x": (2, 3, 3, 3)}), {}))
     # The sum of binary32 numbers is finite in binary64 only.

@@ -57,6 +57,8 @@ MUTANTS = [
     Mutant("pixels past the last", "max_pool", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
            "bounds"),
     Mutant("NaN loses", "max_pool", "value > largest or value != value", "value > largest", "bits"),
+    Mutant("no ReLU after the sum", "conv", "if sum_relu != 0:", "if sum_relu > 1:", "bits"),
+    Mutant("no ReLU after the sum", "residual", "if relu != 0:", "if relu > 1:", "bits"),
     Mutant("sum left out", "residual", "add4(read4(shortcut + offset, vector, left), read4(x + offset, vector, left))",
            "read4(x + offset, vector, left)", "bits"),
     Mutant("vectors where numbers are not aligned", "batch_norm", "read4(x + offset, whole, left)",

@@ -70,7 +70,15 @@ def preact(f: Format, x: float, n: Norm) -> float:
     return relu(norm(f, x, n))
 
 
-def epilogue(f: Format, t: float, bias: float | None, n: Norm | None, with_relu: bool, shortcut: float | None) -> float:
+def epilogue(
+    f: Format,
+    t: float,
+    bias: float | None,
+    n: Norm | None,
+    with_relu: bool,
+    shortcut: float | None,
+    with_sum_relu: bool,
+) -> float:
     """Rule A2: what follows a convolution; None stands for a part that is left out."""
     if bias is not None:
         t = f.add(t, bias)
@@ -78,7 +86,10 @@ def epilogue(f: Format, t: float, bias: float | None, n: Norm | None, with_relu:
         t = norm(f, t, n)
     if with_relu:
         t = relu(t)
-    return t if shortcut is None else f.add(shortcut, t)
+    if shortcut is None:
+        return t
+    t = f.add(shortcut, t)
+    return relu(t) if with_sum_relu else t
 
 
 def scale(f: Format, gamma: float | None, variance: float, epsilon: float) -> float:

@@ -88,6 +88,7 @@ class ConvProblem(NamedTuple):
     norm: Norm | None = None
     relu: bool = False
     shortcut: FloatArray | None = None
+    sum_relu: bool = False
     next_norm: Norm | None = None
     keep_out: bool = True
 
@@ -100,7 +101,7 @@ class ConvProblem(NamedTuple):
         elif self.relu:
             t = np.where(t < 0, t.dtype.type(0), t)
         if self.shortcut is not None:
-            t = definition("residual", self.shortcut, t)
+            t = definition("residual", self.shortcut, t, self.sum_relu)
         outputs = {"out": t} if self.keep_out else {}
         if self.next_norm is not None:
             outputs["preact"] = definition("batch_norm", t, self.next_norm, True)
@@ -120,7 +121,7 @@ class ConvProblem(NamedTuple):
         return arrays | packed("", self.norm) | packed("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.relu, self.x.dtype)
+        return kernel.launch(self.geometry, addresses, self.relu, self.x.dtype, self.sum_relu)
 
 
 class BatchNormProblem(NamedTuple):
@@ -191,6 +192,7 @@ class ResidualProblem(NamedTuple):
     name: str
     shortcut: FloatArray
     x: FloatArray
+    relu: bool
 
     op = "residual"
 
@@ -204,7 +206,7 @@ class ResidualProblem(NamedTuple):
         return {"shortcut": self.shortcut, "x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.x.size, addresses, self.x.dtype)
+        return kernel.launch(self.x.size, addresses, self.relu, self.x.dtype)
 
 
 class MaxPoolProblem(NamedTuple):
@@ -323,6 +325,7 @@ def conv_problem(
         draw_norm(seed + 3) if "norm" in parts else None,
         "relu" in parts,
         draw(seed + 6, g.batch, g.out_height, g.out_width, g.out_channels) if "shortcut" in parts else None,
+        "sum relu" in parts,
         draw_norm(seed + 7) if "preact" in parts or "preact only" in parts else None,
         "preact only" not in parts,
     )
@@ -360,7 +363,7 @@ def convs(draw: st.DrawFn) -> ConvProblem:
     g = ConvGeometry(
         batch, height, width, channels, out_height, out_width, out, kernel_height, kernel_width, stride, rate, top, left
     )
-    parts = [part for part in ("bias", "norm", "relu", "shortcut") if draw(st.booleans())]
+    parts = [part for part in ("bias", "norm", "relu", "shortcut", "sum relu") if draw(st.booleans())]
     parts.append(draw(st.sampled_from(["", "preact", "preact only"])))
     kind, seed, dtype = draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), draw(dtypes)
     return conv_problem("drawn", g, kind, ",".join(parts), seed, dtype)
@@ -391,7 +394,8 @@ def statistics(draw: st.DrawFn) -> StatisticsProblem:
 @st.composite
 def residuals(draw: st.DrawFn) -> ResidualProblem:
     x = draw(images())
-    return ResidualProblem("drawn", numbers(draw(st.sampled_from(KINDS)), 7, *x.shape, dtype=x.dtype), x)
+    shortcut = numbers(draw(st.sampled_from(KINDS)), 7, *x.shape, dtype=x.dtype)
+    return ResidualProblem("drawn", shortcut, x, draw(st.booleans()))
 
 
 @st.composite
@@ -484,6 +488,7 @@ def named(dtype: np.dtype[Any]) -> list[Problem]:
         conv("atrous", ConvGeometry(1, 9, 8, 16, 9, 8, 31, 3, 3, 1, 2, 2, 2), epilogue="norm,relu"),
         conv("nothing but zeros around", ConvGeometry(1, 2, 2, 3, 4, 4, 5, 2, 2, 3, 3, 4, 4), epilogue="bias"),
         conv("special values", conv_same(1, 6, 6, 3, 17, 3, 1), "rarely special", "bias,norm,relu,shortcut,preact"),
+        conv("a sum's ReLU", conv_same(1, 6, 6, 3, 17, 3, 1), "rarely special", "norm,shortcut,sum relu"),
         conv("subnormal products", conv_same(1, 6, 6, 5, 17, 3, 1), "tiny"),
         conv("overflow", conv_same(1, 6, 6, 5, 17, 3, 1), "huge"),
         conv("no images", conv_same(0, 6, 6, 5, 17, 3, 1)),
@@ -496,7 +501,9 @@ def named(dtype: np.dtype[Any]) -> list[Problem]:
         StatisticsProblem("no images", draw("normal", 1, 0, 5, 7, 3), None, 1e-3),
         SubsampleProblem("several items", draw("special", 1, 2, 7, 9, 33), 2),
         SubsampleProblem("no images", draw("special", 1, 0, 7, 9, 33), 2),
-        ResidualProblem("several items", draw("normal", 1, 150_000), draw("special", 2, 150_000)),
+        ResidualProblem("several items", draw("normal", 1, 150_000), draw("special", 2, 150_000), False),
+        ResidualProblem("ReLU", draw("normal", 1, 1003), draw("rarely special", 2, 1003), True),
+        ResidualProblem("ReLU of special values", draw("special", 1, 300), draw("special", 2, 300), True),
         MaxPoolProblem(
             "pool1", draw("normal", 1, 2, 12, 13, 64), pool_same(2, 12, 13, 64, 3, 2), draw_norm("normal", 3, 64)
         ),

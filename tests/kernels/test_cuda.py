@@ -144,7 +144,7 @@ def test_runs_that_cross_taps_in_every_tile(tile: int, channels: int) -> None:
 EPILOGUES = [
     ",".join(filter(None, parts))
     for parts in itertools.product(
-        ["", "bias"], ["", "norm"], ["", "relu"], ["", "shortcut"], ["", "preact", "preact only"]
+        ["", "bias"], ["", "norm"], ["", "relu"], ["", "shortcut", "shortcut,sum relu"], ["", "preact", "preact only"]
     )
 ]
 

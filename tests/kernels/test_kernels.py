@@ -90,7 +90,7 @@ def test_each_op_has_a_problem_of_several_items() -> None:
 EPILOGUES = [
     ",".join(filter(None, parts))
     for parts in itertools.product(
-        ["", "bias"], ["", "norm"], ["", "relu"], ["", "shortcut"], ["", "preact", "preact only"]
+        ["", "bias"], ["", "norm"], ["", "relu"], ["", "shortcut", "shortcut,sum relu"], ["", "preact", "preact only"]
     )
 ]
 

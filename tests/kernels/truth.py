@@ -62,7 +62,7 @@ def conv(p: ConvProblem, f: Format = BINARY32) -> Truth:
         bias = None if p.bias is None else p.bias[o].item()
         norm = None if p.norm is None else _norm(p.norm, o)
         shortcut = None if p.shortcut is None else p.shortcut[place].item()
-        t = ops.epilogue(f, t, bias, norm, p.relu, shortcut)
+        t = ops.epilogue(f, t, bias, norm, p.relu, shortcut, p.sum_relu)
         values = {"out": t} if p.keep_out else {}
         return values if p.next_norm is None else values | {"preact": ops.preact(f, t, _norm(p.next_norm, o))}
 
@@ -96,7 +96,11 @@ def subsample(p: SubsampleProblem, _: Format = BINARY32) -> Truth:
 
 
 def residual(p: ResidualProblem, f: Format = BINARY32) -> Truth:
-    return Truth(p.x.shape, 1, lambda place: {"out": f.add(p.shortcut[place].item(), p.x[place].item())})
+    def at(place: Place) -> dict[str, float]:
+        total = f.add(p.shortcut[place].item(), p.x[place].item())
+        return {"out": ops.relu(total) if p.relu else total}
+
+    return Truth(p.x.shape, 1, at)
 
 
 def max_pool(p: MaxPoolProblem, f: Format = BINARY32) -> Truth:

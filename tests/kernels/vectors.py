@@ -115,7 +115,7 @@ def problem(v: Vector) -> Problem:
 
     if v.op == "conv":
         geometry = ConvGeometry(*(i[name] for name in ConvGeometry._fields))
-        parts = (a.get("bias"), norm(""), bool(i["relu"]), a.get("shortcut"), norm("next_"))
+        parts = (a.get("bias"), norm(""), bool(i["relu"]), a.get("shortcut"), bool(i.get("sum_relu")), norm("next_"))
         return ConvProblem(v.name, a["x"], a["weights"], geometry, *parts)
     if v.op == "batch_norm":
         statistics = norm("")
@@ -126,7 +126,7 @@ def problem(v: Vector) -> Problem:
     if v.op == "subsample":
         return SubsampleProblem(v.name, a["x"], i["factor"])
     if v.op == "residual":
-        return ResidualProblem(v.name, a["shortcut"], a["x"])
+        return ResidualProblem(v.name, a["shortcut"], a["x"], bool(i.get("relu")))
     if v.op == "max_pool":
         geometry_ = PoolGeometry(*(i[name] for name in PoolGeometry._fields))
         return MaxPoolProblem(v.name, a["x"], geometry_, norm("next_"))

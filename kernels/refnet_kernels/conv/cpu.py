@@ -7,7 +7,7 @@ zeros. So one kernel serves every size, stride, rate and pad. The weights are pa
 output channels, k by k. The sum over k is cut into *pieces*: contiguous products of one tap that do not cross the
 end of a run.
 
-The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual; and,
+The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual, ReLU; and,
 from the stored value, a second output that the next unit starts with: its ``preact``.
 
 An item is some tiles by a group of panels, and items run through all tiles of a group before the next group: a thread's
@@ -33,10 +33,10 @@ OPERANDS = (
 X, ZEROS, WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(13)
 TAPS, PIECES = 13, 14
 # Integers.
-RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(15, 21)
-HEIGHT, IMAGE_WIDTH, IN_CHANNELS, OUT_HEIGHT, OUT_WIDTH, STRIDE, PAD_TOP, PAD_LEFT = range(21, 29)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(29, 33)
-AHEAD, AHEAD_LINES, AHEAD_TILE, AHEAD_GROUP, AHEAD_PANEL = range(33, 38)
+RELU, SUM_RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(15, 22)
+HEIGHT, IMAGE_WIDTH, IN_CHANNELS, OUT_HEIGHT, OUT_WIDTH, STRIDE, PAD_TOP, PAD_LEFT = range(22, 30)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(30, 34)
+AHEAD, AHEAD_LINES, AHEAD_TILE, AHEAD_GROUP, AHEAD_PANEL = range(34, 39)
 
 #: Bytes of a tile; the thread's scratch starts with room for one, where ragged edges are put together.
 TILE_BYTES = ROWS * WIDTH_BYTES
@@ -149,7 +149,13 @@ def _ahead(g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int,
     return [0] * 5
 
 
-def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, dtype: np.dtype[Any] = BINARY32) -> Launch:
+def launch(
+    geometry: ConvGeometry,
+    addresses: dict[str, int],
+    relu: bool,
+    dtype: np.dtype[Any] = BINARY32,
+    sum_relu: bool = False,
+) -> Launch:
     """The step that convolves, with the addresses of its operands.
 
     Parameters
@@ -163,6 +169,8 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, dtype:
         Whether ReLU follows the batch norm.
     dtype : numpy.dtype
         Of all the operands.
+    sum_relu : bool
+        Whether ReLU follows the sum with the shortcut.
     """
     g = geometry
     taps, length = _taps(g)
@@ -173,7 +181,7 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, dtype:
     item_tiles = min(tiles, max(1, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
     row = [addresses.get(name, 0) for name in OPERANDS]
     row += [taps.ctypes.data, pieces.ctypes.data]
-    row += [int(relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
+    row += [int(relu), int(sum_relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
     row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left]
     row += [panels, tiles, item_panels, item_tiles]
     row += _ahead(g, row[X], row[WEIGHTS], len(pieces), item_panels, dtype.itemsize)
@@ -191,6 +199,7 @@ def call(
     norm: Norm | None = None,
     relu: bool = False,
     shortcut: FloatArray | None = None,
+    sum_relu: bool = False,
     next_norm: Norm | None = None,
     keep_out: bool = True,
 ) -> tuple[FloatArray | None, FloatArray | None]:
@@ -216,5 +225,5 @@ def call(
     if next_norm is not None:
         outputs["preact"] = np.empty(shape, x.dtype)
     addresses = {name: array.ctypes.data for name, array in (arrays | outputs).items()}
-    run_once(launch(g, addresses, relu, x.dtype))
+    run_once(launch(g, addresses, relu, x.dtype, sum_relu))
     return outputs.get("out"), outputs.get("preact")

@@ -35,6 +35,7 @@ from refnet_kernels.conv.cpu import (
     SCALE,
     SHORTCUT,
     STRIDE,
+    SUM_RELU,
     TAP_COUNT,
     TAPS,
     TILE_BYTES,
@@ -138,6 +139,8 @@ def _finish(step, t, edge, tile, panel, element):
             edge_pitch = width * size_of(element)
             _copy(step[SHORTCUT] + offset, pitch, edge, edge_pitch, rows, columns, element)
             t = add_tiles(load_tile(edge, edge_pitch, element), t)
+        if step[SUM_RELU] != 0:
+            t = relu_tile(t)
     if step[OUT] != 0:
         _store(t, step[OUT] + offset, pitch, edge, rows, columns, element)
     if step[PREACT] != 0:

@@ -54,7 +54,9 @@ def tap_table(geometry: ConvGeometry) -> np.ndarray:
     return table
 
 
-def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, processors: int = 132) -> CudaLaunch:
+def launch(
+    geometry: ConvGeometry, addresses: dict[str, int], relu: bool, processors: int = 132, sum_relu: bool = False
+) -> CudaLaunch:
     """The launch that convolves, with the addresses of its operands.
 
     Parameters
@@ -68,6 +70,8 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, proces
         Whether ReLU follows the batch norm.
     processors : int
         Multiprocessors of the device, which all should have work.
+    sum_relu : bool
+        Whether ReLU follows the sum with the shortcut.
     """
     g = geometry
     tile = _tile(g, processors)
@@ -75,7 +79,8 @@ def launch(geometry: ConvGeometry, addresses: dict[str, int], relu: bool, proces
     panels, row_channels = -(-g.out_channels // tile.channels), _padded(g.out_channels, CHANNELS)
     whole = g.out_channels % 4 == 0 and all(at[name] % 16 == 0 for name in ("shortcut", "out", "preact"))
     integers = (
-        int(relu), int(whole), g.pixels, g.out_channels, row_channels, panels, -(-g.products // tile.depth),
+        int(relu), int(sum_relu), int(whole), g.pixels, g.out_channels, row_channels, panels,
+        -(-g.products // tile.depth),
         g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left,
     )  # fmt: skip
     kernel = conv_kernel(tile, g.channels % 4 == 0 and at["x"] % 16 == 0)
@@ -99,6 +104,7 @@ def call(
     norm: Norm | None = None,
     relu: bool = False,
     shortcut: Float32Array | None = None,
+    sum_relu: bool = False,
     next_norm: Norm | None = None,
     keep_out: bool = True,
 ) -> tuple[Float32Array | None, Float32Array | None]:
@@ -120,6 +126,6 @@ def call(
         arrays["shortcut"] = shortcut
     shape = (g.batch, g.out_height, g.out_width, g.out_channels)
     shapes = {name: shape for name, kept in (("out", keep_out), ("preact", next_norm is not None)) if kept}
-    make = partial(launch, g, relu=relu, processors=device.first_device().processors)
+    make = partial(launch, g, relu=relu, processors=device.first_device().processors, sum_relu=sum_relu)
     outputs = device.run_once(make, arrays, shapes)
     return outputs.get("out"), outputs.get("preact")

@@ -19,7 +19,7 @@ OPERANDS = (
     "next_mean", "next_scale", "next_beta", "preact",
 )  # fmt: skip
 INTEGERS = (
-    "relu", "whole", "pixels", "out_channels", "row_channels", "panels", "steps",
+    "relu", "sum_relu", "whole", "pixels", "out_channels", "row_channels", "panels", "steps",
     "height", "width", "channels", "out_height", "out_width", "stride", "pad_top", "pad_left",
 )  # fmt: skip
 SIGNATURE = types.void(*[types.int64] * len(OPERANDS), *[types.int32] * len(INTEGERS))
@@ -196,7 +196,7 @@ def conv_kernel(tile: Tile, vectors: bool) -> CudaKernel:
 
     def conv(
         x, weights, taps, bias, mean, scale, beta, shortcut, out, next_mean, next_scale, next_beta, preact,
-        relu, whole, pixels, out_channels, row_channels, panels, steps,
+        relu, sum_relu, whole, pixels, out_channels, row_channels, panels, steps,
         height, width, channels, out_height, out_width, stride, pad_top, pad_left,
     ):  # fmt: skip
         thread, block = np.int32(cuda.threadIdx.x), np.uint32(cuda.blockIdx.x)
@@ -270,6 +270,8 @@ def conv_kernel(tile: Tile, vectors: bool) -> CudaKernel:
                 value = relu4(value)
             if shortcut != 0:
                 value = add4(read4(shortcut + offset, whole, count), value)
+                if sum_relu != 0:
+                    value = relu4(value)
             if out != 0:
                 write4(out + offset, value, whole, count)
             if preact != 0:

@@ -1,1 +1,4 @@
-"""``shortcut + x``, element by element (rule A2). TF-Slim: the last line of ``resnet_v2.bottleneck``."""
+"""``shortcut + x``, element by element, then ReLU if asked for (rule A2).
+
+TF-Slim: the last line of ``resnet_v2.bottleneck``; with ReLU that of ``resnet_v1.bottleneck``.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refnet_kernels.kernel import kernel
 from refnet_kernels.memory import floats, size_of
-from refnet_kernels.residual.cpu import COUNT, ITEM, OUT, SHORTCUT, X
+from refnet_kernels.residual.cpu import COUNT, ITEM, OUT, RELU, SHORTCUT, X
 
 
 @kernel
@@ -14,5 +14,11 @@ def residual_kernel(step, item, scratch, element):
     offset = first * size_of(element)
     shortcut, x = floats(step[SHORTCUT] + offset, element), floats(step[X] + offset, element)
     out = floats(step[OUT] + offset, element)
-    for i in range(min(step[COUNT] - first, ITEM)):
-        out[i] = shortcut[i] + x[i]
+    count = min(step[COUNT] - first, ITEM)
+    if step[RELU] != 0:
+        for i in range(count):
+            v = shortcut[i] + x[i]
+            out[i] = element(0) if v < 0 else v
+    else:
+        for i in range(count):
+            out[i] = shortcut[i] + x[i]
