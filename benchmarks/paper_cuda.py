@@ -111,7 +111,7 @@ def step_of(tile: Tile, vectors: bool, device: Device) -> Step:
 def convolution(g: ConvGeometry, epilogue: str, device: Device) -> Bound:
     """The bounds of a convolution."""
     addresses = {"x": 1 << 20, "out": 1 << 20}
-    made = launch(g, addresses, False, device.processors)
+    made = launch(g, addresses, False, False, device.processors)
     tile, vectors = next((t, v) for t in TILES for v in (True, False) if conv_kernel(t, v) is made.kernel)
     step = step_of(tile, vectors, device)
     steps, warps = -(-g.products // tile.depth), tile.threads // 32

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 
-from refnet.errors import ConfigError, DeviceError, InputError, WeightsError
+from refnet.compiled import CompiledExecutor, Variables, norm_of
+from refnet.errors import ConfigError, DeviceError, InputError
 from refnet.plan import NormNames, Plan, Step, assign_slots
 from refnet_kernels.catalog import select
-from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm, norm_scale
+from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm
 from refnet_kernels.forks import Lock, making
-
-Variables = Mapping[str, Any]
 
 
 class Executor(Protocol):
@@ -124,26 +123,6 @@ def check_threads(threads: object) -> int:
     return threads
 
 
-def norm_of(names: NormNames, variables: Variables, dtype: np.dtype[Any]) -> Norm:
-    """The batch norm that these variables define (rule A3), in a dtype.
-
-    Raises
-    ------
-    WeightsError
-        A variance plus epsilon is 0 or negative: its square root does not exist.
-    """
-    variance = variables[names.variance]
-    bad = int(np.sum(variance.astype(np.float64) + names.epsilon <= 0))
-    if bad:
-        raise WeightsError(
-            f"{names.variance} plus epsilon ({names.epsilon}) is 0 or negative in {bad} of {variance.size} channels.",
-            tensor=names.variance,
-        )
-    gamma = None if names.gamma is None else variables[names.gamma]
-    scale = norm_scale(variance, gamma, names.epsilon, dtype)
-    return Norm(variables[names.mean].astype(dtype), scale, variables[names.beta].astype(dtype))
-
-
 class ReferenceExecutor:
     """Each operation by its NumPy definition, nothing fused. Slow; for small networks and for doubts."""
 
@@ -206,17 +185,13 @@ class ReferenceExecutor:
         return result
 
 
-class CpuExecutor:
+class CpuExecutor(CompiledExecutor):
     """The plan as one program of compiled kernels over one arena of memory."""
 
     def __init__(
         self, plan: Plan, variables: Variables, threads: int, packed: dict[Any, Any], dtype: np.dtype[Any]
     ) -> None:
-        self._plan = plan
-        self._variables = variables
-        self._packed = packed
-        self._dtype = dtype
-        self._kept: list[np.ndarray] = []
+        super().__init__(plan, variables, packed, dtype)
         self._padded = _padded_input(plan)
         sizes = {index: self._bytes(shape) for index, shape in plan.shapes.items()}
         sizes[plan.input] = self._bytes(self._input_shape())
@@ -225,6 +200,7 @@ class CpuExecutor:
         from refnet_kernels.team import Program, aligned_zeros
 
         self._arena = aligned_zeros(total, np.uint8)
+        self._start = self._arena.ctypes.data
         longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
         self._zeros = aligned_zeros(max(longest, 1), dtype)
         self._pack_kernels(threads)
@@ -237,9 +213,9 @@ class CpuExecutor:
             self._fill_input(images)
             self._program.run()
             outputs = []
-            for index in self._plan.outputs:
-                shape = self._plan.shapes[index]
-                outputs.append(self._view(self._plan.aliases.get(index, index), shape).copy())
+            for index in self.plan.outputs:
+                shape = self.plan.shapes[index]
+                outputs.append(self._view(self.plan.aliases.get(index, index), shape).copy())
             return outputs
 
     def _bytes(self, shape: Sequence[int]) -> int:
@@ -247,14 +223,14 @@ class CpuExecutor:
 
     def _input_shape(self) -> tuple[int, ...]:
         if self._padded is None:
-            return self._plan.shapes[self._plan.input]
+            return self.plan.shapes[self.plan.input]
         g = self._padded
         return (g.batch, g.height, g.width, g.channels)
 
     def _fill_input(self, images: FloatArray) -> None:
-        target = self._view(self._plan.input, self._input_shape())
+        target = self._view(self.plan.input, self._input_shape())
         if self._padded is not None:
-            (_, height, width, _), (top, left) = images.shape, _pads(self._plan)
+            (_, height, width, _), (top, left) = images.shape, _pads(self.plan)
             target[...] = 0
             target = target[:, top : top + height, left : left + width]
         np.copyto(target, images)
@@ -262,9 +238,6 @@ class CpuExecutor:
     def _view(self, index: int, shape: Sequence[int]) -> FloatArray:
         offset = self._offsets[index]
         return self._arena[offset : offset + self._bytes(shape)].view(self._dtype).reshape(shape)
-
-    def _address(self, index: int | None) -> int:
-        return 0 if index is None else self._arena.ctypes.data + self._offsets[self._plan.aliases.get(index, index)]
 
     def _pack_kernels(self, threads: int) -> None:
         """Pack the kernels that no other plan has packed: the engine's own where they lie, if they may stay there.
@@ -274,7 +247,7 @@ class CpuExecutor:
         from refnet_kernels.conv.cpu import pack, packed_shape, packs_in_place
         from refnet_kernels.team import aligned_zeros
 
-        names = [step.variables["weights"] for step in self._plan.steps if step.op == "conv"]
+        names = [step.variables["weights"] for step in self.plan.steps if step.op == "conv"]
         missing = [name for name in dict.fromkeys(names) if name not in self._packed]
         own = isinstance(self._variables, dict)
         stay = [name for name in missing if own and packs_in_place(self._variables[name], self._dtype)]
@@ -289,10 +262,8 @@ class CpuExecutor:
             stop = start + int(np.prod(shape))
             self._packed[name] = pack(self._variables[name], block[start:stop].reshape(shape))
             start = stop
-        if isinstance(self._variables, dict):
-            # The packed kernel takes the place of the engine's own; only its shape is asked for from now on.
-            for name in missing:
-                self._variables[name] = np.broadcast_to(np.float32(0), self._variables[name].shape)
+        for name in missing:
+            self._let_go(name)
 
     def _pack_in_place(self, names: list[str]) -> None:
         from refnet_kernels.conv.cpu import pack_in_place
@@ -302,86 +273,28 @@ class CpuExecutor:
             self._variables[name].flags.writeable = True
             self._packed[name] = pack_in_place(self._variables[name], spare)
 
-    def _launches(self, step: Step) -> list[Any]:
-        """The launches of a step; their operands' addresses stay valid as long as this object lives."""
-        make: dict[str, Callable[[Step, dict[str, int]], list[Any]]] = {
-            "conv": self._conv,
-            "batch_norm": self._batch_norm,
-            "batch_norm_training": self._batch_norm_training,
-            "max_pool": self._max_pool,
-        }
-        addresses = {"x": self._address(step.inputs[0]), "out": self._address(step.out)}
-        if step.op in make:
-            return make[step.op](step, addresses)
-        shape = self._plan.shapes[step.inputs[0]]
-        launch = select(step.op, "cpu").launch
-        if step.op == "subsample":
-            return [launch(*shape, step.geometry, addresses, self._dtype)]
-        if step.op == "residual":
-            shortcut, x = (self._address(index) for index in step.inputs)
-            return [launch(int(np.prod(shape)), {**addresses, "shortcut": shortcut, "x": x}, step.relu, self._dtype)]
-        if step.op == "mean":
-            return [launch(shape[0], shape[1] * shape[2], shape[3], addresses, self._dtype)]
-        return [launch(int(np.prod(shape[:-1])), shape[-1], addresses, self._dtype)]  # softmax
+    def _launch(self, op: str, *arguments: Any) -> Any:
+        return select(op, "cpu").launch(*arguments, self._dtype)
 
-    def _conv(self, step: Step, addresses: dict[str, int]) -> list[Any]:
-        geometry = step.geometry
-        if self._padded is not None and step.inputs[0] == self._plan.input:
-            geometry = self._padded
-        name = step.variables["weights"]
-        addresses["zeros"] = self._zeros.ctypes.data
-        addresses["weights"] = self._packed[name].ctypes.data
-        addresses["shortcut"] = self._address(step.shortcut)
-        if step.bias is not None:
-            addresses["bias"] = self._channels((step.bias,), self._variables[step.bias])
-        if step.norm is not None:
-            addresses |= self._norm(step.norm, "")
-        addresses |= self._next(step)
-        return [select("conv", "cpu").launch(geometry, addresses, step.relu, self._dtype, step.sum_relu)]
+    def _conv_operands(self, step: Step) -> tuple[ConvGeometry, dict[str, int]]:
+        padded = self._padded if step.inputs[0] == self.plan.input else None
+        weights = self._locate(self._packed[step.variables["weights"]])
+        return padded or step.geometry, {"weights": weights, "zeros": self._locate(self._zeros)}
 
-    def _max_pool(self, step: Step, addresses: dict[str, int]) -> list[Any]:
-        return [select("max_pool", "cpu").launch(step.geometry, addresses | self._next(step), self._dtype)]
-
-    def _batch_norm(self, step: Step, addresses: dict[str, int]) -> list[Any]:
-        *pixels, channels = self._plan.shapes[step.inputs[0]]
-        addresses |= self._norm(NormNames.of(step), "")
-        launch = select("batch_norm", "cpu").launch
-        return [launch(int(np.prod(pixels)), channels, addresses, step.relu, self._dtype)]
-
-    def _batch_norm_training(self, step: Step, addresses: dict[str, int]) -> list[Any]:
-        *pixels, channels = self._plan.shapes[step.inputs[0]]
-        names = step.variables
-        statistics = np.zeros((2, channels), self._dtype)
-        self._kept.append(statistics)
-        mean, scale = (row.ctypes.data for row in statistics)
-        gamma = self._channels((names["gamma"],), self._variables[names["gamma"]]) if "gamma" in names else 0
-        beta = self._channels((names["beta"],), self._variables[names["beta"]])
-        count = int(np.prod(pixels))
-        gather = {"x": addresses["x"], "gamma": gamma, "mean": mean, "scale": scale}
-        apply = {**addresses, "mean": mean, "scale": scale, "beta": beta}
-        return [
-            select("batch_statistics", "cpu").launch(count, channels, gather, step.geometry, self._dtype),
-            select("batch_norm", "cpu").launch(count, channels, apply, step.relu, self._dtype),
-        ]
-
-    def _next(self, step: Step) -> dict[str, int]:
-        if step.next_norm is None:
-            return {}
-        return self._norm(step.next_norm, "next_") | {"preact": self._address(step.preact)}
-
-    def _norm(self, names: NormNames, prefix: str) -> dict[str, int]:
-        norm = self._pack(names, lambda: norm_of(names, self._variables, self._dtype))
-        return {f"{prefix}{role}": self._channels((names, role), getattr(norm, role)) for role in Norm._fields}
-
-    def _channels(self, key: Any, values: FloatArray) -> int:
+    def _pack_channels(self, values: FloatArray) -> FloatArray:
         from refnet_kernels.conv.cpu import pack_channels
 
-        return int(self._pack(key, lambda: pack_channels(values.astype(self._dtype))).ctypes.data)
+        return pack_channels(values)
 
-    def _pack(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._packed:
-            self._packed[key] = make()
-        return self._packed[key]
+    def _store(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def _locate(self, stored: np.ndarray) -> int:
+        return int(stored.ctypes.data)
+
+    def _scratch(self, channels: int) -> int:
+        self._kept.append(np.zeros(channels, self._dtype))
+        return self._locate(self._kept[-1])
 
 
 def _pads(plan: Plan) -> tuple[int, int]:

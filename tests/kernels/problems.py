@@ -121,7 +121,7 @@ class ConvProblem(NamedTuple):
         return arrays | packed("", self.norm) | packed("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.relu, self.x.dtype, self.sum_relu)
+        return kernel.launch(self.geometry, addresses, self.relu, self.sum_relu, self.x.dtype)
 
 
 class BatchNormProblem(NamedTuple):

@@ -153,8 +153,8 @@ def launch(
     geometry: ConvGeometry,
     addresses: dict[str, int],
     relu: bool,
+    sum_relu: bool,
     dtype: np.dtype[Any] = BINARY32,
-    sum_relu: bool = False,
 ) -> Launch:
     """The step that convolves, with the addresses of its operands.
 
@@ -167,10 +167,10 @@ def launch(
         channel come from `pack_channels`. At least one of ``out`` and ``preact`` is written.
     relu : bool
         Whether ReLU follows the batch norm.
-    dtype : numpy.dtype
-        Of all the operands.
     sum_relu : bool
         Whether ReLU follows the sum with the shortcut.
+    dtype : numpy.dtype
+        Of all the operands.
     """
     g = geometry
     taps, length = _taps(g)
@@ -225,5 +225,5 @@ def call(
     if next_norm is not None:
         outputs["preact"] = np.empty(shape, x.dtype)
     addresses = {name: array.ctypes.data for name, array in (arrays | outputs).items()}
-    run_once(launch(g, addresses, relu, x.dtype, sum_relu))
+    run_once(launch(g, addresses, relu, sum_relu, x.dtype))
     return outputs.get("out"), outputs.get("preact")

@@ -55,7 +55,7 @@ def tap_table(geometry: ConvGeometry) -> np.ndarray:
 
 
 def launch(
-    geometry: ConvGeometry, addresses: dict[str, int], relu: bool, processors: int = 132, sum_relu: bool = False
+    geometry: ConvGeometry, addresses: dict[str, int], relu: bool, sum_relu: bool, processors: int = 132
 ) -> CudaLaunch:
     """The launch that convolves, with the addresses of its operands.
 
@@ -68,10 +68,10 @@ def launch(
         channel come from `refnet_kernels.gpu.device.pack_channels`. All that is packed lies at multiples of 16 bytes.
     relu : bool
         Whether ReLU follows the batch norm.
-    processors : int
-        Multiprocessors of the device, which all should have work.
     sum_relu : bool
         Whether ReLU follows the sum with the shortcut.
+    processors : int
+        Multiprocessors of the device, which all should have work.
     """
     g = geometry
     tile = _tile(g, processors)
