@@ -48,7 +48,7 @@ class Engine:
         None: the features, no logits. A number must agree with the weights.
     is_training : bool
         True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
-    global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations
+    global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
         As `refnet.resnet_v2.resnet_v2` explains them.
     batch_norm_epsilon, pool_mode : optional
         As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
@@ -82,6 +82,7 @@ class Engine:
         include_root_block: bool = True,
         spatial_squeeze: bool | None = None,
         store_non_strided_activations: bool = False,
+        multi_grid: Sequence[int] | None = None,
         batch_norm_epsilon: float | None = None,
         pool_mode: str | None = None,
         batch_norm_scale: bool = True,
@@ -118,6 +119,7 @@ class Engine:
             "include_root_block": include_root_block,
             "spatial_squeeze": spatial_squeeze,
             "store_non_strided_activations": store_non_strided_activations,
+            "multi_grid": multi_grid,
         }
         self._packed: dict[Any, Any] = {}
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()

@@ -278,7 +278,7 @@ def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
         raise GoldenError(f"The golden was recorded with options that this refnet lacks: {', '.join(unknown)}.")
     options = dict(encoded)
     blocks = options.pop("blocks", None)
-    wrong = [name for name, value in options.items() if isinstance(value, list | dict)]
+    wrong = [name for name, value in options.items() if isinstance(value, list | dict) and name != "multi_grid"]
     if wrong or not isinstance(blocks, list | None):
         raise GoldenError(f"The golden's options are damaged: {', '.join(wrong or ['blocks'])}.", found=wrong)
     return options if blocks is None else {**options, "blocks": [_block(entry) for entry in blocks]}
@@ -288,7 +288,7 @@ def _block(entry: Any) -> Block:
     keys = {"depth", "depth_bottleneck", "stride"}
     match entry:
         case {"scope": str(scope), "units": [_, *_] as units} if all(
-            isinstance(unit, dict) and set(unit) == keys for unit in units
+            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
         ):
             return Block(scope, bottleneck, units)
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)

@@ -5,7 +5,8 @@ the weights given as ``variables=``.
 
 Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_utils.py`` and ``resnet_v2.py``; tensorflow/models,
 ``research/slim/nets`` for ``store_non_strided_activations``, ``spatial_squeeze``, ``activation_fn`` and
-``use_batch_norm``. He et al., "Identity Mappings in Deep Residual Networks", 2016.
+``use_batch_norm``, and ``research/deeplab/core/resnet_v1_beta.py`` for ``unit_rate`` and ``multi_grid``. He et al.,
+"Identity Mappings in Deep Residual Networks", 2016.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Block(NamedTuple):
     unit_fn : callable
         The function that makes a unit: `bottleneck`.
     args : sequence of dict
-        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``.
+        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``; and ``unit_rate``, where it is not 1.
     """
 
     scope: str
@@ -118,7 +119,13 @@ def _conv2d(
 
 @works_on_arrays
 def bottleneck(
-    inputs: Tensor, depth: int, depth_bottleneck: int, stride: int, rate: int = 1, scope: str = "bottleneck_v2"
+    inputs: Tensor,
+    depth: int,
+    depth_bottleneck: int,
+    stride: int,
+    rate: int = 1,
+    scope: str = "bottleneck_v2",
+    unit_rate: int = 1,
 ) -> Tensor:
     """The bottleneck unit with the batch norm before the convolutions (``resnet_v2.bottleneck``).
 
@@ -134,12 +141,14 @@ def bottleneck(
     rate : int
         Of the 3x3 convolution.
     scope : str
+    unit_rate : int
+        The unit's own factor of that rate, as DeepLab has it.
 
     Returns
     -------
     Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
     """
-    _check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate)
+    _check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
     graph = inputs.graph
     activation_fn = graph.arg_scope.activation_fn
     normalizer_fn = "batch_norm" if graph.arg_scope.use_batch_norm else None
@@ -153,7 +162,7 @@ def bottleneck(
         residual = _conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
         graph.collect(f"{name}/conv1", residual)
         residual = conv2d_same(
-            residual, depth_bottleneck, 3, stride, rate, "conv2",
+            residual, depth_bottleneck, 3, stride, rate * unit_rate, "conv2",
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(f"{name}/conv2", residual)
@@ -258,6 +267,7 @@ def resnet_v2(
     include_root_block: bool = True,
     spatial_squeeze: bool | None = None,
     store_non_strided_activations: bool = False,
+    multi_grid: Sequence[int] | None = None,
     scope: str = "resnet_v2",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The whole network (``resnet_v2.resnet_v2``).
@@ -280,6 +290,8 @@ def resnet_v2(
         global pool and kept dense without it.
     store_non_strided_activations : bool
         See `stack_blocks_dense`.
+    multi_grid : sequence of int, optional
+        DeepLab's: the ``unit_rate`` of each unit of the last block.
     scope : str
         Before the names of all variables and end points.
 
@@ -297,6 +309,8 @@ def resnet_v2(
         The options break one of TF-Slim's rules.
     """
     graph = inputs.graph
+    if multi_grid is not None:
+        blocks = _with_multi_grid(blocks, multi_grid)
     with graph.variable_scope(scope) as name:
         net = inputs
         if include_root_block:
@@ -313,6 +327,15 @@ def resnet_v2(
         if num_classes is not None:
             net = _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
     return net, graph.end_points
+
+
+def _with_multi_grid(blocks: Sequence[Block], multi_grid: Sequence[int]) -> list[Block]:
+    """The blocks with these unit rates in the last one."""
+    *others, last = blocks
+    if not isinstance(multi_grid, Sequence) or len(multi_grid) != len(last.args):
+        raise ConfigError(f"Expect multi_grid to have length {len(last.args)}.", found=multi_grid)
+    units = [{**unit, "unit_rate": unit_rate} for unit, unit_rate in zip(last.args, multi_grid, strict=True)]
+    return [*others, last._replace(args=units)]
 
 
 def _after_root(output_stride: float | None) -> float | None:

@@ -39,6 +39,13 @@ TINY = [refnet.resnet_v2_block("block1", base_depth=1, num_units=1, stride=1)]
         {"output_stride": 8, "global_pool": False},
         {"is_training": True, "batch_norm_epsilon": 1e-3},
         {"num_classes": None, "blocks": small_blocks()},
+        {"multi_grid": [3]},
+        {
+            "blocks": [
+                block._replace(args=[{**unit, "stride": 1, "unit_rate": 2} for unit in block.args])
+                for block in small_blocks()
+            ]
+        },
         {"dtype": "float64"},
     ],
     ids=str,

@@ -255,13 +255,14 @@ class _Pipeline:
         residual = self.conv(f"{name}/conv3", residual)
         return self.record(name, add(shortcut, residual))
 
-    def unit(self, name: str, x: Bounded, depth: int, stride: int, target: float | None) -> Bounded:
+    def unit(self, name: str, x: Bounded, unit: dict[str, int], stride: int, target: float | None) -> Bounded:
         """A unit at the output stride runs with stride 1 and leaves its stride to the rate of the units after it."""
+        depth, rate = unit["depth"], unit.get("unit_rate", 1)
         if self.stride == target:
-            x = self.bottleneck(name, x, depth, 1, self.rate)
+            x = self.bottleneck(name, x, depth, 1, self.rate * rate)
             self.rate *= stride
         else:
-            x = self.bottleneck(name, x, depth, stride, 1)
+            x = self.bottleneck(name, x, depth, stride, rate)
             self.stride *= stride
         return x
 
@@ -269,7 +270,7 @@ class _Pipeline:
         left = units[-1]["stride"] if self.net.store_non_strided_activations else 1
         for i, unit in enumerate(units):
             stride = 1 if left > 1 and i == len(units) - 1 else unit["stride"]
-            x = self.unit(f"{scope}/unit_{i + 1}/bottleneck_v2", x, unit["depth"], stride, target)
+            x = self.unit(f"{scope}/unit_{i + 1}/bottleneck_v2", x, unit, stride, target)
         # An alias: the same tensor under the block's name.
         self.seen[scope] = self.seen[f"{scope}/unit_{len(units)}/bottleneck_v2"]
         if self.stride == target:
@@ -285,7 +286,7 @@ class _Pipeline:
             target = None if target is None else target / 4
             x = self.conv(f"{scope}/conv1", x, stride=2)
             x = self.record(f"{scope}/pool1", max_pool(x, net.pool_mode))
-        for block_scope, units in net.blocks:
+        for block_scope, units in net.rated_blocks():
             x = self.block(f"{scope}/{block_scope}", units, x, target)
         x = self.norm(f"{scope}/postnorm", x)
         if net.global_pool:

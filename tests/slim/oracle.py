@@ -18,7 +18,8 @@ from unittest import mock
 
 import numpy as np
 
-#: (scope, [{"depth", "depth_bottleneck", "stride"}, ...]) for each block: what both sides make their ``Block`` of.
+#: (scope, [{"depth", "depth_bottleneck", "stride", perhaps "unit_rate"}, ...]) for each block: what both sides make
+#: their ``Block`` of.
 BlockSpec = tuple[str, list[dict[str, int]]]
 
 RESNET_V2_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
@@ -39,6 +40,7 @@ class Net:
     activation_fn: str | None = "relu"
     use_batch_norm: bool = True
     store_non_strided_activations: bool = False
+    multi_grid: Sequence[int] | None = None
     pool_mode: str = "slim"
     scope: str = field(default="resnet", kw_only=True)
 
@@ -46,6 +48,13 @@ class Net:
         """The keyword arguments of ``refnet.forward``, but ``blocks``; the scope is in the variables' names."""
         names = [name for name in self.__dataclass_fields__ if name not in ("blocks", "scope")]
         return {name: getattr(self, name) for name in names}
+
+    def rated_blocks(self) -> list[BlockSpec]:
+        """The blocks with the multi grid as the last one's unit rates."""
+        if self.multi_grid is None:
+            return list(self.blocks)
+        *others, (scope, units) = self.blocks
+        return [*others, (scope, [u | {"unit_rate": r} for u, r in zip(units, self.multi_grid, strict=True)])]
 
     def replace(self, **changes: Any) -> Net:
         """A copy with other options."""
@@ -125,6 +134,11 @@ def _stack_blocks_non_strided(
     return net
 
 
+def _unit(net: Any, *, unit_rate: int = 1, rate: int = 1, **args: int) -> Any:
+    """tf_slim's unit with DeepLab's own factor of the rate."""
+    return tensorflow().resnet_v2.bottleneck(net, rate=rate * unit_rate, **args)
+
+
 @contextmanager
 def _options(net: Net) -> Iterator[None]:
     """The options of the models repository that tf_slim 1.1.0 has not, made of tf_slim's own parts."""
@@ -174,7 +188,7 @@ class Slim:
         with _quiet(), self.graph.as_default():
             self.images = lib.tf.placeholder(dtype, shape)
             with _options(net):
-                blocks = [lib.resnet_utils.Block(scope, lib.resnet_v2.bottleneck, args) for scope, args in net.blocks]
+                blocks = [lib.resnet_utils.Block(scope, _unit, args) for scope, args in net.rated_blocks()]
                 self.net, end_points = lib.resnet_v2.resnet_v2(
                     self.images,
                     blocks,

@@ -65,6 +65,41 @@ def test_every_output_stride_of_the_published_strides(size: tuple[int, int], out
     compare_with_slim(Case(net, (1, *size, 3), seed=0))
 
 
+@st.composite
+def multi_grids(draw: st.DrawFn) -> Case:
+    """Rates above 1 for the units of the last block, but those that stride."""
+    case = draw(cases(is_training=st.booleans()))
+    grid = [1 if unit["stride"] > 1 else draw(st.integers(1, 4)) for unit in case.net.blocks[-1][1]]
+    return case._replace(net=case.net.replace(multi_grid=grid))
+
+
+@examples(8)
+@given(multi_grids())
+def test_multi_grid(case: Case) -> None:
+    compare_with_slim(case)
+
+
+@examples(4)
+@given(multi_grids())
+def test_a_multi_grid_is_the_unit_rates_of_the_last_block(case: Case) -> None:
+    variables = draw_weights(slim_variables(case.net, case.shape), case.seed)
+    images = draw_images(case.shape, case.seed)
+    expected, _ = run_refnet(case.net, variables, images)
+    rated = case.net.replace(blocks=case.net.rated_blocks(), multi_grid=None)
+    np.testing.assert_array_equal(run_refnet(rated, variables, images)[0], expected)
+
+
+def test_a_multi_grid_has_as_many_rates_as_the_last_block_has_units() -> None:
+    net = Net([block("block1", 2, 1, 1), block("block2", 3, 3, 1)])
+    variables = draw_weights(slim_variables(net, (1, 20, 20, 3)), 0)
+    images = draw_images((1, 20, 20, 3), 1)
+    for wrong in ((1, 2), (1, 2, 4, 1), (), 2):
+        with pytest.raises(ConfigError, match=r"^Expect multi_grid to have length 3\.$"):
+            refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=wrong)
+    with pytest.raises(ConfigError, match="unit_rate is 0; it is a whole number of 1 or more"):
+        refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=(1, 0, 2))
+
+
 @examples(20)
 @given(cases(), st.integers(-4, 100))
 def test_output_strides_that_cannot_be_reached_fail_as_in_slim(case: Case, output_stride: int) -> None:
