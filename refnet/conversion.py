@@ -17,14 +17,20 @@ class Conversion:
         The name in the file of a tensor that has TF-Slim's name now.
     left_out : dict of str to str
         Why a tensor, or another part of the file, is not among the weights.
+    added : list of str
+        Variables that the file's network does without: zeros.
     extra : list of str
         Tensors that are among the weights, but not part of the network.
+    remarks : list of str
+        What the framework of the file does otherwise, in sentences.
     """
 
     converted: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    added: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
@@ -33,7 +39,29 @@ class Conversion:
         if self.renamed:
             first = next(iter(self.renamed))
             notes.append(f"{len(self.renamed)} tensors have TF-Slim's names: {first} was {self.renamed[first]}, ...")
-        notes += [f"{name} was left out: {why}" for name, why in self.left_out.items()]
+        notes += self._left_out_notes()
+        if self.added:
+            notes.append(f"{len(self.added)} variables that its network does without are zeros: {_some(self.added)}")
         if self.extra:
             notes.append(f"not part of the network: {', '.join(self.extra)}")
+        return notes + self.remarks
+
+    def _left_out_notes(self) -> list[str]:
+        """One a tensor, or one for many with the same reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.left_out.items():
+            reasons.setdefault(why, []).append(name)
+        notes = []
+        for why, names in reasons.items():
+            if len(names) > _FEW:
+                notes.append(f"{len(names)} tensors were left out, of each {why}: {_some(names)}")
+            else:
+                notes += [f"{name} was left out: {why}" for name in names]
         return notes
+
+
+_FEW = 8
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")

@@ -43,7 +43,7 @@ class Engine:
     ----------
     weights : Weights, mapping of str to array, or path
     blocks : sequence of Block, optional
-        By default as the weights' names and shapes have them, with TF-Slim's rule for the strides.
+        By default as the weights' names and shapes have them, with the strides by ``stride_place``.
     num_classes : int, None or "from_weights"
         None: the features, no logits. A number must agree with the weights.
     is_training : bool
@@ -52,6 +52,8 @@ class Engine:
         As `refnet.resnet_v2.resnet_v2` explains them.
     batch_norm_epsilon, pool_mode : optional
         As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
+    stride_place : {"last_unit", "first_unit"}, optional
+        As `refnet.weights.infer_architecture` explains it.
     batch_norm_scale, activation_fn, use_batch_norm
         As `refnet.graph.ArgScope` explains them.
     scope : str, optional
@@ -85,6 +87,7 @@ class Engine:
         multi_grid: Sequence[int] | None = None,
         batch_norm_epsilon: float | None = None,
         pool_mode: str | None = None,
+        stride_place: str | None = None,
         batch_norm_scale: bool = True,
         activation_fn: str | None = "relu",
         use_batch_norm: bool = True,
@@ -107,12 +110,14 @@ class Engine:
         said = {"batch_norm_epsilon": batch_norm_epsilon, "pool_mode": pool_mode}
         options = dict(weights.options) if isinstance(weights, Weights) else {}
         options |= {name: value for name, value in said.items() if value is not None}
+        told = options.pop("stride_place", None)
+        place = told if stride_place is None else stride_place
         if "batch_norm_epsilon" in options:
             options["batch_norm_epsilon"] = _check_epsilon(options["batch_norm_epsilon"])
         self._arg_scope = ArgScope(is_training, **options)._replace(
             batch_norm_scale=batch_norm_scale, activation_fn=activation_fn, use_batch_norm=use_batch_norm
         )
-        self._architecture = _architecture(self._variables, scope, blocks, num_classes, include_root_block)
+        self._architecture = _architecture(self._variables, scope, blocks, num_classes, include_root_block, place)
         self._options: dict[str, Any] = {
             "global_pool": global_pool,
             "output_stride": output_stride,
@@ -352,9 +357,10 @@ def _architecture(
     blocks: Sequence[Block] | None,
     num_classes: int | Literal["from_weights"] | None,
     include_root_block: bool,
+    stride_place: str | None,
 ) -> Architecture:
     """What the weights say, and the caller's own word where there is one."""
-    found = infer_architecture(variables, scope)
+    found = infer_architecture(variables, scope, stride_place)
     if include_root_block and not found.include_root_block:
         raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")
     channels = found.channels

@@ -34,9 +34,9 @@ class ArgScope(NamedTuple):
         What follows conv1 and conv2 of each unit; preact and postnorm are always ReLUs.
     use_batch_norm : bool
         False: conv1 and conv2 of each unit have biases and no batch norm.
-    pool_mode : {"slim", "keras"}
-        pool1's padding: TF-Slim's "SAME", which never wins; or Keras Applications' border of one zero all round, which
-        wins where all else is negative.
+    pool_mode : {"slim", "keras", "torch"}
+        pool1's padding: TF-Slim's "SAME", which never wins; Keras Applications' border of one zero all round, which
+        wins where all else is negative; or PyTorch's border of one all round, which never wins.
     """
 
     is_training: bool = False
@@ -198,11 +198,11 @@ class Graph:
     def max_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
         """Max pool with the arg scope's ``pool_mode``."""
         batch, height, width, channels = inputs.shape
-        keras = self.arg_scope.pool_mode == "keras"
-        padding = _zero_border if keras else same_padding
+        mode = self.arg_scope.pool_mode
+        padding = same_padding if mode == "slim" else _border
         (out_height, top), (out_width, left) = (padding(size, window, stride) for size in (height, width))
         geometry = PoolGeometry(
-            batch, height, width, channels, out_height, out_width, window, stride, top, left, int(keras)
+            batch, height, width, channels, out_height, out_width, window, stride, top, left, int(mode == "keras")
         )
         return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry=geometry)
 
@@ -220,8 +220,8 @@ class Graph:
         return self._add("squeeze", (inputs,), (inputs.shape[0], inputs.shape[3]))
 
 
-def _zero_border(size: int, window: int, stride: int) -> tuple[int, int]:
-    """Keras' ``ZeroPadding2D`` of half a window all round, then "VALID": the output's size, and the pads before."""
+def _border(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Half a window all round, then "VALID": the output's size, and the pads before."""
     pad = window // 2
     return (size + 2 * pad - window) // stride + 1, pad
 

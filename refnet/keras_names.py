@@ -15,7 +15,7 @@ import numpy as np
 
 from refnet.errors import MissingTensorError
 from refnet.preprocess import Recipe
-from refnet.resnet_v2 import NETWORKS
+from refnet.resnet_v2 import network_name
 
 #: How these networks differ from TF-Slim's, and how their images are prepared.
 OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
@@ -69,7 +69,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarra
     counts = {int(match[1]): 0 for match in units}
     for match in units:
         counts[int(match[1])] = max(counts[int(match[1])], int(match[2]))
-    scope = _scope(tuple(counts[stack] for stack in sorted(counts)))
+    scope = network_name(tuple(counts[stack] for stack in sorted(counts)))
     result, renamed = {}, {}
     for name, tensor in tensors.items():
         slim = _slim_name(name, scope)
@@ -84,12 +84,6 @@ def slim_tensors(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarra
 def _numbered(layers: set[str]) -> bool:
     """Whether the file has layers by their number alone."""
     return any(layer.endswith("/vars") for layer in layers)
-
-
-def _scope(units: tuple[int, ...]) -> str:
-    """The network whose blocks have so many units."""
-    known = {tuple(block[1] for block in blocks): name for name, blocks in NETWORKS.items()}
-    return known.get(units, "resnet_v2")
 
 
 def _slim_name(name: str, scope: str) -> str:

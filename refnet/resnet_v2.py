@@ -317,7 +317,7 @@ def resnet_v2(
             output_stride = _after_root(output_stride)
             net = conv2d_same(net, 64, 7, 2, scope="conv1", activation_fn=None)
             graph.collect(f"{name}/conv1", net)
-            _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras"))
+            _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
             net = graph.collect(f"{name}/pool1", graph.max_pool(net, 3, 2))
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
         net = graph.collect(f"{name}/postnorm", graph.relu(graph.batch_norm(net, "postnorm")))
@@ -377,6 +377,12 @@ def network_blocks(name: str) -> list[Block]:
     if name not in NETWORKS:
         raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
     return [resnet_v2_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
+
+
+def network_name(units: tuple[int, ...]) -> str:
+    """The published network whose blocks have so many units; of others, "resnet_v2"."""
+    known = {tuple(block[1] for block in blocks): name for name, blocks in NETWORKS.items()}
+    return known.get(units, "resnet_v2")
 
 
 def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet import keras_names
+from refnet import keras_names, timm_names
 from refnet.conversion import Conversion
 from refnet.errors import ConfigError, CorruptError, DtypeError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph import ArgScope, Graph
@@ -30,8 +30,7 @@ class Architecture(NamedTuple):
     scope : str
         What stands before every name.
     blocks : list of Block
-        Widths and units as the shapes have them; the strides by TF-Slim's rule: the last unit of each block but the
-        last one strides by 2.
+        Widths and units as the shapes have them; the strides as `infer_architecture` says.
     num_classes : int or None
         None without logits.
     include_root_block : bool
@@ -65,7 +64,7 @@ class Weights(Mapping[str, Float32Array]):
         A name for each class.
     options : dict of str to Any
         The options of `refnet.Engine` that the network was trained with, where they are not TF-Slim's:
-        ``batch_norm_epsilon``, ``pool_mode``.
+        ``batch_norm_epsilon``, ``pool_mode``, ``stride_place``.
     source : str
         The format that the weights were read from.
     conversion : Conversion
@@ -178,7 +177,8 @@ def load_weights(
     ----------
     path : path
         A TF checkpoint (V1 or V2, by its prefix or any of its files), a safetensors file, an .npz, or a .h5,
-        .weights.h5 or .keras file of Keras Applications' ResNetV2; the content decides, not the name.
+        .weights.h5 or .keras file of Keras Applications' ResNetV2; the content decides, not the name. The tensors may
+        have timm's names too (`refnet.timm_names`).
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
         released weights (Inception's, 299 x 299).
@@ -209,6 +209,10 @@ def load_weights(
     if loaded.format.startswith(formats.KERAS):
         tensors, loaded.conversion.renamed = keras_names.slim_tensors(tensors)
         recipe, options = recipe or keras_names.RECIPE, keras_names.OPTIONS
+    elif timm_names.is_timm(tensors):
+        tensors = timm_names.slim_tensors(tensors, loaded.conversion)
+        recipe, options = recipe or timm_names.RECIPE, timm_names.OPTIONS
+    timm_names.refuse_others(tensors)
     weights = Weights(
         tensors,
         recipe=recipe,
@@ -263,7 +267,7 @@ def options_from(stored: Any) -> dict[str, Any]:
     WeightsError
         They are no options, or not of those that belong to weights.
     """
-    kinds = {"batch_norm_epsilon": float, "pool_mode": str}
+    kinds = {"batch_norm_epsilon": float, "pool_mode": str, "stride_place": str}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
         raise WeightsError(f"The file's options of the network are not understood: {stored!r}.")
     return dict(stored)
@@ -308,7 +312,13 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
 _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/bottleneck_v2/(?P<leaf>.+)$")
 
 
-def infer_architecture(variables: Mapping[str, Any], scope: str | None = None) -> Architecture:
+#: In which unit a block strides.
+STRIDE_PLACES = ("last_unit", "first_unit")
+
+
+def infer_architecture(
+    variables: Mapping[str, Any], scope: str | None = None, stride_place: str | None = None
+) -> Architecture:
     """Read scope, blocks, classes and root block off the names and shapes of the variables.
 
     Parameters
@@ -316,14 +326,21 @@ def infer_architecture(variables: Mapping[str, Any], scope: str | None = None) -
     variables : mapping of str to array
     scope : str, optional
         Which network, where the mapping holds several.
+    stride_place : {"last_unit", "first_unit"}, optional
+        TF-Slim's rule: the last unit of each block but the last one strides by 2; or timm's: the first unit of each
+        block but the first one. None: what `Weights` say, else TF-Slim's.
 
     Raises
     ------
     MissingTensorError
         There is no ResNetV2 among the variables; the message lists what there is.
     ConfigError
-        There are several, and ``scope`` does not say which.
+        There are several, and ``scope`` does not say which; or there is no such ``stride_place``.
     """
+    said = variables.options.get("stride_place") if isinstance(variables, Weights) else None
+    place = stride_place if stride_place is not None else said or STRIDE_PLACES[0]
+    if place not in STRIDE_PLACES:
+        raise ConfigError(f"stride_place is {place!r}; it can be {' or '.join(map(repr, STRIDE_PLACES))}.", found=place)
     units: dict[str, dict[str, dict[int, dict[str, tuple[int, ...]]]]] = {}
     for name, value in variables.items():
         match = _UNIT.match(name)
@@ -339,11 +356,14 @@ def infer_architecture(variables: Mapping[str, Any], scope: str | None = None) -
     if len(units) > 1:
         raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, sorted(units)))}.")
     found_scope, blocks = next(iter(units.items()))
-    return _architecture(found_scope, blocks, variables)
+    return _architecture(found_scope, blocks, variables, place)
 
 
 def _architecture(
-    scope: str, blocks: Mapping[str, Mapping[int, Mapping[str, tuple[int, ...]]]], variables: Mapping[str, Any]
+    scope: str,
+    blocks: Mapping[str, Mapping[int, Mapping[str, tuple[int, ...]]]],
+    variables: Mapping[str, Any],
+    stride_place: str,
 ) -> Architecture:
     def shape(leaf: str) -> tuple[int, ...] | None:
         value = variables.get(f"{scope}/{leaf}" if scope else leaf)
@@ -356,7 +376,10 @@ def _architecture(
         for unit in range(1, max(blocks[name]) + 1):
             conv1, conv3 = (_kernel_shape(blocks[name], scope, name, unit, leaf) for leaf in ("conv1", "conv3"))
             args.append({"depth": conv3[3], "depth_bottleneck": conv1[3], "stride": 1})
-        args[-1]["stride"] = 1 if name == names[-1] else 2
+        if stride_place == "last_unit":
+            args[-1]["stride"] = 1 if name == names[-1] else 2
+        else:
+            args[0]["stride"] = 1 if name == names[0] else 2
         result.append(Block(name, bottleneck, args))
     logits, root = shape("logits/weights"), shape("conv1/weights")
     first = root if root is not None else _kernel_shape(blocks[names[0]], scope, names[0], 1, "conv1")

@@ -96,7 +96,9 @@ def test_nan_and_infinity_in_a_file_are_named_and_counted(tmp_path: Path) -> Non
         refnet.load_weights(tmp_path / "w.npz")
 
 
-@pytest.mark.parametrize("options", [[], {"pool_mode": 1}, {"batch_norm_epsilon": "x"}, {"is_training": True}])
+@pytest.mark.parametrize(
+    "options", [[], {"pool_mode": 1}, {"stride_place": 2}, {"batch_norm_epsilon": "x"}, {"is_training": True}]
+)
 def test_options_that_no_weights_have(tmp_path: Path, options: object) -> None:
     write_npz(tmp_path / "w.npz", lively_weights(), {"options": options})
     with pytest.raises(errors.WeightsError, match="options of the network are not understood"):
@@ -117,7 +119,7 @@ def test_the_caller_overrules_the_options_of_the_weights() -> None:
 
 def test_an_unknown_pool_mode() -> None:
     with pytest.raises(errors.ConfigError, match="pool_mode"):
-        refnet.forward(lively_weights(), random_images(19, 24, 3), pool_mode="torch")
+        refnet.forward(lively_weights(), random_images(19, 24, 3), pool_mode="caffe")
 
 
 @pytest.mark.parametrize("labels", [["a"], list("abcdefgh")])

@@ -14,6 +14,7 @@ as the exact inputs of the next layer; it stays as narrow at layer 200 as at lay
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -169,8 +170,9 @@ def _moments(x: Bounded) -> tuple[Bounded, Bounded]:
 
 
 def max_pool(x: Bounded, mode: str) -> Bounded:
-    """3x3, stride 2: the maximum of intervals. SAME, with padding that never wins; or Keras' border of one zero."""
-    pool = {"slim": _pool, "keras": _pool_in_zeros}[mode]
+    """3x3, stride 2: the maximum of intervals, SAME or in a border of one zero (Keras) or one -inf (PyTorch)."""
+    border = {"keras": 0.0, "torch": -np.inf}
+    pool = partial(_pool_in, border[mode]) if mode in border else _pool
     upper, lower, value = (pool(a) for a in (x.value + x.bound, x.value - x.bound, x.value))
     return Bounded(value, np.maximum(upper - value, value - lower) * x.precision.slack)
 
@@ -184,8 +186,8 @@ def _pool(x: np.ndarray) -> np.ndarray:
     return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
 
 
-def _pool_in_zeros(x: np.ndarray) -> np.ndarray:
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+def _pool_in(border: float, x: np.ndarray) -> np.ndarray:
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=border)
     return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
 
 

@@ -1,0 +1,152 @@
+"""Weights of timm's ResNetV2 with batch norm (``resnetv2_50``, 101, 152) by TF-Slim's names.
+
+The tensors fit TF-Slim's one to one, in another order of axes, but the function differs: each stage strides in its
+first unit, and pool1 pads both sides. timm's convolutions have no biases; TF-Slim's get zeros, which change no bit: a
+convolution's sum starts at +0, so that it is never -0 (rule A1).
+
+Source: timm's ``models/resnetv2.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from refnet.conversion import Conversion
+from refnet.errors import MissingTensorError
+from refnet.preprocess import Recipe
+from refnet.resnet_v2 import network_name
+
+#: How these networks differ from TF-Slim's, and how their images are prepared.
+OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
+RECIPE = Recipe(224, 224, 0.95)
+
+_UNIT = re.compile(r"^stages\.(?P<stage>\d+)\.blocks\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$")
+_CONVOLUTIONS = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.conv": "shortcut"}
+_NORMS = {"norm1": "preact", "norm2": "conv1/BatchNorm", "norm3": "conv2/BatchNorm"}
+_END_CONVOLUTIONS = {"stem.conv": "conv1", "head.fc": "logits"}
+_END_NORMS = {"norm": "postnorm"}
+_OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
+_OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+#: The convolutions that no batch norm follows at once: in TF-Slim they have biases.
+_BIASED = re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut)|^[^/]+/conv1)/weights$")
+
+#: What else has such names, by a name that only it has.
+_VARIANTS = {
+    r"^stem\.conv1\.": "a stem of three convolutions (the variants d and t)",
+    r"\.norm1\.v$": "EvoNorm (_evos)",
+    r"\.norm1\.tau$": "filter response norm (_frn)",
+    r"^stem\.norm\.": "batch norm after the convolutions (the stems of hybrid ViTs)",
+}
+#: Other networks, by a name that only they have.
+_OTHERS = {
+    r"standardized_conv2d/|^bit\.": "BiT, a ResNetV2 with group norm and standardised kernels; refnet has batch norm",
+    r"(^|\.)layer1\.0\.conv1\.weight$": "a ResNet v1 in PyTorch's names; refnet reads the second version in timm's",
+}
+
+
+def is_timm(names: Iterable[str]) -> bool:
+    """Whether tensors have the names of timm's ResNetV2, of any variant."""
+    return any(map(_UNIT.match, names))
+
+
+def refuse_others(names: Iterable[str]) -> None:
+    """Refuse networks that people may take for those that refnet reads.
+
+    Raises
+    ------
+    MissingTensorError
+        The names are those of BiT, or of PyTorch's ResNet v1.
+    """
+    for pattern, what in _OTHERS.items():
+        found = next(filter(re.compile(pattern).search, names), None)
+        if found is not None:
+            raise MissingTensorError(f"These are the weights of {what}. One is {found}.", found=found)
+
+
+def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> dict[str, np.ndarray]:
+    """Rename, order the axes as TF-Slim does, and add the biases that the network lacks.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        A state dict; kernels are OIHW, and the last may be a matrix.
+    conversion : Conversion
+        Told of what was renamed, transposed and added.
+
+    Returns
+    -------
+    dict of str to array
+        By TF-Slim's names; what is not part of the network keeps its own.
+
+    Raises
+    ------
+    MissingTensorError
+        They are those of a variant that refnet does not have.
+    """
+    _refuse_variants(tensors)
+    scope = network_name(_units_of_stages(tensors))
+    result = {}
+    for name, tensor in tensors.items():
+        slim = _slim_name(name, scope)
+        if slim is None:
+            result[name] = tensor
+            continue
+        conversion.renamed[slim] = name
+        result[slim] = _hwio(tensor) if slim.endswith("/weights") else tensor
+    for name, kernel in list(result.items()):
+        match = _BIASED.match(name)
+        if match and f"{match['layer']}/biases" not in result:
+            conversion.added.append(f"{match['layer']}/biases")
+            result[conversion.added[-1]] = np.zeros(kernel.shape[-1:], np.float32)
+    conversion.remarks.append(
+        "timm resizes images by bicubic interpolation and keeps their aspect ratio; refnet's recipe does neither"
+    )
+    return result
+
+
+def _refuse_variants(tensors: Mapping[str, np.ndarray]) -> None:
+    found = [what for pattern, what in _VARIANTS.items() if any(map(re.compile(pattern).search, tensors))]
+    if not any(name.endswith(".running_mean") for name in tensors):
+        found.append("no moving statistics, as of group norm (BiT, _gn)")
+    if not any(name.endswith(".conv3.weight") for name in tensors if name.startswith("stages.")):
+        found.append("units of two convolutions (resnetv2_18, resnetv2_34)")
+    if found:
+        raise MissingTensorError(
+            f"These are the weights of a variant of timm's ResNetV2 that refnet does not have, with "
+            f"{', and with '.join(found)}. It has resnetv2_50, resnetv2_101 and resnetv2_152.",
+            found=found,
+        )
+
+
+def _units_of_stages(names: Iterable[str]) -> tuple[int, ...]:
+    counts: dict[int, int] = {}
+    for match in filter(None, map(_UNIT.match, names)):
+        stage = int(match["stage"])
+        counts[stage] = max(counts.get(stage, 0), int(match["unit"]) + 1)
+    return tuple(counts[stage] for stage in sorted(counts))
+
+
+def _slim_name(name: str, scope: str) -> str | None:
+    """TF-Slim's name of a tensor, or None."""
+    match = _UNIT.match(name)
+    if match:
+        place = f"{scope}/block{int(match['stage']) + 1}/unit_{int(match['unit']) + 1}/bottleneck_v2"
+        layer, role, convolutions, norms = match["layer"], match["role"], _CONVOLUTIONS, _NORMS
+    else:
+        place, (layer, _, role) = scope, name.rpartition(".")
+        convolutions, norms = _END_CONVOLUTIONS, _END_NORMS
+    for layers, roles in ((convolutions, _OF_CONVOLUTION), (norms, _OF_NORM)):
+        if layer in layers and role in roles:
+            return f"{place}/{layers[layer]}/{roles[role]}"
+    return None
+
+
+def _hwio(kernel: np.ndarray) -> np.ndarray:
+    """An OIHW kernel, or the matrix [outputs, inputs] of a dense layer, as HWIO."""
+    if kernel.ndim == 2:
+        kernel = kernel[:, :, np.newaxis, np.newaxis]
+    return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel

@@ -1,0 +1,238 @@
+"""timm's ResNetV2 with batch norm, written once in terms of a few operations, by the names of its state dict.
+
+The operations are those of PyTorch, or TensorFlow's with PyTorch's padding made explicit: no refnet, no SAME.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from tests.slim.oracle import BlockSpec
+
+#: Units of each stage of the published networks.
+STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+class Description(NamedTuple):
+    """Stages as (width of the 3x3 kernels, units) each, and classes."""
+
+    stages: tuple[tuple[int, int], ...]
+    classes: int
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The state dict's names and shapes, without the counters of batches."""
+        shapes: dict[str, tuple[int, ...]] = {"stem.conv.weight": (64, 3, 7, 7)}
+
+        def norm(name: str, channels: int) -> None:
+            shapes.update({f"{name}.{r}": (channels,) for r in ("weight", "bias", "running_mean", "running_var")})
+
+        channels = 64
+        for stage, (width, units) in enumerate(self.stages):
+            for unit in range(units):
+                place = f"stages.{stage}.blocks.{unit}"
+                if unit == 0:
+                    shapes[f"{place}.downsample.conv.weight"] = (4 * width, channels, 1, 1)
+                norm(f"{place}.norm1", channels)
+                shapes[f"{place}.conv1.weight"] = (width, channels, 1, 1)
+                norm(f"{place}.norm2", width)
+                shapes[f"{place}.conv2.weight"] = (width, width, 3, 3)
+                norm(f"{place}.norm3", width)
+                shapes[f"{place}.conv3.weight"] = (4 * width, width, 1, 1)
+                channels = 4 * width
+        norm("norm", channels)
+        return {**shapes, "head.fc.weight": (self.classes, channels, 1, 1), "head.fc.bias": (self.classes,)}
+
+    def blocks(self) -> list[BlockSpec]:
+        """TF-Slim's blocks of the same function: the first unit of each stage but the first one strides."""
+        blocks = []
+        for stage, (width, units) in enumerate(self.stages):
+            unit = {"depth": 4 * width, "depth_bottleneck": width, "stride": 1}
+            first = unit | {"stride": 1 if stage == 0 else 2}
+            blocks.append((f"block{stage + 1}", [first] + [unit] * (units - 1)))
+        return blocks
+
+
+def published(depth: int, classes: int = 1000) -> Description:
+    """resnetv2_50, 101 or 152."""
+    return Description(tuple(zip((64, 128, 256, 512), STAGES[depth], strict=True)), classes)
+
+
+def draw_state(description: Description, seed: int) -> dict[str, np.ndarray]:
+    """A state dict of float32 whose values keep their size along the network."""
+    rng = np.random.default_rng(seed)
+
+    def one(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        noise = rng.standard_normal(shape)
+        if len(shape) == 4:
+            he = np.sqrt(2 / np.prod(shape[1:]))
+            return np.asarray(noise * he * (1 / 3 if ".conv3." in name else 1))
+        if name.endswith("running_var"):
+            return np.asarray(rng.uniform(0.5, 2, shape))
+        return 0.2 * noise + (name.endswith(".weight"))
+
+    return {name: one(name, shape).astype(np.float32) for name, shape in description.shapes().items()}
+
+
+class Operations(Protocol):
+    """What a framework does to its own images; `array` makes NumPy's NHWC of them."""
+
+    def images(self, array: np.ndarray) -> Any: ...
+    def array(self, x: Any) -> np.ndarray: ...
+    def conv(self, x: Any, kernel: np.ndarray, stride: int) -> Any:
+        """Of an OIHW kernel, padded by half of it all round."""
+
+    def bias(self, x: Any, bias: np.ndarray) -> Any: ...
+    def norm_relu(self, x: Any, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Any:
+        """``relu((x - mean) / sqrt(variance + 1e-5) * weight + bias)``."""
+
+    def max_pool(self, x: Any) -> Any:
+        """3 x 3, stride 2, one row and column of -inf all round."""
+
+    def mean(self, x: Any) -> Any: ...
+
+
+class Torch:
+    """PyTorch's own functions, NCHW."""
+
+    def __init__(self, dtype: str) -> None:
+        import torch
+
+        self.torch, self.functional = torch, torch.nn.functional
+        self.dtype = getattr(torch, dtype)
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        return self.torch.from_numpy(np.array(array)).to(self.dtype)
+
+    def images(self, array: np.ndarray) -> Any:
+        return self._tensor(array.transpose(0, 3, 1, 2))
+
+    def array(self, x: Any) -> np.ndarray:
+        return np.asarray(x.numpy().transpose(0, 2, 3, 1))
+
+    def conv(self, x: Any, kernel: np.ndarray, stride: int) -> Any:
+        return self.functional.conv2d(x, self._tensor(kernel), None, stride, kernel.shape[2] // 2)
+
+    def bias(self, x: Any, bias: np.ndarray) -> Any:
+        return x + self._tensor(bias)[:, None, None]
+
+    def norm_relu(self, x: Any, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Any:
+        gamma, beta, mean, variance = map(self._tensor, (weight, bias, mean, variance))
+        return self.functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, 1e-5).relu()
+
+    def max_pool(self, x: Any) -> Any:
+        return self.functional.max_pool2d(x, 3, 2, 1)
+
+    def mean(self, x: Any) -> Any:
+        return x.mean((2, 3), keepdim=True)
+
+
+class TensorFlow:
+    """TensorFlow's functions without SAME, NHWC."""
+
+    def __init__(self, dtype: str) -> None:
+        import tensorflow
+
+        self.tf, self.dtype = tensorflow, dtype
+
+    def images(self, array: np.ndarray) -> Any:
+        return self.tf.constant(array, self.dtype)
+
+    def array(self, x: Any) -> np.ndarray:
+        return np.asarray(x.numpy())
+
+    def _padded(self, x: Any, pad: int, value: float) -> Any:
+        return self.tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]], constant_values=value)
+
+    def conv(self, x: Any, kernel: np.ndarray, stride: int) -> Any:
+        padded = self._padded(x, kernel.shape[2] // 2, 0)
+        return self.tf.nn.conv2d(padded, self.images(kernel.transpose(2, 3, 1, 0)), stride, "VALID")
+
+    def bias(self, x: Any, bias: np.ndarray) -> Any:
+        return x + self.images(bias)
+
+    def norm_relu(self, x: Any, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Any:
+        gamma, beta, mean, variance = map(self.images, (weight, bias, mean, variance))
+        return self.tf.nn.relu((x - mean) * (gamma / self.tf.sqrt(variance + 1e-5)) + beta)
+
+    def max_pool(self, x: Any) -> Any:
+        return self.tf.nn.max_pool2d(self._padded(x, 1, -np.inf), 3, 2, "VALID")
+
+    def mean(self, x: Any) -> Any:
+        return self.tf.reduce_mean(x, (1, 2), keepdims=True)
+
+
+def run(
+    operations: Operations, description: Description, state: Mapping[str, np.ndarray], images: np.ndarray, scope: str
+) -> dict[str, np.ndarray]:
+    """Every layer's output, NHWC, by the name of TF-Slim's end point, in network order."""
+    ops, seen = operations, {}
+
+    def record(name: str, x: Any) -> Any:
+        seen[f"{scope}/{name}"] = ops.array(x)
+        return x
+
+    def norm(name: str, x: Any) -> Any:
+        return ops.norm_relu(x, *(state[f"{name}.{r}"] for r in ("weight", "bias", "running_mean", "running_var")))
+
+    x = record("conv1", ops.conv(ops.images(images), state["stem.conv.weight"], 2))
+    x = record("pool1", ops.max_pool(x))
+    for stage, (_, units) in enumerate(description.stages):
+        for unit in range(units):
+            place, slim = f"stages.{stage}.blocks.{unit}", f"block{stage + 1}/unit_{unit + 1}/bottleneck_v2"
+            stride = 2 if stage > 0 and unit == 0 else 1
+            preact = record(f"{slim}/preact", norm(f"{place}.norm1", x))
+            if unit == 0:
+                kernel = state[f"{place}.downsample.conv.weight"]
+                x = record(f"{slim}/shortcut", ops.conv(preact, kernel, stride))
+            inner = ops.conv(preact, state[f"{place}.conv1.weight"], 1)
+            inner = record(f"{slim}/conv1", norm(f"{place}.norm2", inner))
+            inner = ops.conv(inner, state[f"{place}.conv2.weight"], stride)
+            inner = record(f"{slim}/conv2", norm(f"{place}.norm3", inner))
+            inner = record(f"{slim}/conv3", ops.conv(inner, state[f"{place}.conv3.weight"], 1))
+            x = record(slim, inner + x)
+    x = record("postnorm", norm("norm", x))
+    x = record("pool5", ops.mean(x))
+    record("logits", ops.bias(ops.conv(x, state["head.fc.weight"], 1), state["head.fc.bias"]))
+    return seen
+
+
+def run_timm(
+    depth: int, state: Mapping[str, np.ndarray], images: np.ndarray, scope: str, dtype: str, **options: Any
+) -> dict[str, np.ndarray]:
+    """The same from timm's own modules, each layer's output taken by a hook; strict about the names."""
+    import timm  # type: ignore[import-not-found]
+    import torch
+
+    net = timm.create_model(f"resnetv2_{depth}", **options).eval()
+    counters = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
+    net.load_state_dict({**{name: torch.from_numpy(value) for name, value in state.items()}, **counters})
+    net = net.to(getattr(torch, dtype))
+    names = {"stem.conv": "conv1", "stem.pool": "pool1", "norm": "postnorm", "head.fc": "logits"}
+    names["head.global_pool"] = "pool5"
+    layers = {"": "", ".norm1": "/preact", ".downsample": "/shortcut", ".norm2": "/conv1", ".norm3": "/conv2"}
+    layers[".conv3"] = "/conv3"
+    for stage, units in enumerate(STAGES[depth]):
+        for unit in range(units):
+            for layer, slim in layers.items():
+                if layer != ".downsample" or unit == 0:
+                    place = f"block{stage + 1}/unit_{unit + 1}/bottleneck_v2"
+                    names[f"stages.{stage}.blocks.{unit}{layer}"] = place + slim
+    seen: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            if output.ndim == 2:
+                output = output[:, :, None, None]
+            seen[f"{scope}/{name}"] = output.numpy().transpose(0, 2, 3, 1).copy()
+
+        return hook
+
+    modules = dict(net.named_modules())
+    for name, slim in names.items():
+        modules[name].register_forward_hook(keep(slim))
+    with torch.inference_mode():
+        net(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(getattr(torch, dtype)))
+    return seen

@@ -1,0 +1,260 @@
+"""timm's ResNetV2: its files, and every layer against the same function in float64, in three frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import refnet
+from refnet import errors
+from refnet.graph import Graph
+from tests.slim.networks import assert_close_to_truth, assert_is_the_truth
+from tests.slim.oracle import Net, draw_images
+from tests.timm.networks import (
+    STAGES,
+    Description,
+    TensorFlow,
+    Torch,
+    draw_state,
+    published,
+    run,
+    run_timm,
+)
+
+#: Odd and even: PyTorch pads both alike, TF-Slim's SAME does not.
+SHAPE = (2, 97, 64, 3)
+SMALL = Description(((3, 2), (5, 1), (4, 2)), 7)
+OPTIONS = {"pool_mode": "torch", "stride_place": "first_unit"}
+
+# TensorFlow's own.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def write(path: Path, state: Mapping[str, np.ndarray]) -> Path:
+    """A state dict as PyTorch's save_file leaves it: with the counters of batches."""
+    norms = {name.removesuffix(".running_mean") for name in state if name.endswith(".running_mean")}
+    save_file({**state, **{f"{name}.num_batches_tracked": np.array(3) for name in norms}}, path)
+    return path
+
+
+def net_of(description: Description, scope: str) -> Net:
+    return Net(description.blocks(), description.classes, pool_mode="torch", scope=scope)
+
+
+def test_every_tensor_has_its_place(tmp_path: Path) -> None:
+    state = draw_state(published(50), 1)
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
+    assert weights.options == OPTIONS
+    assert weights.recipe == refnet.Recipe(224, 224, 0.95)
+    assert len(weights) == 272
+    assert weights.keys() - weights.conversion.renamed.keys() == set(weights.conversion.added)
+    assert set(weights.conversion.renamed.values()) == state.keys()
+    for slim, name in weights.conversion.renamed.items():
+        same = weights[slim].transpose(3, 2, 0, 1) if slim.endswith("/weights") else weights[slim]
+        assert same.tobytes() == state[name].tobytes(), slim
+    assert all(not weights[name].any() for name in weights.conversion.added)
+    # The root, conv3 of 16 units and four shortcuts.
+    assert len(weights.conversion.added) == 21
+    assert len(weights.conversion.left_out) == 49
+    assert any(note.startswith("49 tensors were left out") for note in weights.notes)
+    assert any("bicubic" in note for note in weights.notes)
+
+
+@pytest.mark.parametrize("depth", STAGES)
+def test_blocks_stride_in_their_first_unit(depth: int, tmp_path: Path) -> None:
+    shapes = published(depth).shapes()
+    state = {name: np.broadcast_to(np.float32(0.5), shape) for name, shape in shapes.items()}
+    np.savez(tmp_path / "a.npz", **{name: value.astype(np.float16) for name, value in state.items()})
+    weights = refnet.load_weights(tmp_path / "a.npz")
+    architecture = refnet.weights.infer_architecture(weights)
+    assert (architecture.scope, architecture.num_classes) == (f"resnet_v2_{depth}", 1000)
+    assert [(block.scope, list(block.args)) for block in architecture.blocks] == published(depth).blocks()
+    engine = refnet.Engine(weights)
+    net, _ = engine.trace((1, 224, 224, 3))
+    assert net.shape == (1, 1000)
+
+
+def test_a_dense_layer_at_the_end(tmp_path: Path) -> None:
+    state = draw_state(SMALL, 1)
+    expected = refnet.load_weights(write(tmp_path / "a.safetensors", state))
+    state["head.fc.weight"] = state["head.fc.weight"][:, :, 0, 0]
+    found = refnet.load_weights(write(tmp_path / "b.safetensors", state))
+    assert all(found[name].tobytes() == expected[name].tobytes() for name in expected)
+
+
+def test_without_a_head_there_are_features(tmp_path: Path) -> None:
+    state = {name: value for name, value in draw_state(SMALL, 1).items() if not name.startswith("head")}
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
+    assert refnet.forward(weights, draw_images(SHAPE[1:], 2), global_pool=False).shape == (7, 4, 16)
+
+
+FRAMEWORKS = pytest.mark.parametrize("framework", ["tensorflow", "torch", "timm"])
+
+
+def layers_of(framework: str, depth: int, state: Mapping[str, np.ndarray], images: np.ndarray, dtype: str) -> Any:
+    """Every layer of a published network; skipped where the framework is missing."""
+    scope = f"resnet_v2_{depth}"
+    if framework == "timm":
+        pytest.importorskip("timm")
+        return run_timm(depth, state, images, scope, dtype)
+    pytest.importorskip(framework)
+    operations = TensorFlow(dtype) if framework == "tensorflow" else Torch(dtype)
+    return run(operations, published(depth), state, images, scope)
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
+def test_every_layer(framework: str, depth: int, tmp_path: Path) -> None:
+    """By the file alone: what differs from TF-Slim travels with the weights."""
+    state, images = draw_state(published(depth), 1), draw_images(SHAPE, 2)
+    truth, theirs = (layers_of(framework, depth, state, images, dtype) for dtype in ("float64", "float32"))
+    assert all(value.dtype == np.float64 for value in truth.values())
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
+    _, end_points = refnet.forward(weights, images, end_points=True, spatial_squeeze=False)
+    assert end_points.keys() - truth.keys() == {"global_pool", "predictions"} | {
+        f"resnet_v2_{depth}/block{i}" for i in range(1, 5)
+    }
+    assert_close_to_truth(net_of(published(depth), f"resnet_v2_{depth}"), weights, images, end_points, theirs, truth)
+
+
+@pytest.mark.parametrize("shape", [(2, 33, 40, 3), (1, 48, 35, 3)])
+@pytest.mark.parametrize("framework", ["tensorflow", "torch"])
+def test_float64_is_the_truth(framework: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    pytest.importorskip(framework)
+    state, images = draw_state(SMALL, 3), draw_images(shape, 4)
+    operations = TensorFlow("float64") if framework == "tensorflow" else Torch("float64")
+    truth = run(operations, SMALL, state, images, "resnet_v2")
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
+    assert_is_the_truth(net_of(SMALL, "resnet_v2"), weights, images, truth)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_output_strides_are_timms(output_stride: int, tmp_path: Path) -> None:
+    """timm dilates as TF-Slim does: the unit that would stride keeps the old rate."""
+    pytest.importorskip("timm")
+    state, images = draw_state(published(50), 1), draw_images((1, 65, 64, 3), 2)
+    truth = run_timm(50, state, images, "resnet_v2_50", "float64", output_stride=output_stride)
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
+    _, end_points = refnet.forward(
+        weights, images, end_points=True, spatial_squeeze=False, output_stride=output_stride, dtype="float64"
+    )
+    for name, expected in truth.items():
+        np.testing.assert_allclose(end_points[name], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_names_and_shapes_are_timms() -> None:
+    timm = pytest.importorskip("timm")
+    for depth in STAGES:
+        state = timm.create_model(f"resnetv2_{depth}").state_dict()
+        found = {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
+        assert found == published(depth).shapes()
+
+
+def test_each_difference_from_tf_slim_matters(tmp_path: Path) -> None:
+    """TF-Slim's rule for strides or for pool1's padding gives another function."""
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL, 3)))
+    image = draw_images((48, 48, 3), 4)
+    logits = refnet.forward(weights, image)
+    same = refnet.forward(dict(weights), image, **OPTIONS)
+    assert logits.tobytes() == same.tobytes()
+    for name, value in {"pool_mode": "slim", "stride_place": "last_unit"}.items():
+        other = refnet.forward(weights, image, **{name: value})
+        assert np.abs(other - logits).max() > 1e-3 * np.abs(logits).max()
+
+
+def test_zero_biases_change_no_bit(tmp_path: Path) -> None:
+    """A convolution's sum is never -0, to which +0 would give another sign."""
+    state = draw_state(SMALL, 3)
+    state["stem.conv.weight"][0] = -0.0
+    state["stem.conv.weight"][1, :, 3, 3] = -1e-42
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
+    images = np.where(draw_images((1, 33, 33, 3), 4) < 0, np.float32(-0.0), np.float32(1e-3))
+    _, end_points = refnet.forward(weights, images, end_points=True, spatial_squeeze=False)
+    graph = Graph(dict(weights))
+    x = graph.placeholder(images.shape)
+    with graph.variable_scope("resnet_v2/conv1"):
+        bare = graph.conv(x, 64, (7, 7), 2, 1, False)
+    without = refnet.engine.compute(graph, images, bare)
+    assert without.tobytes() == end_points["resnet_v2/conv1"].tobytes()
+    assert (without == 0).any()
+    assert not np.signbit(without[without == 0]).any()
+
+
+@pytest.mark.parametrize("target", ["b.npz", "b.safetensors", "b.ckpt"])
+def test_options_travel_through_every_format(target: str, tmp_path: Path) -> None:
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL, 3)))
+    image = draw_images((48, 48, 3), 4)
+    refnet.save_weights(tmp_path / target, weights)
+    loaded = refnet.load_weights(tmp_path / target)
+    assert (loaded.options, loaded.recipe) == (weights.options, weights.recipe)
+    assert refnet.forward(loaded, image).tobytes() == refnet.forward(weights, image).tobytes()
+
+
+def test_an_unknown_stride_place(tmp_path: Path) -> None:
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL, 3)))
+    with pytest.raises(errors.ConfigError, match=r"stride_place is 'middle'; it can be 'last_unit' or 'first_unit'"):
+        refnet.Engine(weights, stride_place="middle")
+
+
+def changed(state: dict[str, np.ndarray], drop: str = "", **more: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Without the tensors whose names end so, and with some of these shapes; ``__`` stands for a dot."""
+    kept = {name: value for name, value in state.items() if not drop or not name.endswith(drop)}
+    return kept | {name.replace("__", "."): np.ones(shape, np.float32) for name, shape in more.items()}
+
+
+VARIANTS = {
+    "resnetv2_50d": (changed(draw_state(SMALL, 1), stem__conv1__weight=(32, 3, 3, 3)), "stem of three convolutions"),
+    "resnetv2_50x1_bit": (
+        {name: value for name, value in draw_state(SMALL, 1).items() if ".running_" not in name},
+        r"group norm \(BiT, _gn\)",
+    ),
+    "resnetv2_18": (changed(draw_state(SMALL, 1), ".conv3.weight"), r"units of two convolutions"),
+    "resnetv2_50d_evos": (changed(draw_state(SMALL, 1), stages__0__blocks__0__norm1__v=(64,)), "EvoNorm"),
+    "resnetv2_50d_frn": (changed(draw_state(SMALL, 1), stages__0__blocks__0__norm1__tau=(64,)), "filter response"),
+    "a hybrid ViT's": (changed(draw_state(SMALL, 1), stem__norm__weight=(64,)), "hybrid"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_are_refused_by_name(variant: str, tmp_path: Path) -> None:
+    state, words = VARIANTS[variant]
+    with pytest.raises(errors.MissingTensorError, match=f"refnet does not have, with.*{words}.*resnetv2_50"):
+        refnet.load_weights(write(tmp_path / "a.safetensors", state))
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ("resnetv2_50d", "stem of three"),
+        ("resnetv2_50d_gn", r"stem of three.*group norm"),
+        ("resnetv2_50x1_bit", r"group norm"),
+        ("resnetv2_50d_evos", r"EvoNorm"),
+        ("resnetv2_50d_frn", r"filter response norm"),
+        ("resnetv2_18", r"two convolutions"),
+    ],
+)
+def test_timms_own_variants_are_refused_by_name(variant: str, words: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    state = {name: value.numpy() for name, value in timm.create_model(variant).state_dict().items()}
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(errors.MissingTensorError, match=words):
+        refnet.load_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet/block1/unit01/a/standardized_conv2d/kernel", "BiT"),
+        ("bit.encoder.stages.0.layers.0.norm1.weight", "BiT"),
+        ("layer1.0.conv1.weight", "ResNet v1 in PyTorch's names"),
+    ],
+)
+def test_other_networks_are_refused_by_name(name: str, words: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{name: np.ones((1, 1, 2, 2), np.float32)})
+    with pytest.raises(errors.MissingTensorError, match=words):
+        refnet.load_weights(tmp_path / "a.npz")
