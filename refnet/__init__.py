@@ -1,7 +1,7 @@
 """refnet: the forward pass of ResNetV2 exactly as TF-Slim defines it, with every bit defined."""
 
 from refnet.engine import Engine, forward
-from refnet.errors import RefnetError
+from refnet.errors import RefnetError, RefnetWarning
 from refnet.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
 from refnet.images import load_image
 from refnet.preprocess import Recipe, preprocess
@@ -27,6 +27,7 @@ __all__ = [
     "Engine",
     "Recipe",
     "RefnetError",
+    "RefnetWarning",
     "Weights",
     "bottleneck",
     "conv2d_same",

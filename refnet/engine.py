@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet.errors import ConfigError, InputError, WeightsError
+from refnet import doubts
+from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.executors import Executor, check_device, check_dtype, check_threads, make_executor
 from refnet.graph import ArgScope, Graph, Tensor
 from refnet.plan import make_plan
-from refnet.preprocess import is_masked, preprocess
+from refnet.preprocess import Recipe, is_masked, preprocess
 from refnet.resnet_v2 import Block, resnet_v2
 from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
 from refnet_kernels.contract import BINARY32, Float32Array, FloatArray
@@ -23,8 +24,6 @@ from refnet_kernels.forks import Lock
 
 #: Plans that an engine keeps; the one used longest ago makes room.
 KEPT_PLANS = 8
-#: Normalised pixels beyond this are worth a warning.
-LARGEST_PIXEL = 2.0
 
 
 class _Compiled(NamedTuple):
@@ -103,6 +102,8 @@ class Engine:
         if isinstance(weights, str | os.PathLike):
             weights = load_weights(weights)
         self._recipe = weights.recipe if isinstance(weights, Weights) else None
+        self._image_size = weights.image_size if isinstance(weights, Weights) else None
+        self._sizes: set[tuple[int, ...]] = set()
         # A plain dict is the engine's own, of which packed kernels take the place.
         self._variables: Mapping[str, Float32Array] = (
             (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights)
@@ -194,11 +195,23 @@ class Engine:
             array = preprocess(array, self._recipe).astype(self._dtype)
         else:
             array = images_of(array, self._dtype)
-            if self._options["include_root_block"] and (np.abs(array) > LARGEST_PIXEL).any():
-                warnings.warn(
-                    "Float images are taken as normalised (about -1 to 1), but these hold larger values.", stacklevel=3
-                )
+            mode = (self._recipe or Recipe()).mode
+            doubt = doubts.pixels(array, mode) if self._options["include_root_block"] else None
+            if doubt:
+                warnings.warn(doubt, RefnetWarning, stacklevel=3)
+        self._check_size(array.shape[-3:-1])
         return single, array[None] if single else array
+
+    def _check_size(self, size: tuple[int, ...]) -> None:
+        """Warn, once a size, of images on which a classifier was not trained."""
+        options = self._options
+        classifies = self._architecture.num_classes is not None and options["global_pool"]
+        if not classifies or not options["include_root_block"] or options["output_stride"] is not None:
+            return
+        doubt = doubts.size(size, self._image_size)
+        if doubt and size not in self._sizes:
+            self._sizes.add(size)
+            warnings.warn(doubt, RefnetWarning, stacklevel=4)
 
     def _compile(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
         key = (shape, wanted)

@@ -32,6 +32,10 @@ class RefnetError(Exception):
         self.found = found
 
 
+class RefnetWarning(UserWarning):
+    """Something that is allowed and looks wrong; ``warnings.simplefilter`` can silence it, or make it an error."""
+
+
 class WeightsError(RefnetError, ValueError):
     """A weights file, or a mapping of weights, cannot be used."""
 

@@ -6,7 +6,7 @@ for the kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +17,9 @@ from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError
 from refnet_kernels.contract import ConvGeometry, PoolGeometry, same_padding
 
 Shape = tuple[int, int, int, int]
+
+# So many problems an error tells one by one.
+_LISTED = 20
 
 
 class ArgScope(NamedTuple):
@@ -125,11 +128,39 @@ class Graph:
         MissingTensorError, ShapeMismatchError
         """
         if self.missing:
-            raise _missing_error(self.missing, self.misshaped)
+            raise self._missing_error()
         if self.misshaped:
             name, expected, found = self.misshaped[0]
             lines = [_shape_line(*entry) for entry in self.misshaped]
             raise ShapeMismatchError("; ".join(lines) + ".", tensor=name, expected=expected, found=found)
+
+    def _missing_error(self) -> MissingTensorError:
+        listed = self.missing[:_LISTED]
+        near = self.nearest(listed)
+        names = ", ".join(
+            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in listed
+        )
+        more = f" and {len(self.missing) - _LISTED} more" if len(self.missing) > _LISTED else ""
+        text = f"The weights lack {len(self.missing)} of the network's tensors: {names}{more}."
+        if self.misshaped:
+            text += " Also: " + "; ".join(_shape_line(*entry) for entry in self.misshaped[:_LISTED]) + "."
+        return MissingTensorError(text, tensor=self.missing[0][0], expected=self.missing[0][1])
+
+    def nearest(self, missing: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
+        """For each missing variable the left-over tensor of its shape that has the most similar name, if there is one.
+
+        Each left-over is proposed once.
+        """
+        import difflib  # only where something is wrong
+
+        left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
+        near = {}
+        for name, shape in missing:
+            found = difflib.get_close_matches(name, [other for other in left if left[other] == shape], 1, cutoff=0)
+            if found:
+                near[name] = found[0]
+                del left[found[0]]
+        return near
 
     def _add(self, op: str, inputs: tuple[Tensor, ...], shape: tuple[int, ...], **attributes: Any) -> Tensor:
         tensor = Tensor(self, len(self.tensors), op, inputs, shape, **attributes)
@@ -233,15 +264,3 @@ def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) ->
     if name.endswith("logits/biases") and abs(expected[0] - found[0]) == 1:
         line += " (one class more or less: is there a background class?)"
     return line
-
-
-def _missing_error(
-    missing: list[tuple[str, tuple[int, ...]]],
-    misshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]],
-) -> MissingTensorError:
-    names = ", ".join(f"{name} {shape}" for name, shape in missing[:20])
-    more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-    text = f"The weights lack {len(missing)} of the network's tensors: {names}{more}."
-    if misshaped:
-        text += " Also: " + "; ".join(_shape_line(*entry) for entry in misshaped[:20]) + "."
-    return MissingTensorError(text, tensor=missing[0][0], expected=missing[0][1])

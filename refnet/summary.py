@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.graph import Graph, Tensor
 from refnet.resnet_v2 import network_blocks, resnet_v2
-from refnet.weights import Architecture, infer_architecture
+from refnet.weights import Architecture, Weights, infer_architecture
 
 #: The leaves that batch norm computes and no gradient reaches.
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -75,7 +75,7 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
         architecture = Architecture(network, network_blocks(network), 1001, True, 3)
     else:
         architecture = infer_architecture(network)
-    graph = Graph(variables)
+    graph = Graph(variables, network.arg_scope if isinstance(network, Weights) else None)
     resnet_v2(
         graph.placeholder((1, size, size, architecture.channels)),
         architecture.blocks,

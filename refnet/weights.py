@@ -13,12 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet import keras_names, timm_names
+from refnet import doubts, keras_names, timm_names
 from refnet.conversion import Conversion
-from refnet.errors import ConfigError, CorruptError, DtypeError, MissingTensorError, ShapeMismatchError, WeightsError
+from refnet.errors import (
+    ConfigError,
+    CorruptError,
+    DtypeError,
+    MissingTensorError,
+    RefnetWarning,
+    ShapeMismatchError,
+    WeightsError,
+)
 from refnet.graph import ArgScope, Graph
 from refnet.preprocess import Recipe
-from refnet.resnet_v2 import Block, bottleneck, network_blocks, resnet_v2
+from refnet.resnet_v2 import NETWORKS, Block, bottleneck, network_blocks, resnet_v2
 from refnet_kernels.contract import Float32Array
 
 
@@ -60,6 +68,8 @@ class Weights(Mapping[str, Float32Array]):
     ----------
     recipe : Recipe
         How raw uint8 pixels become the network's input.
+    image_size : tuple of int or None, or None
+        Height and width of the images that the weights classify best, where the recipe was given.
     labels : list of str or None
         A name for each class.
     options : dict of str to Any
@@ -87,6 +97,7 @@ class Weights(Mapping[str, Float32Array]):
         self.conversion = conversion or Conversion()
         self._tensors = as_variables(tensors, self.conversion, copy)
         self.recipe = recipe or Recipe()
+        self.image_size = None if recipe is None else (recipe.height, recipe.width)
         self.labels = list(labels) if labels is not None else None
         self.options = dict(options or {})
         self.source = source
@@ -102,6 +113,20 @@ class Weights(Mapping[str, Float32Array]):
         return len(self._tensors)
 
     @property
+    def arg_scope(self) -> ArgScope:
+        """The options that the graph is made with."""
+        return ArgScope(**{name: value for name, value in self.options.items() if name in ArgScope._fields})
+
+    @property
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """The options that make another function of the tensors than TF-Slim does: their values and TF-Slim's."""
+        return {
+            name: (value, SLIM_OPTIONS.get(name))
+            for name, value in self.options.items()
+            if value != SLIM_OPTIONS.get(name)
+        }
+
+    @property
     def notes(self) -> list[str]:
         """What was converted or left out on the way, in sentences."""
         return self.conversion.notes
@@ -109,6 +134,16 @@ class Weights(Mapping[str, Float32Array]):
     def __repr__(self) -> str:
         parameters = sum(tensor.size for tensor in self._tensors.values())
         return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
+
+
+#: In which unit a block strides.
+STRIDE_PLACES = ("last_unit", "first_unit")
+#: The options that belong to weights, with TF-Slim's values.
+SLIM_OPTIONS: dict[str, Any] = {
+    "batch_norm_epsilon": ArgScope().batch_norm_epsilon,
+    "pool_mode": ArgScope().pool_mode,
+    "stride_place": STRIDE_PLACES[0],
+}
 
 
 def as_variables(
@@ -213,6 +248,9 @@ def load_weights(
         tensors = timm_names.slim_tensors(tensors, loaded.conversion)
         recipe, options = recipe or timm_names.RECIPE, timm_names.OPTIONS
     timm_names.refuse_others(tensors)
+    released = loaded.format.startswith(formats.TF_CHECKPOINT) and _is_released(tensors)
+    if recipe is None and released:
+        recipe = Recipe()
     weights = Weights(
         tensors,
         recipe=recipe,
@@ -225,13 +263,23 @@ def load_weights(
     _check_finite(weights)
     architecture = infer_architecture(weights)
     _check_labels(weights.labels, architecture.num_classes)
-    extra = sorted(set(weights) - variables_of(architecture))
+    extra = sorted(set(weights) - variables_of(architecture, weights.arg_scope))
     if extra:
         weights.conversion.extra += extra
         if strict:
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
-        warnings.warn(f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}", stacklevel=2)
+        message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
+        warnings.warn(message, RefnetWarning, stacklevel=2)
+    doubt = None if options else doubts.biases(weights)
+    if doubt:
+        weights.conversion.remarks.append(doubt)
     return weights
+
+
+def _is_released(tensors: Mapping[str, Any]) -> bool:
+    """Whether the names and classes are those of the checkpoints that TF-Slim released, of 299 x 299 pixels."""
+    biases = [tensors[name] for network in NETWORKS if (name := f"{network}/logits/biases") in tensors]
+    return any(np.shape(tensor) == (1001,) for tensor in biases)
 
 
 def _check_labels(labels: list[str] | None, num_classes: int | None) -> None:
@@ -267,7 +315,7 @@ def options_from(stored: Any) -> dict[str, Any]:
     WeightsError
         They are no options, or not of those that belong to weights.
     """
-    kinds = {"batch_norm_epsilon": float, "pool_mode": str, "stride_place": str}
+    kinds = {name: type(value) for name, value in SLIM_OPTIONS.items()}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
         raise WeightsError(f"The file's options of the network are not understood: {stored!r}.")
     return dict(stored)
@@ -300,7 +348,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     if not isinstance(weights, Weights):
         weights = Weights(weights)
     metadata: dict[str, Any] = {}
-    if weights.recipe != Recipe():  # a file that says nothing means that one
+    if weights.image_size is not None or weights.recipe != Recipe():  # a file that says nothing means that one
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = weights.labels
@@ -310,10 +358,6 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
 
 
 _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/bottleneck_v2/(?P<leaf>.+)$")
-
-
-#: In which unit a block strides.
-STRIDE_PLACES = ("last_unit", "first_unit")
 
 
 def infer_architecture(
@@ -413,7 +457,12 @@ def variables_of(architecture: Architecture, arg_scope: ArgScope | None = None) 
 
 def _variables(architecture: Architecture, arg_scope: ArgScope | None = None) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes in network order: all that a network without any variable misses."""
-    graph = Graph({}, arg_scope)
+    return graph_of(architecture, {}, arg_scope).missing
+
+
+def graph_of(architecture: Architecture, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> Graph:
+    """The network for a small image; what it misses among the variables, the graph knows."""
+    graph = Graph(variables, arg_scope)
     placeholder = graph.placeholder((1, 32, 32, architecture.channels))
     resnet_v2(
         placeholder,
@@ -422,7 +471,7 @@ def _variables(architecture: Architecture, arg_scope: ArgScope | None = None) ->
         include_root_block=architecture.include_root_block,
         scope=architecture.scope,
     )
-    return graph.missing
+    return graph
 
 
 def random_weights(

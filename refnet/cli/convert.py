@@ -11,12 +11,17 @@ from refnet.cli.failures import file_errors
 from refnet.cli.options import add_json_option, load
 from refnet.cli.summary import describe, describe_lines, weights_lines, weights_object
 from refnet.errors import ConfigError, WeightsError
-from refnet.weights import Weights, infer_architecture, save_weights
+from refnet.graph import Graph
+from refnet.weights import Weights, graph_of, infer_architecture, save_weights
 
 EPILOG = """\
 examples:
   refnet convert resnet_v2_50.ckpt resnet_v2_50.safetensors
-  refnet convert resnet50v2.h5 model.ckpt    # writes model.ckpt.index and model.ckpt.data-00000-of-00001
+  refnet convert resnet50v2.h5 resnet50v2.npz
+  refnet convert model.npz model.ckpt    # writes model.ckpt.index and model.ckpt.data-00000-of-00001
+
+A checkpoint is for TF-Slim, which cannot be told of what differs from it. Weights for which something does, and
+weights that lack tensors of their network, are refused; --anyway writes them, and the report says what is wrong.
 """
 
 
@@ -29,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target", metavar="B", help="what to write, by its name: .npz, .safetensors, or .ckpt for a checkpoint (V2)"
     )
     parser.add_argument("--force", action="store_true", help="replace B if it is there")
+    parser.add_argument(
+        "--anyway", action="store_true", help="write B even if it lacks tensors, or is another function to TF-Slim"
+    )
     add_json_option(parser)
 
 
@@ -37,34 +45,91 @@ def run(arguments: argparse.Namespace) -> int:
     source, target = arguments.source, arguments.target
     _check_target(source, target, arguments.force)
     weights = load(source)
+    architecture = infer_architecture(weights)
+    graph = graph_of(architecture, weights, weights.arg_scope)
+    if not arguments.anyway:
+        _check_whole(graph)
+        _check_function(target, weights)
     with file_errors(WeightsError):
         save_weights(target, weights)
-    architecture = infer_architecture(weights)
     parameters = sum(tensor.size for tensor in weights.values())
     if arguments.json:
         counts = {"tensors": len(weights), "parameters": parameters}
-        report = {**_report(weights), **weights_object(weights), **describe(architecture)}
+        report = {**_report(weights, graph), **weights_object(weights), **describe(architecture)}
         print_json({"path": target, **counts, **report})
         return 0
     print(f"{printable(target)}: {len(weights)} tensors, {parameters:,} parameters")
-    for what, tensors in _report(weights).items():
+    report = _report(weights, graph)
+    for what, tensors in report.items():
         print(f"{what.replace('_', ' ')}: {len(tensors)}")
+    for name, entry in report["missing"].items():
+        print(printable(f"missing: {name}" + (f" (is it {entry['near']}?)" if entry["near"] else "")))
+    for name, entry in report["misshaped"].items():
+        print(printable(f"misshaped: {name} should have shape {entry['expected']}, but has {entry['found']}"))
     for line in weights_lines(weights) + describe_lines(architecture):
         print(printable(line))
-    if weights.options:
-        print(f"TF-Slim reads no options: there, without {', '.join(weights.options)}, it is another function.")
+    if weights.changes:
+        print(f"{_function(weights)} refnet finds it in the file; to others it is another function.")
     return 0
 
 
-def _report(weights: Weights) -> dict[str, Any]:
-    """Which tensors are the network's, which are written beside them, are of another dtype, or are not written."""
+def _report(weights: Weights, graph: Graph) -> dict[str, Any]:
+    """What became of each tensor of the file, and how the result fits its network.
+
+    ``mapped``: the file's name and TF-Slim's; ``added``: zeros for what the file's network does without; ``missing``:
+    the shape, and a left-over tensor that may be meant; ``changes``: what is not TF-Slim's, and TF-Slim's.
+    """
     conversion = weights.conversion
+    own = [name for name in weights if name not in conversion.extra and name not in conversion.added]
+    near = graph.nearest(graph.missing)
     return {
-        "mapped": {conversion.renamed.get(name, name): name for name in weights if name not in conversion.extra},
+        "mapped": {conversion.renamed.get(name, name): name for name in own},
+        "added": conversion.added,
+        "missing": {name: {"shape": shape, "near": near.get(name)} for name, shape in graph.missing},
+        "misshaped": {name: {"expected": shape, "found": found} for name, shape, found in graph.misshaped},
         "extra": conversion.extra,
         "converted": conversion.converted,
         "left_out": conversion.left_out,
+        "changes": {name: {"value": value, "slim": slim} for name, (value, slim) in weights.changes.items()},
     }
+
+
+def _check_whole(graph: Graph) -> None:
+    """Refuse weights that lack tensors of their network, or have them of other shapes, before anything is written.
+
+    Raises
+    ------
+    MissingTensorError, ShapeMismatchError
+    """
+    try:
+        graph.check_variables()
+    except WeightsError as error:
+        message = f"{error.message} Nothing was written; --anyway writes what there is."
+        raise type(error)(message, tensor=error.tensor, expected=error.expected, found=error.found) from error
+
+
+def _check_function(target: str, weights: Weights) -> None:
+    """Refuse a checkpoint of which TF-Slim would make another function.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from refnet.formats import is_checkpoint
+
+    if weights.changes and is_checkpoint(target):
+        raise ConfigError(
+            f"{_function(weights)} A checkpoint is for TF-Slim, and would be another function there. "
+            "Write .safetensors or .npz, or pass --anyway.",
+            expected={name: slim for name, (_, slim) in weights.changes.items()},
+            found={name: value for name, (value, _) in weights.changes.items()},
+        )
+
+
+def _function(weights: Weights) -> str:
+    """How the function differs from TF-Slim's."""
+    parts = [f"{name}={value!r} (TF-Slim: {slim!r})" for name, (value, slim) in weights.changes.items()]
+    return f"The network has {', '.join(parts)}."
 
 
 def _check_target(source: str, target: str, force: bool) -> None:

@@ -7,6 +7,7 @@ import difflib
 import os
 from typing import Any
 
+from refnet import doubts
 from refnet.cli.console import print_json, print_table, printable
 from refnet.cli.options import add_json_option, count, load, recipe_text
 from refnet.errors import ConfigError
@@ -40,10 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
         weights = None
         summary = summarize(network, arguments.size)
     if arguments.json:
-        print_json(_as_object(summary, weights))
+        print_json({**_as_object(summary, weights), "warnings": _doubts(weights, arguments.size)})
     else:
         _print(summary, weights, arguments.size)
     return 0
+
+
+def _doubts(weights: Weights | None, size: int) -> list[str]:
+    """What would be warned of when the weights run on an input of this size."""
+    doubt = doubts.size((size, size), weights.image_size) if weights is not None else None
+    return [doubt] if doubt else []
 
 
 def _is_name(network: str) -> bool:
@@ -93,6 +100,7 @@ def weights_lines(weights: Weights) -> list[str]:
     return [
         f"format: {weights.source}",
         f"recipe: {recipe_text(weights.recipe)}",
+        *([f"labels: {len(weights.labels)}"] if weights.labels is not None else []),
         *(f"{name}: {value}" for name, value in weights.options.items()),
         *(f"note: {note}" for note in weights.notes),
     ]
@@ -132,6 +140,8 @@ def _print(summary: Summary, weights: Weights | None, size: int) -> None:
     lines = describe_lines(summary.architecture) + (weights_lines(weights) if weights is not None else [])
     for line in [f"input: {size} x {size}", *lines]:
         print(printable(line))
+    for doubt in _doubts(weights, size):
+        print(f"warning: {doubt}")
 
 
 def _row(layer: Layer, scope: str) -> list[str]:

@@ -15,7 +15,16 @@ from refnet.formats.npz import write_npz
 from refnet.formats.safetensors import read_safetensors, write_safetensors
 from refnet.formats.tf_checkpoint_writer import write_checkpoint
 
-__all__ = ["Loaded", "files_written", "read", "write", "write_checkpoint", "write_npz", "write_safetensors"]
+__all__ = [
+    "Loaded",
+    "files_written",
+    "is_checkpoint",
+    "read",
+    "write",
+    "write_checkpoint",
+    "write_npz",
+    "write_safetensors",
+]
 
 # What people are likely to have in hand instead.
 _FOREIGN = {
@@ -68,8 +77,14 @@ def read(path: str | os.PathLike[str]) -> Loaded:
         raise in_context(file, error) from error
 
 
-#: How the names of Keras' formats start.
+#: How the names of Keras' formats start, and those of TensorFlow's.
 KERAS = keras.FORMAT_START
+TF_CHECKPOINT = tf_checkpoint.FORMAT_START
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether `write` makes a TensorFlow checkpoint of `path`."""
+    return tf_checkpoint_writer.is_prefix(path)
 
 
 def files_written(path: str) -> list[str]:

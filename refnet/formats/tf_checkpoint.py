@@ -36,7 +36,8 @@ from refnet.formats.loaded import (
 from refnet.formats.protobuf import integer, messages, parse, read_packed_varints, signed
 from refnet.formats.table import MAGIC, masked_crc32c, read_table
 
-V1, V2 = "TF checkpoint V1", "TF checkpoint V2"
+FORMAT_START = "TF checkpoint"
+V1, V2 = f"{FORMAT_START} V1", f"{FORMAT_START} V2"
 
 _STATE_FILE = "checkpoint"
 _STATE_FILE_MAX_BYTES = 1 << 20

@@ -32,8 +32,11 @@ PLACES = {"preact_bn": "preact", "1_bn": "conv1/BatchNorm", "2_bn": "conv2/Batch
 ROLES = {"kernel": "weights", "bias": "biases"}
 
 
-# Keras' own: it converts its arrays in a way that NumPy deprecates, and does not like the format .h5.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:You are saving your model as an HDF5")
+# Keras' own: it converts its arrays in a way that NumPy deprecates, and does not like the format .h5. And the images
+# are small.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:You are saving your model as an HDF5", "ignore:The images are .* recipe"
+)
 
 
 def slim_name(layer: str, depth: int, names: dict[str, str], in_unit: dict[str, str], joint: str = "") -> str | None:
