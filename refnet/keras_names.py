@@ -8,7 +8,7 @@ Source: Keras' ``applications/resnet.py`` and ``resnet_v2.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,11 @@ _IN_UNIT = {
     "2_bn": "conv2/BatchNorm",
     "3_conv": "conv3",
 }
+
+
+def is_keras(names: Iterable[str]) -> bool:
+    """Whether tensors have the names of Keras' layers, in a file of another format than Keras' own."""
+    return any(_UNIT.match(name.rpartition("/")[0]) for name in names)
 
 
 def slim_tensors(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

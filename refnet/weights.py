@@ -211,7 +211,8 @@ def load_weights(
     Parameters
     ----------
     path : path
-        A TF checkpoint (V1 or V2, by its prefix or any of its files), a safetensors file, an .npz, or a .h5,
+        A TF checkpoint (V1 or V2, by its prefix, its directory or any of its files), the directory of a SavedModel
+        or of a module of TensorFlow Hub, a safetensors file, an .npz, or a .h5,
         .weights.h5 or .keras file of Keras Applications' ResNetV2; the content decides, not the name. The tensors may
         have timm's names too (`refnet.timm_names`).
     recipe : Recipe, optional
@@ -241,8 +242,10 @@ def load_weights(
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
     options = options_from(stored.get("options", {}))
-    if loaded.format.startswith(formats.KERAS):
-        tensors, loaded.conversion.renamed = keras_names.slim_tensors(tensors)
+    if loaded.format.startswith(formats.KERAS) or keras_names.is_keras(tensors):
+        keys = loaded.conversion.renamed.copy()
+        tensors, renamed = keras_names.slim_tensors(tensors)
+        loaded.conversion.renamed = {slim: keys.get(name, name) for slim, name in renamed.items()}
         recipe, options = recipe or keras_names.RECIPE, keras_names.OPTIONS
     elif timm_names.is_timm(tensors):
         tensors = timm_names.slim_tensors(tensors, loaded.conversion)

@@ -21,6 +21,7 @@ import numpy as np
 
 from refnet.conversion import Conversion
 from refnet.errors import CorruptError, FormatError, WeightsError
+from refnet.formats import tf_objects
 from refnet.formats.loaded import (
     METADATA_MAX_BYTES,
     METADATA_NAME,
@@ -33,7 +34,7 @@ from refnet.formats.loaded import (
     raise_problems,
     regular_file_size,
 )
-from refnet.formats.protobuf import integer, messages, parse, read_packed_varints, signed
+from refnet.formats.protobuf import integer, messages, parse, read_packed_varints, read_varint, signed
 from refnet.formats.table import MAGIC, masked_crc32c, read_table
 
 FORMAT_START = "TF checkpoint"
@@ -42,7 +43,10 @@ V1, V2 = f"{FORMAT_START} V1", f"{FORMAT_START} V2"
 _STATE_FILE = "checkpoint"
 _STATE_FILE_MAX_BYTES = 1 << 20
 _COMPANION = re.compile(r"\.(meta|data-\d{5}-of-\d{5})$")
+# Of a SavedModel, or a module of TensorFlow Hub.
+_SAVED_MODEL, _VARIABLES = "saved_model.pb", os.path.join("variables", "variables.index")
 _FULL_EXTENT = -1
+_CRC_BYTES = 4
 
 
 class _Dtype(NamedTuple):
@@ -120,7 +124,7 @@ def is_table(path: str) -> bool:
 
 def is_companion(path: str) -> bool:
     """Whether `path` is named like a file that stands beside a checkpoint's table."""
-    return _COMPANION.search(path) is not None
+    return _COMPANION.search(path) is not None or os.path.basename(path) == _SAVED_MODEL
 
 
 def find(path: str) -> str:
@@ -129,7 +133,8 @@ def find(path: str) -> str:
     Parameters
     ----------
     path : str
-        A directory, a prefix that is no file itself, or a ``.meta`` or ``.data-SSSSS-of-NNNNN`` file.
+        A directory, which may be a SavedModel, a prefix that is no file itself, or a ``.meta``,
+        ``.data-SSSSS-of-NNNNN`` or ``saved_model.pb`` file.
 
     Raises
     ------
@@ -140,6 +145,8 @@ def find(path: str) -> str:
     """
     if os.path.isdir(path):
         return _find_in_directory(path)
+    if os.path.basename(path) == _SAVED_MODEL and os.path.exists(path):
+        return _find_in_directory(os.path.dirname(path) or ".")
     prefix = _COMPANION.sub("", path)
     candidates = [path, f"{path}.index", *([f"{prefix}.index", prefix] if prefix != path else [])]
     for candidate in candidates[1:]:
@@ -152,6 +159,11 @@ def _find_in_directory(directory: str) -> str:
     state = os.path.join(directory, _STATE_FILE)
     if os.path.isfile(state):
         return _find_by_state(directory, state)
+    if os.path.exists(os.path.join(directory, _SAVED_MODEL)):
+        variables = os.path.join(directory, _VARIABLES)
+        if os.path.exists(variables):
+            return variables
+        raise FormatError(f"{directory}: it is a SavedModel without {_VARIABLES}: it has no variables, or lost them.")
     tables = [entry for entry in sorted(os.listdir(directory)) if is_table(os.path.join(directory, entry))]
     if len(tables) == 1:
         return os.path.join(directory, tables[0])
@@ -207,6 +219,7 @@ def read_checkpoint(path: str) -> Loaded:
             raise FormatError("it is the index of a V2 checkpoint; give it its name PREFIX.index beside PREFIX.data-*.")
         loaded = _read_v2(path.removesuffix(".index"), integer(header, 1), integer(header, 2), table)
         _take_metadata(loaded)
+        loaded.conversion.left_out.pop(tf_objects.KEY, None)
         return loaded
     return _read_v1(b"".join(messages(header, 1)), table)
 
@@ -226,7 +239,60 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
         return _read_entry(prefix, num_shards, entry)
 
     tensors = {_name(key): entry for key, entry in entries.items() if not key.startswith(_SLICE_KEY_START)}
-    return _load(V2, tensors, read_piece)
+    loaded = _load(V2, tensors, read_piece)
+    if tf_objects.is_object_based(tensors):
+        _take_own_names(loaded, _read_object_graph(prefix, num_shards, tensors.get(tf_objects.KEY)))
+    return loaded
+
+
+def _take_own_names(loaded: Loaded, graph: memoryview) -> None:
+    """Give the tensors of an object-based checkpoint their variables' own names, where these tell them apart.
+
+    A variable that is kept in two places of the objects has two equal tensors, of which one is enough.
+    """
+    names = tf_objects.full_names(graph)
+    keys: dict[str, list[str]] = {}
+    for key in loaded.tensors:
+        keys.setdefault(names.get(key, key), []).append(key)
+    for name, (key, *others) in keys.items():
+        content = loaded.tensors[key]
+        if any(not np.array_equal(content, loaded.tensors[other]) for other in others):
+            loaded.conversion.remarks.append(
+                f"{len(others) + 1} variables are named {name!r}: they keep the file's keys"
+            )
+            continue
+        for other in (key, *others):
+            del loaded.tensors[other]
+        loaded.tensors[name] = content
+        if name != key:
+            loaded.conversion.renamed[name] = key
+
+
+def _read_object_graph(prefix: str, num_shards: int, entry: _Entry | None) -> memoryview:
+    """The one string of the object graph's tensor: its length, a checksum of that, its bytes.
+
+    The checksum of the whole is that of the length as four bytes, of its checksum, and of the bytes.
+    """
+    if entry is None:
+        raise FormatError(
+            f"its keys are paths of Python objects, and {tf_objects.KEY}, which holds the variables' names, is missing."
+        )
+    try:
+        if entry.shape or entry.slices or _SKIPPED.get(entry.dtype) != "string":
+            raise FormatError("it is not the one string that holds the object graph.")
+        path = _shard_of(prefix, num_shards, entry)
+        content = memoryview(bytearray(entry.size))
+        _read_into(content, path, entry.offset)
+        length, start = read_varint(content, 0)
+        if start + _CRC_BYTES + length != len(content):
+            raise FormatError(f"its string of {length} bytes is not all that the index gives it, {len(content)} bytes.")
+        plain = length.to_bytes(4, "little") + bytes(content[start:])
+        found = (masked_crc32c(plain[:4]).to_bytes(4, "little"), masked_crc32c(plain))
+        if found != (plain[4 : 4 + _CRC_BYTES], entry.crc):
+            raise CorruptError("its bytes do not have the stored checksums: the file is damaged.")
+        return content[start + _CRC_BYTES :]
+    except WeightsError as error:
+        raise in_context(f"tensor {tf_objects.KEY!r}", error, tensor=tf_objects.KEY) from error
 
 
 def _take_metadata(loaded: Loaded) -> None:
@@ -364,34 +430,44 @@ def _read_entry(prefix: str, num_shards: int, entry: _Entry) -> np.ndarray:
             expected=nbytes,
             found=entry.size,
         )
+    path = _shard_of(prefix, num_shards, entry)
+    array = np.empty(entry.shape, stored)
+    content = array.reshape(-1).view(np.uint8).data
+    _read_into(content, path, entry.offset)
+    found = masked_crc32c(content)
+    if found != entry.crc:
+        raise CorruptError(
+            f"its bytes in {os.path.basename(path)} have the checksum {found:#010x} instead of the stored "
+            f"{entry.crc:#010x}: the file is damaged.",
+            expected=entry.crc,
+            found=found,
+        )
+    return array
+
+
+def _shard_of(prefix: str, num_shards: int, entry: _Entry) -> str:
+    """The path of the shard of an entry, once it is known that it is there and long enough."""
     if entry.shard >= num_shards:
         raise FormatError(f"it lies in shard {entry.shard}, and there are {num_shards}.", found=entry.shard)
     path = f"{prefix}.data-{entry.shard:05d}-of-{num_shards:05d}"
     shard = os.path.basename(path)
     if not os.path.exists(path):
         raise CorruptError(f"its shard {shard} is missing; put it beside the index.")
-    file_size = regular_file_size(path)
-    if entry.offset + nbytes > file_size:
+    file_size, end = regular_file_size(path), entry.offset + entry.size
+    if end > file_size:
         raise CorruptError(
-            f"it ends at byte {entry.offset + nbytes} of {shard}, which has {file_size}: the shard is cut off.",
-            expected=entry.offset + nbytes,
+            f"it ends at byte {end} of {shard}, which has {file_size}: the shard is cut off.",
+            expected=end,
             found=file_size,
         )
-    array = np.empty(entry.shape, stored)
-    content = array.reshape(-1).view(np.uint8).data
+    return path
+
+
+def _read_into(content: memoryview, path: str, offset: int) -> None:
     with open(path, "rb") as file:
-        file.seek(entry.offset)
-        if file.readinto(content) != nbytes:
-            raise CorruptError(f"{shard} was cut off while it was read.")
-    found = masked_crc32c(content)
-    if found != entry.crc:
-        raise CorruptError(
-            f"its bytes in {shard} have the checksum {found:#010x} instead of the stored {entry.crc:#010x}: "
-            "the file is damaged.",
-            expected=entry.crc,
-            found=found,
-        )
-    return array
+        file.seek(offset)
+        if file.readinto(content) != len(content):
+            raise CorruptError(f"{os.path.basename(path)} was cut off while it was read.")
 
 
 def _tensor_proto_values(message: memoryview, dtype: _Dtype) -> np.ndarray:
