@@ -40,6 +40,8 @@ MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 
 _FORMAT = "npz"
 _ARRAY_SUFFIX = ".npy"
+# What PyTorch's archives have for a list of contents.
+_PICKLE = "/data.pkl"
 _LOCAL_HEADER_BYTES = 30
 # Where in it the lengths of the name and of the extra field stand.
 _LOCAL_LENGTHS = 26
@@ -88,6 +90,11 @@ def read_npz(path: str) -> Loaded:
     with open(path, "rb") as file, zip_errors(), zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         check_archive(members, os.fstat(file.fileno()).st_size)
+        if any(member.filename.endswith(_PICKLE) for member in members):
+            raise FormatError(
+                "it is a PyTorch file (.pt, .pth), which holds a pickle, and refnet never loads one: load it with "
+                "PyTorch, and save the state dict by safetensors.torch.save_file."
+            )
         arena = Arena(sum(member.file_size for member in members), len(members))
         for member in members:
             try:

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,9 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, MissingTensorError, RefnetError
-from refnet.formats import Loaded, read
+from refnet.formats import read
+from tests.refnet.formats import bad_files
+from tests.refnet.formats.bad_files import BadFile, check_refused, read_or_refuse
 
 ARRAYS = {
     "conv1_conv/kernel": np.arange(24, dtype=np.float32).reshape(2, 1, 3, 4),
@@ -174,7 +175,7 @@ def _link_on_the_way(file: h5py.File, _: Path) -> None:
     file["post_bn/post_bn"] = h5py.SoftLink("/conv1_conv")
 
 
-BAD: dict[str, tuple[Change, type[RefnetError], str]] = {
+CHANGES: dict[str, tuple[Change, type[RefnetError], str]] = {
     "external link": (link("x", h5py.ExternalLink("other.h5", "/x")), FormatError, "'x' is a link"),
     "external link to a device": (link("x", h5py.ExternalLink("/dev/zero", "/")), FormatError, "'x' is a link"),
     "soft link": (link("x/y", h5py.SoftLink("/post_bn")), FormatError, "'x/y' is a link"),
@@ -204,17 +205,57 @@ BAD: dict[str, tuple[Change, type[RefnetError], str]] = {
 }  # fmt: skip
 
 
+def bad(change: Change, error: type[RefnetError], message: str) -> BadFile:
+    """A sound file with a change."""
+
+    def changed(folder: Path) -> Path:
+        with h5py.File(write(folder / "a.h5"), "a") as file:
+            change(file, folder)
+        return folder / "a.h5"
+
+    return BadFile(changed, error, message)
+
+
+def _archive(folder: Path, *members: tuple[str, bytes], sound: bool = False) -> Path:
+    path = folder / "a.keras"
+    if sound:
+        return write_archive(path, folder, **dict(members))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def _link_in_an_archive(folder: Path) -> Path:
+    with h5py.File(folder / "b.h5", "w") as file:
+        file["x"] = h5py.ExternalLink("/dev/zero", "/")
+    return _archive(folder, (INNER, (folder / "b.h5").read_bytes()))
+
+
+INNER = "model.weights.h5"
+BAD = {name: bad(*row) for name, row in CHANGES.items()} | {
+    "truncated": BadFile(lambda f: _cut(write(f / "a.h5"), -1), CorruptError, "damaged"),
+    "a pickle by the name": bad_files.content(pickle.dumps({"a": 1}, 2), FormatError, "pickle", "a.h5"),
+    ".keras: a name that leads outside": BadFile(
+        lambda f: _archive(f, ("../../x", b""), sound=True), FormatError, "leads outside"
+    ),
+    ".keras: no weights": BadFile(
+        lambda f: _archive(f, ("config.json", b"{}")), CorruptError, "which holds the weights .* missing"
+    ),
+    ".keras: a zip bomb": BadFile(
+        lambda f: _archive(f, (INNER, bytes(200_000_000))), LimitError, "expand to 200000000"
+    ),
+    ".keras: no HDF5 in it": BadFile(
+        lambda f: _archive(f, (INNER, b"no HDF5")), CorruptError, r"'model\.weights\.h5': the HDF5 file is damaged"
+    ),
+    ".keras: an external link in it": BadFile(_link_in_an_archive, FormatError, "'x' is a link"),
+    "compressed zeros": BadFile(lambda f: zeros(f / "a.h5", 80), LimitError, "expand to 83886080"),
+}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
-    change, error, message = BAD[name]
-    path = write(tmp_path / "a.h5")
-    with h5py.File(path, "a") as file:
-        change(file, tmp_path)
-    start = time.monotonic()
-    with watch(str(path)), pytest.raises(error, match=message) as caught:
-        read(path)
-    assert time.monotonic() - start < 2
-    assert caught.value.message.startswith(str(path))
+    check_refused(BAD[name], tmp_path, watch)
 
 
 def test_what_is_no_number_is_left_out(tmp_path: Path) -> None:
@@ -234,43 +275,17 @@ def test_a_group_for_a_dataset_and_the_reverse(tmp_path: Path) -> None:
         refnet.load_weights(tmp_path / "a.h5")
 
 
+def _cut(path: Path, keep: float) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    return path
+
+
 @pytest.mark.parametrize("keep", [8, 100, 0.5, 0.9, -1])
 def test_truncated(tmp_path: Path, keep: float) -> None:
-    content = write(tmp_path / "a.h5").read_bytes()
-    (tmp_path / "a.h5").write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    _cut(write(tmp_path / "a.h5"), keep)
     with pytest.raises(CorruptError, match="damaged"):
         read(tmp_path / "a.h5")
-
-
-def test_a_pickle_by_the_name(tmp_path: Path) -> None:
-    (tmp_path / "a.h5").write_bytes(pickle.dumps({"a": 1}, 2))
-    with pytest.raises(FormatError, match="pickle"):
-        read(tmp_path / "a.h5")
-
-
-def test_hostile_archives(tmp_path: Path) -> None:
-    path = tmp_path / "a.keras"
-    write_archive(path, tmp_path, **{"../../x": b""})
-    with pytest.raises(FormatError, match="leads outside"):
-        read(path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", "{}")
-    with pytest.raises(CorruptError, match=r"'model\.weights\.h5', which holds the weights .* missing"):
-        read(path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.weights.h5", bytes(200_000_000))
-    with pytest.raises(LimitError, match="expand to 200000000"):
-        read(path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model.weights.h5", b"no HDF5")
-    with pytest.raises(CorruptError, match=r"'model\.weights\.h5': the HDF5 file is damaged"):
-        read(path)
-    with zipfile.ZipFile(path, "w") as archive, h5py.File(tmp_path / "b.h5", "w") as file:
-        file["x"] = h5py.ExternalLink("/dev/zero", "/")
-        file.flush()
-        archive.writestr("model.weights.h5", (tmp_path / "b.h5").read_bytes())
-    with pytest.raises(FormatError, match="'x' is a link"):
-        read(path)
 
 
 def zeros(path: Path, megabytes: int) -> Path:
@@ -279,11 +294,6 @@ def zeros(path: Path, megabytes: int) -> Path:
         file.create_dataset("x/x/kernel:0", shape, "f4", chunks=chunks, compression="gzip")[:] = 0
     assert path.stat().st_size < 200_000
     return path
-
-
-def test_compressed_zeros_beyond_what_weights_are(tmp_path: Path) -> None:
-    with pytest.raises(LimitError, match="expand to 83886080"):
-        read(zeros(tmp_path / "a.h5", 80))
 
 
 def test_a_bomb_in_a_bomb_counts_from_the_outer_file(tmp_path: Path) -> None:
@@ -309,7 +319,7 @@ PARTS = {
 def test_forged_structures(data: st.DataObject, tmp_path: Path, watch: Any) -> None:
     """What is accepted has h5py's values and no link; anything else is refused with an error that names the file."""
     parts = data.draw(st.lists(st.sampled_from(sorted(PARTS)), unique=True))
-    bad = data.draw(st.none() | st.sampled_from(sorted(BAD)))
+    bad = data.draw(st.none() | st.sampled_from(sorted(CHANGES)))
     numbers = data.draw(st.integers(0, 2**32 - 1))
     arrays = {name: np.random.default_rng(numbers).random(array.shape) for name, array in ARRAYS.items()}
     path = write(tmp_path / "a.h5", arrays)
@@ -317,24 +327,13 @@ def test_forged_structures(data: st.DataObject, tmp_path: Path, watch: Any) -> N
         for name in parts:
             PARTS[name](file, tmp_path)
         if bad is not None:
-            BAD[bad][0](file, tmp_path)
+            CHANGES[bad][0](file, tmp_path)
     with watch(str(path)):
         found = read_or_refuse(path)
     assert (found is None) == (bad is not None or "optimizer's link" in parts)
     if found is not None:
         assert found.tensors.keys() - {"good/kernel"} == ARRAYS.keys()
         assert all(found.tensors[name].tobytes() == array.tobytes() for name, array in arrays.items())
-
-
-def read_or_refuse(path: Path) -> Loaded | None:
-    refusal = str(path)
-    try:
-        return read(path)
-    except RefnetError as error:
-        refusal = error.message
-    finally:
-        assert str(path) in refusal
-    return None
 
 
 def test_flipped_bytes_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError
+from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, RefnetError
 from refnet.formats import read, write_npz
+from tests.refnet.formats.bad_files import BadFile, check_refused
 
 ARRAYS = {
     "resnet_v2_50/conv1/weights": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -111,47 +113,67 @@ def test_skipped_members_are_noted(tmp_path: Path) -> None:
         assert f"{name} was left out: {dtype} is no numeric type" in "\n".join(loaded.conversion.notes)
 
 
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (
-            forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2199023255552,), }"),
-            CorruptError,
-            "8796093022208",
-        ),
-        (
-            forged("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 8), }"),
-            LimitError,
-            "address",
-        ),
-        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }"), FormatError, "negative"),
-        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(7)), CorruptError, "8 bytes, and 7"),
-        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(9)), FormatError, "8 bytes, and 9"),
-        (forged("{'descr': '|O', 'fortran_order': False, 'shape': (), }", b"cos\nsystem\n"), DtypeError, "pickled"),
-        (
-            forged("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (), }", bytes(4)),
-            DtypeError,
-            "structured",
-        ),
-        (forged("{'descr': '<f4', 'shape': (2,), }"), FormatError, "header"),
-        (forged("__import__('os').system('true')"), FormatError, "header"),
-        (forged("[" * 110), FormatError, "header"),
-        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 'x'), }"), FormatError, "header"),
-        (forged("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }", bytes(4)), FormatError, "header"),
-        (forged("{'descr': 'f4,f', 'fortran_order': 1, 'shape': (), }"), FormatError, "header"),
-        (b"\x93NUMPY\x03\x00" + npy(np.ones(1))[8:], FormatError, r"version \(3, 0\)"),
-        (b"\x93NUMPY\x01\x00\xff\xff{", FormatError, "header"),
-        (b"\x93NUM", FormatError, "header"),
-        (b"", FormatError, "header"),
-        (b"cos\nsystem\n", FormatError, "header"),
-    ],
-)
-def test_forged_array(tmp_path: Path, content: bytes, error: type, message: str) -> None:
-    path = archive(tmp_path / "a.npz", ("good.npy", npy(np.ones(2))), ("x.npy", content))
-    with pytest.raises(error, match=f"member 'x.npy'.*{message}") as caught:
-        read(path)
-    assert caught.value.tensor == "x"
-    assert str(path) in caught.value.message
+FORGED: dict[str, tuple[bytes, type[RefnetError], str]] = {
+    "8 TiB by its header": (
+        forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2199023255552,), }"),
+        CorruptError,
+        "8796093022208",
+    ),
+    "more than can be addressed": (
+        forged("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 8), }"),
+        LimitError,
+        "address",
+    ),
+    "a negative dimension": (
+        forged("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }"),
+        FormatError,
+        "negative",
+    ),
+    "cut off": (
+        forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(7)),
+        CorruptError,
+        "8 bytes, and 7",
+    ),
+    "bytes after the array": (
+        forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(9)),
+        FormatError,
+        "8 bytes, and 9",
+    ),
+    "a pickle": (
+        forged("{'descr': '|O', 'fortran_order': False, 'shape': (), }", b"cos\nsystem\n"),
+        DtypeError,
+        "pickled",
+    ),
+    "records": (
+        forged("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (), }", bytes(4)),
+        DtypeError,
+        "structured",
+    ),
+    "a header without a field": (forged("{'descr': '<f4', 'shape': (2,), }"), FormatError, "header"),
+    "a header that is code": (forged("__import__('os').system('true')"), FormatError, "header"),
+    "a header of brackets": (forged("[" * 110), FormatError, "header"),
+    "a dimension that is text": (
+        forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 'x'), }"),
+        FormatError,
+        "header",
+    ),
+    "a dimension that is a bool": (
+        forged("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }", bytes(4)),
+        FormatError,
+        "header",
+    ),
+    "a dtype of two": (forged("{'descr': 'f4,f', 'fortran_order': 1, 'shape': (), }"), FormatError, "header"),
+    "version 3": (b"\x93NUMPY\x03\x00" + npy(np.ones(1))[8:], FormatError, r"version \(3, 0\)"),
+    "a header longer than the file": (b"\x93NUMPY\x01\x00\xff\xff{", FormatError, "header"),
+    "no magic's end": (b"\x93NUM", FormatError, "header"),
+    "empty": (b"", FormatError, "header"),
+    "a pickle for an array": (b"cos\nsystem\n", FormatError, "header"),
+}
+
+
+def _forged(content: bytes, error: type[RefnetError], message: str) -> BadFile:
+    members = ("good.npy", npy(np.ones(2))), ("x.npy", content)
+    return BadFile(lambda f: archive(f / "a.npz", *members), error, f"member 'x.npy'.*{message}")
 
 
 def test_several_problems_are_all_listed(tmp_path: Path) -> None:
@@ -166,27 +188,12 @@ def test_pickle_saved_by_numpy(tmp_path: Path) -> None:
         read(tmp_path / "a.npz")
 
 
-def test_duplicate_member(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="Duplicate"):
-        path = archive(tmp_path / "a", ("x.npy", npy(np.ones(1))), ("x.npy", npy(np.zeros(1))))
-    with pytest.raises(FormatError, match=r"'x\.npy' is there twice"):
-        read(path)
-
-
 @pytest.mark.parametrize("name", ["../../x.npy", "/etc/x.npy", "a/../x.npy", "..\\x.npy", "C:\\x.npy"])
 def test_name_that_leads_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(FormatError, match="leads outside"):
         read(archive(tmp_path / "a", (name, npy(np.ones(1)))))
     with pytest.raises(ConfigError, match="leads outside"):
         write_npz(tmp_path / "b.npz", {name: np.ones(1)}, {})
-
-
-def test_zip_bomb(tmp_path: Path) -> None:
-    bomb = npy(np.zeros(25_000_000))
-    path = archive(tmp_path / "a.npz", ("x.npy", bomb), method=zipfile.ZIP_DEFLATED)
-    assert path.stat().st_size < 200_000
-    with pytest.raises(LimitError, match=r"claims to expand to 2000001\d\d"):
-        read(path)
 
 
 def edit_directory(path: Path, field: int, layout: str, value: int) -> Path:
@@ -197,42 +204,23 @@ def edit_directory(path: Path, field: int, layout: str, value: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("field", "layout", "value", "error", "message"),
-    [
-        (8, "<H", 1, FormatError, "encrypted"),
-        (10, "<H", zipfile.ZIP_LZMA, FormatError, "another method than deflate"),
-        (10, "<H", 99, FormatError, "another method than deflate"),
-        (16, "<L", 0, CorruptError, "CRC"),
-        (20, "<L", 1 << 20, FormatError, "overlaps what follows"),
-        (24, "<L", 1 << 20, LimitError, "cannot expand to the 1048576"),
-        (24, "<L", 132, CorruptError, "4 follow"),
-        (42, "<L", 7, CorruptError, "damaged"),
-    ],
-)
-def test_lying_directory(tmp_path: Path, field: int, layout: str, value: int, error: type, message: str) -> None:
-    path = archive(tmp_path / "a", ("x.npy", npy(np.ones(1))))
-    with pytest.raises(error, match=message):
-        read(edit_directory(path, field, layout, value))
+LYING: dict[str, tuple[int, str, int, type[RefnetError], str]] = {
+    "encrypted": (8, "<H", 1, FormatError, "encrypted"),
+    "another compression": (10, "<H", zipfile.ZIP_LZMA, FormatError, "another method than deflate"),
+    "an unknown compression": (10, "<H", 99, FormatError, "another method than deflate"),
+    "a wrong checksum": (16, "<L", 0, CorruptError, "CRC"),
+    "a member longer than the archive": (20, "<L", 1 << 20, FormatError, "overlaps what follows"),
+    "a size that deflate cannot reach": (24, "<L", 1 << 20, LimitError, "cannot expand to the 1048576"),
+    "a size that is too large": (24, "<L", 132, CorruptError, "4 follow"),
+    "a member that starts elsewhere": (42, "<L", 7, CorruptError, "damaged"),
+}
 
 
-def test_comment_that_could_hide_members(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a", "w") as file:
-        member = zipfile.ZipInfo("x.npy")
-        member.comment = b"hello"
-        file.writestr(member, npy(np.ones(1)))
-    with pytest.raises(FormatError, match="comment"):
-        read(tmp_path / "a")
+def _lying(field: int, layout: str, value: int, error: type[RefnetError], message: str) -> BadFile:
+    def write(folder: Path) -> Path:
+        return edit_directory(archive(folder / "a", ("x.npy", npy(np.ones(1)))), field, layout, value)
 
-
-def test_overlapping_members(tmp_path: Path) -> None:
-    path = archive(tmp_path / "a", ("x.npy", npy(np.ones(1))), ("x.npz", npy(np.ones(1))))
-    content = bytearray(path.read_bytes())
-    second = content.rindex(b"PK\1\2")
-    struct.pack_into("<L", content, second + 42, 0)
-    path.write_bytes(content)
-    with pytest.raises(FormatError, match="overlaps"):
-        read(path)
+    return BadFile(write, error, message)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -251,29 +239,78 @@ def test_damaged_and_truncated(tmp_path: Path, method: int) -> None:
         read(path)
 
 
-def test_deflate_stream_that_ends_early(tmp_path: Path) -> None:
+METADATA: dict[str, tuple[bytes, type[RefnetError], str]] = {
+    "our metadata: a list": (b"[1]", FormatError, "no JSON object but a list"),
+    "our metadata: a brace": (b"{", FormatError, "no proper JSON"),
+    "our metadata: no UTF-8": (b"\xff", FormatError, "no proper JSON"),
+    "our metadata: 200,000 brackets": (b"[" * 200_000, FormatError, "no proper JSON"),
+    "our metadata: a key twice": (b'{"a": 1, "a": 2}', FormatError, "a key is there twice"),
+    "our metadata: NaN": (b'{"a": NaN}', FormatError, "NaN is no number"),
+    "our metadata: 1 MiB and more": (b" " * (1 << 20) + b"{}", LimitError, "metadata take"),
+}
+
+
+def _metadata(content: bytes, error: type[RefnetError], message: str) -> BadFile:
+    return BadFile(lambda f: archive(f / "a", ("__refnet__", content)), error, message)
+
+
+def _commented(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "a", "w") as file:
+        member = zipfile.ZipInfo("x.npy")
+        member.comment = b"hello"
+        file.writestr(member, npy(np.ones(1)))
+    return folder / "a"
+
+
+def _overlapping(folder: Path) -> Path:
+    path = archive(folder / "a", ("x.npy", npy(np.ones(1))), ("x.npz", npy(np.ones(1))))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<L", content, content.rindex(b"PK\1\2") + 42, 0)
+    path.write_bytes(content)
+    return path
+
+
+def _twice(folder: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return archive(folder / "a", ("x.npy", npy(np.ones(1))), ("x.npy", npy(np.zeros(1))))
+
+
+def _ends_early(folder: Path) -> Path:
     """The header and the directory agree on a size, and the stream holds less."""
     content = npy(np.ones(5))
-    path = archive(tmp_path / "a", ("x.npy", content[:-8]), method=zipfile.ZIP_DEFLATED)
-    with pytest.raises(CorruptError, match=r"only 32 of its 40"):
-        read(edit_directory(path, 24, "<L", len(content)))
+    path = archive(folder / "a", ("x.npy", content[:-8]), method=zipfile.ZIP_DEFLATED)
+    return edit_directory(path, 24, "<L", len(content))
 
 
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (b"[1]", FormatError, "no JSON object but a list"),
-        (b"{", FormatError, "no proper JSON"),
-        (b"\xff", FormatError, "no proper JSON"),
-        (b"[" * 200_000, FormatError, "no proper JSON"),
-        (b'{"a": 1, "a": 2}', FormatError, "a key is there twice"),
-        (b'{"a": NaN}', FormatError, "NaN is no number"),
-        (b" " * (1 << 20) + b"{}", LimitError, "metadata take"),
-    ],
-)
-def test_malformed_metadata(tmp_path: Path, content: bytes, error: type, message: str) -> None:
-    with pytest.raises(error, match=message):
-        read(archive(tmp_path / "a", ("__refnet__", content)))
+def _bomb(folder: Path) -> Path:
+    path = archive(folder / "a.npz", ("x.npy", npy(np.zeros(25_000_000))), method=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 200_000
+    return path
+
+
+BAD = {
+    **{name: _forged(*row) for name, row in FORGED.items()},
+    **{name: _lying(*row) for name, row in LYING.items()},
+    **{name: _metadata(*row) for name, row in METADATA.items()},
+    "PyTorch's .pth": BadFile(
+        lambda f: archive(f / "a.pth", ("archive/data.pkl", b"\x80\x02."), ("archive/data/0", bytes(8))),
+        FormatError,
+        r"PyTorch file .* pickle.*safetensors",
+    ),
+    "a zip bomb": BadFile(_bomb, LimitError, r"claims to expand to 2000001\d\d"),
+    "a member twice": BadFile(_twice, FormatError, r"'x\.npy' is there twice"),
+    "a comment that could hide members": BadFile(_commented, FormatError, "comment"),
+    "overlapping members": BadFile(_overlapping, FormatError, "overlaps"),
+    "a deflate stream that ends early": BadFile(_ends_early, CorruptError, "only 32 of its 40"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
+    error = check_refused(BAD[name], tmp_path, watch)
+    if name in FORGED:
+        assert error.tensor == "x"
 
 
 def test_write_refuses(tmp_path: Path) -> None:

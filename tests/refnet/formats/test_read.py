@@ -16,6 +16,7 @@ import pytest
 
 from refnet.errors import FormatError
 from refnet.formats import read
+from tests.refnet.formats.bad_files import BadFile, check_refused, content
 
 
 def test_missing_path_names_what_was_looked_for(tmp_path: Path) -> None:
@@ -23,36 +24,33 @@ def test_missing_path_names_what_was_looked_for(tmp_path: Path) -> None:
         read(tmp_path / "model.ckpt")
 
 
-def test_directory_that_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "cat.png").write_bytes(b"\x89PNG")
-    (tmp_path / "inner").mkdir()
-    with pytest.raises(FormatError, match="no 'checkpoint' file and holds no checkpoint"):
-        read(tmp_path)
+def _other_files(folder: Path) -> Path:
+    (folder / "a").mkdir()
+    (folder / "a" / "cat.png").write_bytes(b"\x89PNG")
+    return folder / "a"
 
 
-@pytest.mark.parametrize("name", ["a.npz", "a.index", "a"])
-def test_empty_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    with pytest.raises(FormatError, match="empty"):
-        read(tmp_path / name)
+def _fifo(folder: Path) -> Path:
+    os.mkfifo(folder / "a")
+    return folder / "a"
 
 
-@pytest.mark.parametrize(
-    ("content", "guess"),
-    [
-        (b"\x1f\x8b\x08", "unpack"),
-        (b"\x80\x02csomething", "pickle"),
-        (b"\x93NUMPY\x01", "numpy.savez"),
-        (b"text", "unknown format"),
-        (b"x", "unknown format"),
-    ],
-)
-def test_unknown_magic_lists_the_known_formats(tmp_path: Path, content: bytes, guess: str) -> None:
-    (tmp_path / "weights.npz").write_bytes(content)
-    with pytest.raises(
-        FormatError, match=rf"{guess}.*TensorFlow checkpoints \(V1 and V2\), safetensors, \.npz and Keras"
-    ):
-        read(tmp_path / "weights.npz")
+_KNOWN = r".*TensorFlow checkpoints \(V1 and V2\), safetensors, \.npz and Keras"
+BAD: dict[str, BadFile] = {
+    **{f"empty, named {name}": content(b"", FormatError, "empty", name) for name in ("a.npz", "a.index", "a")},
+    "a gzip archive": content(b"\x1f\x8b\x08", FormatError, "unpack" + _KNOWN),
+    "a pickle": content(b"\x80\x02csomething", FormatError, "pickle" + _KNOWN, "a.npz"),
+    "a single array": content(b"\x93NUMPY\x01", FormatError, r"numpy\.savez" + _KNOWN),
+    "text": content(b"text", FormatError, "unknown format" + _KNOWN),
+    "one byte": content(b"x", FormatError, "unknown format" + _KNOWN),
+    "a directory of other files": BadFile(_other_files, FormatError, "no 'checkpoint' file and holds no checkpoint"),
+    "a FIFO": BadFile(_fifo, FormatError, "regular file, found a FIFO"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
+    check_refused(BAD[name], tmp_path, watch)
 
 
 def test_extension_that_lies(v1: Any, tmp_path: Path) -> None:
@@ -103,6 +101,7 @@ def test_forged_sizes_take_no_memory(tables: Any, tmp_path: Path) -> None:
 import resource, sys
 from refnet.errors import RefnetError
 from refnet.formats import read
+from tests.refnet.formats.bad_files import BadFile, check_refused, content
 for path in sys.argv[1:]:
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))

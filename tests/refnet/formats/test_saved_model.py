@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import lively_weights
 
 import refnet
-from refnet.errors import CorruptError, FormatError
+from refnet.errors import CorruptError, FormatError, RefnetError
 from refnet.formats import read
 from refnet.formats.tf_objects import KEY
+from tests.refnet.formats.bad_files import BadFile, check_refused
+from tests.refnet.formats.tables import Tables
+from tests.refnet.nets import lively_weights
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+KEY_OF_X = f"x{VALUE}".encode()
 
 
 @pytest.fixture(scope="module")
@@ -95,80 +98,82 @@ def test_keras_models_in_checkpoints(kind: str, tf: Any, tmp_path: Path) -> None
     assert (found.options, found.recipe) == (expected.options, expected.recipe)
 
 
-def graph_entry(tables: Any, graph: bytes, **changes: Any) -> tuple[bytes, bytes]:
+def graph_entry(graph: bytes, **changes: Any) -> tuple[bytes, bytes]:
     """The object graph as a string tensor: its bytes in the shard, and its entry, with valid checksums."""
     length = len(graph).to_bytes(4, "little")
-    plain = length + tables.masked_crc(length).to_bytes(4, "little") + graph
-    data = tables.varint(len(graph)) + plain[4:]
-    return data, tables.entry(data, 7, **{"crc": tables.masked_crc(plain), "offset": 8} | changes)
+    plain = length + Tables.masked_crc(length).to_bytes(4, "little") + graph
+    data = Tables.varint(len(graph)) + plain[4:]
+    return data, Tables.entry(data, 7, **{"crc": Tables.masked_crc(plain), "offset": 8} | changes)
 
 
-def node(tables: Any, name: bytes, key: bytes) -> bytes:
-    field = tables.field
+def node(name: bytes, key: bytes) -> bytes:
+    field = Tables.field
     return bytes(field(1, field(2, field(1, b"VARIABLE_VALUE") + field(2, name) + field(3, key))))
 
 
-def write(tables: Any, prefix: Path, graph: bytes, entry: bytes | None = None, data: bytes | None = None) -> Path:
+def write(prefix: Path, graph: bytes, entry: bytes | None = None, data: bytes | None = None) -> Path:
     """A checkpoint of one tensor, ``x/.ATTRIBUTES/VARIABLE_VALUE``, behind its object graph."""
-    stored, sound = graph_entry(tables, graph)
+    stored, sound = graph_entry(graph)
     stored = stored if data is None else data
     value = np.float32([1, 2]).tobytes()
-    tensor = tables.entry(value, 1, (2,))
-    tables.v2(prefix, {KEY: sound if entry is None else entry, f"x{VALUE}": tensor}, value + stored)
+    tensor = Tables.entry(value, 1, (2,))
+    Tables.v2(prefix, {KEY: sound if entry is None else entry, f"x{VALUE}": tensor}, value + stored)
     return prefix
 
 
-def test_a_sound_graph(tables: Any, tmp_path: Path) -> None:
-    key = f"x{VALUE}".encode()
+def test_a_sound_graph(tmp_path: Path) -> None:
     for graph, name in (
-        (node(tables, b"conv1/weights", key), "conv1/weights"),
+        (node(b"conv1/weights", KEY_OF_X), "conv1/weights"),
         (b"", f"x{VALUE}"),
-        (node(tables, b"", key), f"x{VALUE}"),
-        (node(tables, b"gone", b"y" + key) * 2 + node(tables, b"here", key), "here"),
+        (node(b"", KEY_OF_X), f"x{VALUE}"),
+        (node(b"gone", b"y" + KEY_OF_X) * 2 + node(b"here", KEY_OF_X), "here"),
     ):
-        assert list(read(write(tables, tmp_path / "c", graph)).tensors) == [name]
+        assert list(read(write(tmp_path / "c", graph)).tensors) == [name]
 
 
-def bad(tables: Any) -> dict[str, tuple[dict[str, Any], type[Exception], str]]:
-    key = f"x{VALUE}".encode()
-    graph = node(tables, b"conv1/weights", key)
-    data, _ = graph_entry(tables, graph)
-    entry = lambda **changes: graph_entry(tables, graph, **changes)[1]  # noqa: E731
-    flipped = bytearray(data)
-    flipped[-1] ^= 1
-    long = tables.varint(1 << 40) + data[1:]
-    return {
-        "no graph": ({"entry": b""}, FormatError, "is missing"),
-        "booleans": ({"entry": tables.entry(data, 10, (len(data),), offset=8)}, FormatError, "not the one string"),
-        "a vector of strings": ({"entry": tables.entry(data, 7, (1,), offset=8)}, FormatError, "not the one string"),
-        "checksum": ({"entry": entry(crc=1)}, CorruptError, "checksums"),
-        "a flipped byte": ({"data": bytes(flipped)}, CorruptError, "checksums"),
-        "a length of 1 TiB": ({"data": long, "entry": entry(size=len(long))}, FormatError, "1099511627776 bytes"),
-        "cut off": ({"entry": entry(size=1 << 40)}, CorruptError, "cut off"),
-        "another shard": ({"entry": entry(shard=4)}, FormatError, "shard 4"),
-        "no protobuf": ({"graph": b"\xff"}, FormatError, "varint is cut off"),
-        "two names": ({"graph": graph + node(tables, b"b", key)}, FormatError, "names the tensor .* twice"),
-        "a name that is no text": ({"graph": node(tables, b"\xff", key)}, FormatError, "not UTF-8"),
-    }  # fmt: skip
+GRAPH = node(b"conv1/weights", KEY_OF_X)
+STRING, _ = graph_entry(GRAPH)
+FLIPPED = STRING[:-1] + bytes([STRING[-1] ^ 1])
+LONG = Tables.varint(1 << 40) + STRING[1:]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "no graph", "booleans", "a vector of strings", "checksum", "a flipped byte", "a length of 1 TiB", "cut off",
-        "another shard", "no protobuf", "two names", "a name that is no text",
-    ],
-)  # fmt: skip
-def test_bad_graphs(name: str, tables: Any, tmp_path: Path) -> None:
-    changes, error, message = bad(tables)[name]
-    assert len(bad(tables)) == 11
-    if changes.get("entry") == b"":
-        tables.v2(tmp_path / "c", {f"x{VALUE}": tables.entry(b"", 1, (0,))}, b"")
-    else:
-        write(tables, tmp_path / "c", **{"graph": node(tables, b"conv1/weights", f"x{VALUE}".encode())} | changes)
-    with pytest.raises(error, match=message) as caught:
-        read(tmp_path / "c")
-    assert str(tmp_path / "c.index") in str(caught.value)
+def entry(**changes: Any) -> bytes:
+    return graph_entry(GRAPH, **changes)[1]
+
+
+def _bad(changes: dict[str, Any], error: type[RefnetError], message: str) -> BadFile:
+    return BadFile(lambda f: write(f / "c", **{"graph": GRAPH} | changes), error, message)
+
+
+def _without_a_graph(folder: Path) -> Path:
+    return Path(Tables.v2(folder / "c", {f"x{VALUE}": Tables.entry(b"", 1, (0,))}, b""))
+
+
+def _without_variables(folder: Path) -> Path:
+    (folder / "saved").mkdir()
+    (folder / "saved" / "saved_model.pb").write_bytes(b"\x08\x01")
+    return folder / "saved"
+
+
+BAD: dict[str, BadFile] = {
+    "no variables": BadFile(_without_variables, FormatError, "SavedModel without variables"),
+    "no graph": BadFile(_without_a_graph, FormatError, "is missing"),
+    "booleans": _bad({"entry": Tables.entry(STRING, 10, (len(STRING),), offset=8)}, FormatError, "not the one string"),
+    "a vector of strings": _bad({"entry": Tables.entry(STRING, 7, (1,), offset=8)}, FormatError, "not the one string"),
+    "checksum": _bad({"entry": entry(crc=1)}, CorruptError, "checksums"),
+    "a flipped byte": _bad({"data": FLIPPED}, CorruptError, "checksums"),
+    "a length of 1 TiB": _bad({"data": LONG, "entry": entry(size=len(LONG))}, FormatError, "1099511627776 bytes"),
+    "cut off": _bad({"entry": entry(size=1 << 40)}, CorruptError, "cut off"),
+    "another shard": _bad({"entry": entry(shard=4)}, FormatError, "shard 4"),
+    "no protobuf": _bad({"graph": b"\xff"}, FormatError, "varint is cut off"),
+    "two names": _bad({"graph": GRAPH + node(b"b", KEY_OF_X)}, FormatError, "names the tensor .* twice"),
+    "a name that is no text": _bad({"graph": node(b"\xff", KEY_OF_X)}, FormatError, "not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
+    check_refused(BAD[name], tmp_path, watch)
 
 
 def test_a_saved_model_without_variables(folder: Path, tmp_path: Path) -> None:

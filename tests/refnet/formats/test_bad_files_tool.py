@@ -1,0 +1,21 @@
+"""The tables of ``tools/bad_files.py``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[3] / "tools" / "bad_files.py"
+
+
+@pytest.mark.parametrize(("arguments", "words"), [([], " 0 of them with another error"), (["--fuzz", "9"], "slowest")])
+def test_it_prints_its_table(arguments: list[str], words: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    command = [sys.executable, str(TOOL), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert words in done.stdout
