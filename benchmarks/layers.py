@@ -23,6 +23,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "batch_statistics": ("pixels", "channels"),
     "residual": ("pixels", "channels"),
     "subsample": ("batch", "height", "width", "channels", "factor"),
+    "avg_pool": PoolGeometry._fields,
     "mean": ("batch", "height", "width", "channels"),
     "softmax": ("rows", "classes"),
 }
@@ -85,7 +86,7 @@ class Layer(NamedTuple):
         if self.op == "conv":
             g = ConvGeometry(*self.sizes)
             return 2 * g.products * g.pixels * g.out_channels
-        if self.op == "max_pool":
+        if self.op in ("max_pool", "avg_pool"):
             p = PoolGeometry(*self.sizes)
             return p.window**2 * p.batch * p.out_height * p.out_width * p.channels
         each = {"batch_norm": 4, "batch_statistics": 4, "residual": 1, "mean": 1}.get(self.op, 0)
@@ -97,6 +98,7 @@ class Layer(NamedTuple):
             return problems.conv_problem(self.name, ConvGeometry(*self.sizes), epilogue=self.epilogue.replace("_", " "))
         make = {
             "max_pool": self._max_pool,
+            "avg_pool": lambda x: problems.AvgPoolProblem(self.name, x, PoolGeometry(*self.sizes)),
             "batch_norm": lambda x: problems.BatchNormProblem(
                 self.name, x, problems.norm("normal", 1, x.shape[-1]), True
             ),

@@ -139,6 +139,24 @@ static void max_pool(void) {
     }
 }
 
+static void avg_pool(void) {
+    long height = integer("height"), width = integer("width"), channels = integer("channels");
+    long out_height = integer("out_height"), out_width = integer("out_width"), window = integer("window");
+    for (long i = 0; i < find("", "out")->size; i++) {
+        long c = i % channels, n = i / channels / out_width / out_height, count = 0;
+        long top = i / channels / out_width % out_height * integer("stride") - integer("pad_top");
+        long left = i / channels % out_width * integer("stride") - integer("pad_left");
+        double sum = 0;
+        for (long row = top; row < top + window; row++)
+            for (long column = left; column < left + window; column++) {
+                int inside = 0 <= row && row < height && 0 <= column && column < width;
+                if (inside) sum = sum + values("x")[((n * height + row) * width + column) * channels + c];
+                if (inside || integer("zero_padding")) count++;
+            }
+        values("out")[i] = (real)(sum / count);
+    }
+}
+
 static void subsample(void) {
     const long *shape = find("", "x")->shape, *out_shape = find("", "out")->shape;
     long height = shape[1], width = shape[2], channels = shape[3], factor = integer("factor");
@@ -193,7 +211,8 @@ static void softmax(void) {
 
 static const struct { const char *name; void (*run)(void); } ops[] = {
     {"conv", conv}, {"batch_norm", batch_norm}, {"norm_scale", norm_scale}, {"batch_statistics", batch_statistics},
-    {"max_pool", max_pool}, {"subsample", subsample}, {"residual", residual}, {"mean", mean}, {"softmax", softmax},
+    {"max_pool", max_pool}, {"avg_pool", avg_pool}, {"subsample", subsample}, {"residual", residual}, {"mean", mean},
+    {"softmax", softmax},
 };
 
 static double read_number(int wide) {

@@ -16,7 +16,7 @@ import numpy as np
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 from tests.exact import ops
 from tests.exact.arithmetic import Format
-from tests.kernels.problems import NEXT_TO_A_TIE, conv_same, pool_keras, pool_same
+from tests.kernels.problems import NEXT_TO_A_TIE, conv_same, pool_cut_off, pool_keras, pool_same
 from tests.kernels.truth import TRUTHS
 from tests.kernels.vectors import DTYPES, FILE, FORMATS, Arrays, Vector, problem, write
 
@@ -202,6 +202,22 @@ def _pool(name: str, g: PoolGeometry, kind: str) -> Vector:
     return Vector("max_pool", case, "binary32", g._asdict(), inputs, {})
 
 
+def _avg_pools(format_: str) -> list[Vector]:
+    geometries = {
+        "cut-off": pool_cut_off(1, 3, 4, 2),
+        "3x3-stride-2": pool_same(1, 5, 4, 2, 3, 2),
+        "windows-outside": PoolGeometry(1, 2, 3, 2, 3, 3, 2, 2, 3, 2),
+        "zero-padding": pool_keras(1, 5, 4, 2),
+    }
+    cases = []
+    for kind in ("normal", "zeros", "huge", "special") if format_ == "binary32" else ("normal",):
+        for name, g in geometries.items():
+            case = f"{name}-{kind}"
+            x = _inputs(case, format_, kind, {"x": (g.batch, g.height, g.width, g.channels)})
+            cases.append(Vector("avg_pool", case, format_, g._asdict(), x, {}))
+    return cases
+
+
 def _subsamples() -> list[Vector]:
     x = _inputs("subsample", "binary32", "special", {"x": (1, 4, 5, 2)})
     return [Vector("subsample", f"by-{factor}", "binary32", {"factor": factor}, x, {}) for factor in (2, 3)]
@@ -262,7 +278,7 @@ def vectors() -> list[Vector]:
     """Every case; those of where numbers come from are in binary32 alone."""
     cases = [*_geometries(), *_rounded_once(), *_signed_zeros(), *_pools(), *_subsamples()]
     for format_ in FORMATS:
-        for make in (_convs, _norms, _scales, _statistics, _sums, _softmaxes):
+        for make in (_convs, _norms, _scales, _statistics, _sums, _softmaxes, _avg_pools):
             cases += make(format_)
     return [_solved(v) for v in cases]
 

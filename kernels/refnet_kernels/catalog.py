@@ -18,6 +18,7 @@ _OPS = {
     "subsample": ("subsample", ""),
     "residual": ("residual", ""),
     "max_pool": ("max_pool", ""),
+    "avg_pool": ("avg_pool", ""),
     "mean": ("mean", ""),
     "softmax": ("softmax", ""),
 }

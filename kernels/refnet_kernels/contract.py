@@ -57,7 +57,7 @@ class ConvGeometry(NamedTuple):
 
 
 class PoolGeometry(NamedTuple):
-    """A max pool over NHWC images; pads as in `ConvGeometry`.
+    """A pool over NHWC images; pads as in `ConvGeometry`.
 
     ``zero_padding`` is 1 where what lies outside the image is +0 and takes part, 0 where it does not.
     """

@@ -31,6 +31,7 @@ SUMS = Budget(float64=True, fused=())
 #: What each kernel may cost. Its registers are left to its launch, which says how many blocks must fit. The share of
 #: FFMA is what the hot loop has, rounded down: less would mean that each product got dearer.
 BUDGETS = {
+    "avg_pool": SUMS._replace(wide=VECTORS, shared_bytes=0),
     "batch_norm": Budget(wide=VECTORS, shared_bytes=0),
     "batch_statistics": SUMS._replace(shared_bytes=0),
     "max_pool": Budget(wide=VECTORS, shared_bytes=0),

@@ -8,7 +8,7 @@ the same rules in binary64, where the contract's own binary64 steps stay and a r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.exact.arithmetic import BINARY64, Format
@@ -110,13 +110,19 @@ def batch_statistics(f: Format, values: Sequence[float], gamma: float | None, ep
 def max_pool(image: Image, size: int, window: Window, zero_padding: bool, y: int, x: int, c: int) -> float:
     """Rule A4: one output of a max pool with windows of ``size`` x ``size``."""
     m = -math.inf
-    for row in range(y * window.stride - window.pad_top, y * window.stride - window.pad_top + size):
-        for column in range(x * window.stride - window.pad_left, x * window.stride - window.pad_left + size):
+    for v in _pixels(image, size, window, zero_padding, y, x, c):
+        m = v if v > m or math.isnan(v) else m
+    return m
+
+
+def _pixels(image: Image, size: int, window: Window, zero_padding: bool, y: int, x: int, c: int) -> Iterator[float]:
+    """Rule A4: what takes part in a pool's window, in row-major order."""
+    top, left = y * window.stride - window.pad_top, x * window.stride - window.pad_left
+    for row in range(top, top + size):
+        for column in range(left, left + size):
             inside = 0 <= row < len(image) and 0 <= column < len(image[0])
             if inside or zero_padding:
-                v = image[row][column][c] if inside else 0.0
-                m = v if v > m or math.isnan(v) else m
-    return m
+                yield image[row][column][c] if inside else 0.0
 
 
 def subsample(image: Image, factor: int, y: int, x: int, c: int) -> float:
@@ -127,6 +133,11 @@ def subsample(image: Image, factor: int, y: int, x: int, c: int) -> float:
 def mean(f: Format, values: Sequence[float]) -> float:
     """Rule A5: the mean of one channel of an image, its values in row-major order of (h, w)."""
     return f.round(BINARY64.divide(_sum(values), float(len(values))))
+
+
+def avg_pool(f: Format, image: Image, size: int, window: Window, zero_padding: bool, y: int, x: int, c: int) -> float:
+    """Rule A5: one output of an average pool with windows of ``size`` x ``size``."""
+    return mean(f, list(_pixels(image, size, window, zero_padding, y, x, c)))
 
 
 def softmax(f: Format, logits: Sequence[float]) -> list[float]:

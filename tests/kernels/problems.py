@@ -234,6 +234,26 @@ class MaxPoolProblem(NamedTuple):
         return kernel.launch(self.geometry, addresses, self.x.dtype)
 
 
+class AvgPoolProblem(NamedTuple):
+    name: str
+    x: FloatArray
+    geometry: PoolGeometry
+
+    op = "avg_pool"
+
+    def defined(self) -> Arrays:
+        return {"out": definition(self.op, *self[1:])}
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return {"out": kernel.call(*self[1:])}
+
+    def inputs(self) -> Arrays:
+        return {"x": self.x}
+
+    def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
+        return kernel.launch(self.geometry, addresses, self.x.dtype)
+
+
 class MeanProblem(NamedTuple):
     name: str
     x: FloatArray
@@ -281,6 +301,7 @@ Problem = (
     | SubsampleProblem
     | ResidualProblem
     | MaxPoolProblem
+    | AvgPoolProblem
     | MeanProblem
     | SoftmaxProblem
 )
@@ -303,6 +324,11 @@ def pool_keras(batch: int, height: int, width: int, channels: int) -> PoolGeomet
     """Keras' pool1: a border of one zero all round, then windows of 3 x 3 by 2."""
     out_height, out_width = ((size - 1) // 2 + 1 for size in (height, width))
     return PoolGeometry(batch, height, width, channels, out_height, out_width, 3, 2, 1, 1, 1)
+
+
+def pool_cut_off(batch: int, height: int, width: int, channels: int) -> PoolGeometry:
+    """PyTorch's ``AvgPool2d(2, 2, ceil_mode=True)``: the last windows of an odd size are cut off."""
+    return PoolGeometry(batch, height, width, channels, -(-height // 2), -(-width // 2), 2, 2, 0, 0)
 
 
 def conv_problem(
@@ -399,8 +425,7 @@ def residuals(draw: st.DrawFn) -> ResidualProblem:
 
 
 @st.composite
-def max_pools(draw: st.DrawFn) -> MaxPoolProblem:
-    x = draw(images())
+def pools(draw: st.DrawFn, x: FloatArray) -> PoolGeometry:
     window, stride = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
     g = pool_same(*x.shape, window, stride)
     if draw(st.booleans()):
@@ -408,9 +433,20 @@ def max_pools(draw: st.DrawFn) -> MaxPoolProblem:
         out_height, out_width = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
         top, left = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
         g = PoolGeometry(*x.shape, out_height, out_width, window, stride, top, left)
-    g = g._replace(zero_padding=draw(st.integers(0, 1)))
+    return g._replace(zero_padding=draw(st.integers(0, 1)))
+
+
+@st.composite
+def max_pools(draw: st.DrawFn) -> MaxPoolProblem:
+    x = draw(images())
     next_norm = norm(draw(st.sampled_from(KINDS)), 9, x.shape[-1], x.dtype) if draw(st.booleans()) else None
-    return MaxPoolProblem("drawn", x, g, next_norm)
+    return MaxPoolProblem("drawn", x, draw(pools(x)), next_norm)
+
+
+@st.composite
+def avg_pools(draw: st.DrawFn) -> AvgPoolProblem:
+    x = draw(images())
+    return AvgPoolProblem("drawn", x, draw(pools(x)))
 
 
 @st.composite
@@ -429,6 +465,7 @@ DRAWN: dict[str, st.SearchStrategy[Any]] = {
     "subsample": st.builds(SubsampleProblem, st.just("drawn"), images(), st.integers(1, 4)),
     "residual": residuals(),
     "max_pool": max_pools(),
+    "avg_pool": avg_pools(),
     "mean": st.builds(MeanProblem, st.just("drawn"), images()),
     "softmax": softmaxes(),
 }
@@ -511,6 +548,10 @@ def named(dtype: np.dtype[Any]) -> list[Problem]:
         MaxPoolProblem("zeros win", -abs(draw("normal", 1, 2, 12, 13, 64)), pool_keras(2, 12, 13, 64)),
         MaxPoolProblem("special values, zeros", draw("special", 1, 1, 9, 9, 17), pool_keras(1, 9, 9, 17)),
         MaxPoolProblem("zeros of both signs", -draw("zeros and ones", 1, 1, 5, 6, 17), pool_keras(1, 5, 6, 17)),
+        AvgPoolProblem("cut off at the border", draw("normal", 1, 2, 9, 12, 65), pool_cut_off(2, 9, 12, 65)),
+        AvgPoolProblem("nearly special", draw("rarely special", 1, 1, 8, 7, 17), pool_same(1, 8, 7, 17, 3, 2)),
+        AvgPoolProblem("zeros count", draw("far from 0", 1, 2, 6, 5, 16), pool_keras(2, 6, 5, 16)),
+        AvgPoolProblem("windows outside", draw("huge", 1, 1, 2, 3, 6), PoolGeometry(1, 2, 3, 6, 3, 3, 2, 2, 3, 2)),
         MeanProblem("several items", draw("normal", 1, 2, 7, 7, 600)),
         MeanProblem("overflow, in binary32 of a sum alone", np.full((1, 4, 4, 3), largest * dtype.type(0.9))),
         SoftmaxProblem("several items", draw("normal", 1, 9, 1001) * dtype.type(20)),

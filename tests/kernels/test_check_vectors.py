@@ -75,6 +75,8 @@ FAULTS = [
     ("a difference", "residual", "+ (real)values", "- (real)values"),
     ("no ReLU", "residual", 'flag("relu") ? relu(t) : t', "t"),
     ("sum in the format", "mean", "double sum = 0;\n        for (long pixel", "real sum = 0;\n        for (long pixel"),
+    ("windows cut off divide by all", "avg_pool", 'if (inside || integer("zero_padding")) count++;', "count++;"),
+    ("sum in the format", "avg_pool", "double sum = 0;\n        for (long row", "real sum = 0;\n        for (long row"),
     ("exp of the C library", "softmax", "if (d < -708) return 0;", "if (d <= 0) return exp(d);"),
     ("fma in exp", "softmax", "p = p * r + a[n]", "p = fma(p, r, a[n])"),
 ]

@@ -180,6 +180,21 @@ FAULTS = [
     _fault("zeros do not take part", "max_pool cpu", "max_pool/cpu_kernel.py", "if step[ZERO_PADDING]", "if False"),
     _fault("zeros do not take part", "max_pool reference", "max_pool/reference.py", "or g.zero_padding", ""),
     _fault("padding takes part", "max_pool reference", "max_pool/reference.py", "-np.inf", "0"),
+    _fault(
+        "windows cut off divide by all",
+        "avg_pool cpu",
+        "avg_pool/cpu_kernel.py",
+        "if step[ZERO_PADDING] != 0 else (bottom - top) * (right - left)",
+        "",
+    ),
+    _fault(
+        "sum in binary32",
+        "avg_pool cpu",
+        "avg_pool/cpu_kernel.py",
+        "total[c] += np.float64(pixel[c])",
+        "total[c] = np.float64(np.float32(total[c] + np.float64(pixel[c])))",
+    ),
+    _fault("zeros do not count", "avg_pool reference", "avg_pool/reference.py", " or g.zero_padding", ""),
     _fault("sum in binary32", "mean cpu", "mean/cpu_kernel.py", _SUM, _SUM_BINARY32),
     _fault(
         "sum in binary32",

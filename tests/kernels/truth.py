@@ -14,6 +14,7 @@ from tests.exact import ops
 from tests.exact.arithmetic import BINARY32, BINARY64, Format
 from tests.kernels.problems import (
     Arrays,
+    AvgPoolProblem,
     BatchNormProblem,
     ConvProblem,
     MaxPoolProblem,
@@ -118,6 +119,18 @@ def max_pool(p: MaxPoolProblem, f: Format = BINARY32) -> Truth:
     return Truth((g.batch, g.out_height, g.out_width, g.channels), g.window**2, at)
 
 
+def avg_pool(p: AvgPoolProblem, f: Format = BINARY32) -> Truth:
+    g = p.geometry
+    window = ops.Window(g.stride, g.pad_top, g.pad_left)
+    images = p.x.tolist()
+
+    def at(place: Place) -> dict[str, float]:
+        n, y, x, c = place
+        return {"out": ops.avg_pool(f, images[n], g.window, window, bool(g.zero_padding), y, x, c)}
+
+    return Truth((g.batch, g.out_height, g.out_width, g.channels), g.window**2, at)
+
+
 def mean(p: MeanProblem, f: Format = BINARY32) -> Truth:
     batch, height, width, channels = p.x.shape
     pixels = p.x.reshape(batch, height * width, channels)
@@ -143,6 +156,7 @@ TRUTHS: dict[str, Callable[..., Truth]] = {
     "subsample": subsample,
     "residual": residual,
     "max_pool": max_pool,
+    "avg_pool": avg_pool,
     "mean": mean,
     "softmax": softmax,
 }

@@ -12,6 +12,7 @@ import numpy as np
 from refnet_kernels.contract import CONTRACT_VERSION, ConvGeometry, Norm, PoolGeometry
 from tests.exact.arithmetic import BINARY32, BINARY64, Format
 from tests.kernels.problems import (
+    AvgPoolProblem,
     BatchNormProblem,
     ConvProblem,
     MaxPoolProblem,
@@ -127,7 +128,9 @@ def problem(v: Vector) -> Problem:
         return SubsampleProblem(v.name, a["x"], i["factor"])
     if v.op == "residual":
         return ResidualProblem(v.name, a["shortcut"], a["x"], bool(i.get("relu")))
-    if v.op == "max_pool":
+    if v.op in ("max_pool", "avg_pool"):
         geometry_ = PoolGeometry(*(i[name] for name in PoolGeometry._fields))
+        if v.op == "avg_pool":
+            return AvgPoolProblem(v.name, a["x"], geometry_)
         return MaxPoolProblem(v.name, a["x"], geometry_, norm("next_"))
     return {"mean": MeanProblem, "softmax": SoftmaxProblem}[v.op](v.name, a["x"])

@@ -1,0 +1,53 @@
+"""The compiled part of the average pool."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refnet_kernels.avg_pool.cpu import (
+    CHANNELS,
+    HEIGHT,
+    OUT,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    PAD_LEFT,
+    PAD_TOP,
+    STRIDE,
+    WIDTH,
+    WINDOW,
+    ZERO_PADDING,
+    X,
+)
+from refnet_kernels.kernel import helper, kernel
+from refnet_kernels.memory import doubles, floats, size_of
+
+
+@helper
+def _inside(first, window, size):
+    """The part of a window that lies inside the image: where it begins and ends; of nothing, the same place."""
+    begin = min(max(first, 0), size)
+    return begin, max(min(first + window, size), begin)
+
+
+@kernel
+def avg_pool_kernel(step, item, scratch, element):
+    """One row of the output."""
+    channels = step[CHANNELS]
+    pixel_bytes = channels * size_of(element)
+    top, bottom = _inside(item % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP], step[WINDOW], step[HEIGHT])
+    image = item // step[OUT_HEIGHT] * step[HEIGHT]
+    total = doubles(scratch)
+    for column in range(step[OUT_WIDTH]):
+        left, right = _inside(column * step[STRIDE] - step[PAD_LEFT], step[WINDOW], step[WIDTH])
+        for c in range(channels):
+            total[c] = 0.0
+        for y in range(top, bottom):
+            for x in range(left, right):
+                pixel = floats(step[X] + ((image + y) * step[WIDTH] + x) * pixel_bytes, element)
+                for c in range(channels):
+                    total[c] += np.float64(pixel[c])
+        # The zeros outside leave the sum alone: it begins with +0, so that it is never -0.
+        count = step[WINDOW] * step[WINDOW] if step[ZERO_PADDING] != 0 else (bottom - top) * (right - left)
+        out = floats(step[OUT] + (item * step[OUT_WIDTH] + column) * pixel_bytes, element)
+        for c in range(channels):
+            out[c] = element(total[c] / np.float64(count))
