@@ -102,8 +102,8 @@ class CompiledExecutor:
             return [self._launch("batch_norm", count, channels, addresses | self._norm(NormNames.of(step)), step.relu)]
         if step.op == "batch_norm_training":
             return self._batch_norm_training(step, addresses, count, channels)
-        if step.op == "max_pool":
-            return [self._launch("max_pool", step.geometry, addresses)]
+        if step.op in ("max_pool", "avg_pool"):
+            return [self._launch(step.op, step.geometry, addresses)]
         if step.op == "subsample":
             return [self._launch("subsample", *pixels, channels, step.geometry, addresses)]
         if step.op == "residual":

@@ -12,7 +12,15 @@ from refnet.graph import Tensor
 from refnet_kernels.contract import RUN
 
 #: What an operation rounds, beside a convolution: the contract's rules A2 to A6. Copies and comparisons round nothing.
-_ROUNDINGS = {"bias_add": 1, "batch_norm": 3, "batch_norm_training": 4, "residual": 1, "mean": 1, "softmax": 1}
+_ROUNDINGS = {
+    "bias_add": 1,
+    "batch_norm": 3,
+    "batch_norm_training": 4,
+    "residual": 1,
+    "mean": 1,
+    "avg_pool": 1,
+    "softmax": 1,
+}
 
 
 def in_network_order(end_points: Mapping[str, Any], net: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Engine:
         True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
     global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
         As `refnet.resnet_v2.resnet_v2` explains them.
-    batch_norm_epsilon, pool_mode : optional
+    batch_norm_epsilon, pool_mode, avg_down : optional
         As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
     stride_place : {"last_unit", "first_unit"}, optional
         As `refnet.weights.infer_architecture` explains it.
@@ -86,6 +86,7 @@ class Engine:
         multi_grid: Sequence[int] | None = None,
         batch_norm_epsilon: float | None = None,
         pool_mode: str | None = None,
+        avg_down: bool | None = None,
         stride_place: str | None = None,
         batch_norm_scale: bool = True,
         activation_fn: str | None = "relu",
@@ -108,7 +109,7 @@ class Engine:
         self._variables: Mapping[str, Float32Array] = (
             (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights)
         )
-        said = {"batch_norm_epsilon": batch_norm_epsilon, "pool_mode": pool_mode}
+        said = {"batch_norm_epsilon": batch_norm_epsilon, "pool_mode": pool_mode, "avg_down": avg_down}
         options = dict(weights.options) if isinstance(weights, Weights) else {}
         options |= {name: value for name, value in said.items() if value is not None}
         told = options.pop("stride_place", None)
@@ -126,6 +127,7 @@ class Engine:
             "spatial_squeeze": spatial_squeeze,
             "store_non_strided_activations": store_non_strided_activations,
             "multi_grid": multi_grid,
+            "root_depths": self._architecture.root_depths,
         }
         self._packed: dict[Any, Any] = {}
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()

@@ -165,7 +165,7 @@ class ReferenceExecutor:
             gamma = self._variable(names["gamma"]) if "gamma" in names else None
             mean, scale = select("batch_statistics", "reference").call(inputs[0], gamma, step.geometry)
             return self._call("batch_norm", inputs[0], Norm(mean, scale, self._variable(names["beta"])), step.relu)
-        if step.op in ("subsample", "max_pool"):
+        if step.op in ("subsample", "max_pool", "avg_pool"):
             return self._call(step.op, inputs[0], step.geometry)
         if step.op == "batch_norm":
             return self._call("batch_norm", inputs[0], self._norm(NormNames.of(step)), step.relu)

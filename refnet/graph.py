@@ -40,6 +40,9 @@ class ArgScope(NamedTuple):
     pool_mode : {"slim", "keras", "torch"}
         pool1's padding: TF-Slim's "SAME", which never wins; Keras Applications' border of one zero all round, which
         wins where all else is negative; or PyTorch's border of one all round, which never wins.
+    avg_down : bool
+        Whether the shortcut of a unit that strides is the 1x1 convolution of a 2x2 average pool, as in ResNet-D (He et
+        al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", 2019).
     """
 
     is_training: bool = False
@@ -48,6 +51,7 @@ class ArgScope(NamedTuple):
     activation_fn: str | None = "relu"
     use_batch_norm: bool = True
     pool_mode: str = "slim"
+    avg_down: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +240,13 @@ class Graph:
             batch, height, width, channels, out_height, out_width, window, stride, top, left, int(mode == "keras")
         )
         return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry=geometry)
+
+    def avg_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
+        """The mean of each window that begins inside the image; the last ones are cut off where it ends."""
+        batch, height, width, channels = inputs.shape
+        shape = (batch, -(-height // stride), -(-width // stride), channels)
+        geometry = PoolGeometry(batch, height, width, channels, *shape[1:3], window, stride, 0, 0)
+        return self._add("avg_pool", (inputs,), shape, geometry=geometry)
 
     def reduce_mean(self, inputs: Tensor) -> Tensor:
         """The mean over height and width, both kept as 1."""

@@ -5,7 +5,8 @@ the weights given as ``variables=``.
 
 Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_utils.py`` and ``resnet_v2.py``; tensorflow/models,
 ``research/slim/nets`` for ``store_non_strided_activations``, ``spatial_squeeze``, ``activation_fn`` and
-``use_batch_norm``, and ``research/deeplab/core/resnet_v1_beta.py`` for ``unit_rate`` and ``multi_grid``. He et al.,
+``use_batch_norm``, and ``research/deeplab/core/resnet_v1_beta.py`` for ``unit_rate`` and ``multi_grid``; timm,
+``models/resnetv2.py`` for ``root_depths`` and ``avg_down``. He et al.,
 "Identity Mappings in Deep Residual Networks", 2016.
 """
 
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from refnet.arrays import works_on_arrays
 from refnet.errors import ConfigError
-from refnet.graph import Tensor
+from refnet.graph import Graph, Tensor
 
 
 class Block(NamedTuple):
@@ -150,12 +151,15 @@ def bottleneck(
     """
     _check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
     graph = inputs.graph
-    activation_fn = graph.arg_scope.activation_fn
-    normalizer_fn = "batch_norm" if graph.arg_scope.use_batch_norm else None
+    activation_fn, normalizer_fn = _activation_and_normalizer(graph)
     with graph.variable_scope(scope) as name:
         preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
         if depth == inputs.depth:
             shortcut = subsample(inputs, stride)
+        elif stride > 1 and graph.arg_scope.avg_down:
+            pooled = graph.collect(f"{name}/avg_pool", graph.avg_pool(preact, 2, stride))
+            shortcut = _conv2d(pooled, depth, 1, 1, 1, "shortcut", True, None, None)
+            graph.collect(f"{name}/shortcut", shortcut)
         else:
             shortcut = _conv2d(preact, depth, 1, stride, 1, "shortcut", True, None, None)
             graph.collect(f"{name}/shortcut", shortcut)
@@ -169,6 +173,11 @@ def bottleneck(
         residual = _conv2d(residual, depth, 1, 1, 1, "conv3", True, None, None)
         graph.collect(f"{name}/conv3", residual)
         return graph.collect(name, graph.add(shortcut, residual))
+
+
+def _activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
+    """What follows a convolution by the arg scope."""
+    return graph.arg_scope.activation_fn, "batch_norm" if graph.arg_scope.use_batch_norm else None
 
 
 @works_on_arrays
@@ -195,7 +204,8 @@ def stack_blocks_dense(
     Raises
     ------
     ConfigError
-        The strides' product passes ``output_stride`` without ever being equal to it.
+        The strides' product passes ``output_stride`` without ever being equal to it; or a unit would have to leave its
+        stride out, though its shortcut is an average pool by that stride (``avg_down``).
     """
     _check_number(output_stride)
     graph = net.graph
@@ -208,11 +218,12 @@ def stack_blocks_dense(
                 if store_non_strided_activations and i == len(block.args) - 1:
                     # The block strides after its last unit.
                     block_stride = arguments.get("stride", 1)
-                    arguments["stride"] = 1
+                    arguments["stride"] = _left_out(graph, block_stride)
                 with graph.variable_scope(f"unit_{i + 1}"):
                     if output_stride is not None and current_stride == output_stride:
-                        net = block.unit_fn(net, **{**arguments, "stride": 1}, rate=rate)
-                        rate *= arguments.get("stride", 1)
+                        stride = arguments.pop("stride", 1)
+                        net = block.unit_fn(net, **arguments, stride=_left_out(graph, stride), rate=rate)
+                        rate *= stride
                     else:
                         net = block.unit_fn(net, **arguments, rate=1)
                         current_stride *= arguments.get("stride", 1)
@@ -227,6 +238,16 @@ def stack_blocks_dense(
     if output_stride is not None and current_stride != output_stride:
         raise ConfigError("The target output_stride cannot be reached.", expected=output_stride, found=current_stride)
     return net
+
+
+def _left_out(graph: Graph, stride: int) -> int:
+    """The stride of a unit that leaves its own to what follows."""
+    if stride > 1 and graph.arg_scope.avg_down:
+        raise ConfigError(
+            "The network's shortcuts are average pools by the units' strides (avg_down), which have no atrous form: "
+            "leave output_stride and store_non_strided_activations out."
+        )
+    return 1
 
 
 def _check_number(output_stride: object) -> None:
@@ -268,6 +289,7 @@ def resnet_v2(
     spatial_squeeze: bool | None = None,
     store_non_strided_activations: bool = False,
     multi_grid: Sequence[int] | None = None,
+    root_depths: Sequence[int] | None = None,
     scope: str = "resnet_v2",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The whole network (``resnet_v2.resnet_v2``).
@@ -284,7 +306,7 @@ def resnet_v2(
     output_stride : int, optional
         How much smaller the features are than the images; with the root block a multiple of 4.
     include_root_block : bool
-        Whether the 7x7 convolution and the max pool come first.
+        Whether the convolution, of 7x7 and stride 2, and the max pool come first.
     spatial_squeeze : bool, optional
         Logits of shape [N, num_classes]; False keeps [N, h, w, num_classes]. By default they are squeezed after the
         global pool and kept dense without it.
@@ -292,6 +314,9 @@ def resnet_v2(
         See `stack_blocks_dense`.
     multi_grid : sequence of int, optional
         DeepLab's: the ``unit_rate`` of each unit of the last block.
+    root_depths : sequence of int, optional
+        Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ... that take the place of the 7x7 one, as in
+        ResNet-D; the first one strides, and the last one has neither batch norm nor activation.
     scope : str
         Before the names of all variables and end points.
 
@@ -309,14 +334,14 @@ def resnet_v2(
         The options break one of TF-Slim's rules.
     """
     graph = inputs.graph
+    _check_choice("avg_down", graph.arg_scope.avg_down, (False, True))
     if multi_grid is not None:
         blocks = _with_multi_grid(blocks, multi_grid)
     with graph.variable_scope(scope) as name:
         net = inputs
         if include_root_block:
             output_stride = _after_root(output_stride)
-            net = conv2d_same(net, 64, 7, 2, scope="conv1", activation_fn=None)
-            graph.collect(f"{name}/conv1", net)
+            net = _root_convolutions(net, root_depths)
             _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
             net = graph.collect(f"{name}/pool1", graph.max_pool(net, 3, 2))
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
@@ -327,6 +352,23 @@ def resnet_v2(
         if num_classes is not None:
             net = _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
     return net, graph.end_points
+
+
+def _root_convolutions(net: Tensor, depths: Sequence[int] | None) -> Tensor:
+    graph = net.graph
+    if not depths:
+        net = conv2d_same(net, 64, 7, 2, scope="conv1", activation_fn=None)
+        return graph.collect(graph.name("conv1"), net)
+    activation_fn, normalizer_fn = _activation_and_normalizer(graph)
+    for i, depth in enumerate(depths):
+        if i == len(depths) - 1:
+            activation_fn = normalizer_fn = None
+        net = conv2d_same(
+            net, depth, 3, 2 if i == 0 else 1, scope=f"conv1_{i + 1}",
+            activation_fn=activation_fn, normalizer_fn=normalizer_fn,
+        )  # fmt: skip
+        graph.collect(graph.name(f"conv1_{i + 1}"), net)
+    return net
 
 
 def _with_multi_grid(blocks: Sequence[Block], multi_grid: Sequence[int]) -> list[Block]:

@@ -81,6 +81,7 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
         architecture.blocks,
         architecture.num_classes,
         include_root_block=architecture.include_root_block,
+        root_depths=architecture.root_depths,
         scope=architecture.scope,
     )
     if not isinstance(network, str):
@@ -132,8 +133,8 @@ def _operation(tensor: Tensor) -> str:
     geometry = tensor.geometry
     if tensor.op == "conv":
         return f"conv {geometry.kernel_height}x{geometry.kernel_width}" + _stride(geometry.stride)
-    if tensor.op == "max_pool":
-        return f"max_pool {geometry.window}x{geometry.window}" + _stride(geometry.stride)
+    if tensor.op in ("max_pool", "avg_pool"):
+        return f"{tensor.op} {geometry.window}x{geometry.window}" + _stride(geometry.stride)
     if tensor.op == "subsample":
         return tensor.op + _stride(geometry)
     return tensor.op

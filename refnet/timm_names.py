@@ -1,8 +1,11 @@
-"""Weights of timm's ResNetV2 with batch norm (``resnetv2_50``, 101, 152) by TF-Slim's names.
+"""Weights of timm's ResNetV2 with batch norm (``resnetv2_50``, 101, 152 and their variants d) by TF-Slim's names.
 
 The tensors fit TF-Slim's one to one, in another order of axes, but the function differs: each stage strides in its
 first unit, and pool1 pads both sides. timm's convolutions have no biases; TF-Slim's get zeros, which change no bit: a
 convolution's sum starts at +0, so that it is never -0 (rule A1).
+
+The variants d (and t, of other widths) have three 3x3 convolutions in place of the 7x7 one, by DeepLab's names
+``conv1_1`` to ``conv1_3``, and an average pool before the shortcuts' convolutions of units that stride.
 
 Source: timm's ``models/resnetv2.py``.
 """
@@ -23,23 +26,23 @@ from refnet.resnet_v2 import network_name
 #: How these networks differ from TF-Slim's, and how their images are prepared.
 OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
 RECIPE = Recipe(224, 224, 0.95)
+_DEEP_STEM = "stem.conv1.weight"
 
 _UNIT = re.compile(r"^stages\.(?P<stage>\d+)\.blocks\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$")
 _CONVOLUTIONS = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.conv": "shortcut"}
 _NORMS = {"norm1": "preact", "norm2": "conv1/BatchNorm", "norm3": "conv2/BatchNorm"}
-_END_CONVOLUTIONS = {"stem.conv": "conv1", "head.fc": "logits"}
-_END_NORMS = {"norm": "postnorm"}
+_END_CONVOLUTIONS = {"stem.conv": "conv1", "head.fc": "logits"} | {f"stem.conv{i}": f"conv1_{i}" for i in (1, 2, 3)}
+_END_NORMS = {"norm": "postnorm"} | {f"stem.norm{i}": f"conv1_{i}/BatchNorm" for i in (1, 2)}
 _OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
 _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 #: The convolutions that no batch norm follows at once: in TF-Slim they have biases.
-_BIASED = re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut)|^[^/]+/conv1)/weights$")
+_BIASED = re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut)|^[^/]+/conv1(_3)?)/weights$")
 
 #: What else has such names, by a name that only it has.
 _VARIANTS = {
-    r"^stem\.conv1\.": "a stem of three convolutions (the variants d and t)",
     r"\.norm1\.v$": "EvoNorm (_evos)",
     r"\.norm1\.tau$": "filter response norm (_frn)",
-    r"^stem\.norm\.": "batch norm after the convolutions (the stems of hybrid ViTs)",
+    r"^stem\.norm3?\.": "batch norm after the convolutions (the stems of hybrid ViTs)",
 }
 #: Other networks, by a name that only they have.
 _OTHERS = {
@@ -51,6 +54,11 @@ _OTHERS = {
 def is_timm(names: Iterable[str]) -> bool:
     """Whether tensors have the names of timm's ResNetV2, of any variant."""
     return any(map(_UNIT.match, names))
+
+
+def options_of(names: Iterable[str]) -> dict[str, Any]:
+    """How the network that the tensors belong to differs from TF-Slim's."""
+    return OPTIONS | ({"avg_down": True} if _DEEP_STEM in names else {})
 
 
 def refuse_others(names: Iterable[str]) -> None:
@@ -117,7 +125,7 @@ def _refuse_variants(tensors: Mapping[str, np.ndarray]) -> None:
     if found:
         raise MissingTensorError(
             f"These are the weights of a variant of timm's ResNetV2 that refnet does not have, with "
-            f"{', and with '.join(found)}. It has resnetv2_50, resnetv2_101 and resnetv2_152.",
+            f"{', and with '.join(found)}. It has resnetv2_50, 101, 152, and their variants d.",
             found=found,
         )
 

@@ -44,6 +44,8 @@ class Architecture(NamedTuple):
     include_root_block : bool
     channels : int
         Of the input.
+    root_depths : tuple of int or None
+        See `refnet.resnet_v2.resnet_v2`.
     """
 
     scope: str
@@ -51,6 +53,7 @@ class Architecture(NamedTuple):
     num_classes: int | None
     include_root_block: bool
     channels: int
+    root_depths: tuple[int, ...] | None = None
 
 
 class Weights(Mapping[str, Float32Array]):
@@ -74,7 +77,7 @@ class Weights(Mapping[str, Float32Array]):
         A name for each class.
     options : dict of str to Any
         The options of `refnet.Engine` that the network was trained with, where they are not TF-Slim's:
-        ``batch_norm_epsilon``, ``pool_mode``, ``stride_place``.
+        ``batch_norm_epsilon``, ``pool_mode``, ``stride_place``, ``avg_down``.
     source : str
         The format that the weights were read from.
     conversion : Conversion
@@ -143,6 +146,7 @@ SLIM_OPTIONS: dict[str, Any] = {
     "batch_norm_epsilon": ArgScope().batch_norm_epsilon,
     "pool_mode": ArgScope().pool_mode,
     "stride_place": STRIDE_PLACES[0],
+    "avg_down": ArgScope().avg_down,
 }
 
 
@@ -248,8 +252,8 @@ def load_weights(
         loaded.conversion.renamed = {slim: keys.get(name, name) for slim, name in renamed.items()}
         recipe, options = recipe or keras_names.RECIPE, keras_names.OPTIONS
     elif timm_names.is_timm(tensors):
+        recipe, options = recipe or timm_names.RECIPE, timm_names.options_of(tensors)
         tensors = timm_names.slim_tensors(tensors, loaded.conversion)
-        recipe, options = recipe or timm_names.RECIPE, timm_names.OPTIONS
     timm_names.refuse_others(tensors)
     released = loaded.format.startswith(formats.TF_CHECKPOINT) and _is_released(tensors)
     if recipe is None and released:
@@ -429,8 +433,18 @@ def _architecture(
             args[0]["stride"] = 1 if name == names[0] else 2
         result.append(Block(name, bottleneck, args))
     logits, root = shape("logits/weights"), shape("conv1/weights")
-    first = root if root is not None else _kernel_shape(blocks[names[0]], scope, names[0], 1, "conv1")
-    return Architecture(scope, result, logits[-1] if logits else None, root is not None, first[2])
+    deep: list[tuple[int, ...]] = []
+    while found := shape(f"conv1_{len(deep) + 1}/weights"):
+        deep.append(found)
+    first = root or (deep[0] if deep else _kernel_shape(blocks[names[0]], scope, names[0], 1, "conv1"))
+    return Architecture(
+        scope,
+        result,
+        logits[-1] if logits else None,
+        include_root_block=bool(root or deep),
+        channels=first[2],
+        root_depths=None if root or not deep else tuple(kernel[-1] for kernel in deep),
+    )
 
 
 def _kernel_shape(
@@ -472,6 +486,7 @@ def graph_of(architecture: Architecture, variables: Mapping[str, Any], arg_scope
         architecture.blocks,
         architecture.num_classes,
         include_root_block=architecture.include_root_block,
+        root_depths=architecture.root_depths,
         scope=architecture.scope,
     )
     return graph
@@ -484,6 +499,7 @@ def random_weights(
     *,
     include_root_block: bool = True,
     channels: int = 3,
+    root_depths: Sequence[int] | None = None,
     scope: str | None = None,
 ) -> Weights:
     """Untrained weights by TF-Slim's initialisers, the same bits on every machine.
@@ -503,6 +519,8 @@ def random_weights(
     include_root_block : bool
     channels : int
         Of the input.
+    root_depths : sequence of int, optional
+        See `refnet.resnet_v2.resnet_v2`.
     scope : str, optional
         Before every name; by default the network's name, or "resnet_v2".
 
@@ -514,7 +532,8 @@ def random_weights(
         blocks, scope = network_blocks(network), scope or network
     else:
         blocks, scope = list(network), scope or "resnet_v2"
-    architecture = Architecture(scope, blocks, num_classes, include_root_block, channels)
+    depths = None if root_depths is None else tuple(root_depths)
+    architecture = Architecture(scope, blocks, num_classes, include_root_block, channels, depths)
     tensors = {name: _initial(name, shape, seed) for name, shape in _variables(architecture)}
     return Weights(tensors, source=f"random_weights(seed={seed})", copy=False)
 

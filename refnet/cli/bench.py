@@ -77,7 +77,8 @@ def products(architecture: Architecture, shape: tuple[int, ...]) -> int:
     graph = Graph({})
     resnet_v2(
         graph.placeholder(shape), architecture.blocks, architecture.num_classes,
-        include_root_block=architecture.include_root_block, scope=architecture.scope,
+        include_root_block=architecture.include_root_block, root_depths=architecture.root_depths,
+        scope=architecture.scope,
     )  # fmt: skip
     geometries = [tensor.geometry for tensor in graph.tensors if tensor.op == "conv"]
     return sum(g.pixels * g.products * g.out_channels for g in geometries)

@@ -11,6 +11,8 @@ import refnet
 from refnet.digest import digest
 from refnet.seeded import lively_weights, random_images
 from refnet.selfcheck import Case, cases_of, check, published
+from refnet_kernels.avg_pool.cuda_kernel import AVG_POOL
+from tests.refnet.nets import post_activation_unit, post_activation_weights
 
 SMALL = [case for case in cases_of("cuda") if case.network == "blocks"]
 PUBLISHED = [case for case in cases_of("cuda") if case.network != "blocks"]
@@ -27,6 +29,30 @@ def device(built: Path, monkeypatch: pytest.MonkeyPatch) -> CheckedDevice:
 def test_small_networks(case: Case, device: CheckedDevice) -> None:
     assert check(case, published()["cases"][case.name], device="cuda").differing == []
     assert device.launched
+
+
+def test_a_deep_stem_and_pooled_shortcuts(device: CheckedDevice) -> None:
+    unit = {"depth": 12, "depth_bottleneck": 3, "stride": 1}
+    blocks = [
+        refnet.Block("block1", refnet.bottleneck, [unit]),
+        refnet.Block("block2", refnet.bottleneck, [{**unit, "depth": 20, "stride": 2}]),
+    ]
+    weights = lively_weights(refnet.random_weights(blocks, 7, root_depths=(3, 4, 8)), 0)
+    options = {"blocks": blocks, "avg_down": True, "pool_mode": "torch"}
+    images = random_images((2, 33, 38, 3), 1)
+    expected, found = (refnet.forward(weights, images, device=name, **options) for name in ("cpu", "cuda"))
+    assert digest(found) == digest(expected)
+    assert AVG_POOL in device.launched
+
+
+def test_the_relu_of_a_sum(device: CheckedDevice) -> None:
+    options = {"variables": post_activation_weights()}
+    images = random_images((2, 5, 6, 3), 1)
+    for is_training in (False, True):
+        expected, found = (
+            post_activation_unit(images, device=name, is_training=is_training, **options) for name in ("cpu", "cuda")
+        )
+        assert digest(found) == digest(expected)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 import refnet
+from refnet.arrays import works_on_arrays
+from refnet.graph import Graph, Tensor
 
 
 def small_blocks(units: int = 2, base_depth: int = 3) -> list[refnet.Block]:
@@ -30,6 +32,29 @@ def lively_weights(seed: int = 0, blocks: list[refnet.Block] | None = None, **op
             weights[name] = (value * (1 + noise)).astype(np.float32)
         elif leaf != "weights":
             weights[name] = (value + noise).astype(np.float32)
+    return weights
+
+
+@works_on_arrays
+def post_activation_unit(inputs: Tensor) -> Tensor:
+    """A unit as ResNet v1 has it: the ReLU follows the sum."""
+    norm = {"normalizer_fn": "batch_norm"}
+    shortcut = refnet.conv2d_same(inputs, 8, 1, 1, scope="shortcut", activation_fn=None, **norm)
+    residual = refnet.conv2d_same(inputs, 4, 3, 1, scope="conv1", **norm)
+    residual = refnet.conv2d_same(residual, 8, 1, 1, scope="conv2", activation_fn=None, **norm)
+    return inputs.graph.relu(inputs.graph.add(shortcut, residual))
+
+
+def post_activation_weights() -> dict[str, np.ndarray]:
+    """Weights of `post_activation_unit` for three channels; about half of its sums are negative."""
+    graph = Graph({})
+    post_activation_unit(graph.placeholder((1, 5, 6, 3)))
+    generator = np.random.default_rng(0)
+    weights = {}
+    for name, shape in graph.missing:
+        size = generator.uniform(0.5, 1.5, shape)
+        signed = name.endswith(("weights", "beta"))
+        weights[name] = np.float32(size * generator.choice([-1, 1], shape) if signed else size)
     return weights
 
 

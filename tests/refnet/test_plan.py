@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import digest, random_images, small_blocks
+from nets import digest, post_activation_unit, post_activation_weights, random_images, small_blocks
 
-from refnet.arrays import works_on_arrays
-from refnet.graph import ArgScope, Graph, Tensor
+from refnet.graph import ArgScope, Graph
 from refnet.plan import Plan, assign_slots, make_plan
-from refnet.resnet_v2 import conv2d_same, network_blocks, resnet_v2
+from refnet.resnet_v2 import network_blocks, resnet_v2
 
 
 def plan_of(wanted: list[int] | None = None, network: str | None = None, is_training: bool = False) -> Plan:
@@ -88,15 +87,6 @@ def test_a_wanted_value_is_not_fused_away() -> None:
     assert conv3.index in {index for step in plan.steps for index in step.writes}
 
 
-@works_on_arrays
-def post_activation_unit(inputs: Tensor) -> Tensor:
-    """A unit as ResNet v1 has it: the ReLU follows the sum."""
-    shortcut = conv2d_same(inputs, 8, 1, 1, scope="shortcut", activation_fn=None, normalizer_fn="batch_norm")
-    residual = conv2d_same(inputs, 4, 3, 1, scope="conv1", normalizer_fn="batch_norm")
-    residual = conv2d_same(residual, 8, 1, 1, scope="conv2", activation_fn=None, normalizer_fn="batch_norm")
-    return inputs.graph.relu(inputs.graph.add(shortcut, residual))
-
-
 def test_the_relu_of_a_sum_belongs_to_the_convolution_before_it() -> None:
     graph = Graph({})
     net = post_activation_unit(graph.placeholder((1, 5, 6, 3)))
@@ -116,15 +106,8 @@ def test_the_relu_of_a_sum_that_follows_no_convolution_belongs_to_the_sum() -> N
 
 @pytest.mark.parametrize("is_training", [False, True])
 def test_the_relu_of_a_sum_is_the_same_fused_or_not(is_training: bool) -> None:
-    graph = Graph({})
-    post_activation_unit(graph.placeholder((1, 5, 6, 3)))
-    generator = np.random.default_rng(0)
-    variables = {name: abs(generator.normal(size=shape)).astype(np.float32) for name, shape in graph.missing}
-    for name in variables:
-        if name.endswith(("weights", "beta")):
-            variables[name] *= generator.choice(np.float32([-1, 1]), variables[name].shape)
     images = random_images(2, 5, 6, 3)
-    options = {"variables": variables, "is_training": is_training}
+    options = {"variables": post_activation_weights(), "is_training": is_training}
     fused, defined = (post_activation_unit(images, device=device, **options) for device in ("cpu", "reference"))
     assert 0.2 < (fused == 0).mean() < 0.8
     assert fused.min() == 0

@@ -191,6 +191,18 @@ def _pool_in(border: float, x: np.ndarray) -> np.ndarray:
     return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
 
 
+def avg_pool(x: Bounded) -> Bounded:
+    """2x2, stride 2, cut off at the border: a binary64 sum of four numbers at most, rounded once."""
+
+    def pool(a: np.ndarray) -> np.ndarray:
+        n, height, width, channels = a.shape
+        padded = np.pad(a, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], constant_values=np.nan)
+        return np.asarray(np.nanmean(padded.reshape(n, -(-height // 2), 2, -(-width // 2), 2, channels), (2, 4)))
+
+    value, bound, magnitude = (pool(a) for a in (*x, np.abs(x.value) + x.bound))
+    return rounded(Bounded(value, bound + 5 * 2.0**-53 * magnitude))
+
+
 def global_mean(x: Bounded) -> Bounded:
     """Mean over rows and columns, kept as axes of 1: a binary64 sum, rounded once."""
     value, bound, magnitude = (a.mean((1, 2), keepdims=True) for a in (*x, np.abs(x.value) + x.bound))
@@ -250,6 +262,8 @@ class _Pipeline:
         preact = self.norm(f"{name}/preact", x)
         if depth == x.value.shape[-1]:
             shortcut = Bounded(*(a[:, ::stride, ::stride] for a in x))
+        elif stride > 1 and self.net.avg_down:
+            shortcut = self.conv(f"{name}/shortcut", self.record(f"{name}/avg_pool", avg_pool(preact)))
         else:
             shortcut = self.conv(f"{name}/shortcut", preact, stride)
         residual = self.conv(f"{name}/conv1", preact, normalize=True)
@@ -281,12 +295,20 @@ class _Pipeline:
         self.stride *= left
         return Bounded(*(a[:, ::left, ::left] for a in x))
 
+    def root(self, scope: str, x: Bounded) -> Bounded:
+        depths = self.net.root_depths
+        if depths is None:
+            return self.conv(f"{scope}/conv1", x, stride=2)
+        for i in range(1, len(depths) + 1):
+            x = self.conv(f"{scope}/conv1_{i}", x, stride=2 if i == 1 else 1, normalize=i < len(depths))
+        return x
+
     def run(self, x: Bounded) -> dict[str, Bounded]:
         net, scope = self.net, self.net.scope
         target: float | None = net.output_stride
         if net.include_root_block:
             target = None if target is None else target / 4
-            x = self.conv(f"{scope}/conv1", x, stride=2)
+            x = self.root(scope, x)
             x = self.record(f"{scope}/pool1", max_pool(x, net.pool_mode))
         for block_scope, units in net.rated_blocks():
             x = self.block(f"{scope}/{block_scope}", units, x, target)

@@ -42,11 +42,13 @@ class Net:
     store_non_strided_activations: bool = False
     multi_grid: Sequence[int] | None = None
     pool_mode: str = "slim"
+    avg_down: bool = False
+    root_depths: Sequence[int] | None = None
     scope: str = field(default="resnet", kw_only=True)
 
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of ``refnet.forward``, but ``blocks``; the scope is in the variables' names."""
-        names = [name for name in self.__dataclass_fields__ if name not in ("blocks", "scope")]
+        """The keyword arguments of ``refnet.forward``, but ``blocks``; the variables tell of the scope and the root."""
+        names = [name for name in self.__dataclass_fields__ if name not in ("blocks", "root_depths", "scope")]
         return {name: getattr(self, name) for name in names}
 
     def rated_blocks(self) -> list[BlockSpec]:

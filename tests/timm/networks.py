@@ -14,22 +14,33 @@ from tests.slim.oracle import BlockSpec
 
 #: Units of each stage of the published networks.
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+#: Channels of the three convolutions of a deep stem.
+DEEP = (32, 32, 64)
 
 
 class Description(NamedTuple):
-    """Stages as (width of the 3x3 kernels, units) each, and classes."""
+    """Stages as (width of the 3x3 kernels, units) each, and classes; ``deep``: the variants d."""
 
     stages: tuple[tuple[int, int], ...]
     classes: int
+    deep: bool = False
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The state dict's names and shapes, without the counters of batches."""
-        shapes: dict[str, tuple[int, ...]] = {"stem.conv.weight": (64, 3, 7, 7)}
+        shapes: dict[str, tuple[int, ...]] = {}
 
         def norm(name: str, channels: int) -> None:
             shapes.update({f"{name}.{r}": (channels,) for r in ("weight", "bias", "running_mean", "running_var")})
 
         channels = 64
+        if self.deep:
+            shapes["stem.conv1.weight"] = (DEEP[0], 3, 3, 3)
+            norm("stem.norm1", DEEP[0])
+            shapes["stem.conv2.weight"] = (DEEP[1], DEEP[0], 3, 3)
+            norm("stem.norm2", DEEP[1])
+            shapes["stem.conv3.weight"] = (DEEP[2], DEEP[1], 3, 3)
+        else:
+            shapes["stem.conv.weight"] = (64, 3, 7, 7)
         for stage, (width, units) in enumerate(self.stages):
             for unit in range(units):
                 place = f"stages.{stage}.blocks.{unit}"
@@ -55,9 +66,9 @@ class Description(NamedTuple):
         return blocks
 
 
-def published(depth: int, classes: int = 1000) -> Description:
-    """resnetv2_50, 101 or 152."""
-    return Description(tuple(zip((64, 128, 256, 512), STAGES[depth], strict=True)), classes)
+def published(depth: int, classes: int = 1000, deep: bool = False) -> Description:
+    """resnetv2_50, 101 or 152; deep: resnetv2_50d and so on."""
+    return Description(tuple(zip((64, 128, 256, 512), STAGES[depth], strict=True)), classes, deep)
 
 
 def draw_state(description: Description, seed: int) -> dict[str, np.ndarray]:
@@ -90,6 +101,9 @@ class Operations(Protocol):
 
     def max_pool(self, x: Any) -> Any:
         """3 x 3, stride 2, one row and column of -inf all round."""
+
+    def avg_pool(self, x: Any) -> Any:
+        """2 x 2, stride 2; windows that are cut off at the border are means of what they hold."""
 
     def mean(self, x: Any) -> Any: ...
 
@@ -124,6 +138,9 @@ class Torch:
 
     def max_pool(self, x: Any) -> Any:
         return self.functional.max_pool2d(x, 3, 2, 1)
+
+    def avg_pool(self, x: Any) -> Any:
+        return self.functional.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
 
     def mean(self, x: Any) -> Any:
         return x.mean((2, 3), keepdim=True)
@@ -160,6 +177,11 @@ class TensorFlow:
     def max_pool(self, x: Any) -> Any:
         return self.tf.nn.max_pool2d(self._padded(x, 1, -np.inf), 3, 2, "VALID")
 
+    def avg_pool(self, x: Any) -> Any:
+        pads = [[0, 0], *([0, size % 2] for size in x.shape[1:3]), [0, 0]]
+        sums, counts = (self.tf.nn.avg_pool2d(self.tf.pad(a, pads), 2, 2, "VALID") for a in (x, self.tf.ones_like(x)))
+        return sums / counts
+
     def mean(self, x: Any) -> Any:
         return self.tf.reduce_mean(x, (1, 2), keepdims=True)
 
@@ -177,7 +199,12 @@ def run(
     def norm(name: str, x: Any) -> Any:
         return ops.norm_relu(x, *(state[f"{name}.{r}"] for r in ("weight", "bias", "running_mean", "running_var")))
 
-    x = record("conv1", ops.conv(ops.images(images), state["stem.conv.weight"], 2))
+    if description.deep:
+        x = record("conv1_1", norm("stem.norm1", ops.conv(ops.images(images), state["stem.conv1.weight"], 2)))
+        x = record("conv1_2", norm("stem.norm2", ops.conv(x, state["stem.conv2.weight"], 1)))
+        x = record("conv1_3", ops.conv(x, state["stem.conv3.weight"], 1))
+    else:
+        x = record("conv1", ops.conv(ops.images(images), state["stem.conv.weight"], 2))
     x = record("pool1", ops.max_pool(x))
     for stage, (_, units) in enumerate(description.stages):
         for unit in range(units):
@@ -186,7 +213,9 @@ def run(
             preact = record(f"{slim}/preact", norm(f"{place}.norm1", x))
             if unit == 0:
                 kernel = state[f"{place}.downsample.conv.weight"]
-                x = record(f"{slim}/shortcut", ops.conv(preact, kernel, stride))
+                pooled = description.deep and stride > 1
+                x = record(f"{slim}/avg_pool", ops.avg_pool(preact)) if pooled else preact
+                x = record(f"{slim}/shortcut", ops.conv(x, kernel, 1 if pooled else stride))
             inner = ops.conv(preact, state[f"{place}.conv1.weight"], 1)
             inner = record(f"{slim}/conv1", norm(f"{place}.norm2", inner))
             inner = ops.conv(inner, state[f"{place}.conv2.weight"], stride)
@@ -200,24 +229,34 @@ def run(
 
 
 def run_timm(
-    depth: int, state: Mapping[str, np.ndarray], images: np.ndarray, scope: str, dtype: str, **options: Any
+    depth: int,
+    state: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    scope: str,
+    dtype: str,
+    deep: bool = False,
+    **options: Any,
 ) -> dict[str, np.ndarray]:
     """The same from timm's own modules, each layer's output taken by a hook; strict about the names."""
     import timm  # type: ignore[import-not-found]
     import torch
 
-    net = timm.create_model(f"resnetv2_{depth}", **options).eval()
+    net = timm.create_model(f"resnetv2_{depth}{'d' if deep else ''}", **options).eval()
     counters = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
     net.load_state_dict({**{name: torch.from_numpy(value) for name, value in state.items()}, **counters})
     net = net.to(getattr(torch, dtype))
-    names = {"stem.conv": "conv1", "stem.pool": "pool1", "norm": "postnorm", "head.fc": "logits"}
+    names = {"stem.pool": "pool1", "norm": "postnorm", "head.fc": "logits"}
+    names |= (
+        {"stem.norm1": "conv1_1", "stem.norm2": "conv1_2", "stem.conv3": "conv1_3"} if deep else {"stem.conv": "conv1"}
+    )
     names["head.global_pool"] = "pool5"
     layers = {"": "", ".norm1": "/preact", ".downsample": "/shortcut", ".norm2": "/conv1", ".norm3": "/conv2"}
-    layers[".conv3"] = "/conv3"
+    layers |= {".conv3": "/conv3", ".downsample.pool": "/avg_pool"}
     for stage, units in enumerate(STAGES[depth]):
         for unit in range(units):
+            absent = {".downsample": unit > 0, ".downsample.pool": unit > 0 or stage == 0 or not deep}
             for layer, slim in layers.items():
-                if layer != ".downsample" or unit == 0:
+                if not absent.get(layer, False):
                     place = f"block{stage + 1}/unit_{unit + 1}/bottleneck_v2"
                     names[f"stages.{stage}.blocks.{unit}{layer}"] = place + slim
     seen: dict[str, np.ndarray] = {}

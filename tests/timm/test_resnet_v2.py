@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from refnet.graph import Graph
 from tests.slim.networks import assert_close_to_truth, assert_is_the_truth
 from tests.slim.oracle import Net, draw_images
 from tests.timm.networks import (
+    DEEP,
     STAGES,
     Description,
     TensorFlow,
@@ -29,6 +31,7 @@ from tests.timm.networks import (
 #: Odd and even: PyTorch pads both alike, TF-Slim's SAME does not.
 SHAPE = (2, 97, 64, 3)
 SMALL = Description(((3, 2), (5, 1), (4, 2)), 7)
+SMALL_DEEP = SMALL._replace(deep=True)
 OPTIONS = {"pool_mode": "torch", "stride_place": "first_unit"}
 
 # TensorFlow's own; and the images are small.
@@ -43,7 +46,8 @@ def write(path: Path, state: Mapping[str, np.ndarray]) -> Path:
 
 
 def net_of(description: Description, scope: str) -> Net:
-    return Net(description.blocks(), description.classes, pool_mode="torch", scope=scope)
+    root = {"avg_down": True, "root_depths": DEEP} if description.deep else {}
+    return Net(description.blocks(), description.classes, pool_mode="torch", scope=scope, **root)
 
 
 def test_every_tensor_has_its_place(tmp_path: Path) -> None:
@@ -96,41 +100,69 @@ def test_without_a_head_there_are_features(tmp_path: Path) -> None:
 FRAMEWORKS = pytest.mark.parametrize("framework", ["tensorflow", "torch", "timm"])
 
 
-def layers_of(framework: str, depth: int, state: Mapping[str, np.ndarray], images: np.ndarray, dtype: str) -> Any:
+def layers_of(
+    framework: str, depth: int, deep: bool, state: Mapping[str, np.ndarray], images: np.ndarray, dtype: str
+) -> Any:
     """Every layer of a published network; skipped where the framework is missing."""
     scope = f"resnet_v2_{depth}"
     if framework == "timm":
         pytest.importorskip("timm")
-        return run_timm(depth, state, images, scope, dtype)
+        return run_timm(depth, state, images, scope, dtype, deep)
     pytest.importorskip(framework)
     operations = TensorFlow(dtype) if framework == "tensorflow" else Torch(dtype)
-    return run(operations, published(depth), state, images, scope)
+    return run(operations, published(depth, deep=deep), state, images, scope)
 
 
 @FRAMEWORKS
-@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
-def test_every_layer(framework: str, depth: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("depth", "deep"),
+    [
+        (50, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((101, False), (152, False), (50, True), (101, True))
+        ),
+    ],
+)
+def test_every_layer(framework: str, depth: int, deep: bool, tmp_path: Path) -> None:
     """By the file alone: what differs from TF-Slim travels with the weights."""
-    state, images = draw_state(published(depth), 1), draw_images(SHAPE, 2)
-    truth, theirs = (layers_of(framework, depth, state, images, dtype) for dtype in ("float64", "float32"))
+    state, images = draw_state(published(depth, deep=deep), 1), draw_images(SHAPE, 2)
+    truth, theirs = (layers_of(framework, depth, deep, state, images, dtype) for dtype in ("float64", "float32"))
     assert all(value.dtype == np.float64 for value in truth.values())
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
     _, end_points = refnet.forward(weights, images, end_points=True, spatial_squeeze=False)
     assert end_points.keys() - truth.keys() == {"global_pool", "predictions"} | {
         f"resnet_v2_{depth}/block{i}" for i in range(1, 5)
     }
-    assert_close_to_truth(net_of(published(depth), f"resnet_v2_{depth}"), weights, images, end_points, theirs, truth)
+    net = net_of(published(depth, deep=deep), f"resnet_v2_{depth}")
+    assert_close_to_truth(net, weights, images, end_points, theirs, truth)
 
 
 @pytest.mark.parametrize("shape", [(2, 33, 40, 3), (1, 48, 35, 3)])
+@pytest.mark.parametrize("description", [SMALL, SMALL_DEEP], ids=["plain", "deep"])
 @pytest.mark.parametrize("framework", ["tensorflow", "torch"])
-def test_float64_is_the_truth(framework: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_float64_is_the_truth(framework: str, description: Description, shape: tuple[int, ...], tmp_path: Path) -> None:
     pytest.importorskip(framework)
-    state, images = draw_state(SMALL, 3), draw_images(shape, 4)
+    state, images = draw_state(description, 3), draw_images(shape, 4)
     operations = TensorFlow("float64") if framework == "tensorflow" else Torch("float64")
-    truth = run(operations, SMALL, state, images, "resnet_v2")
-    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
-    assert_is_the_truth(net_of(SMALL, "resnet_v2"), weights, images, truth)
+    truth = run(operations, description, state, images, "resnet_v2")
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
+    assert_is_the_truth(net_of(description, "resnet_v2"), weights, images, truth)
+
+
+@pytest.mark.parametrize("framework", ["tensorflow", "torch"])
+def test_every_layer_of_a_deep_stem_and_pooled_shortcuts(framework: str, tmp_path: Path) -> None:
+    pytest.importorskip(framework)
+    state, images = draw_state(SMALL_DEEP, 3), draw_images((2, 75, 66, 3), 4)
+    make = TensorFlow if framework == "tensorflow" else Torch
+    truth, theirs = (run(make(dtype), SMALL_DEEP, state, images, "resnet_v2") for dtype in ("float64", "float32"))
+    # Odd and even sizes: windows are cut off.
+    assert {
+        size % 2 for name, x in truth.items() if name.endswith("unit_1/bottleneck_v2/preact") for size in x.shape[1:3]
+    } == {0, 1}
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
+    _, end_points = refnet.forward(weights, images, end_points=True, spatial_squeeze=False)
+    assert_close_to_truth(net_of(SMALL_DEEP, "resnet_v2"), weights, images, end_points, theirs, truth)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
@@ -150,10 +182,10 @@ def test_output_strides_are_timms(output_stride: int, tmp_path: Path) -> None:
 
 def test_names_and_shapes_are_timms() -> None:
     timm = pytest.importorskip("timm")
-    for depth in STAGES:
-        state = timm.create_model(f"resnetv2_{depth}").state_dict()
+    for depth, deep in itertools.product(STAGES, (False, True)):
+        state = timm.create_model(f"resnetv2_{depth}{'d' if deep else ''}").state_dict()
         found = {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
-        assert found == published(depth).shapes()
+        assert found == published(depth, deep=deep).shapes()
 
 
 def test_each_difference_from_tf_slim_matters(tmp_path: Path) -> None:
@@ -166,6 +198,29 @@ def test_each_difference_from_tf_slim_matters(tmp_path: Path) -> None:
     for name, value in {"pool_mode": "slim", "stride_place": "last_unit"}.items():
         other = refnet.forward(weights, image, **{name: value})
         assert np.abs(other - logits).max() > 1e-3 * np.abs(logits).max()
+
+
+def test_a_deep_stem_and_pooled_shortcuts_travel_with_the_weights(tmp_path: Path) -> None:
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL_DEEP, 3)))
+    assert weights.options == {**OPTIONS, "avg_down": True}
+    assert refnet.weights.infer_architecture(weights).root_depths == DEEP
+    image = draw_images((49, 48, 3), 4)
+    logits = refnet.forward(weights, image)
+    for options in ({**OPTIONS, "avg_down": True}, {**OPTIONS, "avg_down": True, "device": "reference"}):
+        assert refnet.forward(dict(weights), image, **options).tobytes() == logits.tobytes()
+    other = refnet.forward(weights, image, avg_down=False)
+    assert np.abs(other - logits).max() > 1e-3 * np.abs(logits).max()
+    refnet.save_weights(tmp_path / "b.safetensors", weights)
+    assert refnet.forward(tmp_path / "b.safetensors", image).tobytes() == logits.tobytes()
+
+
+@pytest.mark.parametrize("options", [{"output_stride": 4}, {"output_stride": 8}])
+def test_pooled_shortcuts_have_no_atrous_form(options: dict[str, Any], tmp_path: Path) -> None:
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL_DEEP, 3)))
+    image = draw_images((49, 48, 3), 4)
+    with pytest.raises(errors.ConfigError, match="average pools by the units' strides"):
+        refnet.forward(weights, image, **options)
+    assert refnet.forward(weights, image, output_stride=16).tobytes() == refnet.forward(weights, image).tobytes()
 
 
 def test_zero_biases_change_no_bit(tmp_path: Path) -> None:
@@ -209,7 +264,6 @@ def changed(state: dict[str, np.ndarray], drop: str = "", **more: tuple[int, ...
 
 
 VARIANTS = {
-    "resnetv2_50d": (changed(draw_state(SMALL, 1), stem__conv1__weight=(32, 3, 3, 3)), "stem of three convolutions"),
     "resnetv2_50x1_bit": (
         {name: value for name, value in draw_state(SMALL, 1).items() if ".running_" not in name},
         r"group norm \(BiT, _gn\)",
@@ -231,8 +285,7 @@ def test_variants_are_refused_by_name(variant: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variant", "words"),
     [
-        ("resnetv2_50d", "stem of three"),
-        ("resnetv2_50d_gn", r"stem of three.*group norm"),
+        ("resnetv2_50d_gn", "group norm"),
         ("resnetv2_50x1_bit", r"group norm"),
         ("resnetv2_50d_evos", r"EvoNorm"),
         ("resnetv2_50d_frn", r"filter response norm"),
