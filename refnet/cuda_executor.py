@@ -1,7 +1,10 @@
-"""Run a plan on a CUDA device: launches in order on one stream, over one arena of the device's memory."""
+"""Run a plan on a CUDA device: launches in the order of a stream, over one arena of the device's memory."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,67 +13,153 @@ from refnet.compiled import CompiledExecutor, Variables
 from refnet.errors import DeviceError
 from refnet.plan import Plan, Step, assign_slots
 from refnet_kernels.catalog import select
-from refnet_kernels.contract import BINARY32, ConvGeometry, Float32Array, FloatArray
+from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray
 from refnet_kernels.conv.cuda import pack, tap_table
 from refnet_kernels.forks import Lock
-from refnet_kernels.gpu.device import Memory, open_device, pack_channels
+from refnet_kernels.gpu.arrays import DeviceArray, DeviceView
+from refnet_kernels.gpu.device import DriverError, Memory, Program, open_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch
+
+
+@contextmanager
+def said_of_the_device() -> Iterator[None]:
+    """Make a `DeviceError` of what the driver says."""
+    try:
+        yield
+    except DriverError as error:
+        raise DeviceError(f"The CUDA device failed: {error}.") from error
 
 
 class CudaExecutor(CompiledExecutor):
     """The plan as one program of CUDA kernels.
 
-    Weights and images go to the device, the outputs come back; all between them stays there.
+    Weights and images go to the device, or are there; all that follows from them stays there until it is asked for.
+
+    Attributes
+    ----------
+    plain : str or None
+        Why the kernels are launched one by one; None where one CUDA graph launches them all.
 
     Raises
     ------
     DeviceError
-        The device's memory is too small.
+        The device's memory is too small, or its driver fails.
     """
 
     def __init__(self, plan: Plan, variables: Variables, index: int, packed: dict[Any, Any]) -> None:
         super().__init__(plan, variables, packed, BINARY32)
-        self._device = open_device(index)
-        sizes = {value: 4 * int(np.prod(shape)) for value, shape in plan.shapes.items()}
-        self._offsets, total = assign_slots(plan, sizes)
-        self._check_memory(total)
-        try:
-            self._arena = self._device.allocate(total)
-            self._start = self._arena.address
-            launches = [launch for step in plan.steps for launch in self._launches(step)]
-        except (MemoryError, OverflowError) as error:
-            raise self._too_large(total, str(error)) from error
-        self._program = self._device.program(launches)
+        with said_of_the_device():
+            self._device = open_device(index)
+            self._check_memory()
+            self._program = self._make_program()
+            self._done = self._device.stream().record()
+        self.plain = self._program.plain
+        self._copied: deque[tuple[Any, DeviceView]] = deque()
         self._lock = Lock()
 
-    def run(self, images: Float32Array) -> list[Float32Array]:
-        """The plan's outputs. One caller at a time; others wait."""
-        with self._lock.held():
-            self._arena.upload(images, self._offsets[self.plan.input])
-            self._program.run()
-            outputs = []
-            for index in self.plan.outputs:
-                outputs.append(np.empty(self.plan.shapes[index], np.float32))
-                self._arena.download(outputs[-1], self._offsets[self.plan.aliases.get(index, index)])
-            return outputs
+    def run(self, images: Any, stream: Any = None) -> list[Any]:
+        """The plan's outputs. One caller at a time; others wait.
+
+        Parameters
+        ----------
+        images : float32 array or DeviceView
+        stream
+            As `refnet_kernels.gpu.device.Device.stream` has it; by default the device's own.
+
+        Returns
+        -------
+        list of float32 array or of DeviceArray
+            Where the images lie on the device the outputs do, and may not be whole yet.
+        """
+        with said_of_the_device(), self._lock.held(), self._device.current():
+            on = self._device.stream() if stream is None else stream
+            # The run before may have been on another stream.
+            on.wait(self._done)
+            try:
+                return self._run(images, on)
+            finally:
+                self._done = on.record()
+
+    def _run(self, images: Any, stream: Any) -> list[Any]:
+        shapes = [self.plan.shapes[index] for index in self.plan.outputs]
+        offsets = [self._address(index) - self._start for index in self.plan.outputs]
+        if isinstance(images, DeviceView):
+            return self._run_on_device(images, stream, list(zip(shapes, offsets, strict=True)))
+        outputs = [np.empty(shape, np.float32) for shape in shapes]
+        self._arena.upload(images, self._offsets[self.plan.input], stream)
+        self._program.run(stream)
+        for output, offset in zip(outputs, offsets, strict=True):
+            self._arena.download(output, offset, stream)
+        stream.sync()
+        return outputs
+
+    def _run_on_device(
+        self, images: DeviceView, stream: Any, outputs: list[tuple[tuple[int, ...], int]]
+    ) -> list[DeviceArray]:
+        memory = [self._own_memory(shape) for shape, _ in outputs]
+        self._arena.copy_from(images.address, _bytes(images.shape), self._offsets[self.plan.input], stream)
+        # Images are kept until they are copied: their owner may let go of them when this call returns.
+        self._copied.append((stream.record(), images))
+        while self._copied and self._copied[0][0].is_done:
+            self._copied.popleft()
+        self._program.run(stream)
+        for block, (shape, offset) in zip(memory, outputs, strict=True):
+            block.copy_from(self._start + offset, _bytes(shape), 0, stream)
+        ready = stream.record()
+        return [
+            DeviceArray(self._device, block, shape, stream, ready)
+            for block, (shape, _) in zip(memory, outputs, strict=True)
+        ]
+
+    def _own_memory(self, shape: tuple[int, ...]) -> Memory:
+        try:
+            return self._device.allocate(_bytes(shape))
+        except MemoryError as error:
+            free = self._device.free_bytes()
+            raise DeviceError(
+                f"An output of shape {shape} needs {_bytes(shape):,} bytes of the CUDA device, and {free:,.0f} are "
+                "free: let go of earlier outputs, or pass NumPy images, whose outputs leave the device.",
+                expected=_bytes(shape), found=free,
+            ) from error  # fmt: skip
 
     def profile(self) -> list[float]:
         """Run once more on the images that are there; the milliseconds of each launch."""
-        with self._lock.held():
+        with said_of_the_device(), self._lock.held():
             return self._program.profile()
 
-    def _check_memory(self, total: int) -> None:
-        free = self._device.free_bytes()
-        if total > free:
-            batch = self.plan.shapes[self.plan.input][0]
-            fits = int(batch * free // total)
-            raise self._too_large(total, f"{free / 2**30:.2f} GiB are free, enough for a batch of {fits}")
+    def _make_program(self) -> Program:
+        try:
+            self._arena = self._device.allocate(self._total)
+            self._start = self._arena.address
+            program = self._device.program([launch for step in self.plan.steps for launch in self._launches(step)])
+            program.record()
+        except (MemoryError, OverflowError) as error:
+            raise self._too_large(str(error)) from error
+        return program
 
-    def _too_large(self, total: int, reason: str) -> DeviceError:
-        shape = self.plan.shapes[self.plan.input]
+    def _check_memory(self) -> None:
+        sizes = {value: _bytes(shape) for value, shape in self.plan.shapes.items()}
+        self._offsets, self._total = assign_slots(self.plan, sizes)
+        if self._total + self._weights() > self._device.free_bytes():
+            raise self._too_large()
+
+    def _weights(self) -> int:
+        """Bytes of the kernels that are not on the device yet."""
+        names = {step.variables["weights"] for step in self.plan.steps if step.op == "conv"} - self._packed.keys()
+        return sum(_bytes(self._variables[name].shape) for name in names)
+
+    def _too_large(self, reason: str = "") -> DeviceError:
+        shape, free, weights = self.plan.shapes[self.plan.input], self._device.free_bytes(), self._weights()
+        text = (
+            f"Images of shape {shape} need {self._total:,} bytes of the CUDA device for the values between the layers "
+            f"and {weights:,} for the weights; {free:,.0f} are free"
+        )
+        if self._total + weights > free:
+            fits = int(shape[0] * max(free - weights, 0) / self._total)
+            text += f", enough for a batch of {fits}" if fits else ", too few for one image"
+        reason = f" ({reason})" if reason else ""
         return DeviceError(
-            f"Images of shape {shape} need {total / 2**30:.2f} GiB of the CUDA device for the values between the "
-            f"layers, beside the weights, and there is not so much: {reason}. The bits do not depend on the batch."
+            f"{text}{reason}. The bits do not depend on the batch.", expected=self._total + weights, found=free
         )
 
     def _launch(self, op: str, *arguments: Any) -> CudaLaunch:
@@ -101,3 +190,7 @@ class CudaExecutor(CompiledExecutor):
     def _scratch(self, channels: int) -> int:
         self._kept.append(self._device.allocate(4 * channels + 16))
         return self._locate(self._kept[-1])
+
+
+def _bytes(shape: Sequence[int]) -> int:
+    return 4 * int(np.prod(shape))

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from refnet import doubts
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
-from refnet.executors import Executor, check_device, check_dtype, check_threads, make_executor
+from refnet.executors import Executor, check_device, check_dtype, check_stream, check_threads, make_executor
 from refnet.graph import ArgScope, Graph, Tensor
 from refnet.plan import make_plan
 from refnet.preprocess import Recipe, is_masked, preprocess
@@ -133,20 +133,29 @@ class Engine:
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
-    def __call__(self, images: Any, end_points: bool | Sequence[str] = False) -> Any:
+    def __call__(self, images: Any, end_points: bool | Sequence[str] = False, stream: Any = None) -> Any:
         """Run the network.
 
         Parameters
         ----------
         images : array [H, W, C] or [N, H, W, C]
-            Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe.
+            Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe. With a CUDA engine
+            also a C-contiguous float32 array on its device (PyTorch's, CuPy's, Numba's, JAX's: whatever has DLPack or
+            ``__cuda_array_interface__``), of whose values nothing is checked.
         end_points : bool or sequence of str
             True: every end point; or the names of some.
+        stream : optional
+            A CUDA stream to run on: an object with ``__cuda_stream__``, or its handle, an int (PyTorch's
+            ``stream.cuda_stream``, CuPy's ``stream.ptr``). None: a stream of the device's own, which keeps the order
+            of what is done on the legacy default stream.
 
         Returns
         -------
         net : float array
             Logits [classes] or [N, classes]; dense logits [.., h, w, classes]; or features [.., h, w, channels].
+            In NumPy, and complete. Where the images lie on a CUDA device, a `refnet_kernels.gpu.arrays.DeviceArray`
+            there, which other libraries take without a copy: the call returns when all is on the stream, and those
+            who read it wait, by the protocols' own rules.
         end_points : dict of str to float array
             If asked for, in network order.
 
@@ -156,13 +165,19 @@ class Engine:
             The images cannot be used.
         WeightsError
             Tensors are missing or have other shapes; the message lists them all.
+        ConfigError
+            The engine's device has no streams, or ``stream`` is none.
+        DeviceError
+            The device's memory is too small, or the device failed.
         """
-        single, batch = self._gate(images)
+        on = None if stream is None else check_stream(stream, self._device)
+        single, batch = self._gate(images, on)
         if isinstance(end_points, str):
             end_points = [end_points]
         wanted = end_points if isinstance(end_points, bool) else tuple(end_points)
         compiled = self._compile(batch.shape, wanted)
-        net, *values = [value[0] if single else value for value in compiled.executor.run(batch)]
+        outputs = compiled.executor.run(batch, on)
+        net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs
         if end_points is False:
             return net
         return net, dict(zip(compiled.names, values, strict=True))
@@ -170,24 +185,17 @@ class Engine:
     def __reduce__(self) -> Any:
         raise TypeError("An Engine holds threads and machine code and cannot be pickled; make one where it is needed.")
 
-    def _gate(self, images: Any) -> tuple[bool, FloatArray]:
+    def _gate(self, images: Any, stream: Any) -> tuple[bool, Any]:
         """The images as a batch [N, H, W, C] of the engine's dtype, and whether there was but one, without an axis."""
+        if self._device.startswith("cuda") and _on_cuda(images):
+            from refnet.device_images import device_images
+
+            view = device_images(images, self._device, stream)
+            single = self._is_single(view)
+            self._check_size(view.shape[-3:-1])
+            return single, view.batch()
         array = _as_array(images)
-        channels = self._architecture.channels
-        if array.ndim not in (3, 4):
-            raise InputError(
-                f"Images have shape [H, W, {channels}] or [N, H, W, {channels}], not {array.shape}.", found=array.shape
-            )
-        single = array.ndim == 3
-        if array.shape[-1] != channels:
-            hint = " It looks like CHW: move the channels to the end." if array.shape[-3] == channels else ""
-            raise InputError(
-                f"Images of shape {array.shape} have {array.shape[-1]} channels; the network takes {channels}.{hint}",
-                expected=channels,
-                found=array.shape[-1],
-            )
-        if 0 in array.shape[-3:-1]:
-            raise InputError(f"Images of shape {array.shape} have no pixels.", found=array.shape)
+        single = self._is_single(array)
         if array.dtype == np.uint8:
             if self._recipe is None:
                 raise InputError(
@@ -214,6 +222,24 @@ class Engine:
         if doubt and size not in self._sizes:
             self._sizes.add(size)
             warnings.warn(doubt, RefnetWarning, stacklevel=4)
+
+    def _is_single(self, array: Any) -> bool:
+        """Whether this is one image, without a batch's axis; its shape is checked."""
+        channels = self._architecture.channels
+        if array.ndim not in (3, 4):
+            raise InputError(
+                f"Images have shape [H, W, {channels}] or [N, H, W, {channels}], not {array.shape}.", found=array.shape
+            )
+        if array.shape[-1] != channels:
+            hint = " It looks like CHW: move the channels to the end." if array.shape[-3] == channels else ""
+            raise InputError(
+                f"Images of shape {array.shape} have {array.shape[-1]} channels; the network takes {channels}.{hint}",
+                expected=channels,
+                found=array.shape[-1],
+            )
+        if 0 in array.shape[-3:-1]:
+            raise InputError(f"Images of shape {array.shape} have no pixels.", found=array.shape)
+        return bool(array.ndim == 3)
 
     def _compile(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
         key = (shape, wanted)
@@ -267,6 +293,7 @@ def forward(
     images: Any,
     *,
     end_points: bool | Sequence[str] = False,
+    stream: Any = None,
     **options: Any,
 ) -> Any:
     """Run a ResNetV2 on images.
@@ -280,6 +307,8 @@ def forward(
         Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe.
     end_points : bool or sequence of str
         True: also return every end point; or the names of some.
+    stream : optional
+        A CUDA stream, see `Engine.__call__`.
     **options
         As for `Engine`.
 
@@ -289,13 +318,13 @@ def forward(
         See `Engine.__call__`.
     """
     if not isinstance(weights, Weights):
-        return Engine(weights, **options)(images, end_points)
+        return Engine(weights, **options)(images, end_points, stream)
     key = tuple(sorted((name, repr(value)) for name, value in options.items()))
     with _engines_lock.held():
         if key not in weights.engines:
             weights.engines[key] = Engine(weights, **options)
         engine = weights.engines[key]
-    return engine(images, end_points)
+    return engine(images, end_points, stream)
 
 
 _engines_lock = Lock()
@@ -352,12 +381,26 @@ def _extent(array: np.ndarray) -> int:
 
 
 def _as_array(images: Any) -> np.ndarray:
+    if _on_cuda(images):
+        raise InputError(
+            f"The images ({type(images).__name__}) lie on a CUDA device, where this does not run. Copy them to the "
+            "host first (.cpu() in PyTorch, .get() in CuPy, .copy_to_host() in Numba), or make an "
+            "Engine with device='cuda'."
+        )
     if is_masked(images):
         raise InputError("Masked arrays are not images: fill the masked pixels first (.filled()).")
     try:
         return np.asarray(images)
     except Exception as error:
         raise InputError(f"The images ({type(images).__name__}) cannot be read as an array: {error}") from error
+
+
+def _on_cuda(images: Any) -> bool:
+    if isinstance(images, np.ndarray):
+        return False
+    from refnet_kernels.gpu.arrays import on_cuda
+
+    return on_cuda(images)
 
 
 def _check_epsilon(epsilon: object) -> float:

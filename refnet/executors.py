@@ -25,8 +25,8 @@ from refnet_kernels.forks import Lock, making
 class Executor(Protocol):
     """Something that runs one plan."""
 
-    def run(self, images: FloatArray) -> list[FloatArray]:
-        """The plan's outputs, as arrays of the caller's own."""
+    def run(self, images: Any, stream: Any = None) -> list[Any]:
+        """The plan's outputs, as arrays of the caller's own: in NumPy, or on the CUDA device where the images lie."""
 
 
 def make_executor(
@@ -58,7 +58,7 @@ def make_executor(
     if device.startswith("cuda"):
         from refnet.cuda_executor import CudaExecutor
 
-        return CudaExecutor(plan, variables, _cuda_index(device), packed)
+        return CudaExecutor(plan, variables, cuda_index(device), packed)
     with making:
         return CpuExecutor(plan, variables, threads, packed, dtype)
 
@@ -78,13 +78,14 @@ def check_device(device: object) -> str:
         raise DeviceError(f"There is no device {device!r}; the devices are {known}.", found=device)
     from refnet_kernels.gpu.device import missing
 
-    reason = missing(_cuda_index(device))
+    reason = missing(cuda_index(device))
     if reason is not None:
         raise DeviceError(f"The CUDA device {device!r} cannot be used: {reason}.", found=device)
     return device
 
 
-def _cuda_index(device: str) -> int:
+def cuda_index(device: str) -> int:
+    """The number of the device "cuda", "cuda:1" and so on."""
     return int(device.partition(":")[2] or 0)
 
 
@@ -106,6 +107,31 @@ def check_dtype(dtype: object, device: str = "cpu") -> np.dtype[Any]:
                     raise DeviceError("The CUDA kernels compute in float32; float64 is for 'cpu' and 'reference'.")
                 return known
     raise ConfigError(f"dtype is {dtype!r}; it can be 'float32' or 'float64'.", found=dtype)
+
+
+def check_stream(stream: object, device: str) -> Any:
+    """The stream of a CUDA device that the caller names.
+
+    Raises
+    ------
+    ConfigError
+        It is no stream, or the device has none.
+    DeviceError
+        The driver refuses it.
+    """
+    if not device.startswith("cuda"):
+        raise ConfigError(f"A stream is given, and the device {device!r} has none; streams are for 'cuda'.")
+    from refnet.cuda_executor import said_of_the_device
+    from refnet_kernels.gpu.device import open_device
+
+    try:
+        with said_of_the_device():
+            return open_device(cuda_index(device)).stream(stream)
+    except TypeError as error:
+        raise ConfigError(
+            f"stream is {stream!r}; it can be an object with __cuda_stream__, or the handle of a stream: an int.",
+            found=stream,
+        ) from error
 
 
 def check_threads(threads: object) -> int:
@@ -131,7 +157,7 @@ class ReferenceExecutor:
         self._variables = variables
         self._dtype = dtype
 
-    def run(self, images: FloatArray) -> list[FloatArray]:
+    def run(self, images: FloatArray, stream: None = None) -> list[FloatArray]:
         """The plan's outputs."""
         values = {self._plan.input: images.copy()}
         for step in self._plan.steps:
@@ -207,7 +233,7 @@ class CpuExecutor(CompiledExecutor):
         self._program = Program([launch for step in plan.steps for launch in self._launches(step)], threads)
         self._lock = Lock()
 
-    def run(self, images: FloatArray) -> list[FloatArray]:
+    def run(self, images: FloatArray, stream: None = None) -> list[FloatArray]:
         """The plan's outputs. One caller at a time; others wait."""
         with self._lock.held():
             self._fill_input(images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import weakref
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -39,9 +40,16 @@ class CheckedDevice:
 
     def __init__(self, folder: Path, processors: int = 132, orders: int = 3, cc: tuple[int, int] = (8, 0)):
         self.folder, self.processors, self.orders, self.cc = folder, processors, orders, cc
+        self.index = 0
         self.memory = Memory()
         #: Every kernel that was launched, for the tests to see.
         self.launched: set[CudaKernel] = set()
+
+    def current(self) -> nullcontext[None]:
+        return nullcontext()
+
+    def stream(self, given: object = None) -> gpu_device.InOrder:
+        return gpu_device.InOrder()
 
     def free_bytes(self) -> float:
         return math.inf
@@ -73,12 +81,12 @@ class CheckedMemory:
         self.address = self._array.address
         weakref.finalize(self, device.memory.drop, self._array)
 
-    def upload(self, values: np.ndarray, offset: int = 0) -> None:
+    def upload(self, values: np.ndarray, offset: int = 0, stream: object = None) -> None:
         raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         self._array.array[offset : offset + raw.size] = raw
         self._array.writable = raw.size < self._array.array.size
 
-    def download(self, values: np.ndarray, offset: int = 0) -> None:
+    def download(self, values: np.ndarray, offset: int = 0, stream: object = None) -> None:
         raw = values.reshape(-1).view(np.uint8)
         raw[...] = self._array.array[offset : offset + raw.size]
 
@@ -88,8 +96,12 @@ class CheckedProgram:
 
     def __init__(self, device: CheckedDevice, launches: list[CudaLaunch]):
         self._device, self._launches = device, launches
+        self.plain = "the checker has no graphs"
 
-    def run(self) -> None:
+    def record(self) -> None:
+        pass
+
+    def run(self, stream: object = None) -> None:
         for launch in self._launches:
             self._device.run(launch)
 

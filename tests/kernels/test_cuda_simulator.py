@@ -43,14 +43,20 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
-    monkeypatch.setattr(device, "version", lambda _: "0.30")
+    monkeypatch.setattr(device, "version", lambda _: "13.0")
     assert "libcuda.so.1" in str(device.missing())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert "numba-cuda cannot be imported" in str(device.missing())
 
-    def no_package(name: str) -> str:
-        raise PackageNotFoundError(name)
+    def version(name: str) -> str:
+        if name == lacking:
+            raise PackageNotFoundError(name)
+        return "13.0"
 
-    monkeypatch.setattr(device, "version", no_package)
-    assert "refnet[cuda]" in str(device.missing())
+    monkeypatch.setattr(device, "version", version)
+    for lacking in ("numba-cuda", "cuda-bindings", "cuda-core"):
+        assert device.missing() == f"the package {lacking} is not installed; refnet[cuda] brings it"
 
 
 def test_a_launch_counts_with_32_bits() -> None:

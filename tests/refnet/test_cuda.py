@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from nets import digest, lively_weights, random_images, small_blocks
+from on_device import Foreign, on_device
 
 import refnet
 from refnet import errors
+from refnet.cuda_executor import CudaExecutor
+from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import Device, missing, simulated
 
 pytestmark = [
@@ -61,8 +64,36 @@ def test_a_device_that_is_not_there_is_counted() -> None:
 
 def test_a_batch_beyond_the_devices_memory_names_the_bytes_and_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "free_bytes", lambda _: 2.0**20)
-    with pytest.raises(errors.DeviceError, match=r"GiB of the CUDA device.*enough for a batch of [1-9]"):
+    with pytest.raises(errors.DeviceError, match=r"need [\d,]+ bytes.*1,048,576 are free, enough for a batch of [1-9]"):
         refnet.forward(WEIGHTS, random_images(64, 64, 64, 3), blocks=BLOCKS, device="cuda")
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 2.0**14)
+    with pytest.raises(errors.DeviceError, match=r"16,384 are free, too few for one image"):
+        refnet.forward(WEIGHTS, random_images(1, 64, 64, 3), blocks=BLOCKS, device="cuda")
+
+
+def test_the_batch_that_is_said_to_fit_does_and_no_larger_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def needed(batch: int) -> int:
+        with pytest.raises(errors.DeviceError) as error:
+            refnet.forward(WEIGHTS, random_images(batch, 9, 8, 3), blocks=BLOCKS, device="cuda")
+        return int(error.value.expected)
+
+    monkeypatch.setattr(Device, "free_bytes", lambda _: 1.0)
+    free = float(needed(3))
+    monkeypatch.setattr(Device, "free_bytes", lambda _: free)
+    with pytest.raises(errors.DeviceError, match=r"enough for a batch of 3\."):
+        refnet.forward(WEIGHTS, random_images(4, 9, 8, 3), blocks=BLOCKS, device="cuda")
+    # Only what a plan needs is counted, not what it does.
+    monkeypatch.setattr(CudaExecutor, "_make_program", no_program)
+    with pytest.raises(FitsError):
+        refnet.forward(WEIGHTS, random_images(3, 9, 8, 3), blocks=BLOCKS, device="cuda")
+
+
+class FitsError(Exception):
+    pass
+
+
+def no_program(executor: CudaExecutor) -> None:
+    raise FitsError
 
 
 def test_memory_that_is_gone_meanwhile_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,5 +101,60 @@ def test_memory_that_is_gone_meanwhile_is_named_too(monkeypatch: pytest.MonkeyPa
         raise MemoryError("CUDA_ERROR_OUT_OF_MEMORY")
 
     monkeypatch.setattr(Device, "allocate", allocate)
-    with pytest.raises(errors.DeviceError, match=r"GiB of the CUDA device.*OUT_OF_MEMORY"):
+    with pytest.raises(errors.DeviceError, match=r"bytes of the CUDA device.*OUT_OF_MEMORY"):
         refnet.forward(WEIGHTS, random_images(9, 8, 3), blocks=BLOCKS, device="cuda")
+
+
+def test_images_on_the_device_give_outputs_there_with_the_same_bits() -> None:
+    engine = refnet.Engine(WEIGHTS, blocks=BLOCKS, device="cuda")
+    first, second = random_images(1, 3, 2, 3), random_images(3, 2, 3) / 2
+    given = on_device(first)
+    found = [engine(images, end_points=["resnet_v2/block1"]) for images in (given, Foreign(on_device(second)))]
+    # Each output has its own memory: the second run left those of the first alone, and both the images.
+    for images, (net, end_points) in zip((first, second), found, strict=True):
+        expected, others = refnet.forward(WEIGHTS, images, end_points=["resnet_v2/block1"], blocks=BLOCKS)
+        for here, there in ((expected, net), (others["resnet_v2/block1"], end_points["resnet_v2/block1"])):
+            assert isinstance(there, DeviceArray)
+            assert there.shape == here.shape
+            assert digest(there.copy_to_host()) == digest(here)
+    assert digest(given.copy_to_host()) == digest(first)
+
+
+BAD = {
+    "uint8": ({"typestr": "|u1"}, "uint8 images are raw pixels, and these are prepared on the host"),
+    "float16": ({"typestr": "<f2"}, "float32, not float16: convert them there"),
+    "big-endian": ({"typestr": ">f4"}, "float32, not >f4" if simulated() else "cannot be read"),
+    "transposed": ({"strides": (240, 12, 60, 4)}, r"strides of \(60, 3, 15, 1\) elements: call .contiguous"),
+    "CHW": ({"shape": (2, 3, 5, 4)}, "looks like CHW"),
+    "no image": ({"shape": (5, 4)}, r"have shape \[H, W, 3\]"),
+}
+
+
+@pytest.mark.parametrize(("facts", "message"), BAD.values(), ids=BAD)
+def test_images_on_the_device_that_cannot_be_used(facts: dict[str, Any], message: str) -> None:
+    images = Foreign(on_device(random_images(2, 5, 4, 3)), **facts)
+    with pytest.raises(errors.InputError, match=message):
+        refnet.Engine(WEIGHTS, blocks=BLOCKS, device="cuda")(images)
+
+
+def test_a_batch_without_images_lies_nowhere() -> None:
+    images = Foreign(on_device(random_images(0, 5, 4, 3)), data=(0, False))
+    assert refnet.forward(WEIGHTS, images, blocks=BLOCKS, device="cuda").shape == (0, 7)
+
+
+def test_outputs_that_find_no_memory_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, images = refnet.Engine(WEIGHTS, blocks=BLOCKS, device="cuda"), on_device(random_images(2, 5, 4, 3))
+    engine._compile(images.shape, False)
+
+    def allocate(device: Device, size: int) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Device, "allocate", allocate)
+    with pytest.raises(errors.DeviceError, match=r"output of shape \(2, 7\) needs 56 bytes of the CUDA device"):
+        engine(images)
+
+
+@pytest.mark.parametrize("stream", ["mine", True, 1.0])
+def test_what_is_no_stream_is_refused(stream: Any) -> None:
+    with pytest.raises(errors.ConfigError, match="an object with __cuda_stream__, or the handle"):
+        refnet.forward(WEIGHTS, random_images(5, 4, 3), blocks=BLOCKS, device="cuda", stream=stream)

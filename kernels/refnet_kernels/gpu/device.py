@@ -1,6 +1,6 @@
-"""The way to a CUDA device: whether there is one, its memory, and how kernels are launched on it.
+"""The way to a CUDA device: whether there is one, its memory, its streams, and how kernels are launched on it.
 
-Numba's CUDA target is imported when a device is asked for, not before.
+Numba's CUDA target, and cuda.core, are imported when a device is asked for, not before.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import ctypes
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -20,23 +21,34 @@ import numpy as np
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.gpu.launch import CudaKernel, CudaLaunch
 
+#: What refnet[cuda] installs and is imported here.
+_PACKAGES = ("numba-cuda", "cuda-bindings", "cuda-core")
+
 
 def missing(index: int = 0) -> str | None:
-    """Why there is no CUDA device of this number: the package, the driver or the device; None if there is one."""
+    """Why there is no CUDA device of this number: a package, the driver or the device; None if there is one."""
     try:
-        version("numba-cuda")
-    except PackageNotFoundError:
-        return "the package numba-cuda is not installed; refnet[cuda] brings it"
+        versions = {package: version(package) for package in _PACKAGES}
+    except PackageNotFoundError as error:
+        return f"the package {error.name} is not installed; refnet[cuda] brings it"
     if not simulated():
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
             return "the driver's library, libcuda.so.1, is not there; it comes with NVIDIA's driver"
-    from numba import cuda
-
+    try:
+        from numba import cuda
+    except Exception as error:
+        return f"numba-cuda cannot be imported ({error}); refnet[cuda] brings packages that fit each other"
     if not simulated() and not cuda.is_available():
         reason = cuda.cuda_error() or "the compiler NVVM is not there; the package cuda-toolkit brings it"
         return " ".join(str(reason).split()).rstrip(".")
+    if not simulated():
+        from numba.cuda.cudadrv.driver import get_version
+
+        needed, (major, minor) = int(versions["cuda-bindings"].split(".")[0]), get_version()
+        if major < needed:
+            return f"the driver is for CUDA {major}.{minor}, and these packages need one for CUDA {needed}"
     count = len(cuda.gpus)
     return None if index < count else f"there are {count}, counted from 0"
 
@@ -44,6 +56,32 @@ def missing(index: int = 0) -> str | None:
 def simulated() -> bool:
     """Whether Numba's simulator stands in for a device, as Numba decides when it is imported."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+class DriverError(RuntimeError):
+    """The CUDA driver refused something, or a kernel failed."""
+
+
+class InOrder:
+    """The stream of a device that does all at once, and its event: there is nothing to wait for."""
+
+    handle = 0
+    is_done = True
+
+    def wait(self, other: Any) -> None:
+        """Let what follows here come after ``other``, an event or all that a stream has to do."""
+
+    def record(self) -> InOrder:
+        """The event that all that was asked for so far is done."""
+        return self
+
+    def sync(self) -> None:
+        """Wait, on the host, until all is done."""
+
+
+def handle_of(stream: Any) -> int:
+    """The number by which others know a stream; that of the default stream is 1 where 0 would be ambiguous."""
+    return int(stream.handle) or 1
 
 
 class Device:
@@ -55,6 +93,7 @@ class Device:
 
     Attributes
     ----------
+    index : int
     processors : int
         Its multiprocessors.
     """
@@ -63,16 +102,55 @@ class Device:
         from numba import cuda
 
         self._cuda = cuda
+        self.defer_cleanup = cuda.defer_cleanup
         self._context = cuda.gpus[index]
-        with self._context:
-            self._stream = cuda.stream()
+        self._process = os.getpid()
+        self.index = index
         # The simulator plays an H100.
         self.processors = 132 if simulated() else int(self._context.MULTIPROCESSOR_COUNT)
+        # It waits for the legacy default stream, on which others work who never heard of streams, and that for it.
+        self._stream = self._new_stream(nonblocking=False)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make it the thread's current device in a ``with`` statement.
+
+        Raises
+        ------
+        DriverError
+            The driver refused what was asked for, or the process is a fork of the one that opened the device.
+        """
+        if os.getpid() != self._process:
+            raise DriverError("CUDA cannot be used in the child of a fork whose parent used it; start it by spawn")
+        with _said_plainly(), self._context:
+            yield
+
+    def stream(self, given: Any = None) -> Any:
+        """The caller's stream, by its handle or an object with ``__cuda_stream__``; None: the device's own.
+
+        Raises
+        ------
+        TypeError
+            It is neither.
+        """
+        named = hasattr(given, "__cuda_stream__")
+        if not (given is None or named or (isinstance(given, int) and not isinstance(given, bool))):
+            raise TypeError(f"{type(given).__name__} is no CUDA stream")
+        if given is None or simulated():
+            return self._stream
+        from cuda.core import Stream
+
+        with self.current():
+            return self._core_device().create_stream(given) if named else Stream.from_handle(given)
 
     def free_bytes(self) -> float:
         """Bytes of its memory that nobody uses; infinite in the simulator."""
-        with self._context:
-            return float(self._cuda.current_context().get_memory_info().free)
+        with self.current():
+            context = self._cuda.current_context()
+            if not simulated():
+                # Numba gives memory back when some has gathered.
+                context.memory_manager.deallocations.clear()
+            return float(context.get_memory_info().free)
 
     def allocate(self, size: int) -> Memory:
         """Memory of ``size`` bytes, which is given back when nobody refers to it.
@@ -82,70 +160,150 @@ class Device:
         MemoryError
             There is not so much.
         """
-        with self._context:
-            try:
-                return Memory(self._context, self._stream, self._cuda.device_array(max(size, 1), np.uint8))
-            except Exception as error:
-                # The driver's errors are of one type, and tell themselves apart by their names.
-                if "OUT_OF_MEMORY" in str(error):
-                    raise MemoryError(str(error)) from error
-                raise
+        with self.current():
+            return Memory(self, self._cuda.device_array(max(size, 1), np.uint8))
 
     def program(self, launches: list[CudaLaunch]) -> Program:
         """Launches to be run in order, any number of times; compiles their kernels."""
-        with self._context:
-            bound = [_bind(launch, self._stream) for launch in launches if launch.grid]
-        return Program(self._context, self._stream, bound)
+        with self.current():
+            # Others may use the legacy default stream while this one is being recorded: it must not wait for it.
+            stream = self._new_stream(nonblocking=True)
+            return Program(self, stream, [_bind(launch, stream) for launch in launches if launch.grid])
+
+    def _new_stream(self, nonblocking: bool) -> Any:
+        if simulated():
+            return InOrder()
+        from cuda.core import StreamOptions
+
+        with self.current():
+            return self._core_device().create_stream(options=StreamOptions(nonblocking=nonblocking))
+
+    def _core_device(self) -> Any:
+        from cuda.core import Device as CoreDevice
+
+        device = CoreDevice(self.index)
+        device.set_current()
+        return device
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """Make `DriverError`, or `MemoryError`, of what Numba's CUDA target and cuda.core raise for the driver."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("cuda.", "numba.cuda.cudadrv")):
+            raise
+        text = " ".join(str(error).split())
+        raise (MemoryError if "OUT_OF_MEMORY" in text else DriverError)(text) from error
 
 
 class Memory:
-    """Bytes on a device; `Device.allocate` makes it."""
+    """Bytes on a device; `Device.allocate` makes it.
 
-    def __init__(self, context: Any, stream: Any, array: Any) -> None:
-        self._context = context
-        self._stream = stream
+    Copies to and from the host's memory on a ``stream`` may not be over when the call returns; without one they are.
+    """
+
+    def __init__(self, device: Device, array: Any) -> None:
+        self._device = device
         self._held = [array]
         # Memory is given back in its context, which need not be the current one of the thread that lets go of it.
-        weakref.finalize(self, _let_go, context, self._held).atexit = False
+        weakref.finalize(self, _let_go, device, self._held).atexit = False
         pointer = array.ctypes.data if simulated() else array.device_ctypes_pointer.value
         self.address = int(pointer)
 
-    def upload(self, values: np.ndarray, offset: int = 0) -> None:
+    def upload(self, values: np.ndarray, offset: int = 0, stream: Any = None) -> None:
         """Copy an array to ``offset``."""
         raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        if raw.size:
-            with self._context:
-                self._held[0][offset : offset + raw.size].copy_to_device(raw, self._stream)
-                self._stream.synchronize()
+        self._copy("copy_to_device", raw, offset, stream)
 
-    def download(self, values: Float32Array, offset: int = 0) -> None:
+    def download(self, values: Float32Array, offset: int = 0, stream: Any = None) -> None:
         """Fill a contiguous array from ``offset``."""
-        raw = values.reshape(-1).view(np.uint8)
+        self._copy("copy_to_host", values.reshape(-1).view(np.uint8), offset, stream)
+
+    def _copy(self, copy: str, raw: np.ndarray, offset: int, stream: Any) -> None:
         if raw.size:
-            with self._context:
-                self._held[0][offset : offset + raw.size].copy_to_host(raw, self._stream)
-                self._stream.synchronize()
+            on = self._device.stream() if stream is None else stream
+            with self._device.current():
+                getattr(self._held[0][offset : offset + raw.size], copy)(raw, on)
+                if stream is None:
+                    on.sync()
+
+    def copy_from(self, address: int, size: int, offset: int, stream: Any) -> None:
+        """Copy ``size`` bytes from elsewhere on the device to ``offset``, in the order of a stream."""
+        if size and simulated():
+            ctypes.memmove(self.address + offset, address, size)
+        elif size:
+            from cuda.core import Buffer
+
+            with self._device.current():
+                source = Buffer.from_handle(address, size)
+                Buffer.from_handle(self.address + offset, size, owner=self).copy_from(source, stream=stream)
 
 
 class Program:
-    """Launches in order on the device's stream; `Device.program` makes it."""
+    """Launches in order; `Device.program` makes it.
 
-    def __init__(self, context: Any, stream: Any, launches: list[Callable[[], None]]) -> None:
-        self._context = context
+    Attributes
+    ----------
+    plain : str or None
+        Why the launches are issued one by one; None where they are recorded as one CUDA graph.
+    """
+
+    def __init__(self, device: Device, stream: Any, launches: list[Callable[[], None]]) -> None:
+        self._device = device
         self._stream = stream
         self._launches = launches
+        self._graph: Any = None
+        self.plain: str | None = "they were not recorded"
 
-    def run(self) -> None:
-        """Run them all, and wait for the end."""
-        with self._context:
-            for launch in self._launches:
-                launch()
-            self._stream.synchronize()
+    def record(self) -> None:
+        """Record a graph of the launches, which later runs launch in one go.
+
+        They are run once before, on whatever lies in their memory: that loads the kernels, which must not happen while
+        a graph is recorded. Where the driver cannot record, a warning and ``plain`` say why.
+        """
+        if simulated() or not self._launches:
+            self.plain = "the simulator has no graphs" if simulated() else "there are none"
+            return
+        with self._device.current():
+            self._issue()
+        try:
+            # No memory is given back meanwhile: that would be a call that cannot be recorded.
+            with self._device.current(), self._device.defer_cleanup():
+                builder = self._stream.create_graph_builder().begin_building()
+                self._issue()
+                self._graph = builder.end_building().complete()
+        except DriverError as error:
+            self.plain = str(error)
+            warnings.warn(
+                f"No CUDA graph could be recorded, so each kernel is launched by itself, with the same bits: {error}.",
+                stacklevel=2,
+            )
+        else:
+            self.plain = None
+
+    def run(self, stream: Any = None) -> None:
+        """Run them all, in the order of a stream; without one, wait for the end."""
+        on = self._device.stream() if stream is None else stream
+        with self._device.current():
+            if self._graph is not None:
+                self._graph.launch(on)
+            else:
+                self._stream.wait(on)
+                self._issue()
+                on.wait(self._stream)
+            if stream is None:
+                on.sync()
 
     def profile(self) -> list[float]:
-        """Run them all, and wait; the milliseconds of each by the device's clock."""
-        with self._context:
+        """Run them all, one by one, and wait; the milliseconds of each by the device's clock."""
+        with self._device.current():
             return _profile(self._launches, self._stream)
+
+    def _issue(self) -> None:
+        for launch in self._launches:
+            launch()
 
 
 def _profile(launches: list[Callable[[], None]], stream: Any) -> list[float]:
@@ -156,12 +314,12 @@ def _profile(launches: list[Callable[[], None]], stream: Any) -> list[float]:
     for launch, event in zip(launches, events[1:], strict=True):
         launch()
         event.record(stream)
-    stream.synchronize()
+    stream.sync()
     return [float(before.elapsed_time(after)) for before, after in pairwise(events)]
 
 
-def _let_go(context: Any, held: list[Any]) -> None:
-    with context:
+def _let_go(device: Device, held: list[Any]) -> None:
+    with suppress(DriverError), device.current():
         held.clear()
 
 
