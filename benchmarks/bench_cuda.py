@@ -2,22 +2,41 @@
 
     uv run --extra cuda benchmarks/bench_cuda.py [--network resnet_v2_50] [--batches 1 8 32 64]
 
-``forward`` is the whole call, with images and logits on their way; ``device`` is the sum of the launches by the
-device's own events. The launches of small batches take longer to issue than to run, which ``device`` then includes.
+For each batch: ``NumPy``, the whole call, with images and logits on their way; ``device``, images and logits that stay
+on the device, by one CUDA graph; ``single launches``, the same with each kernel launched by itself; and ``PyTorch``,
+the same network by cuDNN and cuBLAS without TF32, if a PyTorch with CUDA is installed. ``kernels`` is the sum of the
+launches by the device's own events; those of small batches take longer to issue than to run, which it then includes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 import refnet
-from benchmarks.common import add_output_options, alternate, lively, machine, random_images, summary, write_result
+from benchmarks.common import (
+    Case,
+    add_output_options,
+    alternate,
+    lively,
+    machine,
+    random_images,
+    relative_error,
+    summary,
+    write_result,
+)
 from refnet.plan import Step
 from refnet_kernels.gpu.device import missing
+
+#: Times refnet's own; TF32's is some thousand times as large.
+LARGEST_ERROR = 10
 
 
 def main() -> None:
@@ -35,37 +54,100 @@ def main() -> None:
         sys.exit(f"Nothing is timed, as there is no CUDA device: {reason}.")
 
     weights = lively(refnet.random_weights(options.network, num_classes=1001, seed=0))
-    rows = {f"batch {batch}": _measure(weights, options, batch) for batch in options.batches}
+    rows = {}
+    for batch in options.batches:
+        rows |= {f"batch {batch}, {name}": row for name, row in _measure(weights, options, batch).items()}
+    width = max(map(len, rows))
     for name, row in rows.items():
-        print(
-            f"{name:>9}: forward {row['ms']['median']:8.3f} ms, device {row['device_ms']['median']:8.3f} ms, "
-            f"{row['tflops']:.1f} TFLOP/s (medians)"
-        )
-        for launch, ms in sorted(row["launches_ms"].items(), key=lambda item: -item[1])[:3]:
-            print(f"{ms:12.3f} ms  {launch}")
+        print(f"{name:>{width}}: {row['ms']['median']:8.3f} ms, {row['tflops']:5.1f} TFLOP/s (medians)")
+        for launch, ms in sorted(row.get("launches_ms", {}).items(), key=lambda item: -item[1])[:3]:
+            print(f"{ms:{width + 9}.3f} ms  {launch}")
     case = {"network": options.network, "size": options.size}
-    about = machine(["numba-cuda", "cuda-toolkit"]) | {"device": _device_name()}
+    about = machine(["numba-cuda", "cuda-toolkit", "torch"]) | {"device": _device_name()}
     write_result(options.output, {"benchmark": "cuda", "case": case, "machine": about, "rows": rows})
 
 
-def _measure(weights: dict[str, np.ndarray], options: argparse.Namespace, batch: int) -> dict[str, Any]:
-    """A batch's row of the result; the program ends if a bit is wrong."""
+def _measure(weights: dict[str, np.ndarray], options: argparse.Namespace, batch: int) -> dict[str, dict[str, Any]]:
+    """A batch's rows of the result; the program ends if a bit is wrong."""
+    from numba import cuda
+
     images = random_images(batch, options.size, options.size, 3)
-    engine = refnet.Engine(weights, device="cuda")
-    if not np.array_equal(engine(images).view(np.int32), refnet.Engine(weights)(images).view(np.int32)):
-        sys.exit(f"The logits of a batch of {batch} do not have the CPU's bits, so nothing is timed.")
-    executor: Any = engine._compile(images.shape, False).executor
-    times = alternate({"forward": lambda: engine(images)}, options.rounds)["forward"]
-    profiles = np.array([executor.profile() for _ in range(options.rounds)])
-    launches = dict(zip(map(_name, executor.plan.steps), np.median(profiles, axis=0), strict=True))
-    flop = sum(_flop(step) for step in executor.plan.steps)
-    device_ms = summary(profiles.sum(axis=1))
-    return {
-        "ms": summary(times),
-        "device_ms": device_ms,
-        "tflops": flop / device_ms["median"] / 1e9,
-        "launches_ms": launches,
+    engine, single = refnet.Engine(weights, device="cuda"), refnet.Engine(weights, device="cuda")
+    executor = _executor(engine, images)
+    if not executor.graph:
+        sys.exit("Nothing is timed, as no CUDA graph could be recorded.")
+    _executor(single, images)._program._graph = None
+    logits, there = refnet.Engine(weights)(images), cuda.to_device(images)
+    for found in (engine(images), engine(there).copy_to_host(), single(there).copy_to_host()):
+        if not np.array_equal(found.view(np.int32), logits.view(np.int32)):
+            sys.exit(f"The logits of a batch of {batch} do not have the CPU's bits, so nothing is timed.")
+
+    def on_device(network: refnet.Engine) -> None:
+        network(there)
+        cuda.synchronize()
+
+    runs: dict[str, Callable[[], object]] = {
+        "NumPy": lambda: engine(images),
+        "device": lambda: on_device(engine),
+        "single launches": lambda: on_device(single),
     }
+    if _torch_has_cuda():
+        runs["PyTorch"] = torch_run(weights, Case(options.network, options.size, batch, 1, None, 1001), images, logits)
+    for run in runs.values():
+        run()
+    flop = sum(_flop(step) for step in executor.plan.steps)
+    times = {name: summary(ms) for name, ms in alternate(runs, options.rounds).items()}
+    profiles = np.array([executor.profile() for _ in range(options.rounds)])
+    times["kernels"] = summary(profiles.sum(axis=1))
+    rows: dict[str, dict[str, Any]] = {
+        name: {"ms": ms, "tflops": flop / ms["median"] / 1e9} for name, ms in times.items()
+    }
+    medians = np.median(profiles, axis=0)
+    rows["kernels"]["launches_ms"] = dict(zip(map(_name, executor.plan.steps), medians, strict=True))
+    return rows
+
+
+def _executor(engine: refnet.Engine, images: np.ndarray) -> Any:
+    return engine._compile(images.shape, False).executor
+
+
+def _torch_has_cuda() -> bool:
+    if find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def torch_run(
+    weights: dict[str, np.ndarray], case: Case, images: np.ndarray, logits: np.ndarray, device: str = "cuda"
+) -> Callable[[], object]:
+    """PyTorch's forward of images on a device, to its end; the program ends if it does not compute in binary32."""
+    import torch
+
+    from benchmarks.models import write_torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.pt2"
+        write_torch(case, weights, path)
+        network = torch.export.load(path).module().to(device)
+    # NHWC images, seen as NCHW: PyTorch's "channels last".
+    there = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            found = network(there)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return found
+
+    truth = refnet.Engine(weights, dtype="float64")(images[:1])
+    error, ours = (relative_error(found[:1], truth) for found in (run().cpu().numpy(), logits))
+    if not error <= LARGEST_ERROR * ours:
+        sys.exit(f"Nothing is timed: PyTorch's relative error of {error:.1e} is not binary32's ({ours:.1e}).")
+    return run
 
 
 def _name(step: Step) -> str:

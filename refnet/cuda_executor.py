@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refnet.compiled import CompiledExecutor, Variables
-from refnet.errors import DeviceError
+from refnet.errors import DeviceError, RefnetWarning
 from refnet.plan import Plan, Step, assign_slots
 from refnet_kernels.catalog import select
 from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray
@@ -37,8 +38,8 @@ class CudaExecutor(CompiledExecutor):
 
     Attributes
     ----------
-    plain : str or None
-        Why the kernels are launched one by one; None where one CUDA graph launches them all.
+    graph : bool
+        Whether one CUDA graph launches all the kernels; where not, each is launched by itself.
 
     Raises
     ------
@@ -53,7 +54,6 @@ class CudaExecutor(CompiledExecutor):
             self._check_memory()
             self._program = self._make_program()
             self._done = self._device.stream().record()
-        self.plain = self._program.plain
         self._copied: deque[tuple[Any, DeviceView]] = deque()
         self._lock = Lock()
 
@@ -132,7 +132,7 @@ class CudaExecutor(CompiledExecutor):
             self._arena = self._device.allocate(self._total)
             self._start = self._arena.address
             program = self._device.program([launch for step in self.plan.steps for launch in self._launches(step)])
-            program.record()
+            self.graph = _record(program)
         except (MemoryError, OverflowError) as error:
             raise self._too_large(str(error)) from error
         return program
@@ -190,6 +190,18 @@ class CudaExecutor(CompiledExecutor):
     def _scratch(self, channels: int) -> int:
         self._kept.append(self._device.allocate(4 * channels + 16))
         return self._locate(self._kept[-1])
+
+
+def _record(program: Program) -> bool:
+    try:
+        return program.record()
+    except DriverError as error:
+        warnings.warn(
+            f"No CUDA graph could be recorded, so that each kernel is launched by itself, with the same bits: {error}.",
+            RefnetWarning,
+            stacklevel=2,
+        )
+        return False
 
 
 def _bytes(shape: Sequence[int]) -> int:

@@ -96,10 +96,9 @@ class CheckedProgram:
 
     def __init__(self, device: CheckedDevice, launches: list[CudaLaunch]):
         self._device, self._launches = device, launches
-        self.plain = "the checker has no graphs"
 
-    def record(self) -> None:
-        pass
+    def record(self) -> bool:
+        return False
 
     def run(self, stream: object = None) -> None:
         for launch in self._launches:

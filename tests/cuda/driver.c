@@ -32,7 +32,7 @@ static uintptr_t handles = 0x1000;
 static __thread CUcontext contexts[16];
 static __thread int depth;
 
-/* What the tests may set. */
+/* What the tests may set; graphs are refused when they are begun (1), or when a kernel is to be recorded (2). */
 int driver_version = 13000, driver_refuses_graphs, driver_is_busy, driver_fails;
 size_t driver_memory = (size_t)1 << 30;
 
@@ -172,6 +172,9 @@ EXPORT cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream st
     DONE;
 }
 
+EXPORT cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t size) { return cuMemcpyHtoDAsync_v2(to, from, size, 0); }
+EXPORT cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t size) { return cuMemcpyDtoHAsync_v2(to, from, size, 0); }
+
 EXPORT cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
     if (!block_of(to, size) || !block_of(from, size)) return CUDA_ERROR_INVALID_VALUE;
     put(stream, "copy %zu bytes", size);
@@ -240,21 +243,25 @@ EXPORT cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel
     DONE;
 }
 
-EXPORT cuLaunchKernelEx(const CUlaunchConfig *launch, CUfunction function, void **values, void **more) {
-    put(launch->hStream, "launch %u x %u", launch->gridDimX, launch->blockDimX);
+static CUresult run(CUstream stream, unsigned grid, unsigned block) {
+    if (driver_refuses_graphs && recording) return CUDA_ERROR_NOT_SUPPORTED;
+    put(stream, "launch %u x %u", grid, block);
     DONE;
+}
+
+EXPORT cuLaunchKernelEx(const CUlaunchConfig *launch, CUfunction function, void **values, void **more) {
+    return run(launch->hStream, launch->gridDimX, launch->blockDimX);
 }
 
 EXPORT cuLaunchKernel(CUfunction function, unsigned grid, unsigned grid_y, unsigned grid_z, unsigned block,
                       unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **values,
                       void **more) {
-    put(stream, "launch %u x %u", grid, block);
-    DONE;
+    return run(stream, grid, block);
 }
 
 /* Graphs: the text of what was asked meanwhile. */
 EXPORT cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mode) {
-    if (driver_refuses_graphs) return CUDA_ERROR_NOT_SUPPORTED;
+    if (driver_refuses_graphs == 1) return CUDA_ERROR_NOT_SUPPORTED;
     put(stream, "record in mode %d", mode);
     recording = stream;
     graph.text[graph.size = 0] = 0;

@@ -114,7 +114,7 @@ def test_a_plan_is_recorded_once_and_launched_as_one_graph(driver: Driver) -> No
     assert [line.split()[0] for line in asked[first : first + steps]] == ["launch"] * steps
     assert asked[first + steps].startswith("record in mode 2 ")  # CU_STREAM_CAPTURE_MODE_RELAXED
     assert driver.launches() == 2 * steps
-    assert executor_of(network).plain is None
+    assert executor_of(network).graph
     driver.forget()
     network(IMAGES)
     own = open_device(0).stream().handle
@@ -201,12 +201,15 @@ def test_the_default_stream_has_two_names(stream: Any, driver: Driver) -> None:
     assert logits.__cuda_array_interface__["stream"] == 1
 
 
-def test_where_graphs_cannot_be_recorded_it_is_said_and_kernels_are_launched_one_by_one(driver: Driver) -> None:
-    driver.refuses_graphs = 1
+@pytest.mark.parametrize("when", [1, 2])
+def test_where_graphs_cannot_be_recorded_it_is_said_and_kernels_are_launched_one_by_one(
+    when: int, driver: Driver
+) -> None:
+    driver.refuses_graphs = when
     network = engine()
-    with pytest.warns(UserWarning, match=r"No CUDA graph could be recorded.*CUDA_ERROR_NOT_SUPPORTED"):
+    with pytest.warns(errors.RefnetWarning, match=r"No CUDA graph could be recorded.*CUDA_ERROR_NOT_SUPPORTED"):
         network(IMAGES)
-    assert "CUDA_ERROR_NOT_SUPPORTED" in executor_of(network).plain
+    assert not executor_of(network).graph
     driver.forget()
     network(IMAGES, stream=77)
     own = int(executor_of(network)._program._stream.handle)
@@ -270,6 +273,30 @@ def test_who_asks_for_dlpack_without_a_stream_means_the_default_one(driver: Driv
     for options in ({"dl_device": (1, 0)}, {"copy": True}):
         with pytest.raises(BufferError):
             logits.__dlpack__(**options)
+
+
+def test_numbas_arrays_pass_in_and_out(driver: Driver) -> None:
+    from numba import cuda
+
+    network = engine()
+    with cuda.gpus[0]:
+        stream = cuda.stream()
+        images = cuda.to_device(IMAGES, stream)
+        expected = network(IMAGES)
+        driver.forget()
+        logits = network(images, stream=88)
+        # The images' stream has work that the network's waits for.
+        asked = driver.asked()
+        assert asked[0] == f"event {_events(driver)[0]} on {int(stream.handle)}"
+        assert asked[1] == f"wait for event {_events(driver)[0]} on 88"
+        assert cuda.as_cuda_array(logits).copy_to_host().tolist() == expected.tolist()
+
+
+def test_each_kernel_is_timed(driver: Driver) -> None:
+    network = engine()
+    network(IMAGES)
+    executor = executor_of(network)
+    assert executor.profile() == [1.0] * len(executor._program._launches)
 
 
 def test_images_on_another_device_are_refused(driver: Driver) -> None:

@@ -298,3 +298,25 @@ def test_cuda_does_not_compute_in_float64() -> None:
     with pytest.raises(errors.DeviceError, match="float32"):
         check_dtype("float64", "cuda:1")
     assert check_dtype("float32", "cuda:1") == np.float32
+
+
+class Tensor:
+    """A tensor of another library on the CPU, as PyTorch's presents itself."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+def test_a_tensor_of_another_library_on_the_cpu_is_an_array() -> None:
+    assert digest(refnet.forward(WEIGHTS, Tensor(IMAGE))) == digest(refnet.forward(WEIGHTS, IMAGE))
+
+
+def test_streams_are_for_cuda() -> None:
+    with pytest.raises(errors.ConfigError, match="the device 'reference' has none; streams are for 'cuda'"):
+        refnet.forward(WEIGHTS, IMAGE, device="reference", stream=1)

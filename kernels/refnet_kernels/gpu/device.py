@@ -242,46 +242,37 @@ class Memory:
 
 
 class Program:
-    """Launches in order; `Device.program` makes it.
-
-    Attributes
-    ----------
-    plain : str or None
-        Why the launches are issued one by one; None where they are recorded as one CUDA graph.
-    """
+    """Launches in order; `Device.program` makes it."""
 
     def __init__(self, device: Device, stream: Any, launches: list[Callable[[], None]]) -> None:
         self._device = device
         self._stream = stream
         self._launches = launches
         self._graph: Any = None
-        self.plain: str | None = "they were not recorded"
 
-    def record(self) -> None:
-        """Record a graph of the launches, which later runs launch in one go.
+    def record(self) -> bool:
+        """Record a CUDA graph of the launches, which later runs launch in one go; whether there is one.
 
         They are run once before, on whatever lies in their memory: that loads the kernels, which must not happen while
-        a graph is recorded. Where the driver cannot record, a warning and ``plain`` say why.
+        a graph is recorded. The simulator has no graphs.
+
+        Raises
+        ------
+        DriverError
+            The driver does not record; later runs launch each kernel by itself.
         """
         if simulated() or not self._launches:
-            self.plain = "the simulator has no graphs" if simulated() else "there are none"
-            return
-        with self._device.current():
+            return False
+        # No memory is given back meanwhile: that would be a call that cannot be recorded.
+        with self._device.current(), self._device.defer_cleanup():
             self._issue()
-        try:
-            # No memory is given back meanwhile: that would be a call that cannot be recorded.
-            with self._device.current(), self._device.defer_cleanup():
-                builder = self._stream.create_graph_builder().begin_building()
+            builder = self._stream.create_graph_builder().begin_building()
+            try:
                 self._issue()
                 self._graph = builder.end_building().complete()
-        except DriverError as error:
-            self.plain = str(error)
-            warnings.warn(
-                f"No CUDA graph could be recorded, so each kernel is launched by itself, with the same bits: {error}.",
-                stacklevel=2,
-            )
-        else:
-            self.plain = None
+            finally:
+                builder.close()
+        return True
 
     def run(self, stream: Any = None) -> None:
         """Run them all, in the order of a stream; without one, wait for the end."""
