@@ -124,7 +124,8 @@ class CudaExecutor(CompiledExecutor):
 
     def profile(self) -> list[float]:
         """Run once more on the images that are there; the milliseconds of each launch."""
-        with said_of_the_device(), self._lock.held():
+        with said_of_the_device(), self._lock.held(), self._device.current():
+            self._done.sync()
             return self._program.profile()
 
     def _make_program(self) -> Program:

@@ -222,6 +222,11 @@ EXPORT cuEventDestroy_v2(CUevent event) { DONE; }
 EXPORT cuEventQuery(CUevent event) { return driver_is_busy ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS; }
 EXPORT cuEventElapsedTime_v2(float *ms, CUevent from, CUevent to) { *ms = 1; DONE; }
 
+EXPORT cuEventSynchronize(CUevent event) {
+    put(0, "synchronize event %lu", (unsigned long)event);
+    DONE;
+}
+
 EXPORT cuEventRecord(CUevent event, CUstream stream) {
     put(stream, "event %lu", (unsigned long)event);
     DONE;

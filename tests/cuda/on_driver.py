@@ -11,8 +11,10 @@ import os
 import re
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -108,11 +110,13 @@ def test_a_plan_is_recorded_once_and_launched_as_one_graph(driver: Driver) -> No
     network = engine()
     network(IMAGES)
     asked = driver.asked()
-    # Each kernel by itself first, which loads it, and then no call but launches until the graph is made.
+    # Each kernel by itself first, which loads it, to the end: the next run is on another stream and in the same memory.
     steps = len(executor_of(network)._program._launches)
     first = next(i for i, line in enumerate(asked) if line.startswith("launch"))
     assert [line.split()[0] for line in asked[first : first + steps]] == ["launch"] * steps
-    assert asked[first + steps].startswith("record in mode 2 ")  # CU_STREAM_CAPTURE_MODE_RELAXED
+    recorded_on = int(executor_of(network)._program._stream.handle)
+    assert asked[first + steps] == f"synchronize on {recorded_on}"
+    assert asked[first + steps + 1] == f"record in mode 2 on {recorded_on}"  # CU_STREAM_CAPTURE_MODE_RELAXED
     assert driver.launches() == 2 * steps
     assert executor_of(network).graph
     driver.forget()
@@ -190,6 +194,45 @@ def test_a_run_waits_for_the_one_before_on_another_stream(driver: Driver) -> Non
     network(IMAGES, stream=99)
     assert driver.asked()[0] == f"wait for event {done} on 99"
     assert {line.split()[-1] for line in driver.asked()} == {"99"}
+
+
+def unordered(asked: list[str]) -> list[tuple[str, str]]:
+    """Pairs of operations on memory that may run at the same time, for all that streams, events and the host say."""
+    before: dict[str, set[int]] = defaultdict(set)  # of each stream: what its next operation comes after
+    at_event: dict[str, set[int]] = {}
+    host: set[int] = set()
+    touching: set[int] = set()
+    pairs = []
+    for number, line in enumerate(asked):
+        what, _, stream = line.rpartition(" on ")
+        known = before[stream] | host
+        if match := re.fullmatch(r"(wait for |synchronize )?event (\d+)", what):
+            if match[1] is None:
+                at_event[match[2]] = known
+            else:
+                (before[stream] if match[1] == "wait for " else host).update(at_event[match[2]])
+        elif what == "synchronize":
+            host |= known
+        elif not what.startswith("record"):
+            pairs += [(asked[other], line) for other in range(number) if other in touching - known]
+            touching.add(number)
+            before[stream] = known | {number}
+    return pairs
+
+
+@pytest.mark.parametrize("refuses", [0, 1])
+@pytest.mark.filterwarnings("ignore:No CUDA graph")
+def test_whatever_the_streams_no_two_operations_meet_in_the_arena(refuses: int, driver: Driver) -> None:
+    driver.refuses_graphs = refuses
+    there = [on_device(IMAGES), on_device(IMAGES)]
+    network, random = engine(), Random(0)
+    for _ in range(20):
+        network(random.choice([IMAGES, *there]), stream=random.choice([None, 77, Stream(88)]))
+    asked = driver.asked()
+    assert unordered(asked) == []
+    # Without what one of them waits for, it would be found.
+    waits = [i for i, line in enumerate(asked) if line.startswith("wait") and line.endswith("77")]
+    assert any(unordered(asked[:i] + asked[i + 1 :]) for i in waits)
 
 
 @pytest.mark.parametrize("stream", [0, Stream(0)])
@@ -296,7 +339,10 @@ def test_each_kernel_is_timed(driver: Driver) -> None:
     network = engine()
     network(IMAGES)
     executor = executor_of(network)
+    done = _events(driver)[-1]
+    driver.forget()
     assert executor.profile() == [1.0] * len(executor._program._launches)
+    assert driver.asked()[0] == f"synchronize event {done} on 0"
 
 
 def test_images_on_another_device_are_refused(driver: Driver) -> None:

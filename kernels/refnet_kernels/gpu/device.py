@@ -253,8 +253,8 @@ class Program:
     def record(self) -> bool:
         """Record a CUDA graph of the launches, which later runs launch in one go; whether there is one.
 
-        They are run once before, on whatever lies in their memory: that loads the kernels, which must not happen while
-        a graph is recorded. The simulator has no graphs.
+        They are run once before, to their end, on whatever lies in their memory: that loads the kernels, which must not
+        happen while a graph is recorded. The simulator has no graphs.
 
         Raises
         ------
@@ -266,6 +266,7 @@ class Program:
         # No memory is given back meanwhile: that would be a call that cannot be recorded.
         with self._device.current(), self._device.defer_cleanup():
             self._issue()
+            self._stream.sync()
             builder = self._stream.create_graph_builder().begin_building()
             try:
                 self._issue()
