@@ -401,12 +401,34 @@ def test_outputs_for_which_there_is_no_memory(driver: Driver) -> None:
     assert network(IMAGES).shape == (2, 7)
 
 
+def test_runs_and_engines_leave_no_memory_behind(driver: Driver) -> None:
+    images = on_device(IMAGES)
+    without = free_bytes()
+    network = engine()
+    network(images)
+    once = free_bytes()
+    for stream in (None, 77) * 20:
+        network(images, stream=stream)
+    assert free_bytes() == once
+    del network
+    assert free_bytes() == without
+
+
 def test_a_kernel_that_fails_is_a_device_error(driver: Driver) -> None:
     network = engine()
     network(IMAGES)
     driver.fails = 1
     with pytest.raises(errors.DeviceError, match=r"The CUDA device failed: .*LAUNCH_FAILED"):
         network(IMAGES)
+
+
+def test_a_device_or_a_compiler_that_is_not_there_is_named(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert missing(1) is None
+    assert missing(2) == "there are 2, counted from 0"
+    with pytest.raises(errors.DeviceError, match=r"'cuda:2' cannot be used: there are 2, counted from 0\."):
+        engine("cuda:2")
+    monkeypatch.setattr("numba.cuda.is_available", lambda: False)
+    assert missing() == "the compiler NVVM is not there; the package cuda-toolkit brings it"
 
 
 def test_a_driver_that_is_too_old_is_named(driver: Driver) -> None:

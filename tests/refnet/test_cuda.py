@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from nets import digest, lively_weights, random_images, small_blocks
 from on_device import Foreign, on_device
@@ -135,6 +136,11 @@ def test_images_on_the_device_that_cannot_be_used(facts: dict[str, Any], message
     images = Foreign(on_device(random_images(2, 5, 4, 3)), **facts)
     with pytest.raises(errors.InputError, match=message):
         refnet.Engine(WEIGHTS, blocks=BLOCKS, device="cuda")(images)
+
+
+def test_numpy_takes_nothing_off_the_device_unasked() -> None:
+    with pytest.raises(TypeError, match=r"use .copy_to_host\(\)"):
+        np.argmax(on_device(np.zeros(3, np.float32)))
 
 
 def test_a_batch_without_images_lies_nowhere() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,7 @@ from nets import digest, lively_weights, random_images, small_blocks
 from on_device import on_device
 
 import refnet
-from refnet_kernels.gpu.device import missing, simulated
+from refnet_kernels.gpu.device import missing, open_device, simulated
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,6 +78,18 @@ def test_images_that_are_let_go_of_at_once_are_read_all_the_same() -> None:
     images = random_images(2, 33, 20, 3)
     found = [engine(on_device(images)) for _ in range(50)]
     assert {digest(logits.copy_to_host()) for logits in found} == {digest(engine(images))}
+
+
+def test_runs_leave_no_memory_behind() -> None:
+    engine, images = refnet.Engine(WEIGHTS, blocks=BLOCKS, device="cuda"), on_device(random_images(2, 33, 20, 3))
+    engine(images).copy_to_host()
+    gc.collect()
+    free = open_device(0).free_bytes()
+    for _ in range(500):
+        engine(images)
+    engine(images).copy_to_host()
+    gc.collect()
+    assert open_device(0).free_bytes() == free
 
 
 @pytest.mark.parametrize("library", ["torch", "cupy"])

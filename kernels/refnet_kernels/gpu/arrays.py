@@ -101,6 +101,9 @@ class DeviceArray:
             stream.sync()
         return values
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("This array lies on a CUDA device, and NumPy works on the host's memory: use .copy_to_host().")
+
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Version 3; the consumer waits for the stream."""
