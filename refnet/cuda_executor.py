@@ -18,8 +18,9 @@ from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray
 from refnet_kernels.conv.cuda import pack, tap_table
 from refnet_kernels.forks import Lock
 from refnet_kernels.gpu.arrays import DeviceArray, DeviceView
-from refnet_kernels.gpu.device import DriverError, Memory, Program, open_device, pack_channels
+from refnet_kernels.gpu.device import DriverError, Memory, open_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch
+from refnet_kernels.gpu.program import Program
 
 
 @contextmanager

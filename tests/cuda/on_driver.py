@@ -23,7 +23,6 @@ import pytest
 import refnet
 from refnet import errors
 from refnet.seeded import random_images
-from refnet_kernels.gpu import device as gpu_device
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import missing, open_device
 from refnet_kernels.gpu.launch import CudaKernel
@@ -68,7 +67,7 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     driver = Driver()
-    monkeypatch.setattr(gpu_device, "_dispatcher", quick)
+    monkeypatch.setattr("refnet_kernels.gpu.program._dispatcher", quick)
     driver.forget()
     yield driver
     driver.version, driver.refuses_graphs, driver.is_busy, driver.fails, driver.memory = 13000, 0, 0, 0, 2**30

@@ -1,4 +1,4 @@
-"""The way to a CUDA device: whether there is one, its memory, its streams, and how kernels are launched on it.
+"""The way to a CUDA device: whether there is one, its memory and its streams.
 
 Numba's CUDA target, and cuda.core, are imported when a device is asked for, not before.
 """
@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import ctypes
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from refnet_kernels.contract import Float32Array
-from refnet_kernels.gpu.launch import CudaKernel, CudaLaunch
+from refnet_kernels.gpu.launch import CudaLaunch
+
+if TYPE_CHECKING:
+    from refnet_kernels.gpu.program import Program
 
 #: What refnet[cuda] installs and is imported here.
 _PACKAGES = ("numba-cuda", "cuda-bindings", "cuda-core")
@@ -165,10 +166,12 @@ class Device:
 
     def program(self, launches: list[CudaLaunch]) -> Program:
         """Launches to be run in order, any number of times; compiles their kernels."""
+        from refnet_kernels.gpu.program import Program
+
         with self.current():
             # Others may use the legacy default stream while this one is being recorded: it must not wait for it.
             stream = self._new_stream(nonblocking=True)
-            return Program(self, stream, [_bind(launch, stream) for launch in launches if launch.grid])
+            return Program(self, stream, launches)
 
     def _new_stream(self, nonblocking: bool) -> Any:
         if simulated():
@@ -241,108 +244,9 @@ class Memory:
                 Buffer.from_handle(self.address + offset, size, owner=self).copy_from(source, stream=stream)
 
 
-class Program:
-    """Launches in order; `Device.program` makes it."""
-
-    def __init__(self, device: Device, stream: Any, launches: list[Callable[[], None]]) -> None:
-        self._device = device
-        self._stream = stream
-        self._launches = launches
-        self._graph: Any = None
-
-    def record(self) -> bool:
-        """Record a CUDA graph of the launches, which later runs launch in one go; whether there is one.
-
-        They are run once before, to their end, on whatever lies in their memory: that loads the kernels, which must not
-        happen while a graph is recorded. The simulator has no graphs.
-
-        Raises
-        ------
-        DriverError
-            The driver does not record; later runs launch each kernel by itself.
-        """
-        if simulated() or not self._launches:
-            return False
-        # No memory is given back meanwhile: that would be a call that cannot be recorded.
-        with self._device.current(), self._device.defer_cleanup():
-            self._issue()
-            self._stream.sync()
-            builder = self._stream.create_graph_builder().begin_building()
-            try:
-                self._issue()
-                self._graph = builder.end_building().complete()
-            finally:
-                builder.close()
-        return True
-
-    def run(self, stream: Any = None) -> None:
-        """Run them all, in the order of a stream; without one, wait for the end."""
-        on = self._device.stream() if stream is None else stream
-        with self._device.current():
-            if self._graph is not None:
-                self._graph.launch(on)
-            else:
-                self._stream.wait(on)
-                self._issue()
-                on.wait(self._stream)
-            if stream is None:
-                on.sync()
-
-    def profile(self) -> list[float]:
-        """Run them all, one by one, and wait; the milliseconds of each by the device's clock."""
-        with self._device.current():
-            return _profile(self._launches, self._stream)
-
-    def _issue(self) -> None:
-        for launch in self._launches:
-            launch()
-
-
-def _profile(launches: list[Callable[[], None]], stream: Any) -> list[float]:
-    from numba import cuda
-
-    events = [cuda.event() for _ in range(len(launches) + 1)]
-    events[0].record(stream)
-    for launch, event in zip(launches, events[1:], strict=True):
-        launch()
-        event.record(stream)
-    stream.sync()
-    return [float(before.elapsed_time(after)) for before, after in pairwise(events)]
-
-
 def _let_go(device: Device, held: list[Any]) -> None:
     with suppress(DriverError), device.current():
         held.clear()
-
-
-@cache
-def _dispatcher(kernel: CudaKernel) -> Any:
-    from numba import cuda
-
-    if simulated():
-        return cuda.jit(kernel.function)
-    bounds = (kernel.threads, kernel.blocks)
-    # Without LTO the device runs the PTX that the tests read.
-    return cuda.jit(kernel.signature, launch_bounds=bounds, lto=False)(kernel.function)
-
-
-def _bind(launch: CudaLaunch, stream: Any) -> Callable[[], None]:
-    """The launch as a function without parameters."""
-    dispatcher = _dispatcher(launch.kernel)
-    if simulated():
-        kinds = [np.dtype(str(kind)).type for kind in launch.kernel.signature.args]
-        return partial(
-            _simulate, dispatcher, launch, [kind(a) for kind, a in zip(kinds, launch.arguments, strict=True)]
-        )
-    with warnings.catch_warnings():
-        # Numba finds a small grid suspicious.
-        warnings.simplefilter("ignore")
-        configured = dispatcher[launch.grid, launch.kernel.threads, stream]
-    return partial(configured, *launch.arguments)
-
-
-def _simulate(dispatcher: Any, launch: CudaLaunch, arguments: list[Any]) -> None:
-    dispatcher[launch.grid, launch.kernel.threads](*arguments)
 
 
 def pack_channels(values: Float32Array) -> Float32Array:
