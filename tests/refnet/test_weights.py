@@ -34,6 +34,28 @@ def test_published_networks_have_their_variables(name: str) -> None:
     assert architecture.blocks == network_blocks(name)
 
 
+def test_a_root_of_several_convolutions() -> None:
+    """ResNet-D's, by DeepLab's names: batch norms between them, and biases after the last one."""
+    weights = refnet.random_weights(small_blocks(), num_classes=5, channels=4, root_depths=(3, 5, 8))
+    root = {name: value.shape for name, value in weights.items() if name.startswith("resnet_v2/conv1")}
+    assert {name: shape for name, shape in root.items() if "BatchNorm" not in name} == {
+        "resnet_v2/conv1_1/weights": (3, 3, 4, 3),
+        "resnet_v2/conv1_2/weights": (3, 3, 3, 5),
+        "resnet_v2/conv1_3/weights": (3, 3, 5, 8),
+        "resnet_v2/conv1_3/biases": (8,),
+    }
+    assert {name.split("/")[1] for name in root if "BatchNorm" in name} == {"conv1_1", "conv1_2"}
+    architecture = infer_architecture(weights)
+    assert (architecture.include_root_block, architecture.channels) == (True, 4)
+    assert architecture.root_depths == (3, 5, 8)
+    assert infer_architecture(refnet.random_weights(small_blocks())).root_depths is None
+    net, end_points = refnet.forward(weights, random_images(33, 40, 4), end_points=True)
+    assert net.shape == (5,)
+    assert [end_points[f"resnet_v2/conv1_{i}"].shape for i in (1, 2, 3)] == [(17, 20, depth) for depth in (3, 5, 8)]
+    assert (end_points["resnet_v2/conv1_2"] >= 0).all()
+    assert (end_points["resnet_v2/conv1_3"] < 0).any()
+
+
 def test_random_weights_depend_on_seed_and_name_alone() -> None:
     one = refnet.random_weights(small_blocks(units=1), num_classes=5, seed=3)
     two = refnet.random_weights(small_blocks(units=2), num_classes=5, seed=3)

@@ -73,13 +73,13 @@ def multi_grids(draw: st.DrawFn) -> Case:
     return case._replace(net=case.net.replace(multi_grid=grid))
 
 
-@examples(8)
+@examples(6)
 @given(multi_grids())
 def test_multi_grid(case: Case) -> None:
     compare_with_slim(case)
 
 
-@examples(4)
+@examples(2)
 @given(multi_grids())
 def test_a_multi_grid_is_the_unit_rates_of_the_last_block(case: Case) -> None:
     variables = draw_weights(slim_variables(case.net, case.shape), case.seed)
