@@ -1,10 +1,18 @@
-"""refnet: the forward pass of ResNetV2 exactly as TF-Slim defines it, with every bit defined."""
+"""refnet: the forward pass of ResNets exactly as TF-Slim defines it, with every bit defined."""
 
 from refnet.engine import Engine, forward
 from refnet.errors import RefnetError, RefnetWarning
 from refnet.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
 from refnet.images import load_image
 from refnet.preprocess import Recipe, preprocess
+from refnet.resnet_v1 import (
+    resnet_v1,
+    resnet_v1_50,
+    resnet_v1_101,
+    resnet_v1_152,
+    resnet_v1_200,
+    resnet_v1_block,
+)
 from refnet.resnet_v2 import (
     Block,
     bottleneck,
@@ -37,6 +45,12 @@ __all__ = [
     "preprocess",
     "random_weights",
     "resnet_arg_scope",
+    "resnet_v1",
+    "resnet_v1_50",
+    "resnet_v1_101",
+    "resnet_v1_152",
+    "resnet_v1_200",
+    "resnet_v1_block",
     "resnet_v2",
     "resnet_v2_50",
     "resnet_v2_101",

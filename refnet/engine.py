@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,10 @@ from refnet import doubts
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.executors import Executor, check_device, check_dtype, check_stream, check_threads, make_executor
 from refnet.graph import ArgScope, Graph, Tensor
+from refnet.networks import resnet_of
 from refnet.plan import make_plan
 from refnet.preprocess import Recipe, is_masked, preprocess
-from refnet.resnet_v2 import Block, resnet_v2
+from refnet.resnet_v2 import Block
 from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
 from refnet_kernels.contract import BINARY32, Float32Array, FloatArray
 from refnet_kernels.forks import Lock
@@ -34,7 +36,7 @@ class _Compiled(NamedTuple):
 
 
 class Engine:
-    """A ResNetV2 with its weights, ready to run on images of any size.
+    """A ResNet with its weights, ready to run on images of any size.
 
     Safe to call from several threads at once; the calls of one shape wait for each other.
 
@@ -49,7 +51,7 @@ class Engine:
         True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
     global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
         As `refnet.resnet_v2.resnet_v2` explains them.
-    batch_norm_epsilon, pool_mode, avg_down : optional
+    batch_norm_epsilon, pool_mode, avg_down, bias_before_batch_norm : optional
         As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
     stride_place : {"last_unit", "first_unit"}, optional
         As `refnet.weights.infer_architecture` explains it.
@@ -88,6 +90,7 @@ class Engine:
         pool_mode: str | None = None,
         avg_down: bool | None = None,
         stride_place: str | None = None,
+        bias_before_batch_norm: bool | None = None,
         batch_norm_scale: bool = True,
         activation_fn: str | None = "relu",
         use_batch_norm: bool = True,
@@ -109,7 +112,12 @@ class Engine:
         self._variables: Mapping[str, Float32Array] = (
             (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights)
         )
-        said = {"batch_norm_epsilon": batch_norm_epsilon, "pool_mode": pool_mode, "avg_down": avg_down}
+        said = {
+            "batch_norm_epsilon": batch_norm_epsilon,
+            "pool_mode": pool_mode,
+            "avg_down": avg_down,
+            "bias_before_batch_norm": bias_before_batch_norm,
+        }
         options = dict(weights.options) if isinstance(weights, Weights) else {}
         options |= {name: value for name, value in said.items() if value is not None}
         told = options.pop("stride_place", None)
@@ -181,6 +189,11 @@ class Engine:
         if end_points is False:
             return net
         return net, dict(zip(compiled.names, values, strict=True))
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of the logits; None without them."""
+        return self._architecture.num_classes
 
     def __reduce__(self) -> Any:
         raise TypeError("An Engine holds threads and machine code and cannot be pickled; make one where it is needed.")
@@ -266,7 +279,7 @@ class Engine:
             Tensors are missing or have other shapes; the message lists them all.
         """
         graph = Graph(self._variables, self._arg_scope)
-        traced: tuple[Tensor, dict[str, Tensor]] = resnet_v2(
+        traced: tuple[Tensor, dict[str, Tensor]] = resnet_of(self._architecture.blocks)(
             graph.placeholder(shape),
             self._architecture.blocks,
             self._architecture.num_classes,
@@ -296,7 +309,7 @@ def forward(
     stream: Any = None,
     **options: Any,
 ) -> Any:
-    """Run a ResNetV2 on images.
+    """Run a ResNet on images.
 
     Parameters
     ----------
@@ -423,8 +436,9 @@ def _architecture(
         raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")
     channels = found.channels
     if not include_root_block and found.include_root_block:
-        first = f"{found.blocks[0].scope}/unit_1/bottleneck_v2/conv1/weights"
-        channels = np.shape(variables[f"{found.scope}/{first}" if found.scope else first])[2]
+        root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_\d+)?/")
+        rest = {name: value for name, value in variables.items() if not root.match(name)}
+        channels = infer_architecture(rest, scope).channels
     classes = found.num_classes if num_classes == "from_weights" else num_classes
     if classes is not None and classes != found.num_classes:
         raise ConfigError(

@@ -17,8 +17,9 @@ from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
 from refnet.executors import check_dtype
 from refnet.golden_file import EndPoint, Golden, read_golden, write_golden
 from refnet.graph import Tensor
+from refnet.networks import NETWORKS, UNITS
 from refnet.preprocess import Recipe, preprocess
-from refnet.resnet_v2 import NETWORKS, Block, bottleneck
+from refnet.resnet_v2 import Block, bottleneck
 from refnet.seeded import random_images
 from refnet.weights import Weights, load_weights, random_weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -259,10 +260,15 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
         encoded["dtype"] = check_dtype(options["dtype"]).name
     if options.get("blocks") is not None:
         blocks: Sequence[Block] = options["blocks"]
-        if any(block.unit_fn is not bottleneck for block in blocks):
+        if any(block.unit_fn not in UNITS.values() for block in blocks):
             raise ConfigError("A golden can only hold blocks of bottleneck units.")
-        encoded["blocks"] = [{"scope": block.scope, "units": [dict(unit) for unit in block.args]} for block in blocks]
+        encoded["blocks"] = [_encode_block(block) for block in blocks]
     return encoded
+
+
+def _encode_block(block: Block) -> dict[str, Any]:
+    units = {"scope": block.scope, "units": [dict(unit) for unit in block.args]}
+    return units if block.unit_fn is bottleneck else {**units, "unit_fn": "bottleneck_v1"}
 
 
 def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,10 +293,12 @@ def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
 def _block(entry: Any) -> Block:
     keys = {"depth", "depth_bottleneck", "stride"}
     match entry:
-        case {"scope": str(scope), "units": [_, *_] as units} if all(
+        case {"scope": str(scope), "units": [_, *_] as units, **rest} if all(
             isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
         ):
-            return Block(scope, bottleneck, units)
+            unit_fn = UNITS.get(str(rest.get("unit_fn", "bottleneck_v2")))
+            if unit_fn is not None:
+                return Block(scope, unit_fn, units)
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
 
 

@@ -21,8 +21,8 @@ from refnet.digest import digest
 from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
 from refnet.formats.loaded import json_object, regular_file_size
 from refnet.formats.safetensors import pack, unpack
+from refnet.networks import NETWORKS
 from refnet.preprocess import MAX_PIXELS, Recipe
-from refnet.resnet_v2 import NETWORKS
 from refnet.weights import recipe_from
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
 

@@ -34,15 +34,18 @@ class ArgScope(NamedTuple):
     batch_norm_scale : bool
         Whether batch norm multiplies by gamma.
     activation_fn : {"relu", None}
-        What follows conv1 and conv2 of each unit; preact and postnorm are always ReLUs.
+        What follows conv1 and conv2 of each unit, and the first version's root; all other ReLUs are always there.
     use_batch_norm : bool
-        False: conv1 and conv2 of each unit have biases and no batch norm.
+        False: the convolutions that would have a batch norm (conv1 and conv2 of each unit; in the first version all but
+        the logits) have biases instead.
     pool_mode : {"slim", "keras", "torch"}
         pool1's padding: TF-Slim's "SAME", which never wins; Keras Applications' border of one zero all round, which
         wins where all else is negative; or PyTorch's border of one all round, which never wins.
     avg_down : bool
         Whether the shortcut of a unit that strides is the 1x1 convolution of a 2x2 average pool, as in ResNet-D (He et
         al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", 2019).
+    bias_before_batch_norm : bool
+        Whether convolutions with batch norm have biases too, as in Keras Applications' first version.
     """
 
     is_training: bool = False
@@ -52,6 +55,7 @@ class ArgScope(NamedTuple):
     use_batch_norm: bool = True
     pool_mode: str = "slim"
     avg_down: bool = False
+    bias_before_batch_norm: bool = False
 
 
 @dataclass(frozen=True, eq=False)

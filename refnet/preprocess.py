@@ -1,4 +1,5 @@
-"""From raw pixels to the network's input: TF-Slim's Inception recipe, which its ResNetV2 weights were trained with.
+"""From raw pixels to the network's input: TF-Slim's Inception recipe, which its ResNetV2 weights were trained with, and
+Keras' three modes.
 
 Every operation is elementwise, in IEEE-754 binary32, rounded to nearest even, with no fused multiply-add and no sum
 over a varying number of terms. No value of the recipe is subnormal, so flushing to zero would not change a bit. The
@@ -20,6 +21,9 @@ from .errors import ConfigError, InputError
 Float32 = npt.NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
 
+#: How values can be scaled: TF-Slim's way, and Keras'.
+MODES = ("inception", "tf", "caffe", "torch")
+
 #: An image with more pixels than this is refused, before anything of its size is allocated.
 MAX_PIXELS = 100_000_000
 
@@ -33,8 +37,8 @@ class Recipe(NamedTuple):
         The size after the resize; None keeps that of the central crop.
     central_fraction : float
         The fraction of each side that the central crop keeps, in (0, 1].
-    mode : {"inception", "tf"}
-        How values are scaled to -1..1, see `preprocess`: as TF-Slim does, or as Keras' mode of that name does.
+    mode : {"inception", "tf", "caffe", "torch"}
+        How values are scaled, see `preprocess`: as TF-Slim does, or as Keras' mode of that name does.
     """
 
     height: int | None = 299
@@ -54,8 +58,12 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     3. ``resize_bilinear``;
     4. ``(x - 0.5) * 2``, two rounded operations.
 
-    In mode "tf" step 2 is ``x = float32(pixel)`` and step 4 is ``x / 127.5 - 1``, two rounded operations: what
-    ``keras.applications.resnet_v2.preprocess_input`` does to an image that its caller has resized.
+    In Keras' modes step 2 is ``x = float32(pixel)``, and step 4 is what ``preprocess_input`` of Keras Applications does
+    to an image that its caller has resized, each operation rounded, each constant rounded to binary32:
+
+    - "tf": ``x / 127.5 - 1``;
+    - "caffe": the channels in reverse order, BGR, and ``x - (103.939, 116.779, 123.68)``;
+    - "torch": ``(x / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)``.
 
     Parameters
     ----------
@@ -67,7 +75,8 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     Returns
     -------
     numpy.ndarray of float32
-        Values in [-1, 1], of the same rank. A new array; the input is left alone.
+        Values in [-1, 1], in mode "torch" up to 2.64 and in mode "caffe" up to 151.1 from 0, of the same rank. A new
+        array; the input is left alone.
 
     Raises
     ------
@@ -83,16 +92,32 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     height, width = (recipe.height or batch.shape[1]), (recipe.width or batch.shape[2])
     result = np.empty((batch.shape[0], height, width, 3), np.float32)
     for image, out in zip(batch, result, strict=True):  # one by one: only one is held as float32 at its full size
-        if recipe.mode == "tf":
-            resized = resize_bilinear(image.astype(np.float32)[np.newaxis], height, width)[0]
-            np.divide(resized, np.float32(127.5), out=out)
-            np.subtract(out, np.float32(1), out=out)
-        else:
-            scaled = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
-            resized = resize_bilinear(scaled[np.newaxis], height, width)[0]
-            np.subtract(resized, np.float32(0.5), out=out)
-            np.multiply(out, np.float32(2), out=out)
+        values = image.astype(np.float32)
+        if recipe.mode == "inception":
+            np.multiply(values, np.float32(1 / 255), out=values)
+        _centre(resize_bilinear(values[np.newaxis], height, width)[0], recipe.mode, out)
     return result if images.ndim == 4 else result[0]
+
+
+#: Of the colours in the network's order: BGR for "caffe".
+_CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
+_TORCH_MEAN, _TORCH_DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+
+
+def _centre(image: Float32, mode: str, out: Float32) -> None:
+    """The last step of `preprocess`."""
+    if mode == "inception":
+        np.subtract(image, np.float32(0.5), out=out)
+        np.multiply(out, np.float32(2), out=out)
+    elif mode == "tf":
+        np.divide(image, np.float32(127.5), out=out)
+        np.subtract(out, np.float32(1), out=out)
+    elif mode == "caffe":
+        np.subtract(image[..., ::-1], _CAFFE_MEAN, out=out)
+    else:
+        np.divide(image, np.float32(255), out=out)
+        np.subtract(out, _TORCH_MEAN, out=out)
+        np.divide(out, _TORCH_DEVIATION, out=out)
 
 
 def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[T]:
@@ -235,8 +260,8 @@ def _check_images(images: Any) -> None:
 
 def _checked_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with plain numbers, or raise a ConfigError."""
-    if recipe.mode not in ("inception", "tf"):
-        raise ConfigError(f'mode must be "inception" or "tf", not {recipe.mode!r}.', found=recipe.mode)
+    if recipe.mode not in MODES:
+        raise ConfigError(f"mode must be one of {', '.join(map(repr, MODES))}, not {recipe.mode!r}.", found=recipe.mode)
     return Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
         width=None if recipe.width is None else _checked_size("width", recipe.width),

@@ -85,7 +85,7 @@ def conv2d_same(
     activation_fn : {"relu", None}
         What follows; ``slim.conv2d``'s default.
     normalizer_fn : {None, "batch_norm"}
-        With it there is no bias.
+        With it there is no bias, but where the arg scope has ``bias_before_batch_norm``.
 
     Returns
     -------
@@ -114,7 +114,10 @@ def _conv2d(
     graph = inputs.graph
     with graph.variable_scope(scope):
         net = graph.conv(inputs, num_outputs, (kernel_size, kernel_size), stride, rate, same)
-        net = graph.batch_norm(net, "BatchNorm") if normalizer_fn else graph.bias_add(net)
+        if graph.arg_scope.bias_before_batch_norm or not normalizer_fn:
+            net = graph.bias_add(net)
+        if normalizer_fn:
+            net = graph.batch_norm(net, "BatchNorm")
     return graph.relu(net) if activation_fn else net
 
 
@@ -154,15 +157,7 @@ def bottleneck(
     activation_fn, normalizer_fn = _activation_and_normalizer(graph)
     with graph.variable_scope(scope) as name:
         preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
-        if depth == inputs.depth:
-            shortcut = subsample(inputs, stride)
-        elif stride > 1 and graph.arg_scope.avg_down:
-            pooled = graph.collect(f"{name}/avg_pool", graph.avg_pool(preact, 2, stride))
-            shortcut = _conv2d(pooled, depth, 1, 1, 1, "shortcut", True, None, None)
-            graph.collect(f"{name}/shortcut", shortcut)
-        else:
-            shortcut = _conv2d(preact, depth, 1, stride, 1, "shortcut", True, None, None)
-            graph.collect(f"{name}/shortcut", shortcut)
+        shortcut = _shortcut(inputs, preact, depth, stride, None)
         residual = _conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
         graph.collect(f"{name}/conv1", residual)
         residual = conv2d_same(
@@ -173,6 +168,19 @@ def bottleneck(
         residual = _conv2d(residual, depth, 1, 1, 1, "conv3", True, None, None)
         graph.collect(f"{name}/conv3", residual)
         return graph.collect(name, graph.add(shortcut, residual))
+
+
+def _shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer_fn: str | None) -> Tensor:
+    """The input of a unit itself, subsampled; or where its depth changes, a 1x1 convolution of ``source``."""
+    _check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
+    if depth == inputs.depth:
+        subsampled: Tensor = subsample(inputs, stride)
+        return subsampled
+    graph = source.graph
+    if stride > 1 and graph.arg_scope.avg_down:
+        source, stride = graph.collect(graph.name("avg_pool"), graph.avg_pool(source, 2, stride)), 1
+    shortcut = _conv2d(source, depth, 1, stride, 1, "shortcut", True, None, normalizer_fn)
+    return graph.collect(graph.name("shortcut"), shortcut)
 
 
 def _activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
@@ -334,41 +342,34 @@ def resnet_v2(
         The options break one of TF-Slim's rules.
     """
     graph = inputs.graph
-    _check_choice("avg_down", graph.arg_scope.avg_down, (False, True))
     if multi_grid is not None:
         blocks = _with_multi_grid(blocks, multi_grid)
     with graph.variable_scope(scope) as name:
         net = inputs
         if include_root_block:
             output_stride = _after_root(output_stride)
-            net = _root_convolutions(net, root_depths)
-            _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
-            net = graph.collect(f"{name}/pool1", graph.max_pool(net, 3, 2))
+            net = _root_block(net, root_depths, activate=False)
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
         net = graph.collect(f"{name}/postnorm", graph.relu(graph.batch_norm(net, "postnorm")))
-        if global_pool:
-            net = graph.collect(f"{name}/pool5", graph.reduce_mean(net))
-            graph.collect("global_pool", net)
-        if num_classes is not None:
-            net = _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
+        net = _head(net, num_classes, global_pool, spatial_squeeze)
     return net, graph.end_points
 
 
-def _root_convolutions(net: Tensor, depths: Sequence[int] | None) -> Tensor:
+def _root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Tensor:
+    """The convolutions and pool1; ``activate``: batch norm and activation follow the last convolution too."""
     graph = net.graph
-    if not depths:
-        net = conv2d_same(net, 64, 7, 2, scope="conv1", activation_fn=None)
-        return graph.collect(graph.name("conv1"), net)
     activation_fn, normalizer_fn = _activation_and_normalizer(graph)
-    for i, depth in enumerate(depths):
-        if i == len(depths) - 1:
+    layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else [("conv1", 64, 7)]
+    for scope, depth, kernel_size in layers:
+        if scope == layers[-1][0] and not activate:
             activation_fn = normalizer_fn = None
         net = conv2d_same(
-            net, depth, 3, 2 if i == 0 else 1, scope=f"conv1_{i + 1}",
+            net, depth, kernel_size, 2 if scope == layers[0][0] else 1, scope=scope,
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
-        graph.collect(graph.name(f"conv1_{i + 1}"), net)
-    return net
+        graph.collect(graph.name(scope), net)
+    _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
+    return graph.collect(graph.name("pool1"), graph.max_pool(net, 3, 2))
 
 
 def _with_multi_grid(blocks: Sequence[Block], multi_grid: Sequence[int]) -> list[Block]:
@@ -388,6 +389,17 @@ def _after_root(output_stride: float | None) -> float | None:
     if output_stride % 4 != 0:
         raise ConfigError("The output_stride needs to be a multiple of 4.", found=output_stride)
     return output_stride / 4
+
+
+def _head(net: Tensor, num_classes: int | None, global_pool: bool, spatial_squeeze: bool | None) -> Tensor:
+    """The global pool and the logits."""
+    graph = net.graph
+    if global_pool:
+        net = graph.collect(graph.name("pool5"), graph.reduce_mean(net))
+        graph.collect("global_pool", net)
+    if num_classes is None:
+        return net
+    return _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
 
 
 def _logits(net: Tensor, num_classes: int, spatial_squeeze: bool) -> Tensor:
@@ -419,12 +431,6 @@ def network_blocks(name: str) -> list[Block]:
     if name not in NETWORKS:
         raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
     return [resnet_v2_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
-
-
-def network_name(units: tuple[int, ...]) -> str:
-    """The published network whose blocks have so many units; of others, "resnet_v2"."""
-    known = {tuple(block[1] for block in blocks): name for name, blocks in NETWORKS.items()}
-    return known.get(units, "resnet_v2")
 
 
 def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:

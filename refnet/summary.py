@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet.graph import Graph, Tensor
-from refnet.resnet_v2 import network_blocks, resnet_v2
+from refnet.networks import network_blocks, resnet_of
 from refnet.weights import Architecture, Weights, infer_architecture
 
 #: The leaves that batch norm computes and no gradient reaches.
@@ -68,7 +68,7 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
     ConfigError
         There is no network of that name.
     WeightsError
-        The weights are those of no ResNetV2, or do not fit together.
+        The weights are those of no ResNet, or do not fit together.
     """
     variables: Mapping[str, Any] = {} if isinstance(network, str) else network
     if isinstance(network, str):
@@ -76,7 +76,7 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
     else:
         architecture = infer_architecture(network)
     graph = Graph(variables, network.arg_scope if isinstance(network, Weights) else None)
-    resnet_v2(
+    resnet_of(architecture.blocks)(
         graph.placeholder((1, size, size, architecture.channels)),
         architecture.blocks,
         architecture.num_classes,
@@ -118,6 +118,8 @@ def _names(graph: Graph) -> dict[int, str]:
             names[tensor.index] = next(iter(tensor.variables.values())).rsplit("/", 1)[0]
         elif tensor.op == "relu":
             names[tensor.index] = f"{end_points[tensor.index]}/Relu"
+            if tensor.inputs[0].op == "residual":  # the first version's unit
+                names[tensor.inputs[0].index] = end_points[tensor.index]
         elif tensor.op == "input":
             names[tensor.index] = "input"
         elif tensor.index in end_points:

@@ -20,8 +20,8 @@ import numpy as np
 
 from refnet.conversion import Conversion
 from refnet.errors import MissingTensorError
+from refnet.networks import network_name
 from refnet.preprocess import Recipe
-from refnet.resnet_v2 import network_name
 
 #: How these networks differ from TF-Slim's, and how their images are prepared.
 OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
@@ -47,7 +47,7 @@ _VARIANTS = {
 #: Other networks, by a name that only they have.
 _OTHERS = {
     r"standardized_conv2d/|^bit\.": "BiT, a ResNetV2 with group norm and standardised kernels; refnet has batch norm",
-    r"(^|\.)layer1\.0\.conv1\.weight$": "a ResNet v1 in PyTorch's names; refnet reads the second version in timm's",
+    r"(^|\.)layer1\.0\.conv1\.weight$": "a ResNet v1 in PyTorch's names; refnet reads them in TF-Slim's and Keras'",
 }
 
 

@@ -25,8 +25,10 @@ from refnet.errors import (
     WeightsError,
 )
 from refnet.graph import ArgScope, Graph
+from refnet.networks import UNITS, network_blocks, resnet_of
 from refnet.preprocess import Recipe
-from refnet.resnet_v2 import NETWORKS, Block, bottleneck, network_blocks, resnet_v2
+from refnet.resnet_v1 import resnet_v1
+from refnet.resnet_v2 import NETWORKS, Block
 from refnet_kernels.contract import Float32Array
 
 
@@ -77,7 +79,7 @@ class Weights(Mapping[str, Float32Array]):
         A name for each class.
     options : dict of str to Any
         The options of `refnet.Engine` that the network was trained with, where they are not TF-Slim's:
-        ``batch_norm_epsilon``, ``pool_mode``, ``stride_place``, ``avg_down``.
+        ``batch_norm_epsilon``, ``pool_mode``, ``bias_before_batch_norm``, ``stride_place``, ``avg_down``.
     source : str
         The format that the weights were read from.
     conversion : Conversion
@@ -145,6 +147,7 @@ STRIDE_PLACES = ("last_unit", "first_unit")
 SLIM_OPTIONS: dict[str, Any] = {
     "batch_norm_epsilon": ArgScope().batch_norm_epsilon,
     "pool_mode": ArgScope().pool_mode,
+    "bias_before_batch_norm": ArgScope().bias_before_batch_norm,
     "stride_place": STRIDE_PLACES[0],
     "avg_down": ArgScope().avg_down,
 }
@@ -210,14 +213,14 @@ def load_weights(
     labels: Sequence[str] | None = None,
     strict: bool = False,
 ) -> Weights:
-    """Load the weights of a ResNetV2.
+    """Load the weights of a ResNet, of its first or second version.
 
     Parameters
     ----------
     path : path
         A TF checkpoint (V1 or V2, by its prefix, its directory or any of its files), the directory of a SavedModel
         or of a module of TensorFlow Hub, a safetensors file, an .npz, or a .h5,
-        .weights.h5 or .keras file of Keras Applications' ResNetV2; the content decides, not the name. The tensors may
+        .weights.h5 or .keras file of Keras Applications' ResNets; the content decides, not the name. The tensors may
         have timm's names too (`refnet.timm_names`).
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
@@ -235,7 +238,7 @@ def load_weights(
     ------
     WeightsError
         FormatError, CorruptError, DtypeError or LimitError: the file cannot be used. MissingTensorError: it holds no
-        ResNetV2.
+        ResNet.
     FileNotFoundError, PermissionError
         From the system.
     """
@@ -248,9 +251,9 @@ def load_weights(
     options = options_from(stored.get("options", {}))
     if loaded.format.startswith(formats.KERAS) or keras_names.is_keras(tensors):
         keys = loaded.conversion.renamed.copy()
-        tensors, renamed = keras_names.slim_tensors(tensors)
+        tensors, renamed, version = keras_names.slim_tensors(tensors)
         loaded.conversion.renamed = {slim: keys.get(name, name) for slim, name in renamed.items()}
-        recipe, options = recipe or keras_names.RECIPE, keras_names.OPTIONS
+        recipe, options = recipe or version.recipe, version.options
     elif timm_names.is_timm(tensors):
         recipe, options = recipe or timm_names.RECIPE, timm_names.options_of(tensors)
         tensors = timm_names.slim_tensors(tensors, loaded.conversion)
@@ -277,6 +280,11 @@ def load_weights(
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
         warnings.warn(message, RefnetWarning, stacklevel=2)
+    if recipe is None and resnet_of(architecture.blocks) is resnet_v1:
+        weights.conversion.remarks.append(
+            "TF-Slim trained its ResNet v1 on images that VGG's recipe prepares, which refnet does not have: "
+            "pass normalised floats, or recipe="
+        )
     doubt = None if options else doubts.biases(weights)
     if doubt:
         weights.conversion.remarks.append(doubt)
@@ -364,7 +372,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     formats.write(path, weights, metadata)
 
 
-_UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/bottleneck_v2/(?P<leaf>.+)$")
+_UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>bottleneck_v[12])/(?P<leaf>.+)$")
 
 
 def infer_architecture(
@@ -384,76 +392,78 @@ def infer_architecture(
     Raises
     ------
     MissingTensorError
-        There is no ResNetV2 among the variables; the message lists what there is.
+        There is no ResNet among the variables; the message lists what there is.
     ConfigError
         There are several, and ``scope`` does not say which; or there is no such ``stride_place``.
+    WeightsError
+        Some units are of the first version, some of the second.
     """
     said = variables.options.get("stride_place") if isinstance(variables, Weights) else None
     place = stride_place if stride_place is not None else said or STRIDE_PLACES[0]
     if place not in STRIDE_PLACES:
         raise ConfigError(f"stride_place is {place!r}; it can be {' or '.join(map(repr, STRIDE_PLACES))}.", found=place)
-    units: dict[str, dict[str, dict[int, dict[str, tuple[int, ...]]]]] = {}
-    for name, value in variables.items():
-        match = _UNIT.match(name)
-        if match and (scope is None or (match["scope"] or "") == scope):
-            block = units.setdefault(match["scope"] or "", {}).setdefault(match["block"], {})
-            block.setdefault(int(match["unit"]), {})[match["leaf"]] = np.shape(value)
+    units: dict[tuple[str, str], dict[str, int]] = {}
+    for match in filter(None, map(_UNIT.match, variables)):
+        if scope is None or (match["scope"] or "") == scope:
+            blocks = units.setdefault((match["scope"] or "", match["kind"]), {})
+            blocks[match["block"]] = max(blocks.get(match["block"], 1), int(match["unit"]))
     if not units:
         names = ", ".join(sorted(variables)[:8]) or "none"
         raise MissingTensorError(
-            "These are not the weights of a ResNetV2: no tensor is named .../unit_1/bottleneck_v2/... "
+            "These are not the weights of a ResNet: no tensor is named .../unit_1/bottleneck_v2/... or bottleneck_v1. "
             f"There are {len(variables)} tensors: {names}{', ...' if len(variables) > 8 else ''}."
         )
+    scopes = sorted({found for found, _ in units})
+    if len(scopes) > 1:
+        raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.")
     if len(units) > 1:
-        raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, sorted(units)))}.")
-    found_scope, blocks = next(iter(units.items()))
-    return _architecture(found_scope, blocks, variables, place)
+        raise WeightsError(f"The weights hold units of both versions below {scopes[0]!r}, bottleneck_v1 and _v2.")
+    (found_scope, kind), blocks = next(iter(units.items()))
+    return _architecture(found_scope, kind, blocks, variables, place)
 
 
 def _architecture(
-    scope: str,
-    blocks: Mapping[str, Mapping[int, Mapping[str, tuple[int, ...]]]],
-    variables: Mapping[str, Any],
-    stride_place: str,
+    scope: str, kind: str, units: Mapping[str, int], variables: Mapping[str, Any], stride_place: str
 ) -> Architecture:
-    def shape(leaf: str) -> tuple[int, ...] | None:
-        value = variables.get(f"{scope}/{leaf}" if scope else leaf)
-        return None if value is None else np.shape(value)
+    """The architecture whose blocks have so many units of a kind."""
 
-    names = sorted(blocks, key=_natural)
+    def full(place: str) -> str:
+        return f"{scope}/{place}/weights" if scope else f"{place}/weights"
+
+    def kernel(place: str) -> tuple[int, ...]:
+        return _kernel_shape(variables, full(place))
+
+    names = sorted(units, key=_natural)
     result = []
     for name in names:
         args = []
-        for unit in range(1, max(blocks[name]) + 1):
-            conv1, conv3 = (_kernel_shape(blocks[name], scope, name, unit, leaf) for leaf in ("conv1", "conv3"))
+        for unit in range(1, units[name] + 1):
+            conv1, conv3 = (kernel(f"{name}/unit_{unit}/{kind}/{leaf}") for leaf in ("conv1", "conv3"))
             args.append({"depth": conv3[3], "depth_bottleneck": conv1[3], "stride": 1})
         if stride_place == "last_unit":
             args[-1]["stride"] = 1 if name == names[-1] else 2
         else:
             args[0]["stride"] = 1 if name == names[0] else 2
-        result.append(Block(name, bottleneck, args))
-    logits, root = shape("logits/weights"), shape("conv1/weights")
+        result.append(Block(name, UNITS[kind], args))
     deep: list[tuple[int, ...]] = []
-    while found := shape(f"conv1_{len(deep) + 1}/weights"):
-        deep.append(found)
-    first = root or (deep[0] if deep else _kernel_shape(blocks[names[0]], scope, names[0], 1, "conv1"))
+    while full(f"conv1_{len(deep) + 1}") in variables:
+        deep.append(kernel(f"conv1_{len(deep) + 1}"))
+    root = full("conv1") in variables
+    first = kernel("conv1") if root else deep[0] if deep else kernel(f"{names[0]}/unit_1/{kind}/conv1")
     return Architecture(
         scope,
         result,
-        logits[-1] if logits else None,
-        include_root_block=bool(root or deep),
+        kernel("logits")[3] if full("logits") in variables else None,
+        include_root_block=root or bool(deep),
         channels=first[2],
-        root_depths=None if root or not deep else tuple(kernel[-1] for kernel in deep),
+        root_depths=None if root or not deep else tuple(shape[3] for shape in deep),
     )
 
 
-def _kernel_shape(
-    units: Mapping[int, Mapping[str, tuple[int, ...]]], scope: str, block: str, unit: int, leaf: str
-) -> tuple[int, ...]:
-    name = "/".join(part for part in (scope, block, f"unit_{unit}", "bottleneck_v2", leaf, "weights") if part)
-    found = units.get(unit, {}).get(f"{leaf}/weights")
-    if found is None:
+def _kernel_shape(variables: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    if name not in variables:
         raise MissingTensorError(f"{name} is missing.", tensor=name)
+    found: tuple[int, ...] = np.shape(variables[name])
     if len(found) != 4:
         raise ShapeMismatchError(f"{name} has shape {found}, not four dimensions.", tensor=name, found=found)
     if found[:2] != (1, 1) and found[2:] == (1, 1):
@@ -481,7 +491,7 @@ def graph_of(architecture: Architecture, variables: Mapping[str, Any], arg_scope
     """The network for a small image; what it misses among the variables, the graph knows."""
     graph = Graph(variables, arg_scope)
     placeholder = graph.placeholder((1, 32, 32, architecture.channels))
-    resnet_v2(
+    resnet_of(architecture.blocks)(
         placeholder,
         architecture.blocks,
         architecture.num_classes,
@@ -511,7 +521,7 @@ def random_weights(
     Parameters
     ----------
     network : str or sequence of Block
-        "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200", or blocks.
+        "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200", the same of "resnet_v1", or blocks.
     num_classes : int, optional
         None: without logits.
     seed : int
@@ -522,7 +532,7 @@ def random_weights(
     root_depths : sequence of int, optional
         See `refnet.resnet_v2.resnet_v2`.
     scope : str, optional
-        Before every name; by default the network's name, or "resnet_v2".
+        Before every name; by default the network's name, or "resnet_v2" or "resnet_v1".
 
     Returns
     -------
@@ -531,7 +541,7 @@ def random_weights(
     if isinstance(network, str):
         blocks, scope = network_blocks(network), scope or network
     else:
-        blocks, scope = list(network), scope or "resnet_v2"
+        blocks, scope = list(network), scope or resnet_of(network).__name__
     depths = None if root_depths is None else tuple(root_depths)
     architecture = Architecture(scope, blocks, num_classes, include_root_block, channels, depths)
     tensors = {name: _initial(name, shape, seed) for name, shape in _variables(architecture)}

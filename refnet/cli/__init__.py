@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
         prog="refnet",
-        description="The forward pass of TF-Slim's ResNetV2, with every bit defined.",
+        description="The forward pass of TF-Slim's ResNets, with every bit defined.",
         epilog=_EPILOG,
         formatter_class=layout,
         allow_abbrev=False,

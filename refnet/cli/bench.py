@@ -15,7 +15,7 @@ from refnet.engine import Engine
 from refnet.errors import RefnetError
 from refnet.executors import check_threads
 from refnet.graph import Graph
-from refnet.resnet_v2 import NETWORKS, resnet_v2
+from refnet.networks import NETWORKS, resnet_of
 from refnet.weights import Architecture, Weights, infer_architecture, random_weights
 from refnet_kernels.contract import Float32Array
 
@@ -75,7 +75,7 @@ def _time(engine: Engine, images: Float32Array) -> float:
 def products(architecture: Architecture, shape: tuple[int, ...]) -> int:
     """Products in all convolutions of a network; each is a multiplication and an addition."""
     graph = Graph({})
-    resnet_v2(
+    resnet_of(architecture.blocks)(
         graph.placeholder(shape), architecture.blocks, architecture.num_classes,
         include_root_block=architecture.include_root_block, root_depths=architecture.root_depths,
         scope=architecture.scope,

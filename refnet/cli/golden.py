@@ -18,8 +18,8 @@ from refnet.environment import versions
 from refnet.errors import ConfigError, GoldenError, InputError
 from refnet.golden import OPTIONS, Golden, Report, check, read_golden, record
 from refnet.images import load_image
+from refnet.networks import NETWORKS
 from refnet.preprocess import Recipe
-from refnet.resnet_v2 import NETWORKS
 from refnet.weights import Weights
 
 EPILOG = """\

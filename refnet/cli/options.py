@@ -89,5 +89,12 @@ def read_labels(path: str | None) -> list[str] | None:
 def recipe_text(recipe: Recipe) -> str:
     """The recipe in words."""
     height, width = recipe.height or "its height", recipe.width or "its width"
-    scaled = "scaled to -1..1" if recipe.mode == "inception" else "x / 127.5 - 1"
-    return f"central fraction {recipe.central_fraction}, resized to {height} x {width}, {scaled}"
+    return f"central fraction {recipe.central_fraction}, resized to {height} x {width}, {_SCALED[recipe.mode]}"
+
+
+_SCALED = {
+    "inception": "scaled to -1..1",
+    "tf": "x / 127.5 - 1",
+    "caffe": "BGR, less Caffe's mean",
+    "torch": "x / 255, less PyTorch's mean, by its deviation",
+}

@@ -173,7 +173,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "big-endian": ({"dtype": ">f8"}, errors.ConfigError, "'>f8'"),
     "no dtype": ({"dtype": None}, errors.ConfigError, "dtype is None"),
     "unknown dtype": ({"dtype": "double precision"}, errors.ConfigError, "'double precision'"),
-    "scope": ({"scope": "other"}, errors.MissingTensorError, "ResNetV2"),
+    "scope": ({"scope": "other"}, errors.MissingTensorError, "ResNet"),
     "wider blocks": ({"blocks": small_blocks(base_depth=4)}, errors.ShapeMismatchError, "should have shape"),
     "more units": ({"blocks": small_blocks(units=3)}, errors.MissingTensorError, "unit_3"),
     "biases for batch norm": ({"use_batch_norm": False}, errors.MissingTensorError, "conv1/biases"),
@@ -231,7 +231,7 @@ def test_a_variance_without_a_root(variance: float, epsilon: float) -> None:
     ("weights", "message"),
     [
         ([1, 2], "not list"),
-        ({}, "not the weights of a ResNetV2"),
+        ({}, "not the weights of a ResNet"),
         ({3: np.zeros(1)}, "names of weights are strings"),
         ({**WEIGHTS, "resnet_v2/conv1/biases": "abc"}, "no array of numbers"),
         ({**WEIGHTS, "resnet_v2/conv1/biases": np.zeros(64, np.int8)}, "int8"),

@@ -138,8 +138,8 @@ def test_mode_tf_resizes_pixels_and_then_scales(tf: Any) -> None:
     resized = tf.compat.v1.image.resize_bilinear(images.astype(np.float32), [24, 24])
     expected = tf.subtract(tf.divide(resized, 127.5), 1.0).numpy()
     assert_same_bits(preprocess(images, Recipe(24, 24, 1.0, "tf")), expected)
-    with pytest.raises(ConfigError, match=r'"inception" or "tf", not \'caffe\''):
-        preprocess(images, Recipe(24, 24, 1.0, "caffe"))
+    with pytest.raises(ConfigError, match="one of 'inception', 'tf', 'caffe', 'torch', not 'vgg'"):
+        preprocess(images, Recipe(24, 24, 1.0, "vgg"))
 
 
 def test_every_pixel_value_is_scaled_as_tensorflow_does(tf: Any) -> None:

@@ -243,15 +243,17 @@ class _Pipeline:
         self.seen[name] = x
         return x if self.observed is None else exact(self.observed[name], self.precision)
 
-    def conv(self, name: str, x: Bounded, stride: int = 1, rate: int = 1, normalize: bool = False) -> Bounded:
+    def conv(
+        self, name: str, x: Bounded, stride: int = 1, rate: int = 1, normalize: bool = False, activate: bool = False
+    ) -> Bounded:
         """A convolution with bias, or with the batch norm and the activation that resnet_arg_scope gives it."""
-        weights = self.variables[f"{name}/weights"]
-        x = conv2d_same(x, weights, stride, rate)
-        if normalize and self.net.use_batch_norm:
-            x = batch_norm(x, self.variables, f"{name}/BatchNorm", self.net)
-        else:
+        net, normalize = self.net, normalize and self.net.use_batch_norm
+        x = conv2d_same(x, self.variables[f"{name}/weights"], stride, rate)
+        if not normalize or net.bias_before_batch_norm:
             x = add(x, self.variables[f"{name}/biases"])
-        if normalize and self.net.activation_fn:
+        if normalize:
+            x = batch_norm(x, self.variables, f"{name}/BatchNorm", net)
+        if activate and net.activation_fn:
             x = relu(x)
         return self.record(name, x)
 
@@ -259,17 +261,21 @@ class _Pipeline:
         return self.record(name, relu(batch_norm(x, self.variables, name, self.net)))
 
     def bottleneck(self, name: str, x: Bounded, depth: int, stride: int, rate: int) -> Bounded:
-        preact = self.norm(f"{name}/preact", x)
+        """Batch norm before the convolutions, or in the first version after them."""
+        first = self.net.version == 1
+        preact = x if first else self.norm(f"{name}/preact", x)
         if depth == x.value.shape[-1]:
             shortcut = Bounded(*(a[:, ::stride, ::stride] for a in x))
         elif stride > 1 and self.net.avg_down:
-            shortcut = self.conv(f"{name}/shortcut", self.record(f"{name}/avg_pool", avg_pool(preact)))
+            pooled = self.record(f"{name}/avg_pool", avg_pool(preact))
+            shortcut = self.conv(f"{name}/shortcut", pooled, normalize=first)
         else:
-            shortcut = self.conv(f"{name}/shortcut", preact, stride)
-        residual = self.conv(f"{name}/conv1", preact, normalize=True)
-        residual = self.conv(f"{name}/conv2", residual, stride, rate, normalize=True)
-        residual = self.conv(f"{name}/conv3", residual)
-        return self.record(name, add(shortcut, residual))
+            shortcut = self.conv(f"{name}/shortcut", preact, stride, normalize=first)
+        residual = self.conv(f"{name}/conv1", preact, normalize=True, activate=True)
+        residual = self.conv(f"{name}/conv2", residual, stride, rate, normalize=True, activate=True)
+        residual = self.conv(f"{name}/conv3", residual, normalize=first)
+        total = add(shortcut, residual)
+        return self.record(name, relu(total) if first else total)
 
     def unit(self, name: str, x: Bounded, unit: dict[str, int], stride: int, target: float | None) -> Bounded:
         """A unit at the output stride runs with stride 1 and leaves its stride to the rate of the units after it."""
@@ -286,9 +292,10 @@ class _Pipeline:
         left = units[-1]["stride"] if self.net.store_non_strided_activations else 1
         for i, unit in enumerate(units):
             stride = 1 if left > 1 and i == len(units) - 1 else unit["stride"]
-            x = self.unit(f"{scope}/unit_{i + 1}/bottleneck_v2", x, unit, stride, target)
+            name = f"{scope}/unit_{i + 1}/bottleneck_v{self.net.version}"
+            x = self.unit(name, x, unit, stride, target)
         # An alias: the same tensor under the block's name.
-        self.seen[scope] = self.seen[f"{scope}/unit_{len(units)}/bottleneck_v2"]
+        self.seen[scope] = self.seen[name]
         if self.stride == target:
             self.rate *= left
             return x
@@ -296,11 +303,13 @@ class _Pipeline:
         return Bounded(*(a[:, ::left, ::left] for a in x))
 
     def root(self, scope: str, x: Bounded) -> Bounded:
+        """In the second version nothing follows the last convolution."""
         depths = self.net.root_depths
-        if depths is None:
-            return self.conv(f"{scope}/conv1", x, stride=2)
-        for i in range(1, len(depths) + 1):
-            x = self.conv(f"{scope}/conv1_{i}", x, stride=2 if i == 1 else 1, normalize=i < len(depths))
+        names = ["conv1"] if depths is None else [f"conv1_{i + 1}" for i in range(len(depths))]
+        for name in names:
+            more = self.net.version == 1 or name != names[-1]
+            stride = 2 if name == names[0] else 1
+            x = self.conv(f"{scope}/{name}", x, stride=stride, normalize=more, activate=more)
         return x
 
     def run(self, x: Bounded) -> dict[str, Bounded]:
@@ -312,7 +321,8 @@ class _Pipeline:
             x = self.record(f"{scope}/pool1", max_pool(x, net.pool_mode))
         for block_scope, units in net.rated_blocks():
             x = self.block(f"{scope}/{block_scope}", units, x, target)
-        x = self.norm(f"{scope}/postnorm", x)
+        if net.version == 2:
+            x = self.norm(f"{scope}/postnorm", x)
         if net.global_pool:
             x = self.record(f"{scope}/pool5", global_mean(x))
         if net.num_classes is not None:
@@ -347,7 +357,7 @@ def end_points(
     Returns
     -------
     dict of str to Bounded
-        tf_slim's end points, with pool1, preact, postnorm and pool5 in their places.
+        tf_slim's end points, with pool1, pool5 and in the second version preact and postnorm in their places.
     """
     assert np.finfo(precision.wide).eps <= precision.u * 2.0**-10, "this machine has no wider format"
     return _Pipeline(net, variables, observed, precision).run(exact(images, precision))

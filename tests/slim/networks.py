@@ -12,11 +12,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import refnet
+from refnet.networks import UNITS
 from tests.slim import error_bound
 from tests.slim.oracle import BlockSpec, Net, Slim, block, draw_images, draw_weights
 
 #: Beyond this, atrous rates pass the size of every image here.
 LARGEST_STRIDE = 24
+
+EPSILONS = st.sampled_from([1e-5, 1.001e-5, 1e-3])
+VERSIONS = st.sampled_from([1, 2])
 
 #: Of so many errors the maximum is a statistic, not a draw: of 100 normal ones it is 2.2 to 3.5 deviations in nine of
 #: ten trials; a single one is 0.06 to 2 deviations.
@@ -83,15 +87,16 @@ def cases(draw: st.DrawFn, /, **options: st.SearchStrategy[Any]) -> Case:
     return Case(net, (draw(st.integers(1, 3)), draw(side), draw(side), draw(channels)), draw(st.integers(0, 2**32 - 1)))
 
 
-def refnet_blocks(blocks: Sequence[BlockSpec]) -> list[refnet.Block]:
+def refnet_blocks(blocks: Sequence[BlockSpec], version: int = 2) -> list[refnet.Block]:
     """The same blocks for refnet."""
-    return [refnet.Block(scope, refnet.bottleneck, units) for scope, units in blocks]
+    unit = UNITS[f"bottleneck_v{version}"]
+    return [refnet.Block(scope, unit, units) for scope, units in blocks]
 
 
 def run_refnet(net: Net, variables: Mapping[str, np.ndarray], images: np.ndarray, **options: Any) -> Any:
     """refnet's net and end points, of rank 4 as tf_slim 1.1.0 returns them."""
     options = net.options() | {"end_points": True, "spatial_squeeze": False} | options
-    return refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), **options)
+    return refnet.forward(variables, images, blocks=refnet_blocks(net.blocks, net.version), **options)
 
 
 def compare_with_slim(case: Case) -> None:

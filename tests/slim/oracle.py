@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -22,7 +22,7 @@ import numpy as np
 #: their ``Block`` of.
 BlockSpec = tuple[str, list[dict[str, int]]]
 
-RESNET_V2_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ class Net:
     pool_mode: str = "slim"
     avg_down: bool = False
     root_depths: Sequence[int] | None = None
+    bias_before_batch_norm: bool = False
     scope: str = field(default="resnet", kw_only=True)
+    version: int = field(default=2, kw_only=True)
 
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of ``refnet.forward``, but ``blocks``; the variables tell of the scope and the root."""
-        names = [name for name in self.__dataclass_fields__ if name not in ("blocks", "root_depths", "scope")]
+        """The keyword arguments of ``refnet.forward``, but ``blocks`` and what the variables tell."""
+        left_out = ("blocks", "root_depths", "scope", "version")
+        names = [name for name in self.__dataclass_fields__ if name not in left_out]
         return {name: getattr(self, name) for name in names}
 
     def rated_blocks(self) -> list[BlockSpec]:
@@ -64,17 +67,17 @@ class Net:
 
 
 def block(scope: str, base_depth: int, num_units: int, stride: int) -> BlockSpec:
-    """The arguments of ``resnet_v2_block`` as a specification."""
+    """The arguments of ``resnet_v2_block`` and ``resnet_v1_block`` as a specification."""
     unit = {"depth": 4 * base_depth, "depth_bottleneck": base_depth, "stride": 1}
     return scope, [unit] * (num_units - 1) + [unit | {"stride": stride}]
 
 
-def resnet_v2_blocks(depth: int) -> list[BlockSpec]:
-    """The blocks of resnet_v2_50, 101, 152 or 200."""
+def published_blocks(depth: int) -> list[BlockSpec]:
+    """The blocks of resnet_v2_50, 101, 152 or 200, which resnet_v1's are too."""
     strides = (2, 2, 2, 1)
     return [
         block(f"block{i + 1}", 64 * 2**i, units, stride)
-        for i, (units, stride) in enumerate(zip(RESNET_V2_UNITS[depth], strides, strict=True))
+        for i, (units, stride) in enumerate(zip(UNITS[depth], strides, strict=True))
     ]
 
 
@@ -88,7 +91,7 @@ def _quiet() -> Iterator[None]:
 
 @cache
 def tensorflow() -> SimpleNamespace:
-    """TensorFlow 1's interface and tf_slim, ready to run: tf, slim, resnet_v2, resnet_utils.
+    """TensorFlow 1's interface and tf_slim, ready to run: tf, slim, resnet_v1, resnet_v2, resnet_utils.
 
     TensorFlow looks for the legacy batch norm in ``tf_keras.legacy_tf_layers``; the wheel keeps it in
     ``tf_keras.src``, so the module is handed over here.
@@ -100,11 +103,11 @@ def tensorflow() -> SimpleNamespace:
         import tf_keras.src.legacy_tf_layers.normalization as legacy_normalization  # type: ignore[import-untyped]
         import tf_slim as slim  # type: ignore[import-untyped]
         from tensorflow.python.layers import normalization  # type: ignore[import-untyped]
-        from tf_slim.nets import resnet_utils, resnet_v2  # type: ignore[import-untyped]
+        from tf_slim.nets import resnet_utils, resnet_v1, resnet_v2  # type: ignore[import-untyped]
 
         tf.logging.set_verbosity(tf.logging.ERROR)
     normalization.normalization = legacy_normalization
-    return SimpleNamespace(tf=tf, slim=slim, resnet_v2=resnet_v2, resnet_utils=resnet_utils)
+    return SimpleNamespace(tf=tf, slim=slim, resnet_v1=resnet_v1, resnet_v2=resnet_v2, resnet_utils=resnet_utils)
 
 
 def _stack_blocks_non_strided(
@@ -136,9 +139,9 @@ def _stack_blocks_non_strided(
     return net
 
 
-def _unit(net: Any, *, unit_rate: int = 1, rate: int = 1, **args: int) -> Any:
+def _unit(bottleneck: Any, net: Any, *, unit_rate: int = 1, rate: int = 1, **args: int) -> Any:
     """tf_slim's unit with DeepLab's own factor of the rate."""
-    return tensorflow().resnet_v2.bottleneck(net, rate=rate * unit_rate, **args)
+    return bottleneck(net, rate=rate * unit_rate, **args)
 
 
 @contextmanager
@@ -190,8 +193,10 @@ class Slim:
         with _quiet(), self.graph.as_default():
             self.images = lib.tf.placeholder(dtype, shape)
             with _options(net):
-                blocks = [lib.resnet_utils.Block(scope, _unit, args) for scope, args in net.rated_blocks()]
-                self.net, end_points = lib.resnet_v2.resnet_v2(
+                module = lib.resnet_v1 if net.version == 1 else lib.resnet_v2
+                unit = partial(_unit, module.bottleneck)
+                blocks = [lib.resnet_utils.Block(scope, unit, args) for scope, args in net.rated_blocks()]
+                self.net, end_points = getattr(module, f"resnet_v{net.version}")(
                     self.images,
                     blocks,
                     net.num_classes,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import refnet
 from tests.slim import error_bound
-from tests.slim.networks import Case, assert_within, cases, examples, output_strides, run_refnet
+from tests.slim.networks import VERSIONS, Case, assert_within, cases, examples, output_strides, run_refnet
 from tests.slim.oracle import draw_images, draw_weights, slim_variables
 
 
@@ -24,7 +24,7 @@ def _inputs(case: Case) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 @examples(12)
-@given(cases())
+@given(cases(version=VERSIONS))
 def test_dense_features_subsampled_are_the_nominal_features(case: Case) -> None:
     variables, images = _inputs(case)
     net = case.net.replace(num_classes=None, global_pool=False)
@@ -46,7 +46,7 @@ def test_storing_non_strided_activations_changes_no_result(case: Case) -> None:
 
 
 @examples(8)
-@given(cases())
+@given(cases(version=VERSIONS))
 def test_a_batch_is_its_images_one_by_one(case: Case) -> None:
     variables, images = _inputs(case)
     _, together = run_refnet(case.net, variables, images)
@@ -59,7 +59,7 @@ def test_a_batch_is_its_images_one_by_one(case: Case) -> None:
 
 
 @examples(8)
-@given(cases(), st.integers(2, 5))
+@given(cases(version=VERSIONS), st.integers(2, 5))
 def test_threads_change_no_bit(case: Case, threads: int) -> None:
     variables, images = _inputs(case)
     _, one = run_refnet(case.net, variables, images, threads=1)
@@ -69,7 +69,7 @@ def test_threads_change_no_bit(case: Case, threads: int) -> None:
 
 
 @examples(8)
-@given(cases())
+@given(cases(version=VERSIONS))
 def test_end_points_by_name_are_those_of_the_full_list(case: Case) -> None:
     """Also: asking for an end point does not change what is fused so far that a bit would move."""
     variables, images = _inputs(case)

@@ -11,6 +11,8 @@ import refnet
 from refnet.errors import ConfigError
 from tests.slim import error_bound
 from tests.slim.networks import (
+    EPSILONS,
+    VERSIONS,
     Case,
     assert_all_within,
     cases,
@@ -21,8 +23,6 @@ from tests.slim.networks import (
     run_refnet,
 )
 from tests.slim.oracle import Net, Slim, block, draw_images, draw_weights, run_slim, slim_variables
-
-EPSILONS = st.sampled_from([1e-5, 1.001e-5, 1e-3])
 
 
 @examples(16)
@@ -68,7 +68,7 @@ def test_every_output_stride_of_the_published_strides(size: tuple[int, int], out
 @st.composite
 def multi_grids(draw: st.DrawFn) -> Case:
     """Rates above 1 for the units of the last block, but those that stride."""
-    case = draw(cases(is_training=st.booleans()))
+    case = draw(cases(version=VERSIONS, is_training=st.booleans()))
     grid = [1 if unit["stride"] > 1 else draw(st.integers(1, 4)) for unit in case.net.blocks[-1][1]]
     return case._replace(net=case.net.replace(multi_grid=grid))
 

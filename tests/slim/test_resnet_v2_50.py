@@ -7,38 +7,44 @@ import pytest
 
 import refnet
 from tests.slim.networks import assert_close_to_truth, run_refnet
-from tests.slim.oracle import Net, Slim, draw_images, draw_weights, resnet_v2_blocks
+from tests.slim.oracle import Net, Slim, draw_images, draw_weights, published_blocks
 
 SHAPE = (1, 224, 224, 3)
 #: TF-Slim's inventory: variables, parameters, end points of tf_slim 1.1.0.
 INVENTORY = {
-    50: (272, 25_615_849, 75),
-    101: (544, 44_677_609, 143),
-    152: (816, 60_382_697, 211),
-    200: (1072, 64_896_489, 275),
+    (2, 50): (272, 25_615_849, 75),
+    (2, 101): (544, 44_677_609, 143),
+    (2, 152): (816, 60_382_697, 211),
+    (2, 200): (1072, 64_896_489, 275),
+    # The parameters of PyTorch's networks, one class more and the moving statistics; of 200 layers by their units.
+    (1, 50): (267, 25_612_201, 75),
+    (1, 101): (522, 44_656_553, 143),
+    (1, 152): (777, 60_346_281, 211),
+    (1, 200): (1017, 64_851_881, 275),
 }
 
 
-def _network(depth: int) -> Net:
-    return Net(resnet_v2_blocks(depth), num_classes=1001, scope=f"resnet_v2_{depth}")
+def _network(version: int, depth: int) -> Net:
+    scope = f"resnet_v{version}_{depth}"
+    return Net(published_blocks(depth), num_classes=1001, scope=scope, version=version)
 
 
-@pytest.fixture(scope="session", params=[50, *(pytest.param(d, marks=pytest.mark.slow) for d in (101, 152, 200))])
+@pytest.fixture(scope="session", params=[(2, 50), *(pytest.param(n, marks=pytest.mark.slow) for n in [*INVENTORY][1:])])
 def run(request: pytest.FixtureRequest) -> dict[str, Any]:
     """A network's weights, image, and the results of both precisions of tf_slim; made once."""
-    net = _network(request.param)
+    net = _network(*request.param)
     slim = Slim(net, SHAPE)
     variables, images = draw_weights(slim.shapes, seed=1), draw_images(SHAPE, seed=2)
     results = {dtype: Slim(net, SHAPE, dtype).run(variables, images) for dtype in ("float32", "float64")}
-    return {"depth": request.param, "net": net, "slim": slim, "variables": variables, "images": images} | results
+    return {"network": request.param, "net": net, "slim": slim, "variables": variables, "images": images} | results
 
 
 def test_inventory(run: dict[str, Any]) -> None:
-    variables, parameters, end_points = INVENTORY[run["depth"]]
+    variables, parameters, end_points = INVENTORY[run["network"]]
     assert len(run["variables"]) == variables
     assert sum(a.size for a in run["variables"].values()) == parameters
     assert len(run["slim"].slim_end_points) == end_points
-    weights = refnet.random_weights(f"resnet_v2_{run['depth']}", num_classes=1001)
+    weights = refnet.random_weights(run["net"].scope, num_classes=1001)
     assert {name: a.shape for name, a in weights.items()} == run["slim"].shapes
 
 

@@ -271,7 +271,7 @@ def test_a_group_for_a_dataset_and_the_reverse(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["conv1_conv"] = np.ones(2)
         file.create_group("post_bn/post_bn/gamma:0")
-    with pytest.raises(MissingTensorError, match="not the weights of Keras' ResNetV2"):
+    with pytest.raises(MissingTensorError, match="not the weights of Keras' ResNets"):
         refnet.load_weights(tmp_path / "a.h5")
 
 
