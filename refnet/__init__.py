@@ -4,6 +4,8 @@ from refnet.engine import Engine, forward
 from refnet.errors import RefnetError, RefnetWarning
 from refnet.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
 from refnet.images import load_image
+from refnet.keras_model import KerasModel
+from refnet.predictions import decode_predictions
 from refnet.preprocess import Recipe, preprocess
 from refnet.resnet_v1 import (
     resnet_v1,
@@ -33,12 +35,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Block",
     "Engine",
+    "KerasModel",
     "Recipe",
     "RefnetError",
     "RefnetWarning",
     "Weights",
     "bottleneck",
     "conv2d_same",
+    "decode_predictions",
     "forward",
     "load_image",
     "load_weights",

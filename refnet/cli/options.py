@@ -11,6 +11,7 @@ from refnet.cli.failures import file_errors
 from refnet.engine import Engine
 from refnet.errors import ConfigError, WeightsError
 from refnet.executors import check_device, check_threads
+from refnet.predictions import class_index
 from refnet.preprocess import Recipe
 from refnet.weights import Weights, load_weights
 
@@ -71,15 +72,17 @@ def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
 
 
 def read_labels(path: str | None) -> list[str] | None:
-    """The lines of a file of labels, one a class.
+    """The lines of a file of labels, one a class; or the names in one like Keras' ``imagenet_class_index.json``.
 
     Raises
     ------
     ConfigError
-        The file cannot be read as UTF-8 text.
+        The file cannot be read as UTF-8 text, or is no class index.
     """
     if path is None:
         return None
+    if path.endswith(".json"):
+        return [name for _, name in class_index(path)]
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -23,6 +23,7 @@ from refnet.cli.options import (
 from refnet.engine import Engine
 from refnet.errors import ConfigError, InputError
 from refnet.images import load_image
+from refnet.predictions import IMAGENET, WITH_BACKGROUND, classes_of
 from refnet.preprocess import Recipe
 from refnet.weights import Weights, infer_architecture
 
@@ -46,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a TensorFlow checkpoint, safetensors, .npz, or Keras' .h5 or .keras",
     )
     parser.add_argument("--top", type=count, default=5, metavar="K", help="how many classes to list (default 5)")
-    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line, UTF-8")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="names of the classes, one a line, or a .json class index as Keras has it (default: ImageNet's)",
+    )
     parser.add_argument("--size", type=count, metavar="N", help="resize to N x N pixels (default: the weights' recipe)")
     parser.add_argument("--height", type=count, metavar="N", help="resize to this height")
     parser.add_argument("--width", type=count, metavar="N", help="resize to this width")
@@ -68,8 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_engine_options(arguments)
     weights = load(arguments.weights, read_labels(arguments.labels))
     weights.recipe = _recipe(arguments, weights.recipe)
-    _check_top(arguments.top, infer_architecture(weights).num_classes)
+    classes = infer_architecture(weights).num_classes
+    _check_top(arguments.top, classes)
     say(f"recipe: {recipe_text(weights.recipe)}")
+    if weights.labels is None and classes in (IMAGENET, WITH_BACKGROUND):
+        weights.labels = _imagenet_labels(classes)
     engine = make_engine(weights, arguments.device, arguments.threads)
     results, exit_code = [], 0
     for path in track(arguments.images, "classifying"):
@@ -97,6 +105,17 @@ def _recipe(arguments: argparse.Namespace, recipe: Recipe) -> Recipe:
         "central_fraction": arguments.central_fraction,
     }
     return recipe._replace(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _imagenet_labels(classes: int) -> list[str] | None:
+    """ImageNet's names for as many classes as it has, if the package that has them is installed."""
+    try:
+        names = [name for _, name in classes_of(classes)]
+    except ConfigError as error:
+        say(f"labels: none. {error.message}")
+        return None
+    say("labels: ImageNet's, since the weights name none")
+    return names
 
 
 def _check_top(top: int, classes: int | None) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 from typing import Any
 
 from refnet import doubts
 from refnet.cli.console import print_json, print_table, printable
 from refnet.cli.options import add_json_option, count, load, recipe_text
 from refnet.errors import ConfigError
-from refnet.resnet_v2 import NETWORKS
+from refnet.networks import NETWORKS
+from refnet.predictions import IMAGENET, WITH_BACKGROUND
 from refnet.summary import Layer, Summary, summarize
 from refnet.weights import Architecture, Weights
 
@@ -83,7 +85,7 @@ def describe_lines(architecture: Architecture) -> list[str]:
     """The architecture in words."""
     lines = [
         f"scope: {architecture.scope or '(none)'}",
-        f"classes: {architecture.num_classes if architecture.num_classes is not None else 'none (features)'}",
+        f"classes: {_classes_text(architecture.num_classes)}",
         f"root block: {'yes' if architecture.include_root_block else 'no'}, {architecture.channels} input channels",
     ]
     for block in architecture.blocks:
@@ -93,6 +95,14 @@ def describe_lines(architecture: Architecture) -> list[str]:
             f"bottleneck {unit['depth_bottleneck']}, stride {unit['stride']}"
         )
     return lines
+
+
+def _classes_text(classes: int | None) -> str:
+    """How many, and how far ImageNet's are offset where there are as many."""
+    if classes is None:
+        return "none (features)"
+    known = {IMAGENET: " (as ImageNet; offset 0)", WITH_BACKGROUND: " (as ImageNet after a background; offset 1)"}
+    return f"{classes}{known.get(classes, '')}"
 
 
 def weights_lines(weights: Weights) -> list[str]:
@@ -155,4 +165,4 @@ def _row(layer: Layer, scope: str) -> list[str]:
 
 
 def _short(name: str, scope: str) -> str:
-    return (name.removeprefix(f"{scope}/") if scope else name).replace("/bottleneck_v2", "")
+    return re.sub("/bottleneck_v[12]", "", name.removeprefix(f"{scope}/") if scope else name)

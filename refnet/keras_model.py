@@ -1,0 +1,107 @@
+"""A network of Keras Applications with Keras' arguments, and with its outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from refnet.arrays import works_on_arrays
+from refnet.engine import Engine
+from refnet.errors import ConfigError
+from refnet.graph import Tensor
+from refnet_kernels.contract import FloatArray
+
+
+class KerasModel:
+    """What ``keras.applications.ResNet50(weights="resnet50.h5")`` is in Keras, and the other five networks.
+
+    Which of them it is, the weights say.
+
+    Parameters
+    ----------
+    weights : Weights, mapping of str to array, or path
+        A file that Keras saved, for instance; refnet downloads none.
+    include_top : bool
+        Whether the classifier comes last. False: the features.
+    pooling : {None, "avg", "max"}
+        Of the features, over height and width; without a meaning where the classifier comes last.
+    classes : int, optional
+        None: as many as the weights have. A number must agree with them.
+    classifier_activation : {"softmax", None}
+        None: the logits.
+    **options
+        As for `Engine`: ``device``, ``threads``, ``dtype`` ...
+
+    Raises
+    ------
+    ConfigError
+        An argument is none of these, or does not fit the weights.
+    WeightsError, DeviceError
+        As `Engine` raises them.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Any] | str | os.PathLike[str],
+        *,
+        include_top: bool = True,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | None = "softmax",
+        **options: Any,
+    ) -> None:
+        if isinstance(weights, str) and weights == "imagenet":
+            raise ConfigError(
+                "refnet downloads no weights: save Keras' own by model.save_weights('resnet50.weights.h5'), and pass "
+                "that path in place of 'imagenet'."
+            )
+        _check("pooling", pooling, (None, "avg", "max"))
+        _check("classifier_activation", classifier_activation, ("softmax", None))
+        if not include_top:
+            options |= {"num_classes": None, "global_pool": pooling == "avg"}
+        elif classes is not None:
+            options["num_classes"] = classes
+        self._engine = Engine(weights, **options)
+        if include_top and self._engine.num_classes is None:
+            raise ConfigError("These weights have no classifier: pass include_top=False.")
+        self._softmax = include_top and classifier_activation == "softmax"
+        self._pooling = None if include_top else pooling
+
+    def predict(self, images: Any) -> FloatArray:
+        """Run the network.
+
+        Parameters
+        ----------
+        images : array [N, H, W, 3] or [H, W, 3]
+            uint8: raw pixels, which go through the weights' recipe; floats: what Keras' ``preprocess_input`` gives.
+
+        Returns
+        -------
+        float array
+            [N, classes]; without the top [N, channels], or without pooling [N, h, w, channels]. A single image is a
+            batch of 1.
+        """
+        batch = images if np.ndim(images) != 3 else np.asarray(images)[np.newaxis]
+        if self._softmax:
+            _, end_points = self._engine(batch, end_points=["predictions"])
+            predictions: FloatArray = end_points["predictions"]
+            return predictions
+        net: FloatArray = self._engine(batch)
+        if self._pooling == "max":
+            net = _global_max(net, dtype=net.dtype)
+        return net if self._pooling is None else net[:, 0, 0]
+
+
+@works_on_arrays
+def _global_max(net: Tensor) -> Tensor:
+    """One square window that covers the image; padding never wins."""
+    size = max(net.shape[1:3])
+    return net.graph.max_pool(net, size, size)
+
+
+def _check(name: str, value: object, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(map(repr, choices))}.", found=value)
