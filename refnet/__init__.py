@@ -7,6 +7,7 @@ from refnet.images import load_image
 from refnet.keras_model import KerasModel
 from refnet.predictions import decode_predictions
 from refnet.preprocess import Recipe, preprocess
+from refnet.resnet_utils import Block, conv2d_same, stack_blocks_dense, subsample
 from refnet.resnet_v1 import (
     resnet_v1,
     resnet_v1_50,
@@ -16,17 +17,13 @@ from refnet.resnet_v1 import (
     resnet_v1_block,
 )
 from refnet.resnet_v2 import (
-    Block,
     bottleneck,
-    conv2d_same,
     resnet_v2,
     resnet_v2_50,
     resnet_v2_101,
     resnet_v2_152,
     resnet_v2_200,
     resnet_v2_block,
-    stack_blocks_dense,
-    subsample,
 )
 from refnet.weights import Weights, load_weights, random_weights, save_weights
 

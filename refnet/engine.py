@@ -19,7 +19,7 @@ from refnet.graph import ArgScope, Graph, Tensor
 from refnet.networks import resnet_of
 from refnet.plan import make_plan
 from refnet.preprocess import Recipe, is_masked, preprocess
-from refnet.resnet_v2 import Block
+from refnet.resnet_utils import Block
 from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
 from refnet_kernels.contract import BINARY32, Float32Array, FloatArray
 from refnet_kernels.forks import Lock

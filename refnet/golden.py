@@ -19,7 +19,8 @@ from refnet.golden_file import EndPoint, Golden, read_golden, write_golden
 from refnet.graph import Tensor
 from refnet.networks import NETWORKS, UNITS
 from refnet.preprocess import Recipe, preprocess
-from refnet.resnet_v2 import Block, bottleneck
+from refnet.resnet_utils import Block
+from refnet.resnet_v2 import bottleneck
 from refnet.seeded import random_images
 from refnet.weights import Weights, load_weights, random_weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refnet.errors import ConfigError
+from refnet.resnet_utils import Block
 from refnet.resnet_v1 import NETWORKS as V1_NETWORKS
 from refnet.resnet_v1 import bottleneck as bottleneck_v1
 from refnet.resnet_v1 import network_blocks as v1_blocks
 from refnet.resnet_v1 import resnet_v1
 from refnet.resnet_v2 import NETWORKS as V2_NETWORKS
-from refnet.resnet_v2 import Block, bottleneck, resnet_v2
+from refnet.resnet_v2 import bottleneck, resnet_v2
 from refnet.resnet_v2 import network_blocks as v2_blocks
 
 #: Base depth, units and stride of each block of the published networks.

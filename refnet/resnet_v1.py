@@ -1,11 +1,9 @@
 """TF-Slim's ``resnet_v1.py``: the same functions under the same names.
 
-Each takes symbolic tensors or NumPy arrays, as in `refnet.resnet_v2`.
+Each takes symbolic tensors or NumPy arrays, as in `refnet.resnet_utils`.
 
-Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_v1.py``; tensorflow/models, ``research/slim/nets``, for
-``store_non_strided_activations``, ``spatial_squeeze``, ``activation_fn`` and ``use_batch_norm``, and
-``research/deeplab/core/resnet_v1_beta.py`` for ``unit_rate``, ``multi_grid`` and ``root_depths``. He et al., "Deep
-Residual Learning for Image Recognition", 2015.
+Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_v1.py``; DeepLab's ``resnet_v1_beta.py`` for ``unit_rate``; for the other
+options `refnet.resnet_utils`. He et al., "Deep Residual Learning for Image Recognition", 2015.
 """
 
 from __future__ import annotations
@@ -15,21 +13,21 @@ from typing import Any
 
 from refnet.arrays import works_on_arrays
 from refnet.graph import Tensor
-from refnet.resnet_v2 import NETWORKS as V2_NETWORKS
-from refnet.resnet_v2 import (
+from refnet.resnet_utils import (
     Block,
-    _activation_and_normalizer,
-    _after_root,
-    _check_positive,
-    _conv2d,
-    _head,
-    _root_block,
-    _shortcut,
-    _with_multi_grid,
+    activation_and_normalizer,
+    after_root,
+    check_positive,
+    conv2d,
     conv2d_same,
-    resnet_v2_block,
+    head,
+    root_block,
+    shortcut,
     stack_blocks_dense,
+    with_multi_grid,
 )
+from refnet.resnet_v2 import NETWORKS as V2_NETWORKS
+from refnet.resnet_v2 import resnet_v2_block
 
 
 @works_on_arrays
@@ -63,21 +61,21 @@ def bottleneck(
     -------
     Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
     """
-    _check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
+    check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
     graph = inputs.graph
-    activation_fn, normalizer_fn = _activation_and_normalizer(graph)
+    activation_fn, normalizer_fn = activation_and_normalizer(graph)
     with graph.variable_scope(scope) as name:
-        shortcut = _shortcut(inputs, inputs, depth, stride, normalizer_fn)
-        residual = _conv2d(inputs, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
+        identity = shortcut(inputs, inputs, depth, stride, normalizer_fn)
+        residual = conv2d(inputs, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
         graph.collect(f"{name}/conv1", residual)
         residual = conv2d_same(
             residual, depth_bottleneck, 3, stride, rate * unit_rate, "conv2",
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(f"{name}/conv2", residual)
-        residual = _conv2d(residual, depth, 1, 1, 1, "conv3", True, None, normalizer_fn)
+        residual = conv2d(residual, depth, 1, 1, 1, "conv3", True, None, normalizer_fn)
         graph.collect(f"{name}/conv3", residual)
-        return graph.collect(name, graph.relu(graph.add(shortcut, residual)))
+        return graph.collect(name, graph.relu(graph.add(identity, residual)))
 
 
 def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
@@ -130,14 +128,14 @@ def resnet_v1(
     """
     graph = inputs.graph
     if multi_grid is not None:
-        blocks = _with_multi_grid(blocks, multi_grid)
+        blocks = with_multi_grid(blocks, multi_grid)
     with graph.variable_scope(scope):
         net = inputs
         if include_root_block:
-            output_stride = _after_root(output_stride)
-            net = _root_block(net, root_depths, activate=True)
+            output_stride = after_root(output_stride)
+            net = root_block(net, root_depths, activate=True)
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
-        net = _head(net, num_classes, global_pool, spatial_squeeze)
+        net = head(net, num_classes, global_pool, spatial_squeeze)
     return net, graph.end_points
 
 

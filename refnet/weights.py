@@ -27,8 +27,9 @@ from refnet.errors import (
 from refnet.graph import ArgScope, Graph
 from refnet.networks import UNITS, network_blocks, resnet_of
 from refnet.preprocess import Recipe
+from refnet.resnet_utils import Block
 from refnet.resnet_v1 import resnet_v1
-from refnet.resnet_v2 import NETWORKS, Block
+from refnet.resnet_v2 import NETWORKS
 from refnet_kernels.contract import Float32Array
 
 
