@@ -29,27 +29,35 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("no barrier before the buffer is read", "conv", "cuda.syncthreads()\n                done", "done", "race"),
-    Mutant("one buffer instead of two", "conv", "current = np.int32(buffer - current)", "current = np.int32(0)",
-           "race"),
+    Mutant("no wait_group", "conv", "                wait()\n", "", "in flight"),
+    Mutant("wait_group for a step too few", "conv", "wait_group(stages - 2)", "wait_group(stages - 1)", "in flight"),
+    Mutant("no commit_group", "conv", "                commit_group()\n                s =", "                s =",
+           "in flight"),
+    Mutant("no barrier after wait_group", "conv", "cuda.syncthreads()\n                if done", "if done", "race"),
+    Mutant("copies to the stage that is read", "conv", "copy_image(np.int32(a_place + free)",
+           "copy_image(np.int32(a_place + current)", "in flight"),
+    Mutant("a stage that there is not", "conv", "if current < last_buffer else", "if current <= last_buffer else",
+           "bounds"),
     Mutant("no barrier before the tile is parked", "conv", "cuda.syncthreads()\n        park", "park", "race"),
-    Mutant("no barrier after it is parked", "conv", "column4))\n        cuda.syncthreads()", "column4))", "race"),
+    Mutant("no barrier after it is parked", "conv", "column4) * 4))\n        cuda.syncthreads()", "column4) * 4))",
+           "race"),
     Mutant("barrier that some threads skip", "conv", "cuda.syncthreads()\n        park",
            "if thread < 32:\n            cuda.syncthreads()\n        park", "barrier"),
-    Mutant("taps outside the image are read", "conv", "load(corner + offset) if inside else np.float32(0)",
-           "load(corner + offset)", "bounds"),
+    Mutant("taps outside the image are read", "conv", "np.int64(offset) * 4, inside)", "np.int64(offset) * 4, True)",
+           "bounds"),
+    Mutant("pixels past the last are read", "conv", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
+           "bounds"),
     Mutant("pixels past the last are written", "conv", "while row < tile_pixels and first_pixel + row < pixels:",
            "while row < tile_pixels:", "bounds"),
-    Mutant("rows set apart by no whole vector", "conv", "a_stride, b_stride = tile.pixels + 4",
-           "a_stride, b_stride = tile.pixels + 3", "alignment"),
+    Mutant("rows set apart by no whole vector", "conv", "tile.depth + 4,", "tile.depth + 3,", "alignment"),
     Mutant("vectors where numbers are not aligned", "conv", "write4(out + offset, value, whole, count)",
            "write4(out + offset, value, 1, count)", "alignment"),
-    Mutant("buffer that is too small", "conv", "size = max(2 * buffer, tile.pixels * park_stride)", "size = 2 * buffer",
+    Mutant("a buffer too few", "conv", "size = max(stages * buffer // 4,", "size = max((stages - 1) * buffer // 4,",
            "bounds"),
     Mutant("runs of 128", "conv", "run_steps = RUN // depth", "run_steps = 2 * RUN // depth", "bits"),
-    Mutant("weights of another product", "conv", "np.uint32(weight_rows * weight_step)",
-           "np.uint32(weight_step)", "bits"),
-    Mutant("taps of another step", "conv", "taps += depth * TAP\n        ahead = look", "ahead = look", "bits"),
+    Mutant("weights of another product", "conv", "product * weight_rows) * PANEL", "product) * PANEL", "bits"),
+    Mutant("taps of another step", "conv", "taps += depth * TAP\n                    tap = load_tap(taps)", "pass",
+           "bits"),
     Mutant("numbers not read by all are overwritten", "softmax",
            "# What the shared numbers were has been read by all.\n        cuda.syncthreads()", "", "race"),
     Mutant("channels past the last", "mean", "if index >= np.uint32(outputs):", "if index > np.uint32(outputs):",
@@ -73,11 +81,17 @@ MUTANTS = [
 ]  # fmt: skip
 
 TILE_MUTANTS = [
-    Mutant("sum in another order", "conv", "for k in range(t.depth):", "for k in reversed(range(t.depth)):", "bits"),
-    Mutant("lost fma", "conv", "_fma(builder, left[i // t.columns], right[i % t.columns], total)",
-           "builder.fadd(_product(builder, left[i // t.columns], right[i % t.columns]), total)", "bits"),
+    Mutant("sum in another order", "conv", "for k in range(t.depth):",
+           "for k in (*range(0, t.depth - 4), *reversed(range(t.depth - 4, t.depth))):", "bits"),
+    Mutant("lost fma", "conv", "_fma(builder, left[i // t.columns][k % 4], right[i % t.columns], total)",
+           "builder.fadd(_product(builder, left[i // t.columns][k % 4], right[i % t.columns]), total)", "bits"),
     Mutant("sum of two runs is fused", "conv", "builder.fadd(x, y)", "_fma(builder, x, _FLOAT(1.0000001), y)", "bits"),
 ]  # fmt: skip
+
+COPY_MUTANTS = [
+    Mutant("zeros for too few bytes", "conv", "_INT(count), _INT(0)", "_INT(count), _INT(4)", "bounds"),
+    Mutant("zeros for too many bytes", "conv", "_INT(count), _INT(0)", "_INT(count // 2), _INT(0)", "bits"),
+]
 
 LOST_FMA = """
 
@@ -139,4 +153,10 @@ def test_mutants_of_the_register_tile(case: Mutant, monkeypatch: pytest.MonkeyPa
     changed = mutant(intrinsics, case.old, case.new)
     exec(LOST_FMA, changed.__dict__)
     monkeypatch.setattr(conv_kernels, "register_tile", changed.register_tile)
+    assert caught(case.op) == case.kind
+
+
+@pytest.mark.parametrize("case", COPY_MUTANTS, ids=lambda case: case.name)
+def test_mutants_of_copies(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_kernels, "shared_memory", mutant(intrinsics, case.old, case.new).shared_memory)
     assert caught(case.op) == case.kind

@@ -25,6 +25,8 @@ pytestmark = [
 ]
 
 OPS = [op for op, backend in rows() if backend == "cuda"]
+#: The numbers of the convolution's tiles.
+TILES = range(5)
 GUARD = 256
 POISON = 0xB7
 #: The simulator runs some 100,000 products a second, and starts some 10,000 threads.
@@ -109,6 +111,12 @@ def only(tile: int) -> Iterator[Any]:
         yield cuda.TILES[0]
 
 
+def test_every_tile_is_tested() -> None:
+    from refnet_kernels.conv import cuda
+
+    assert len(cuda.TILES) == len(TILES)
+
+
 def test_every_op_has_a_kernel() -> None:
     assert set(OPS) == {op for op, _ in rows()} == set(DRAWN)
 
@@ -125,20 +133,20 @@ def test_drawn_problems(op: str, data: st.DataObject) -> None:
     check(data.draw(DRAWN[op].filter(is_small)))
 
 
-@pytest.mark.parametrize("tile", range(3))
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize(("pixels", "channels"), [(-1, 1), (0, 0), (1, -1)])
 def test_pixels_and_channels_next_to_the_tiles_own(tile: int, pixels: int, channels: int) -> None:
     with only(tile) as t:
-        g = conv_same(1, 1, t.pixels + pixels, 5, t.channels + channels, 1, 1)
+        g = conv_same(1, 1, t.pixels + pixels, 4 if t.vectors else 5, t.channels + channels, 1, 1)
         check(conv_problem("edge", g, "normal", "bias,norm,shortcut,preact"))
 
 
-@pytest.mark.parametrize("tile", range(3))
-@pytest.mark.parametrize("channels", [8, 9])
-def test_runs_that_cross_taps_in_every_tile(tile: int, channels: int) -> None:
-    """72 products are a run and a step, 81 end within a step; eight channels are read in vectors, nine are not."""
-    with only(tile):
-        check(conv_problem("runs", conv_same(2, 3, 4, channels, 10, 3, 2), "rarely special", "bias,preact"))
+@pytest.mark.parametrize("tile", TILES)
+def test_runs_that_cross_taps_in_every_tile(tile: int) -> None:
+    """72 products are a run and a part of one, 81 end within what would be a vector; both cross taps."""
+    with only(tile) as t:
+        g = conv_same(2, 3, 4, 8 if t.vectors else 9, 10, 3, 2)
+        check(conv_problem("runs", g, "rarely special", "bias,preact"))
 
 
 EPILOGUES = [

@@ -1,16 +1,17 @@
 """Convolution on CUDA: an implicit GEMM of pixels by output channels, one chain of products an output (rule A1).
 
-A block makes a tile of the output. Products are taken some at a time, through two buffers of shared memory: while the
-threads work on one, they hold the next numbers in registers, on their way from the image and the weights. The image
-is read through a table, a row a product: how far from the window's corner its number lies. So one kernel serves every
-size, stride, rate and pad. Each thread has two tiles of sums, one of the run (``s``) and one of all runs (``t``).
+A block makes a tile of the output. Products are taken a step at a time, through buffers of shared memory: while the
+threads work on one, copies to all the others are on their way from the image and the weights (``cp.async``, which fills
+with zeros what lies outside the image). The image is read through a table, a row a product: how far from the window's
+corner its number lies. So one kernel serves every size, stride, rate and pad. Each thread has two tiles of sums, one of
+the run (``s``) and one of all runs (``t``).
 
 The finished tile is parked in shared memory and comes out in vectors of four channels, for the epilogue (rule A2).
 
-The kernels are ``cuda_kernel.conv_kernel(tile, vectors)`` for each tile of `TILES`; ``vectors`` says that four channels
-of the image lie at a multiple of 16 bytes and can be read as one. Parameters: the addresses `OPERANDS` (int64; 0 stands
-for "none"), then the integers `INTEGERS` (int32). `launch` gives kernel, grid and arguments; the block is
-``kernel.threads`` threads, shared memory is static.
+The kernels are ``cuda_kernel.conv_kernel(tile)`` for each tile of `TILES`; some copy four channels of the image as one
+vector, which must lie at a multiple of 16 bytes, and the others copy number by number. Parameters: the addresses
+`OPERANDS` (int64; 0 stands for "none"), then the integers `INTEGERS` (int32). `launch` gives kernel, grid and
+arguments; the block is ``kernel.threads`` threads, shared memory is static.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from refnet_kernels.contract import ConvGeometry, Float32Array, Norm
-from refnet_kernels.conv.cuda_kernel import CHANNELS, OPERANDS, OUTSIDE, PRODUCTS, TILES, Tile, conv_kernel
+from refnet_kernels.conv.cuda_kernel import CHANNELS, OPERANDS, OUTSIDE, PANEL, PRODUCTS, TILES, Tile, conv_kernel
 from refnet_kernels.gpu import device
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
 
@@ -30,26 +31,26 @@ def _padded(size: int, multiple: int) -> int:
 
 
 def pack(weights: Float32Array) -> Float32Array:
-    """HWIO weights as [products, channels], filled up with zeros to whole steps and panels."""
+    """HWIO weights as [panels, products, channels of a panel], filled up with zeros to whole steps and tiles."""
     height, width, channels, out_channels = weights.shape
     products = height * width * channels
-    packed = np.zeros((_padded(products, PRODUCTS), _padded(out_channels, CHANNELS)), np.float32)
-    packed[:products, :out_channels] = weights.reshape(products, out_channels)
-    return packed
+    flat = np.zeros((_padded(products, PRODUCTS), _padded(out_channels, CHANNELS)), np.float32)
+    flat[:products, :out_channels] = weights.reshape(products, out_channels)
+    return np.ascontiguousarray(flat.reshape(len(flat), -1, PANEL).swapaxes(0, 1))
 
 
 def tap_table(geometry: ConvGeometry) -> np.ndarray:
-    """For each product the bytes from the window's corner, the row and the column; the last ones outside any image.
+    """For each product the numbers from the window's corner, the row and the column; the last ones outside any image.
 
     There are enough of the last ones for the deepest tile to look one step ahead.
     """
     g = geometry
-    kind = [("offset", "<i8"), ("row", "<i4"), ("column", "<i4")]
+    kind = [(name, "<i4") for name in ("offset", "row", "column", "filling")]
     table = np.zeros(_padded(g.products, PRODUCTS) + PRODUCTS, kind)
     rows, columns, channels = np.indices((g.kernel_height, g.kernel_width, g.channels)).reshape(3, -1)
     used = table[: g.products]
     used["row"], used["column"] = rows * g.rate, columns * g.rate
-    used["offset"] = ((rows * g.rate * g.width + columns * g.rate) * g.channels + channels) * 4
+    used["offset"] = (rows * g.rate * g.width + columns * g.rate) * g.channels + channels
     table["row"][g.products :] = OUTSIDE
     return table
 
@@ -74,26 +75,30 @@ def launch(
         Multiprocessors of the device, which all should have work.
     """
     g = geometry
-    tile = _tile(g, processors)
     at = {name: addresses.get(name, 0) for name in OPERANDS}
-    panels, row_channels = -(-g.out_channels // tile.channels), _padded(g.out_channels, CHANNELS)
+    tile = _tile(g, g.channels % 4 == 0 and at["x"] % 16 == 0, processors)
+    panels = -(-g.out_channels // tile.channels)
     whole = g.out_channels % 4 == 0 and all(at[name] % 16 == 0 for name in ("shortcut", "out", "preact"))
     integers = (
-        int(relu), int(sum_relu), int(whole), g.pixels, g.out_channels, row_channels, panels,
-        -(-g.products // tile.depth),
+        int(relu), int(sum_relu), int(whole), g.pixels, g.out_channels, _padded(g.products, PRODUCTS), panels,
+        -(-g.products // tile.depth), g.height * g.width * g.channels,
         g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left,
     )  # fmt: skip
-    kernel = conv_kernel(tile, g.channels % 4 == 0 and at["x"] % 16 == 0)
-    return make_launch(kernel, panels * -(-g.pixels // tile.pixels), at.values(), integers)
+    return make_launch(conv_kernel(tile), panels * -(-g.pixels // tile.pixels), at.values(), integers)
 
 
-def _tile(g: ConvGeometry, processors: int) -> Tile:
-    """The first tile that gives every multiprocessor a block, and wastes no panel."""
-    for tile in TILES:
+def _tile(g: ConvGeometry, vectors: bool, processors: int) -> Tile:
+    """The tile with which the busiest multiprocessor is done first."""
+
+    def clocks(tile: Tile) -> float:
+        """Of the busiest multiprocessor, for a product."""
         blocks = -(-g.out_channels // tile.channels) * -(-g.pixels // tile.pixels)
-        if blocks >= processors and tile.channels < 2 * g.out_channels:
-            return tile
-    return TILES[-1]
+        warps, read = -(-blocks // processors) * tile.threads // 32, tile.rows + tile.columns
+        # An instruction for each sum of a thread, and about half of one for each number that it reads: one a clock for
+        # each of four warps. A warp's read of four numbers takes two clocks of shared memory.
+        return max(-(-warps // 4) * (tile.rows * tile.columns + read / 2), warps * read / 2)
+
+    return min((tile for tile in TILES if tile.vectors == vectors), key=clocks)
 
 
 def call(

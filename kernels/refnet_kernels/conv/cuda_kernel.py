@@ -10,7 +10,7 @@ from numba import cuda
 from numba.cuda import types
 
 from refnet_kernels.contract import RUN
-from refnet_kernels.gpu.code import helper, load, load4, load_tap, register_tile, shared_memory
+from refnet_kernels.gpu.code import commit_group, helper, load4, load_tap, register_tile, shared_memory, wait_group
 from refnet_kernels.gpu.launch import CudaKernel, TileLayout
 from refnet_kernels.gpu.vector import add4, batch_norm4, read4, relu4, write4, zero4
 
@@ -19,14 +19,16 @@ OPERANDS = (
     "next_mean", "next_scale", "next_beta", "preact",
 )  # fmt: skip
 INTEGERS = (
-    "relu", "sum_relu", "whole", "pixels", "out_channels", "row_channels", "panels", "steps",
-    "height", "width", "channels", "out_height", "out_width", "stride", "pad_top", "pad_left",
+    "relu", "sum_relu", "whole", "pixels", "out_channels", "products", "panels", "steps",
+    "image_size", "height", "width", "channels", "out_height", "out_width", "stride", "pad_top", "pad_left",
 )  # fmt: skip
 SIGNATURE = types.void(*[types.int64] * len(OPERANDS), *[types.int32] * len(INTEGERS))
 
 #: Packed weights and tables of taps are filled up to a multiple of this many products, the depth of the deepest tile,
 #: with +0 and with taps outside any image; a product +0 times +0 leaves t as it is.
-PRODUCTS = 32
+PRODUCTS = 64
+#: Weights lie in panels of this many output channels, a vector of them a product: a warp's copies lie side by side.
+PANEL = 32
 #: Output channels are filled up to a multiple of this, so that every tile finds its weights.
 CHANNELS = 128
 #: A row that lies in no image, whatever tap is added.
@@ -36,19 +38,22 @@ TAP = 16
 
 
 class Tile(NamedTuple):
-    """A block's tile of pixels x output channels, and each thread's share of it.
+    """A block's tile of pixels x output channels, each thread's share of it, and how its numbers come from memory.
 
     Attributes
     ----------
     pixels, channels : int
-        Of the block; it has two threads for each pixel.
+        Of the block.
     rows, columns : int
         Of the thread.
     depth : int
-        Products that are fetched at a time: a run is a whole number of them. With less work on each number, more of
-        them hide the way from memory.
+        Products that are copied at a time: a run is a whole number of them.
+    stages : int
+        Buffers in shared memory: while one is worked on, the copies to all others are on their way.
     blocks : int
         Blocks of a multiprocessor.
+    vectors : bool
+        Whether four channels of the image are copied as one, or each number for itself.
     """
 
     pixels: int
@@ -56,20 +61,33 @@ class Tile(NamedTuple):
     rows: int
     columns: int
     depth: int
+    stages: int
     blocks: int
+    vectors: bool
 
     @property
     def threads(self) -> int:
         """Threads of a block."""
         return self.pixels * self.channels // (self.rows * self.columns)
 
+    @property
+    def name(self) -> str:
+        """``"64 x 128, vectors"``."""
+        return f"{self.pixels} x {self.channels}, {'vectors' if self.vectors else 'numbers'}"
 
-#: From the one with the most work for each number fetched to the one that spreads small problems the most.
-TILES = (Tile(64, 128, 8, 8, 8, 2), Tile(64, 64, 8, 4, 16, 3), Tile(32, 32, 4, 4, 32, 6))
+
+#: From the ones with the most work for each number read to the ones that spread small problems the most.
+TILES = (
+    Tile(64, 128, 8, 8, 16, 3, 2, vectors=True),
+    Tile(64, 64, 8, 4, 16, 4, 3, vectors=True),
+    Tile(32, 32, 4, 4, 32, 3, 6, vectors=True),
+    Tile(16, 32, 2, 4, 64, 3, 4, vectors=True),
+    Tile(64, 64, 8, 8, 8, 4, 4, vectors=False),
+)
 
 
 @helper
-def window(pixel, pixels, x, height, width, channels, out_height, out_width, stride, pad_top, pad_left):
+def window(pixel, pixels, x, image_size, width, channels, out_height, out_width, stride, pad_top, pad_left):
     """The row and column where a pixel's window begins, and the address; rows outside any image past the last pixel."""
     if pixel >= np.uint32(pixels):
         return np.int32(OUTSIDE), np.int32(0), x
@@ -77,7 +95,7 @@ def window(pixel, pixels, x, height, width, channels, out_height, out_width, str
     rows = pixel // np.uint32(out_width)
     row, image = np.int32(rows % np.uint32(out_height)), np.int64(rows // np.uint32(out_height))
     top, left = np.int32(row * stride - pad_top), np.int32(column * stride - pad_left)
-    return top, left, x + ((image * height + top) * width + left) * channels * 4
+    return top, left, x + (image * image_size + (np.int64(top) * width + left) * channels) * 4
 
 
 @helper
@@ -87,167 +105,148 @@ def load_channels(address, channel):
 
 
 @cache
-def conv_kernel(tile: Tile, vectors: bool) -> CudaKernel:
-    """The kernel of a tile, for an image whose numbers come in vectors or one by one."""
-    # Rows of pixels are set apart, so that the stores of a warp fall into different banks.
-    a_stride, b_stride = tile.pixels + 4, tile.channels
-    b_start = tile.depth * a_stride
-    buffer = b_start + tile.depth * b_stride
-    park_stride = tile.channels + 4
-    name = f"conv_{tile.pixels}_{tile.channels}_{vectors}"
-    size = max(2 * buffer, tile.pixels * park_stride)
+def conv_kernel(tile: Tile) -> CudaKernel:
+    """The kernel of a tile."""
+    # Rows are set apart, so that the reads of a warp fall into different banks.
+    a_stride, b_stride, park_stride = tile.depth + 4, tile.channels, tile.channels + 16
+    b_start = tile.pixels * a_stride
+    buffer, stages = 4 * (b_start + tile.depth * b_stride), tile.stages
+    name = "conv_" + "_".join(map(str, tile))
+    size = max(stages * buffer // 4, tile.pixels * park_stride)
     # Threads of a warp: 4 x 8, of the block: warps side by side.
     across = tile.channels // tile.columns // 8
     layout = TileLayout(
-        tile.rows, tile.columns, tile.depth, a_stride, b_stride, 4 * tile.pixels // tile.rows,
+        tile.rows, tile.columns, tile.depth, a_stride, b_stride, tile.pixels // tile.rows,
         4 * tile.channels // tile.columns, park_stride,
     )  # fmt: skip
-    shared_load4, shared_store4, shared_store = shared_memory(name, size)
-    zero, plus, accumulate, park = register_tile(name, size, layout)
+    shared_start, shared_load4, copy4, copy = shared_memory(name, size)
+    zero, plus, accumulate, park = register_tile(layout)
     tile_pixels, tile_channels, depth = tile.pixels, tile.channels, tile.depth
+    # A thread copies vectors or numbers of some pixels at one tap of the step, and vectors of weights of some products.
+    taps_at_once = depth // 4 if tile.vectors else depth
+    tap_products = depth // taps_at_once
+    pixels_at_once = tile.threads // taps_at_once
+    copy_pixel = copy4 if tile.vectors else copy
     fours = tile.channels // 4
     rows_at_once = tile.threads // fours
-    # Vectors that a thread fetches at a time: 1, 2 or 4 of its pixel, every eighth product; and 1, 2 or 4 of weights.
-    images, weight_rows = depth // 8, depth // rows_at_once
+    weight_rows = depth // rows_at_once
     run_steps = RUN // depth
+    last_buffer = (stages - 1) * buffer
+    wait = wait_group(stages - 2)
 
     @helper
-    def number(corner, taps, top, left, height, width):
-        offset, y, x = load_tap(taps)
+    def copy_tap(place, window, tap, height, width):
+        """A pixel's number or vector at a tap; outside the image, zeros."""
+        top, left, corner = window
+        offset, y, x = tap
         inside = np.uint32(top + y) < np.uint32(height) and np.uint32(left + x) < np.uint32(width)
-        return load(corner + offset) if inside else np.float32(0)
+        copy_pixel(place, corner + np.int64(offset) * 4, inside)
 
-    if vectors:
-
-        @helper
-        def look(taps):
-            return load_tap(taps)
-
-        @helper
-        def fetch(corner, tap, top, left, height, width):
-            """The numbers of four products, all inside the image or all outside."""
-            offset, y, x = tap
-            inside = np.uint32(top + y) < np.uint32(height) and np.uint32(left + x) < np.uint32(width)
-            return load4(corner + offset) if inside else zero4()
-    else:
+    def of_pixels(count):
+        """`window` and `copy_tap` of so many pixels, a power of two, as two halves."""
+        if count == 1:
+            return window, copy_tap
+        find_half, copy_half = of_pixels(count // 2)
+        distance = count // 2 * pixels_at_once
 
         @helper
-        def look(taps):
-            return taps
-
-        @helper
-        def fetch(corner, taps, top, left, height, width):
-            """The numbers of four products."""
+        def find(pixel, pixels, x, image_size, width, channels, out_height, out_width, stride, pad_top, pad_left):
+            other = np.uint32(pixel + np.uint32(distance))
             return (
-                number(corner, taps, top, left, height, width),
-                number(corner, taps + TAP, top, left, height, width),
-                number(corner, taps + 2 * TAP, top, left, height, width),
-                number(corner, taps + 3 * TAP, top, left, height, width),
+                find_half(
+                    pixel, pixels, x, image_size, width, channels, out_height, out_width, stride, pad_top, pad_left
+                ),
+                find_half(
+                    other, pixels, x, image_size, width, channels, out_height, out_width, stride, pad_top, pad_left
+                ),
             )
 
-    @helper
-    def look_ahead(taps):
-        """The taps of the thread's next vectors, so that their numbers' addresses are there when they are needed."""
-        first = look(taps)
-        second = look(taps + 8 * TAP) if images > 1 else first
-        third = look(taps + 16 * TAP) if images > 2 else first
-        fourth = look(taps + 24 * TAP) if images > 2 else first
-        return first, second, third, fourth
+        @helper
+        def copy_both(place, windows, tap, height, width):
+            copy_half(place, windows[0], tap, height, width)
+            copy_half(np.int32(place + distance * a_stride * 4), windows[1], tap, height, width)
+
+        return find, copy_both
+
+    find_windows, copy_image = of_pixels(tile.pixels // pixels_at_once)
 
     @helper
-    def fetch_image(corner, taps, top, left, height, width):
-        first = fetch(corner, taps[0], top, left, height, width)
-        second = fetch(corner, taps[1], top, left, height, width) if images > 1 else first
-        third = fetch(corner, taps[2], top, left, height, width) if images > 2 else first
-        fourth = fetch(corner, taps[3], top, left, height, width) if images > 2 else first
-        return first, second, third, fourth
-
-    @helper
-    def fetch_weights(weights, step):
-        first = load4(weights)
-        second = load4(weights + np.int64(step)) if weight_rows > 1 else first
-        third = load4(weights + np.int64(np.uint32(2 * step))) if weight_rows > 2 else first
-        fourth = load4(weights + np.int64(np.uint32(3 * step))) if weight_rows > 2 else first
-        return first, second, third, fourth
-
-    @helper
-    def put_pixel(place, values):
-        """Four products of a pixel, as one number in each of four rows."""
-        shared_store(place, values[0])
-        shared_store(np.int32(place + a_stride), values[1])
-        shared_store(np.int32(place + 2 * a_stride), values[2])
-        shared_store(np.int32(place + 3 * a_stride), values[3])
-
-    @helper
-    def put(a_place, image, b_place, weights):
-        """What was fetched into a buffer of shared memory."""
-        put_pixel(a_place, image[0])
-        shared_store4(b_place, weights[0])
-        if images > 1:
-            put_pixel(np.int32(a_place + 8 * a_stride), image[1])
-        if images > 2:
-            put_pixel(np.int32(a_place + 16 * a_stride), image[2])
-            put_pixel(np.int32(a_place + 24 * a_stride), image[3])
-        if weight_rows > 1:
-            shared_store4(np.int32(b_place + rows_at_once * b_stride), weights[1])
-        if weight_rows > 2:
-            shared_store4(np.int32(b_place + 2 * rows_at_once * b_stride), weights[2])
-            shared_store4(np.int32(b_place + 3 * rows_at_once * b_stride), weights[3])
+    def copy_weights(place, weights):
+        """The weights of neighbouring products, so that one address serves them all."""
+        for i in range(weight_rows):
+            copy4(np.int32(place + np.int32(i) * np.int32(b_stride * 4)), weights + i * (PANEL * 4), True)
 
     def conv(
         x, weights, taps, bias, mean, scale, beta, shortcut, out, next_mean, next_scale, next_beta, preact,
-        relu, sum_relu, whole, pixels, out_channels, row_channels, panels, steps,
-        height, width, channels, out_height, out_width, stride, pad_top, pad_left,
+        relu, sum_relu, whole, pixels, out_channels, products, panels, steps,
+        image_size, height, width, channels, out_height, out_width, stride, pad_top, pad_left,
     ):  # fmt: skip
         thread, block = np.int32(cuda.threadIdx.x), np.uint32(cuda.blockIdx.x)
         first_pixel = np.int32(block // np.uint32(panels)) * np.int32(tile_pixels)
         first_channel = np.int32(block % np.uint32(panels)) * np.int32(tile_channels)
 
-        # What this thread fetches: vectors of a pixel, and of weights.
-        pixel = np.uint32(first_pixel + (thread >> 1))
-        top, left, corner = window(
-            pixel, pixels, x, height, width, channels, out_height, out_width, stride, pad_top, pad_left
-        )
-        taps += (thread & 1) * 4 * TAP
-        a_place = np.int32((thread & 1) * 4 * a_stride + (thread >> 1))
+        # What this thread copies: some pixels' numbers at one of a step's taps, and weights of some products.
+        pixel, tap_number = thread // taps_at_once, thread % taps_at_once
+        windows = find_windows(
+            np.uint32(first_pixel + pixel), pixels, x,
+            image_size, width, channels, out_height, out_width, stride, pad_top, pad_left,
+        )  # fmt: skip
+        taps += tap_number * (tap_products * TAP)
+        start = shared_start()
+        a_place = np.int32(start + (pixel * a_stride + tap_number * tap_products) * 4)
         product, four = thread // fours, thread % fours
-        weights += (np.int64(product) * row_channels + first_channel + four * 4) * 4
-        # Unsigned, as that is widened for nothing.
-        weight_step = np.uint32(row_channels * (4 * rows_at_once))
-        b_place = np.int32(b_start + product * b_stride + four * 4)
+        first_four = np.int32(first_channel + four * 4)
+        panel, column = first_four // PANEL, first_four % PANEL
+        weights += ((np.int64(panel) * products + product * weight_rows) * PANEL + column) * 4
+        b_place = np.int32(start + (b_start + product * weight_rows * b_stride + four * 4) * 4)
 
-        # Where this thread's sums lie in the tile.
+        # Where this thread's sums lie in the tile. Of its neighbours in the warp one reads the same row, one the same
+        # columns: so a vector that a warp reads takes two turns of shared memory and not four.
         lane, warp = thread & 31, thread >> 5
-        row4 = np.int32((warp // across * 4 + (lane >> 3)) * 4)
-        column4 = np.int32((warp % across * 8 + (lane & 7)) * 4)
+        first_row = np.int32(warp // across * 4 + ((lane >> 3) & 2) + (lane & 1))
+        column4 = np.int32((warp % across * 8 + ((lane >> 1) & 7)) * 4)
+        a_read = np.int32(start + first_row * a_stride * 4)
+        b_read = np.int32(start + (b_start + column4) * 4)
 
-        image = fetch_image(corner, look_ahead(taps), top, left, height, width)
-        fetched = fetch_weights(weights, weight_step)
-        taps += depth * TAP
-        ahead = look_ahead(taps)
-        current = np.int32(0)
+        tap = load_tap(taps)
+        filled = np.int32(0)
+        while filled < stages - 1:
+            if filled < steps:
+                copy_image(np.int32(a_place + filled * buffer), windows, tap, height, width)
+                copy_weights(np.int32(b_place + filled * buffer), weights)
+                taps += depth * TAP
+                tap = load_tap(taps)
+                weights += depth * PANEL * 4
+            commit_group()
+            filled = np.int32(filled + 1)
+        current, free = np.int32(0), np.int32(last_buffer)
         t = zero()
-        done = np.int32(0)
+        done, uncopied = np.int32(0), np.int32(steps - (stages - 1))
         while done < steps:
             s = zero()
-            stop = np.int32(min(done + run_steps, steps))
+            stop = min(np.int32(done + run_steps), steps)
             while done < stop:
-                put(np.int32(current + a_place), image, np.int32(current + b_place), fetched)
+                # This step's copies have arrived, those of all threads; and nobody reads the step before any more.
+                wait()
                 cuda.syncthreads()
-                done = np.int32(done + 1)
-                if done < steps:
-                    image = fetch_image(corner, ahead, top, left, height, width)
-                    weights += np.int64(np.uint32(weight_rows * weight_step))
-                    fetched = fetch_weights(weights, weight_step)
+                if done < uncopied:
+                    copy_image(np.int32(a_place + free), windows, tap, height, width)
+                    copy_weights(np.int32(b_place + free), weights)
                     taps += depth * TAP
-                    ahead = look_ahead(taps)
-                s = accumulate(s, np.int32(current + row4), np.int32(current + b_start + column4))
-                current = np.int32(buffer - current)
+                    tap = load_tap(taps)
+                    weights += depth * PANEL * 4
+                commit_group()
+                s = accumulate(s, a_read, b_read)
+                free = current
+                to_next = np.int32(buffer) if current < last_buffer else np.int32(-last_buffer)
+                current = np.int32(current + to_next)
+                a_read, b_read = np.int32(a_read + to_next), np.int32(b_read + to_next)
+                done = np.int32(done + 1)
             t = plus(t, s)
 
         # The buffers are read no more; the tile takes their place.
         cuda.syncthreads()
-        park(t, np.int32(row4 * park_stride + column4))
+        park(t, np.int32(start + (first_row * park_stride + column4) * 4))
         cuda.syncthreads()
 
         channel = np.int32(first_channel + four * 4)
@@ -261,7 +260,7 @@ def conv_kernel(tile: Tile, vectors: bool) -> CudaKernel:
         row = product
         while row < tile_pixels and first_pixel + row < pixels:
             offset = (np.int64(first_pixel + row) * out_channels + channel) * 4
-            value = shared_load4(np.int32(row * park_stride + four * 4))
+            value = shared_load4(np.int32(start + (row * park_stride + four * 4) * 4))
             if bias != 0:
                 value = add4(value, bias4)
             if mean != 0:

@@ -14,6 +14,7 @@ _code: Any = import_module(f"refnet_kernels.gpu.{'simulated' if config.ENABLE_CU
 fma, multiply, float_of_bits = _code.fma, _code.multiply, _code.float_of_bits
 load, store, load4, store4, load_tap = _code.load, _code.store, _code.load4, _code.store4, _code.load_tap
 shared_memory, shared_doubles, register_tile = _code.shared_memory, _code.shared_doubles, _code.register_tile
+commit_group, wait_group = _code.commit_group, _code.wait_group
 
 
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:

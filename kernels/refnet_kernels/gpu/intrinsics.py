@@ -1,7 +1,7 @@
 """What the CUDA kernels are written with, as LLVM instructions: raw memory, shared memory, and tiles of registers.
 
-`simulated.py` has the same functions for Numba's simulator. Addresses are int64, in bytes; places in shared memory are
-int32, in floats. A vector is four binary32 numbers that lie side by side, at a multiple of 16 bytes.
+`simulated.py` has the same functions for Numba's simulator. Addresses are int64 and places in shared memory are int32,
+both in bytes. A vector is four binary32 numbers that lie side by side, at a multiple of 16 bytes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from numba.cuda.cgutils import get_or_insert_function, pack_array, unpack_tuple
 from numba.cuda.extending import intrinsic
 
 _GLOBAL, _SHARED = 1, 3
-_INT, _LONG = ir.IntType(32), ir.IntType(64)
-_FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
+_INT, _FLOAT, _DOUBLE = ir.IntType(32), ir.FloatType(), ir.DoubleType()
 _VECTOR = ir.VectorType(_FLOAT, 4)
 FOUR = types.UniTuple(types.float32, 4)
 
@@ -115,15 +114,13 @@ def store4(typingctx, address, values):
 
 @intrinsic
 def load_tap(typingctx, address):
-    """A row of a table of taps, in one instruction: an int64 and two int32."""
+    """The first three of the four int32 at an address, which is a multiple of 16."""
 
     def codegen(context, builder, signature, args):
-        vector = builder.load(_at(builder, args[0], ir.VectorType(_INT, 4)), align=16)
-        low, high, y, x = (builder.extract_element(vector, _INT(i)) for i in range(4))
-        high = builder.shl(builder.zext(high, _LONG), _LONG(32))
-        return context.make_tuple(builder, signature.return_type, [builder.or_(high, builder.zext(low, _LONG)), y, x])
+        taps = builder.load(_at(builder, args[0], ir.VectorType(_INT, 4)), align=16)
+        return pack_array(builder, [builder.extract_element(taps, _INT(i)) for i in range(3)])
 
-    return types.Tuple((types.int64, types.int32, types.int32))(types.int64), codegen
+    return types.UniTuple(types.int32, 3)(types.int64), codegen
 
 
 def shared_memory(name, size):
@@ -138,52 +135,90 @@ def shared_memory(name, size):
 
     Returns
     -------
+    start : function() -> place
     load4 : function(place) -> vector
-    store4 : function(place, vector)
-    store : function(place, number)
+    copy4, copy : function(place, address, inside)
+        Begin to copy a vector, or a number, from an address; where it is not ``inside``, zeros, and nothing is read.
+        See `commit_group` and `wait_group`.
     """
+
+    @intrinsic
+    def start(typingctx):
+        def codegen(context, builder, signature, args):
+            return builder.ptrtoint(_shared_variable(builder, name, size, _FLOAT), _INT)
+
+        return types.int32(), codegen
 
     @intrinsic
     def load4(typingctx, place):
         def codegen(context, builder, signature, args):
-            return pack_array(builder, _load_vector(builder, _shared(builder, name, size, args[0], _VECTOR)))
+            return pack_array(builder, _load_vector(builder, _shared_vector(builder, args[0])))
 
         return FOUR(types.int32), codegen
 
+    def copying(level, count):
+        text = f"cp.async.{level}.shared.global [$0], [$1], {count}, $2;"
+
+        @intrinsic
+        def copy(typingctx, place, address, inside):
+            def codegen(context, builder, signature, args):
+                used = builder.select(args[2], _INT(count), _INT(0))
+                _assembly(builder, text, "r,l,r", [args[0], args[1], used])
+                return context.get_dummy_value()
+
+            return types.void(types.int32, types.int64, types.boolean), codegen
+
+        return copy
+
+    # Vectors pass by the first-level cache; numbers lie beside others that are read soon.
+    return start, load4, copying("cg", 16), copying("ca", 4)
+
+
+def _assembly(builder, text, constraints, args):
+    """An instruction of PTX that has no result, before and after which memory is as it must be."""
+    kind = ir.FunctionType(ir.VoidType(), [arg.type for arg in args])
+    constraints = ",".join(filter(None, [constraints, "~{memory}"]))
+    builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), args)
+
+
+def _statement(text):
     @intrinsic
-    def store4(typingctx, place, values):
+    def statement(typingctx):
         def codegen(context, builder, signature, args):
-            pointer = _shared(builder, name, size, args[0], _VECTOR)
-            _store_vector(builder, pointer, unpack_tuple(builder, args[1], 4))
+            _assembly(builder, text, "", [])
             return context.get_dummy_value()
 
-        return types.void(types.int32, FOUR), codegen
+        return types.void(), codegen
 
-    @intrinsic
-    def store(typingctx, place, value):
-        def codegen(context, builder, signature, args):
-            builder.store(args[1], _shared(builder, name, size, args[0], _FLOAT), align=4)
-            return context.get_dummy_value()
+    return statement
 
-        return types.void(types.int32, types.float32), codegen
 
-    return load4, store4, store
+#: The copies that this thread began since the last time are a group.
+commit_group = _statement("cp.async.commit_group;")
+
+
+def wait_group(left):
+    """A function that waits until of this thread's groups of copies only the last ``left`` are on their way."""
+    return _statement(f"cp.async.wait_group {left};")
 
 
 def shared_doubles(name, size):
-    """Shared memory of ``size`` binary64 numbers: ``load(place)`` and ``store(place, number)``."""
+    """Shared memory of ``size`` binary64 numbers: ``load(index)`` and ``store(index, number)``."""
+
+    def pointer(builder, index):
+        return builder.gep(_shared_variable(builder, name, size, _DOUBLE), [_INT(0), index])
 
     @intrinsic
-    def load(typingctx, place):
+    def load(typingctx, index):
         def codegen(context, builder, signature, args):
-            return builder.load(_shared(builder, name, size, args[0], _DOUBLE, _DOUBLE), align=8)
+            return builder.load(pointer(builder, args[0]), align=8)
 
         return types.float64(types.int32), codegen
 
     @intrinsic
-    def store(typingctx, place, value):
+    def store(typingctx, index, value):
         def codegen(context, builder, signature, args):
-            builder.store(args[1], _shared(builder, name, size, args[0], _DOUBLE, _DOUBLE), align=8)
+            builder.store(args[1], pointer(builder, args[0]), align=8)
             return context.get_dummy_value()
 
         return types.void(types.int32, types.float64), codegen
@@ -191,26 +226,26 @@ def shared_doubles(name, size):
     return load, store
 
 
-def _shared(builder, name, size, place, kind, element=_FLOAT):
-    """A pointer into the shared memory of that name."""
+def _shared_variable(builder, name, size, element):
     try:
-        memory = builder.module.get_global(name)
+        return builder.module.get_global(name)
     except KeyError:
         memory = ir.GlobalVariable(builder.module, ir.ArrayType(element, size), name, _SHARED)
         memory.linkage = "internal"
         memory.initializer = ir.Constant(memory.value_type, ir.Undefined)
         memory.align = 16
-    pointer = builder.gep(memory, [_INT(0), place])
-    return builder.bitcast(pointer, ir.PointerType(kind, _SHARED))
+        return memory
 
 
-def register_tile(name, size, layout):
+def _shared_vector(builder, place, offset=0):
+    return builder.inttoptr(builder.add(place, _INT(offset)), ir.PointerType(_VECTOR, _SHARED))
+
+
+def register_tile(layout):
     """A thread's tile of sums, in registers.
 
     Parameters
     ----------
-    name, size
-        Of the shared memory that it reads; see `shared_memory`.
     layout : TileLayout
 
     Returns
@@ -220,7 +255,7 @@ def register_tile(name, size, layout):
     plus : function(tile, tile) -> tile
         The sum, element by element.
     accumulate : function(tile, a, b) -> tile
-        ``tile[i, j] = fma(a[k, i], b[k, j], tile[i, j])`` for each k of the depth, in order; ``a`` and ``b`` are the
+        ``tile[i, j] = fma(a[i, k], b[k, j], tile[i, j])`` for each k of the depth, in order; ``a`` and ``b`` are the
         places of the thread's first numbers.
     park : function(tile, place)
         Write it to shared memory.
@@ -248,10 +283,12 @@ def register_tile(name, size, layout):
         def codegen(context, builder, signature, args):
             sums = unpack_tuple(builder, args[0], kind.count)
             for k in range(t.depth):
-                left = fours(builder, args[1], k * t.a_stride, t.row_step, t.rows)
+                if k % 4 == 0:
+                    left = [vector(builder, args[1], row * t.row_step * t.a_stride + k) for row in range(t.rows)]
                 right = fours(builder, args[2], k * t.b_stride, t.column_step, t.columns)
                 sums = [
-                    _fma(builder, left[i // t.columns], right[i % t.columns], total) for i, total in enumerate(sums)
+                    _fma(builder, left[i // t.columns][k % 4], right[i % t.columns], total)
+                    for i, total in enumerate(sums)
                 ]
             return pack_array(builder, sums)
 
@@ -263,18 +300,16 @@ def register_tile(name, size, layout):
             values = unpack_tuple(builder, args[0], kind.count)
             for first in range(0, kind.count, 4):
                 row, column = divmod(first, t.columns)
-                offset = (row // 4 * t.row_step + row % 4) * t.park_stride + column // 4 * t.column_step
-                pointer = _shared(builder, name, size, builder.add(args[1], _INT(offset)), _VECTOR)
-                _store_vector(builder, pointer, values[first : first + 4])
+                offset = row * t.row_step * t.park_stride + column // 4 * t.column_step
+                _store_vector(builder, _shared_vector(builder, args[1], 4 * offset), values[first : first + 4])
             return context.get_dummy_value()
 
         return types.void(kind, types.int32), codegen
 
+    def vector(builder, place, offset):
+        return _load_vector(builder, _shared_vector(builder, place, 4 * offset))
+
     def fours(builder, place, offset, step, count):
-        numbers = []
-        for four in range(count // 4):
-            at = builder.add(place, _INT(offset + four * step))
-            numbers += _load_vector(builder, _shared(builder, name, size, at, _VECTOR))
-        return numbers
+        return [number for four in range(count // 4) for number in vector(builder, place, offset + four * step)]
 
     return zero, plus, accumulate, park

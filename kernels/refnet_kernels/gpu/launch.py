@@ -58,18 +58,21 @@ def make_launch(kernel: CudaKernel, grid: int, addresses: Iterable[int], numbers
 class TileLayout(NamedTuple):
     """How a thread's tile of sums lies in its block's tile, and what it is made from in shared memory.
 
-    The rows and columns of a thread come in fours; its next four lie a step away. All distances are in floats.
+    The thread's next row lies a step away; its columns come in fours, the next of which lies a step away. All distances
+    are in floats.
 
     Attributes
     ----------
     rows, columns : int
-        Of the thread's tile; multiples of four.
+        Of the thread's tile; the columns are a multiple of four.
     depth : int
-        Products that are added to each sum at a time.
-    a_stride, b_stride : int
-        From one product's row and column values to the next one's.
+        Products that are added to each sum at a time; a multiple of four.
+    a_stride : int
+        From one row's numbers, which are as many as the products, to the next one's.
+    b_stride : int
+        From one product's numbers, which are as many as the columns, to the next one's.
     row_step, column_step : int
-        From the thread's four rows or columns to its next four.
+        From the thread's row, or four columns, to its next.
     park_stride : int
         From row to row where the finished tile is parked.
     """

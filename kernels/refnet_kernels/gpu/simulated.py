@@ -1,7 +1,7 @@
 """The functions of `intrinsics.py` for Numba's simulator, which runs a kernel's Python as it stands, in threads.
 
 The simulator's own ``fma`` is not fused; here it is `refnet_kernels.exact.fma`, so that the bits can be compared.
-Device memory is the host's, shared memory is an array for each kernel: the simulator runs one block at a time.
+Device memory is the host's. Shared memory is one array, as the simulator runs one block at a time.
 """
 
 from __future__ import annotations
@@ -60,29 +60,49 @@ def store4(address: int, values: Any) -> None:
     _memory(address, ctypes.c_float, 4)[:] = values
 
 
-def load_tap(address: int) -> tuple[int, int, int]:
-    """A row of a table of taps: an int64 and two int32."""
-    y, x = _memory(address, ctypes.c_int32, 4)[2:]
-    return int(_memory(address, ctypes.c_int64, 2)[0]), int(y), int(x)
+def load_tap(address: int) -> tuple[int, ...]:
+    """The first three of the four int32 at an address, which is a multiple of 16."""
+    return tuple(map(int, _memory(address, ctypes.c_int32, 4)[:3]))
 
 
-_shared: dict[str, Float32Array] = {}
+#: A block's shared memory, of the size that a kernel may ask for; places are the bytes from its beginning.
+_shared = np.full(48 * 1024 // 4, np.nan, np.float32)
+
+
+def _numbers(place: int, count: int) -> slice:
+    """Where ``count`` numbers are in shared memory, which lie at a multiple of all their bytes."""
+    if place % (4 * count):
+        raise ValueError(
+            f"{count} numbers lie at byte {place} of shared memory, which is no multiple of all their bytes."
+        )
+    return slice(place // 4, place // 4 + count)
 
 
 def shared_memory(name: str, size: int) -> tuple[Callable[..., Any], ...]:
-    """Shared memory of a kernel: ``load4``, ``store4``, ``store``."""
-    memory = _shared.setdefault(name, np.full(size, np.nan, np.float32))
+    """Shared memory of a kernel: ``start``, ``load4``, ``copy4``, ``copy``; a copy is made when it begins."""
 
-    def load4(place: int) -> Float32Array:
-        return memory[_vector(place)].copy()
+    def start() -> int:
+        return 0
 
-    def store4(place: int, values: Any) -> None:
-        memory[_vector(place)] = values
+    def load_shared4(place: int) -> Float32Array:
+        return _shared[_numbers(place, 4)].copy()
 
-    def store(place: int, value: np.float32) -> None:
-        memory[place] = value
+    def copy4(place: int, address: int, inside: bool) -> None:
+        _shared[_numbers(place, 4)] = load4(address) if inside else 0
 
-    return load4, store4, store
+    def copy(place: int, address: int, inside: bool) -> None:
+        _shared[_numbers(place, 1)] = load(address) if inside else 0
+
+    return start, load_shared4, copy4, copy
+
+
+def commit_group() -> None:
+    """Copies are made when they begin; there is nothing to do."""
+
+
+def wait_group(left: int) -> Callable[[], None]:
+    """A function that waits for nothing."""
+    return commit_group
 
 
 def shared_doubles(name: str, size: int) -> tuple[Callable[..., Any], ...]:
@@ -98,16 +118,9 @@ def shared_doubles(name: str, size: int) -> tuple[Callable[..., Any], ...]:
     return load, store
 
 
-def _vector(place: int) -> slice:
-    if place % 4:
-        raise ValueError(f"A vector in shared memory starts at the float {place}, which is no multiple of 4.")
-    return slice(place, place + 4)
-
-
-def register_tile(name: str, size: int, layout: TileLayout) -> tuple[Callable[..., Any], ...]:
+def register_tile(layout: TileLayout) -> tuple[Callable[..., Any], ...]:
     """A thread's tile of sums: ``zero``, ``plus``, ``accumulate``, ``park``."""
     t = layout
-    memory = _shared.setdefault(name, np.full(size, np.nan, np.float32))
 
     def zero() -> Float32Array:
         return np.zeros((t.rows, t.columns), np.float32)
@@ -118,17 +131,15 @@ def register_tile(name: str, size: int, layout: TileLayout) -> tuple[Callable[..
 
     def accumulate(tile: Float32Array, a: int, b: int) -> Float32Array:
         for k in range(t.depth):
-            left = fours(a + k * t.a_stride, t.row_step, t.rows)
-            right = fours(b + k * t.b_stride, t.column_step, t.columns)
+            left = _shared[a // 4 + k + np.arange(t.rows) * t.row_step * t.a_stride]
+            fours = [b + 4 * (k * t.b_stride + four * t.column_step) for four in range(t.columns // 4)]
+            right = np.concatenate([_shared[_numbers(place, 4)] for place in fours])
             tile = exact.fma(left[:, None], right, tile)
         return tile
 
     def park(tile: Float32Array, place: int) -> None:
         for row, column in np.ndindex(t.rows, t.columns // 4):
-            offset = (row // 4 * t.row_step + row % 4) * t.park_stride + column * t.column_step
-            memory[_vector(place + offset)] = tile[row, 4 * column : 4 * column + 4]
-
-    def fours(place: int, step: int, count: int) -> Float32Array:
-        return np.concatenate([memory[_vector(place + four * step)] for four in range(count // 4)])
+            offset = row * t.row_step * t.park_stride + column * t.column_step
+            _shared[_numbers(place + 4 * offset, 4)] = tile[row, 4 * column : 4 * column + 4]
 
     return zero, plus, accumulate, park
