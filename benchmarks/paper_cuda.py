@@ -5,15 +5,22 @@
 For each convolution the kernel, the grid and the registers are what would be launched; the instructions of a step (of
 `Tile.depth` products) are counted in the machine code that ptxas makes. A layer takes as long as the slowest of
 
-- ``issue``: the steps' instructions; a multiprocessor starts four a clock, and as many FFMA as it has lanes for;
-- ``latency``: a step cannot be shorter than the load that it waits for, from the second-level cache (where the image is
-  read by numbers: a row of the table of taps, then the number that it points to), then shared memory and a barrier;
+- ``issue``: all instructions. Warps stay with one of a multiprocessor's four schedulers, which starts one instruction
+  a clock, and as many FFMA as it has lanes for; the fullest scheduler counts;
+- ``shared``: 128 bytes a clock into and out of shared memory. A read of four numbers takes a warp two clocks, as
+  neighbours read the same (NVIDIA's forum on the pairs of threads that read one address: topic 77228);
+- ``latency``: one block's steps one after the other. Copies may take `Tile.stages` - 1 steps to arrive, the row of the
+  table of taps one step; a barrier and the first read of shared memory are waited for in each. Before the first step
+  two loads are waited for, one after the other;
 - ``L2``: every block reads its pixels and weights from the second-level cache;
 - ``memory``: image, weights, shortcut and outputs, each once.
 
-Blocks are dealt evenly, as many at a time as registers, shared memory and threads allow. What this leaves out (the
-epilogue, conflicts of banks, the start of a block, clocks that sink under load) makes a device slower than the paper,
-so that a figure here is a goal and no forecast.
+Blocks are dealt evenly, as many at a time as registers, shared memory and threads allow. Instructions outside the hot
+loop count once a block. What this leaves out (the epilogue's repetition, conflicts of banks in it, clocks that sink
+under load, the way of the images from the host and back) makes a device slower than the paper, so that a figure here is
+a goal and no forecast.
+
+The launches of a network are the nodes of one graph, or come one by one in a stream; both totals are printed.
 """
 
 from __future__ import annotations
@@ -28,7 +35,7 @@ from typing import NamedTuple
 from benchmarks.common import ROOT
 from benchmarks.layers import Layer, read_layers
 from refnet.cli.console import print_table
-from refnet_kernels.contract import ConvGeometry, PoolGeometry
+from refnet_kernels.contract import RUN, ConvGeometry, PoolGeometry
 from refnet_kernels.conv.cuda import launch
 from refnet_kernels.conv.cuda_kernel import TILES, Tile, conv_kernel
 
@@ -37,14 +44,17 @@ sys.path.insert(0, str(ROOT / "tests" / "cuda"))
 
 #: Of a plan whose steps are fused; the files list other ops as well, for the kernels' own benchmark.
 OPS = ("conv", "max_pool", "subsample", "mean")
+#: What a layer may wait for.
+WAITS = ("issue", "shared", "latency", "L2", "memory")
 
 
 class Device(NamedTuple):
     """What a device is assumed to sustain: the clock and the bytes a second are 90% of the data sheet's.
 
     ``lanes`` is FFMA a clock and multiprocessor. The bytes a clock of the second-level cache are 60% of what NVIDIA
-    states for the A100. Latencies are in clocks, of the size that published microbenchmarks have; ``launch_us`` is from
-    one kernel to the next within a stream.
+    states for the A100. Latencies are in clocks: ``copy_latency`` is that of memory and ``l2_latency`` that of the
+    second-level cache, both rounded up from published microbenchmarks. Times from one kernel to the next are
+    ``graph_us`` in a graph (measured elsewhere, on a laptop's GPU) and ``stream_us`` in a stream.
     """
 
     name: str
@@ -55,9 +65,11 @@ class Device(NamedTuple):
     memory_terabytes: float
     l2_bytes_a_clock: int
     shared_bytes: int
-    l2_latency: int = 270
+    copy_latency: int = 500
+    l2_latency: int = 280
     step_latency: int = 80
-    launch_us: float = 2.0
+    graph_us: float = 0.6
+    stream_us: float = 2.0
 
     @property
     def teraflops(self) -> float:
@@ -72,10 +84,15 @@ DEVICES = (
 
 
 class Step(NamedTuple):
-    """What `depth` products of a tile cost a thread, and how many blocks of it fit into a multiprocessor."""
+    """What `depth` products of a tile cost a warp, and how many blocks of it fit into a multiprocessor.
 
-    instructions: int
-    ffma: int
+    ``clocks`` are those of its scheduler, ``shared`` those of shared memory; ``outside`` are the instructions outside
+    the loop.
+    """
+
+    clocks: float
+    shared: int
+    outside: int
     blocks: int
 
 
@@ -93,52 +110,55 @@ class Bound(NamedTuple):
 
 
 @cache
-def step_of(tile: Tile, vectors: bool, device: Device) -> Step:
+def step_of(tile: Tile, device: Device) -> Step:
     """Count a kernel's hot loop in its machine code."""
     from budget import cost
     from checked_device import text
 
-    kernel = conv_kernel(tile, vectors)
+    kernel = conv_kernel(tile)
     found = cost(text(kernel, device.cc), device.cc)
     # Registers are given out in eights.
     registers = -(-found.registers // 8) * 8 * kernel.threads
     # A block takes 1 KB of shared memory more than its own.
     blocks = min(65_536 // registers, device.shared_bytes // (found.shared_bytes + 1024), 2048 // kernel.threads)
+    # The compiler may have taken several steps as one, and has the sum of a run outside its steps.
     passes = found.hot["FFMA"] / (tile.rows * tile.columns * tile.depth)
-    return Step(round(found.hot.total() / passes), round(found.hot["FFMA"] / passes), blocks)
+    sums = tile.rows * tile.columns * tile.depth / RUN
+    clocks = max(found.hot.total() / passes, found.hot["FFMA"] / passes * 128 / device.lanes) + sums
+    reads = sum(count for opcode, count in found.hot.items() if opcode == "LDS.128")
+    vectors = sum(count for opcode, count in found.hot.items() if opcode.startswith("LDGSTS") and "128" in opcode)
+    numbers = sum(count for opcode, count in found.hot.items() if opcode.startswith("LDGSTS") and "128" not in opcode)
+    shared = round((2 * reads + 4 * vectors + numbers) / passes)
+    return Step(clocks, shared, found.opcodes.total() - found.hot.total(), blocks)
 
 
 def convolution(g: ConvGeometry, epilogue: str, device: Device) -> Bound:
     """The bounds of a convolution."""
     addresses = {"x": 1 << 20, "out": 1 << 20}
     made = launch(g, addresses, False, False, device.processors)
-    tile, vectors = next((t, v) for t in TILES for v in (True, False) if conv_kernel(t, v) is made.kernel)
-    step = step_of(tile, vectors, device)
+    tile = next(tile for tile in TILES if conv_kernel(tile) is made.kernel)
+    step = step_of(tile, device)
     steps, warps = -(-g.products // tile.depth), tile.threads // 32
-    clocks_us = 1e-3 / device.gigahertz
+    alone = max(device.copy_latency / (tile.stages - 1), device.l2_latency, step.clocks) + device.step_latency
+    wait = steps * alone + step.outside + 2 * device.copy_latency
 
-    def at_once(blocks: int) -> tuple[float, float]:
-        """Clocks of a step of so many blocks on one multiprocessor: to issue them, and to wait."""
-        # A block of fewer than four warps leaves schedulers idle, unless others share the multiprocessor.
-        issue = max(blocks * warps / 4, 1) * step.instructions
-        issue = max(issue, blocks * warps * 32 * step.ffma / device.lanes)
-        loads = 1 if vectors else 2
-        return issue, max(loads * device.l2_latency, step.instructions) + device.step_latency
+    def at_once(blocks: int) -> dict[str, float]:
+        """Clocks of so many blocks on one multiprocessor."""
+        fullest = -(-blocks * warps // 4)
+        return {
+            "issue": fullest * (steps * step.clocks + step.outside),
+            "shared": blocks * warps * steps * step.shared,
+            "latency": wait,
+        }
 
     share = -(-made.grid // device.processors)
     rounds = [at_once(step.blocks)] * (share // step.blocks)
     rounds += [at_once(share % step.blocks)] if share % step.blocks else []
-    read = made.grid * steps * tile.depth * (tile.pixels + tile.channels) * 4
-    return Bound(
-        f"{tile.pixels} x {tile.channels}",
-        made.grid,
-        {
-            "issue": sum(issue for issue, _ in rounds) * steps * clocks_us,
-            "latency": sum(wait for _, wait in rounds) * steps * clocks_us,
-            "L2": read / device.l2_bytes_a_clock * clocks_us,
-            "memory": conv_bytes(g, epilogue) / device.memory_terabytes * 1e-6,
-        },
-    )
+    clocks = {name: sum(clocks[name] for clocks in rounds) for name in rounds[0]}
+    clocks["L2"] = made.grid * steps * tile.depth * (tile.pixels + tile.channels) * 4 / device.l2_bytes_a_clock
+    us = {name: 1e-3 * count / device.gigahertz for name, count in clocks.items()}
+    us["memory"] = conv_bytes(g, epilogue) / device.memory_terabytes * 1e-6
+    return Bound(f"{tile.pixels} x {tile.channels}", made.grid, us)
 
 
 def conv_bytes(g: ConvGeometry, epilogue: str) -> int:
@@ -179,13 +199,16 @@ def rows(layers: list[Layer], batch: int, device: Device) -> Iterator[tuple[obje
 def total(layers: list[Layer], batch: int, device: Device) -> tuple[object, ...]:
     """A line for the whole network."""
     found = [(layer, bounds(layer, batch, device)) for layer in layers]
-    us = sum(layer.times * (max(bound.us.values()) + device.launch_us) for layer, bound in found)
+    launches = sum(layer.times for layer in layers)
+    us = sum(layer.times * max(bound.us.values()) for layer, bound in found)
     floor = sum(layer.times * layer.flop for layer in layers) * batch / device.teraflops * 1e-6
-    waits = dict.fromkeys(("issue", "latency", "L2", "memory"), 0.0)
+    waits = dict.fromkeys(WAITS, 0.0)
     for layer, bound in found:
         waits[bound.slowest] += layer.times * max(bound.us.values())
-    shares = (f"{waits[name] / us:.0%}" for name in waits)
-    return device.name, batch, f"{us / 1000:.2f}", f"{floor / 1000:.2f}", f"{1e6 * batch / us:.0f}", *shares
+    graph, stream = us + launches * device.graph_us, us + launches * device.stream_us
+    shares = (f"{waits[name] / us:.0%}" for name in WAITS)
+    times = (f"{value / 1000:.2f}" for value in (graph, stream, floor))
+    return device.name, batch, *times, f"{1e6 * batch / graph:.0f}", *shares
 
 
 def main() -> None:
@@ -204,7 +227,7 @@ def main() -> None:
                 columns = ("layer", "times", "tile", "blocks", "us", "bound by", "of peak")
                 print_table(columns, rows(layers, batch, device), ("times", "blocks", "us", "of peak"))
         print()
-    columns = ("device", "batch", "ms", "floor ms", "images/s", "issue", "latency", "L2", "memory")
+    columns = ("device", "batch", "ms, graph", "ms, stream", "floor ms", "images/s", *WAITS)
     print_table(columns, [total(layers, b, d) for d in DEVICES for b in options.batches], columns[1:])
 
 
