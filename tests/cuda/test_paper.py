@@ -23,8 +23,9 @@ def test_no_layer_is_faster_than_the_device(device: paper_cuda.Device) -> None:
         for batch in (1, 32):
             bound = paper_cuda.bounds(layer, batch, device)
             assert max(bound.us.values()) >= layer.flop * batch / device.teraflops * 1e-6
-            # Steps of up to 32 products, one after the other, each of which waits for a load.
-            clocks = -(-paper_cuda.ConvGeometry(*layer.sizes).products // 32) * device.l2_latency
+            # Two loads, then steps of up to 64 products, one after the other, each of which waits for a load.
+            steps = -(-paper_cuda.ConvGeometry(*layer.sizes).products // 64)
+            clocks = 2 * device.copy_latency + steps * device.l2_latency
             assert bound.us["latency"] * device.gigahertz * 1e3 >= clocks
 
 

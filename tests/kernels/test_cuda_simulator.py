@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +58,24 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "version", version)
     for lacking in ("numba-cuda", "cuda-bindings", "cuda-core"):
         assert device.missing() == f"the package {lacking} is not installed; refnet[cuda] brings it"
+
+
+@pytest.mark.parametrize(("capability", "words"), [((7, 5), "below 8.0"), ((8, 0), "None"), ((10, 0), "None")])
+def test_a_device_that_is_too_old_is_named(
+    capability: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba_cuda")
+    from numba import cuda
+    from numba.cuda.cudadrv import driver
+
+    monkeypatch.setattr(device, "simulated", lambda: False)
+    monkeypatch.setattr(device, "version", lambda _: "13.0")
+    monkeypatch.setattr(driver, "get_version", lambda: (13, 0))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "gpus", [SimpleNamespace(compute_capability=capability)])
+    assert words in str(device.missing())
+    assert "counted from 0" in str(device.missing(1))
 
 
 def test_a_launch_counts_with_32_bits() -> None:

@@ -51,7 +51,11 @@ def missing(index: int = 0) -> str | None:
         if major < needed:
             return f"the driver is for CUDA {major}.{minor}, and these packages need one for CUDA {needed}"
     count = len(cuda.gpus)
-    return None if index < count else f"there are {count}, counted from 0"
+    if index >= count:
+        return f"there are {count}, counted from 0"
+    # The first that copies to shared memory on its own, past the registers.
+    able = simulated() or cuda.gpus[index].compute_capability >= (8, 0)
+    return None if able else "its compute capability is below 8.0 (Ampere)"
 
 
 def simulated() -> bool:
