@@ -9,10 +9,8 @@ import numpy as np
 
 from refnet_kernels.contract import FloatArray
 
-#: Normalised pixels beyond this are worth a warning.
-LARGEST_PIXEL = 2.0
-#: The recipes that scale pixels to -1..1.
-_TO_MINUS_ONE = ("inception", "tf")
+#: What a recipe of each mode makes of black and of white pixels, at the most.
+_RANGES = {"inception": (-1.0, 1.0), "tf": (-1.0, 1.0), "torch": (-2.12, 2.65), "caffe": (-123.7, 151.1)}
 _CONVOLUTION_BIASES = re.compile(r"(^|/)(conv3|shortcut|conv1)/biases$")
 
 
@@ -30,16 +28,21 @@ def pixels(images: FloatArray, mode: str = "inception") -> str | None:
     str or None
         The sentence, if they do.
     """
-    if mode not in _TO_MINUS_ONE or not images.size:
+    if not images.size:
         return None
-    low, high = float(images.min()), float(images.max())
-    taken = "Float images are taken as normalised (about -1 to 1), but these"
-    if max(-low, high) > LARGEST_PIXEL:
-        raw = ", and look like raw pixels: pass those as uint8" if low >= 0 and high <= 255 else ""
-        return f"{taken} hold larger values ({low:.3g} to {high:.3g}){raw}."
+    (lowest, highest), low, high = _RANGES[mode], float(images.min()), float(images.max())
+    start = (
+        f"Float images are taken as normalised ({lowest:.3g} to {highest:.3g}), but these are {low:.3g} to {high:.3g}"
+    )
+    if low >= 0 and max(highest, 2) < high <= 255:
+        return f"{start}, as raw pixels are: pass those as uint8."
+    if low < 2 * lowest or high > 2 * highest:
+        return f"{start}."
     # An image of one colour, or a dark one, may well have no negative values.
     if low >= 0 and 0.5 < high <= 1 and low < high:
-        return f"{taken} are {low:.3g} to {high:.3g}, as if scaled to 0..1: pass 2 * x - 1, or uint8."
+        return f"{start}, as if scaled to 0..1: normalise them as the recipe does, or pass uint8."
+    if highest > 100 and 0.5 < max(-low, high) <= 2.65 and low < high:
+        return f"{start}, as if scaled to about -1..1: normalise them as the recipe does, or pass uint8."
     return None
 
 

@@ -47,7 +47,6 @@ _VARIANTS = {
 #: Other networks, by a name that only they have.
 _OTHERS = {
     r"standardized_conv2d/|^bit\.": "BiT, a ResNetV2 with group norm and standardised kernels; refnet has batch norm",
-    r"(^|\.)layer1\.0\.conv1\.weight$": "a ResNet v1 in PyTorch's names; refnet reads them in TF-Slim's and Keras'",
 }
 
 
@@ -67,7 +66,7 @@ def refuse_others(names: Iterable[str]) -> None:
     Raises
     ------
     MissingTensorError
-        The names are those of BiT, or of PyTorch's ResNet v1.
+        The names are those of BiT.
     """
     for pattern, what in _OTHERS.items():
         found = next(filter(re.compile(pattern).search, names), None)
@@ -104,7 +103,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> d
             result[name] = tensor
             continue
         conversion.renamed[slim] = name
-        result[slim] = _hwio(tensor) if slim.endswith("/weights") else tensor
+        result[slim] = hwio(tensor) if slim.endswith("/weights") else tensor
     for name, kernel in list(result.items()):
         match = _BIASED.match(name)
         if match and f"{match['layer']}/biases" not in result:
@@ -153,7 +152,7 @@ def _slim_name(name: str, scope: str) -> str | None:
     return None
 
 
-def _hwio(kernel: np.ndarray) -> np.ndarray:
+def hwio(kernel: np.ndarray) -> np.ndarray:
     """An OIHW kernel, or the matrix [outputs, inputs] of a dense layer, as HWIO."""
     if kernel.ndim == 2:
         kernel = kernel[:, :, np.newaxis, np.newaxis]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet import doubts, keras_names, timm_names
+from refnet import doubts, keras_names, timm_names, torchvision_names
 from refnet.conversion import Conversion
 from refnet.errors import (
     ConfigError,
@@ -222,7 +222,7 @@ def load_weights(
         A TF checkpoint (V1 or V2, by its prefix, its directory or any of its files), the directory of a SavedModel
         or of a module of TensorFlow Hub, a safetensors file, an .npz, or a .h5,
         .weights.h5 or .keras file of Keras Applications' ResNets; the content decides, not the name. The tensors may
-        have timm's names too (`refnet.timm_names`).
+        have timm's or torchvision's names too (`refnet.timm_names`, `refnet.torchvision_names`).
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
         released weights (Inception's, 299 x 299).
@@ -258,6 +258,9 @@ def load_weights(
     elif timm_names.is_timm(tensors):
         recipe, options = recipe or timm_names.RECIPE, timm_names.options_of(tensors)
         tensors = timm_names.slim_tensors(tensors, loaded.conversion)
+    elif torchvision_names.is_torchvision(tensors):
+        tensors = torchvision_names.slim_tensors(tensors, loaded.conversion)
+        recipe, options = recipe or torchvision_names.RECIPE, torchvision_names.OPTIONS
     timm_names.refuse_others(tensors)
     released = loaded.format.startswith(formats.TF_CHECKPOINT) and _is_released(tensors)
     if recipe is None and released:

@@ -27,7 +27,10 @@ OPTIONS = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
 # Keras' own: it converts its arrays in a way that NumPy deprecates, and does not like the format .h5. And the images
 # are small.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore:You are saving your model as an HDF5", "ignore:The images are .* recipe"
+    "ignore::DeprecationWarning",
+    "ignore:You are saving your model as an HDF5",
+    "ignore:The images are .* recipe",
+    "ignore:Float images are",
 )
 
 NETWORKS = [

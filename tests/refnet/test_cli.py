@@ -61,7 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gone = "resnet_v2/postnorm/gamma"
     np.savez(folder / "lacks_gamma.npz", **{name: value for name, value in small.items() if name != gone})
     np.savez(folder / "nan.npz", **{**small, gone: np.full(4, np.nan, np.float32)})
-    np.savez(folder / "foreign.npz", **{"layer1.0.conv1.weight": np.zeros((64, 64, 1, 1), np.float32)})
+    np.savez(folder / "foreign.npz", **{"features.0.conv1.weight": np.zeros((64, 64, 1, 1), np.float32)})
     for index, image in enumerate(np.load(DIGITS / "held_out.npz")["images"][:3]):
         Image.fromarray(image).save(folder / f"digit{index}.png")
     (folder / "text.png").write_text("no picture")
@@ -116,7 +116,7 @@ FAILURES = [
     ("summary digit0.png", 4, "unknown format"),
     ("summary empty.npz", 4, "the file is empty"),
     ("summary cut.npz", 4, "cut.npz"),
-    ("summary foreign.npz", 4, "layer1.0.conv1.weight"),
+    ("summary foreign.npz", 4, "features.0.conv1.weight"),
     ("summary lacks_gamma.npz", 4, "resnet_v2/postnorm/gamma (4,)"),
     ("summary nan.npz", 4, "resnet_v2/postnorm/gamma (4)"),
     ("convert none.npz out.npz", 4, "none.npz"),

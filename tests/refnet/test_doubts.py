@@ -14,6 +14,7 @@ from nets import lively_weights, random_images, small_blocks
 import refnet
 from refnet import doubts
 from refnet.cli import main
+from refnet.preprocess import MODES
 
 
 def warned(weights: Any, images: np.ndarray, **options: Any) -> list[str]:
@@ -29,18 +30,28 @@ UNIFORM = np.random.default_rng(0).random((24, 24, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    ("images", "words"),
+    ("images", "modes", "words"),
     [
-        (UNIFORM * 255, "look like raw pixels: pass those as uint8"),
-        (UNIFORM * 255 - 120, "hold larger values (-120 to 135)."),
-        (UNIFORM, "as if scaled to 0..1"),
+        (UNIFORM * 255, MODES, "as raw pixels are: pass those as uint8"),
+        (UNIFORM * 255 - 120, ("inception", "tf", "torch"), "but these are -120 to 135."),
+        (UNIFORM * 600 - 300, MODES, "but these are -300 to 300."),
+        (UNIFORM, MODES, "as if scaled to 0..1"),
+        (2 * UNIFORM - 1, ("caffe",), "as if scaled to about -1..1"),
     ],
 )
-@pytest.mark.parametrize("mode", ["inception", "tf"])
-def test_images_that_are_not_normalised(images: np.ndarray, words: str, mode: str) -> None:
-    (message,) = warned(lively_weights(), images)
-    assert words in message
-    assert doubts.pixels(images, mode) == message
+def test_images_that_are_not_normalised(images: np.ndarray, modes: tuple[str, ...], words: str) -> None:
+    for mode in MODES:
+        weights = refnet.Weights(lively_weights(), recipe=refnet.Recipe(None, None, mode=mode))
+        messages = warned(weights, images)
+        assert len(messages) == (mode in modes)
+        assert all(words in message for message in messages)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_recipe_makes_is_normalised(mode: str) -> None:
+    for pixels in (np.arange(24 * 24 * 3) % 256, np.full(24 * 24 * 3, 255), np.zeros(24 * 24 * 3)):
+        images = pixels.reshape(24, 24, 3).astype(np.uint8)
+        assert doubts.pixels(refnet.preprocess(images, refnet.Recipe(None, None, 1.0, mode)), mode) is None
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,6 @@ def test_timms_own_variants_are_refused_by_name(variant: str, words: str, tmp_pa
     [
         ("resnet/block1/unit01/a/standardized_conv2d/kernel", "BiT"),
         ("bit.encoder.stages.0.layers.0.norm1.weight", "BiT"),
-        ("layer1.0.conv1.weight", "ResNet v1 in PyTorch's names"),
     ],
 )
 def test_other_networks_are_refused_by_name(name: str, words: str, tmp_path: Path) -> None:

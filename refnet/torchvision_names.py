@@ -1,0 +1,124 @@
+"""Weights of torchvision's ResNet-50, 101 and 152 (v1.5) by TF-Slim's names for the first version.
+
+The tensors fit TF-Slim's one to one, in another order of axes, but the function differs: each block strides in the
+3x3 convolution and the shortcut of its first unit, and pool1 pads both sides. The names are those of timm's ResNets,
+and of many others, too.
+
+Source: torchvision's ``models/resnet.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from refnet.conversion import Conversion
+from refnet.errors import MissingTensorError
+from refnet.networks import network_name
+from refnet.preprocess import Recipe
+from refnet.timm_names import hwio
+
+#: How these networks differ from TF-Slim's, and how their images are prepared.
+OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
+RECIPE = Recipe(224, 224, 0.875, "torch")
+
+_UNIT = re.compile(r"^layer(?P<block>\d+)\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$")
+_CONVOLUTIONS = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.0": "shortcut"}
+_NORMS = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "downsample.1": "shortcut"}
+_END_CONVOLUTIONS = {"conv1": "conv1", "fc": "logits"}
+_END_NORMS = {"bn1": "conv1"}
+_OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
+_OF_NORM = {
+    "weight": "BatchNorm/gamma",
+    "bias": "BatchNorm/beta",
+    "running_mean": "BatchNorm/moving_mean",
+    "running_var": "BatchNorm/moving_variance",
+}
+#: What else has such names, by a name that only it has.
+_VARIANTS = {
+    r"^conv1\.0\.": "a stem of three convolutions (the variants d, t and s)",
+    r"\.se\.": "squeeze and excitation",
+    r"\.downsample\.2\.": "an average pool in the shortcut",
+}
+
+
+def is_torchvision(names: Iterable[str]) -> bool:
+    """Whether tensors have the names of torchvision's ResNets, of any variant."""
+    return any(map(_UNIT.match, names))
+
+
+def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> dict[str, np.ndarray]:
+    """Rename, and order the axes as TF-Slim does.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        A state dict; kernels are OIHW, the last is a matrix.
+    conversion : Conversion
+        Told of what was renamed.
+
+    Returns
+    -------
+    dict of str to array
+        By TF-Slim's names; what is not part of the network keeps its own.
+
+    Raises
+    ------
+    MissingTensorError
+        They are those of a variant that refnet does not have.
+    """
+    _refuse_variants(tensors)
+    scope = network_name(_units_of_blocks(tensors), 1)
+    result = {}
+    for name, tensor in tensors.items():
+        slim = _slim_name(name, scope)
+        if slim is None:
+            result[name] = tensor
+            continue
+        conversion.renamed[slim] = name
+        result[slim] = hwio(tensor) if slim.endswith("/weights") else tensor
+    conversion.remarks.append(
+        "torchvision keeps the images' aspect ratio and smooths what it makes smaller; refnet's recipe does neither"
+    )
+    return result
+
+
+def _refuse_variants(tensors: Mapping[str, np.ndarray]) -> None:
+    found = [what for pattern, what in _VARIANTS.items() if any(map(re.compile(pattern).search, tensors))]
+    if "layer1.0.conv3.weight" not in tensors:
+        found.append("units of two convolutions (resnet18, resnet34)")
+    kernel = tensors.get("layer1.0.conv2.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[0] != kernel.shape[1]:
+        found.append("convolutions in groups (ResNeXt)")
+    if found:
+        raise MissingTensorError(
+            f"These are the weights of a variant of PyTorch's ResNet v1 that refnet does not have, with "
+            f"{', and with '.join(found)}. It has torchvision's resnet50, resnet101 and resnet152.",
+            found=found,
+        )
+
+
+def _units_of_blocks(names: Iterable[str]) -> tuple[int, ...]:
+    counts: dict[int, int] = {}
+    for match in filter(None, map(_UNIT.match, names)):
+        block = int(match["block"])
+        counts[block] = max(counts.get(block, 0), int(match["unit"]) + 1)
+    return tuple(counts[block] for block in sorted(counts))
+
+
+def _slim_name(name: str, scope: str) -> str | None:
+    """TF-Slim's name of a tensor, or None."""
+    match = _UNIT.match(name)
+    if match:
+        place = f"{scope}/block{match['block']}/unit_{int(match['unit']) + 1}/bottleneck_v1"
+        layer, role, convolutions, norms = match["layer"], match["role"], _CONVOLUTIONS, _NORMS
+    else:
+        place, (layer, _, role) = scope, name.rpartition(".")
+        convolutions, norms = _END_CONVOLUTIONS, _END_NORMS
+    for layers, roles in ((convolutions, _OF_CONVOLUTION), (norms, _OF_NORM)):
+        if layer in layers and role in roles:
+            return f"{place}/{layers[layer]}/{roles[role]}"
+    return None
