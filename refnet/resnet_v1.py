@@ -84,7 +84,7 @@ def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) ->
     Parameters
     ----------
     scope, base_depth, num_units, stride
-        As for `refnet.resnet_resnet_v2_block`.
+        As for `refnet.resnet_v2.resnet_v2_block`.
     """
     return resnet_v2_block(scope, base_depth, num_units, stride)._replace(unit_fn=bottleneck)
 
