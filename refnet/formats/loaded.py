@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -63,12 +62,11 @@ class Arena:
         self._memory = memory[-memory.ctypes.data % _LINE_BYTES :]
         self._used = 0
 
-    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-        """An array that starts on a cache line, of any values."""
-        start = self._used
-        stop = start + math.prod(shape) * dtype.itemsize
+    def take(self, nbytes: int) -> np.ndarray:
+        """So many bytes that start on a cache line, of any values."""
+        start, stop = self._used, self._used + nbytes
         self._used = stop + -stop % _LINE_BYTES
-        return self._memory[start:stop].view(dtype).reshape(shape)
+        return self._memory[start:stop]
 
 
 def regular_file_size(path: str) -> int:

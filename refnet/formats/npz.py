@@ -13,7 +13,9 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from io import BufferedReader, RawIOBase
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import RawIOBase
 from typing import IO, Any, cast
 
 import numpy as np
@@ -50,8 +52,8 @@ _DEFLATE_MAX_RATIO = 1032
 # Weights compress a little. An archive of this many times its size, beyond what is small anyway, is a bomb.
 _MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 _STEP_BYTES = 1 << 20
-# So that the checksum is taken of what the cache holds.
-_STORED_STEP_BYTES = 1 << 18
+# Threads that read members: the first use of memory takes longer than the copying, and each checksum as long.
+_READERS = 2
 # What makes files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
 # What zipfile raises, beside its own error, on archives that are damaged or hostile.
@@ -96,12 +98,16 @@ def read_npz(path: str) -> Loaded:
                 "PyTorch, and save the state dict by safetensors.torch.save_file."
             )
         arena = Arena(sum(member.file_size for member in members), len(members))
-        for member in members:
-            try:
-                with zip_errors(), _opened(archive, file, member) as content:
-                    _read_member(content, member, arena, loaded)
-            except WeightsError as error:
-                problems.append(in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member)))
+        rooms = [arena.take(member.file_size) for member in members]
+        with ThreadPoolExecutor(_READERS) as pool:
+            parts = list(pool.map(partial(_read_member, archive, file.fileno()), members, rooms))
+    for part in parts:
+        if isinstance(part, WeightsError):
+            problems.append(part)
+        else:
+            loaded.tensors.update(part.tensors)
+            loaded.metadata.update(part.metadata)
+            loaded.conversion.left_out.update(part.conversion.left_out)
     raise_problems(problems)
     return loaded
 
@@ -175,12 +181,11 @@ class _Stored(RawIOBase):
     As zipfile does, the read that reaches the end compares the checksum.
     """
 
-    def __init__(self, file: BufferedReader, member: zipfile.ZipInfo) -> None:
+    def __init__(self, file: int, member: zipfile.ZipInfo) -> None:
         self._file = file
         self._member = member
-        file.seek(member.header_offset + _LOCAL_LENGTHS)
-        name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
-        file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+        lengths = struct.unpack("<HH", os.pread(file, 4, member.header_offset + _LOCAL_LENGTHS))
+        self._position = member.header_offset + _LOCAL_HEADER_BYTES + sum(lengths)
         self._left = member.file_size
         self._checksum = 0
 
@@ -188,9 +193,10 @@ class _Stored(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        part = memoryview(buffer)[: min(self._left, _STORED_STEP_BYTES)]
-        count = self._file.readinto(part)
+        part = memoryview(buffer)[: min(self._left, _STEP_BYTES)]
+        count = os.preadv(self._file, [part], self._position)
         self._checksum = zlib.crc32(part[:count], self._checksum)
+        self._position += count
         self._left -= count
         if count < len(part):
             raise EOFError("it is cut off")
@@ -205,7 +211,7 @@ class _Stored(RawIOBase):
 _Member = _Stored | zipfile.ZipExtFile
 
 
-def _opened(archive: zipfile.ZipFile, file: BufferedReader, member: zipfile.ZipInfo) -> _Member:
+def _opened(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Member:
     content = cast(zipfile.ZipExtFile, archive.open(member))
     if member.compress_type != zipfile.ZIP_STORED:
         return content
@@ -213,16 +219,25 @@ def _opened(archive: zipfile.ZipFile, file: BufferedReader, member: zipfile.ZipI
     return _Stored(file, member)
 
 
-def _read_member(file: _Member, member: zipfile.ZipInfo, arena: Arena, loaded: Loaded) -> None:
-    if member.filename == METADATA_NAME:
-        loaded.metadata.update(_read_metadata(file, member))
-    elif member.filename.endswith(_ARRAY_SUFFIX):
-        _read_array(file, member.file_size, _tensor_name(member), arena, loaded)
-    else:
-        loaded.conversion.left_out[member.filename] = "it is no array"
-    # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
-    while file.read(_STEP_BYTES):
-        pass
+def _read_member(
+    archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, room: np.ndarray
+) -> Loaded | WeightsError:
+    """What a member holds, its array in ``room``; or what is wrong with it."""
+    loaded = Loaded({}, _FORMAT, {}, Conversion())
+    try:
+        with zip_errors(), _opened(archive, file, member) as content:
+            if member.filename == METADATA_NAME:
+                loaded.metadata.update(_read_metadata(content, member))
+            elif member.filename.endswith(_ARRAY_SUFFIX):
+                _read_array(content, member.file_size, _tensor_name(member), room, loaded)
+            else:
+                loaded.conversion.left_out[member.filename] = "it is no array"
+            # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
+            while content.read(_STEP_BYTES):
+                pass
+    except WeightsError as error:
+        return in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member))
+    return loaded
 
 
 def _read_metadata(file: _Member, member: zipfile.ZipInfo) -> dict[str, Any]:
@@ -231,7 +246,7 @@ def _read_metadata(file: _Member, member: zipfile.ZipInfo) -> dict[str, Any]:
     return json_object(file.read(), "text")
 
 
-def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded: Loaded) -> None:
+def _read_array(file: _Member, member_size: int, name: str, room: np.ndarray, loaded: Loaded) -> None:
     shape, fortran_order, dtype = _read_array_header(file)
     if dtype.hasobject:
         raise DtypeError("it holds pickled Python objects, which refnet never loads.", found=str(dtype))
@@ -249,9 +264,8 @@ def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded
             expected=nbytes,
             found=stored,
         )
-    loaded.tensors[name] = _read_values(
-        file, arena.empty(shape[::-1] if fortran_order else shape, dtype), fortran_order
-    )
+    array = room[:nbytes].view(dtype).reshape(shape[::-1] if fortran_order else shape)
+    loaded.tensors[name] = _read_values(file, array, fortran_order)
 
 
 def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -221,7 +221,7 @@ def _check_cover(entries: Mapping[str, _Entry], size: int) -> None:
 
 
 def _read_values(file: BufferedReader, name: str, entry: _Entry, arena: Arena) -> np.ndarray:
-    array = arena.empty(entry.shape, np.dtype(_NUMERIC[entry.dtype]))
+    array = arena.take(entry.stop - entry.start).view(_NUMERIC[entry.dtype]).reshape(entry.shape)
     # Not mapped: a file that is cut off while it is open must not kill the process.
     if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
         raise CorruptError(f"tensor {name!r}: the file was cut off while it was read.", tensor=name)
