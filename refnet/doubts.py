@@ -7,10 +7,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from refnet.preprocess import CAFFE_MEAN, VGG_MEAN
 from refnet_kernels.contract import FloatArray
 
 #: What a recipe of each mode makes of black and of white pixels, at the most.
-_RANGES = {"inception": (-1.0, 1.0), "tf": (-1.0, 1.0), "torch": (-2.12, 2.65), "caffe": (-123.7, 151.1)}
+_RANGES = {
+    "inception": (-1.0, 1.0),
+    "tf": (-1.0, 1.0),
+    "torch": (-2.12, 2.65),
+    "caffe": (-123.7, 151.1),
+    "vgg": (-123.7, 151.1),
+}
+#: What the modes of other units than 1 subtract from each channel.
+_MEANS = {"caffe": CAFFE_MEAN, "vgg": VGG_MEAN}
 _CONVOLUTION_BIASES = re.compile(r"(^|/)(conv3|shortcut|conv1)/biases$")
 
 
@@ -43,7 +52,25 @@ def pixels(images: FloatArray, mode: str = "inception") -> str | None:
         return f"{start}, as if scaled to 0..1: normalise them as the recipe does, or pass uint8."
     if highest > 100 and 0.5 < max(-low, high) <= 2.65 and low < high:
         return f"{start}, as if scaled to about -1..1: normalise them as the recipe does, or pass uint8."
+    if mode in _MEANS and _is_reversed(images, _MEANS[mode]):
+        order, other = ("BGR", "RGB") if mode == "caffe" else ("RGB", "BGR")
+        return f"Float images are taken as {order}, less the mean; these look like {other}: reverse the last axis."
     return None
+
+
+def _is_reversed(images: FloatArray, mean: FloatArray) -> bool:
+    """Whether pixels less their mean are out of range by their channels' order, and within it by the reverse one."""
+    if images.shape[-1] != len(mean):
+        return False
+    low, high = (
+        np.array([extreme(images[..., channel]) for channel in range(len(mean))]) for extreme in (np.min, np.max)
+    )
+    slack = 0.01  # Keras' means and TF-Slim's differ by less
+
+    def fit(mean: FloatArray) -> bool:
+        return bool((low >= -mean - slack).all() and (high <= 255 - mean + slack).all())
+
+    return fit(mean[::-1]) and not fit(mean)
 
 
 def size(images: tuple[int, ...], recipe: tuple[int | None, int | None] | None) -> str | None:

@@ -18,9 +18,9 @@ from refnet.executors import Executor, check_device, check_dtype, check_stream, 
 from refnet.graph import ArgScope, Graph, Tensor
 from refnet.networks import resnet_of
 from refnet.plan import make_plan
-from refnet.preprocess import Recipe, is_masked, preprocess
+from refnet.preprocess import is_masked, preprocess
 from refnet.resnet_utils import Block
-from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights
+from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights, slim_recipe
 from refnet_kernels.contract import BINARY32, Float32Array, FloatArray
 from refnet_kernels.forks import Lock
 
@@ -218,7 +218,7 @@ class Engine:
             array = preprocess(array, self._recipe).astype(self._dtype)
         else:
             array = images_of(array, self._dtype)
-            mode = (self._recipe or Recipe()).mode
+            mode = (self._recipe or slim_recipe(self._variables)).mode
             doubt = doubts.pixels(array, mode) if self._options["include_root_block"] else None
             if doubt:
                 warnings.warn(doubt, RefnetWarning, stacklevel=3)

@@ -1,11 +1,12 @@
-"""From raw pixels to the network's input: TF-Slim's Inception recipe, which its ResNetV2 weights were trained with, and
-Keras' three modes.
+"""From raw pixels to the network's input: TF-Slim's Inception recipe, which its ResNetV2 weights were trained with, its
+VGG recipe, which its ResNet v1 weights were trained with, and Keras' three modes.
 
 Every operation is elementwise, in IEEE-754 binary32, rounded to nearest even, with no fused multiply-add and no sum
 over a varying number of terms. No value of the recipe is subnormal, so flushing to zero would not change a bit. The
 docstrings state the operations in their order; an implementation that follows them gives the same bits.
 
-Source: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` (``tensorflow/models``, ``research/slim``).
+Sources: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` and ``vgg_preprocessing.preprocess_for_eval``
+(``tensorflow/models``, ``research/slim/preprocessing``).
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from .errors import ConfigError, InputError
 Float32 = npt.NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
 
-#: How values can be scaled: TF-Slim's way, and Keras'.
-MODES = ("inception", "tf", "caffe", "torch")
+#: Lower index, upper index and weight of the upper, of each output index along a side.
+Interpolation = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]
+
+#: How values can be scaled: TF-Slim's two ways, and Keras' three.
+MODES = ("inception", "vgg", "tf", "caffe", "torch")
 
 #: An image with more pixels than this is refused, before anything of its size is allocated.
 MAX_PIXELS = 100_000_000
@@ -34,17 +38,26 @@ class Recipe(NamedTuple):
     Attributes
     ----------
     height, width : int or None
-        The size after the resize; None keeps that of the central crop.
+        Of the result; None keeps the size that there is before.
     central_fraction : float
-        The fraction of each side that the central crop keeps, in (0, 1].
-    mode : {"inception", "tf", "caffe", "torch"}
-        How values are scaled, see `preprocess`: as TF-Slim does, or as Keras' mode of that name does.
+        The fraction of each side that the central crop keeps, in (0, 1]; with a ``resize_side`` it is 1.
+    mode : {"inception", "vgg", "tf", "caffe", "torch"}
+        How values are scaled, see `preprocess`: as TF-Slim's recipe, or Keras' mode, of that name does.
+    resize_side : int or None
+        None: what the central crop keeps is resized to ``height`` and ``width``, whatever the aspect ratio. A number:
+        the shorter side is resized to it and the longer one in proportion, and ``height`` and ``width`` are cut out
+        of the middle; neither may be larger.
     """
 
     height: int | None = 299
     width: int | None = 299
     central_fraction: float = 0.875
     mode: str = "inception"
+    resize_side: int | None = None
+
+
+#: TF-Slim's, for its ResNet v1.
+VGG = Recipe(224, 224, 1.0, "vgg", 256)
 
 
 def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
@@ -57,6 +70,14 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
        (``tf.image.convert_image_dtype``);
     3. ``resize_bilinear``;
     4. ``(x - 0.5) * 2``, two rounded operations.
+
+    With a ``resize_side`` the other crop comes last, and step 3 is TF-Slim's ``_aspect_preserving_resize``, in binary32
+    too: ``scale = float32(resize_side) / float32(shorter side)``; each side becomes ``rint(float32(side) * scale)``, a
+    tie going to the even number; ``resize_bilinear`` to that size; and ``(new side - height or width) // 2`` values are
+    left out before the ones that are kept.
+
+    In mode "vgg" step 2 is ``x = float32(pixel)``, and step 4 is ``x - (123.68, 116.78, 103.94)``, RGB, each constant
+    rounded to binary32.
 
     In Keras' modes step 2 is ``x = float32(pixel)``, and step 4 is what ``preprocess_input`` of Keras Applications does
     to an image that its caller has resized, each operation rounded, each constant rounded to binary32:
@@ -75,32 +96,79 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     Returns
     -------
     numpy.ndarray of float32
-        Values in [-1, 1], in mode "torch" up to 2.64 and in mode "caffe" up to 151.1 from 0, of the same rank. A new
-        array; the input is left alone.
+        Values in [-1, 1], in mode "torch" up to 2.64 and in modes "vgg" and "caffe" up to 151.1 from 0, of the same
+        rank. A new array; the input is left alone.
 
     Raises
     ------
     InputError
-        The images are not uint8 arrays of such a shape, are empty or are too large.
+        The images are not uint8 arrays of such a shape, are empty or are too large, or would be too large after the
+        resize of the shorter side.
     ConfigError
-        A size or the fraction of the recipe is out of range.
+        A size or the fraction of the recipe is out of range, or they do not fit together.
     """
     recipe = _checked_recipe(Recipe() if recipe is None else recipe)
     _check_images(images)
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
-    batch = cropped if cropped.ndim == 4 else cropped[np.newaxis]
-    height, width = (recipe.height or batch.shape[1]), (recipe.width or batch.shape[2])
-    result = np.empty((batch.shape[0], height, width, 3), np.float32)
+    batch, y, x = _sampling(cropped if cropped.ndim == 4 else cropped[np.newaxis], recipe)
+    result = np.empty((batch.shape[0], y[0].size, x[0].size, 3), np.float32)
     for image, out in zip(batch, result, strict=True):  # one by one: only one is held as float32 at its full size
         values = image.astype(np.float32)
         if recipe.mode == "inception":
             np.multiply(values, np.float32(1 / 255), out=values)
-        _centre(resize_bilinear(values[np.newaxis], height, width)[0], recipe.mode, out)
+        _centre(_interpolate(values[np.newaxis], y, x)[0], recipe.mode, out)
     return result if images.ndim == 4 else result[0]
 
 
+def _sampling(batch: npt.NDArray[T], recipe: Recipe) -> tuple[npt.NDArray[T], Interpolation, Interpolation]:
+    """The pixels that are read, and how they are interpolated along the height and along the width."""
+    height, width = batch.shape[1:3]
+    if recipe.resize_side is None:
+        y, x = _interpolation(height, recipe.height or height), _interpolation(width, recipe.width or width)
+        return batch, y, x
+    new_height, new_width = _with_shorter_side(height, width, recipe.resize_side)
+    rows, y = _middle(_interpolation(height, new_height), recipe.height or new_height)
+    columns, x = _middle(_interpolation(width, new_width), recipe.width or new_width)
+    return batch[:, rows, columns], y, x
+
+
+def _with_shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
+    """The size after the shorter side is resized to ``side``."""
+    scale = np.float32(side) / np.float32(min(height, width))
+    new_height, new_width = (int(np.rint(np.float32(size) * scale)) for size in (height, width))
+    if new_height * new_width > MAX_PIXELS:
+        raise InputError(
+            f"An image of {height} x {width} would be {new_height:,} x {new_width:,} with a shorter side of {side}, "
+            f"more than {MAX_PIXELS:,} pixels: cut it first."
+        )
+    return new_height, new_width
+
+
+def _middle(interpolation: Interpolation, size: int) -> tuple[slice, Interpolation]:
+    """The part of a side that the middle of its resized values reads, and those values' interpolation within it."""
+    start = (interpolation[0].size - size) // 2
+    kept = slice(start, start + size)
+    lower, upper, weight = interpolation
+    first, last = int(lower[kept][0]), int(upper[kept][-1])
+    return slice(first, last + 1), (lower[kept] - first, upper[kept] - first, weight[kept])
+
+
+def for_size(recipe: Recipe, height: int | None, width: int | None) -> Recipe:
+    """The recipe for images of another size; None leaves a side as it is.
+
+    A ``resize_side`` stays in proportion to the larger side, so that as much of the image is seen as before.
+    """
+    height, width = height or recipe.height, width or recipe.width
+    side = recipe.resize_side
+    if side is not None:
+        before, after = (max(size or side, other or side) for size, other in (recipe[:2], (height, width)))
+        side = side * after // before
+    return recipe._replace(height=height, width=width, resize_side=side)
+
+
 #: Of the colours in the network's order: BGR for "caffe".
-_CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
+VGG_MEAN = np.array([123.68, 116.78, 103.94], np.float32)
+CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
 _TORCH_MEAN, _TORCH_DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 
 
@@ -112,8 +180,10 @@ def _centre(image: Float32, mode: str, out: Float32) -> None:
     elif mode == "tf":
         np.divide(image, np.float32(127.5), out=out)
         np.subtract(out, np.float32(1), out=out)
+    elif mode == "vgg":
+        np.subtract(image, VGG_MEAN, out=out)
     elif mode == "caffe":
-        np.subtract(image[..., ::-1], _CAFFE_MEAN, out=out)
+        np.subtract(image[..., ::-1], CAFFE_MEAN, out=out)
     else:
         np.divide(image, np.float32(255), out=out)
         np.subtract(out, _TORCH_MEAN, out=out)
@@ -199,17 +269,20 @@ def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
         raise InputError(f"resize_bilinear takes float32 [N, H, W, C], not {images.dtype} of shape {images.shape}.")
     if 0 in images.shape[1:3]:
         raise InputError(f"Images of {images.shape[1]} x {images.shape[2]} pixels cannot be resized: they are empty.")
-    if images.shape[1:3] == (height, width):
+    return _interpolate(images, _interpolation(images.shape[1], height), _interpolation(images.shape[2], width))
+
+
+def _interpolate(images: Float32, y: Interpolation, x: Interpolation) -> Float32:
+    """`resize_bilinear`, once it is known which values are read and how."""
+    (y_lower, y_upper, y_lerp), (x_lower, x_upper, x_lerp) = y, x
+    if images.shape[1:3] == (y_lerp.size, x_lerp.size) and not (y_lerp.any() or x_lerp.any()):
         return np.array(images, np.float32, order="C")
-    y_lower, y_upper, y_lerp = _interpolation(images.shape[1], height)
-    x_lower, x_upper, x_lerp = _interpolation(images.shape[2], width)
     # Along the rows first, then between rows: top and bottom of neighbouring output rows are shared.
     rows = _lerp(images[:, :, x_lower], images[:, :, x_upper], x_lerp[:, np.newaxis])
     return _lerp(rows[:, y_lower], rows[:, y_upper], y_lerp[:, np.newaxis, np.newaxis])
 
 
-def _interpolation(size: int, new_size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]:
-    """Lower index, upper index and weight of the upper, of each output index along one side."""
+def _interpolation(size: int, new_size: int) -> Interpolation:
     scale = np.float32(size) / np.float32(new_size)
     position = np.arange(new_size).astype(np.float32) * scale
     floor = np.floor(position)
@@ -262,12 +335,29 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with plain numbers, or raise a ConfigError."""
     if recipe.mode not in MODES:
         raise ConfigError(f"mode must be one of {', '.join(map(repr, MODES))}, not {recipe.mode!r}.", found=recipe.mode)
-    return Recipe(
+    checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
         width=None if recipe.width is None else _checked_size("width", recipe.width),
         central_fraction=_checked_fraction(recipe.central_fraction),
         mode=recipe.mode,
+        resize_side=None if recipe.resize_side is None else _checked_size("resize_side", recipe.resize_side),
     )
+    side = checked.resize_side
+    if side is None:
+        return checked
+    if side < max(checked.height or side, checked.width or side):
+        raise ConfigError(
+            f"A height of {checked.height} and a width of {checked.width} cannot be cut out of an image with a shorter "
+            f"side of {side}: make resize_side at least as large.",
+            found=side,
+        )
+    if checked.central_fraction != 1:
+        raise ConfigError(
+            f"With resize_side={side} the crop is of height and width: make central_fraction 1, not "
+            f"{checked.central_fraction}.",
+            found=checked.central_fraction,
+        )
+    return checked
 
 
 def _checked_size(name: str, size: Any) -> int:

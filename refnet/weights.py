@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -26,8 +26,10 @@ from refnet.errors import (
 )
 from refnet.graph import ArgScope, Graph
 from refnet.networks import UNITS, network_blocks, resnet_of
-from refnet.preprocess import Recipe
+from refnet.predictions import IMAGENET, WITH_BACKGROUND
+from refnet.preprocess import VGG, Recipe
 from refnet.resnet_utils import Block
+from refnet.resnet_v1 import NETWORKS as V1_NETWORKS
 from refnet.resnet_v1 import resnet_v1
 from refnet.resnet_v2 import NETWORKS
 from refnet_kernels.contract import Float32Array
@@ -73,7 +75,7 @@ class Weights(Mapping[str, Float32Array]):
     Attributes
     ----------
     recipe : Recipe
-        How raw uint8 pixels become the network's input.
+        How raw uint8 pixels become the network's input; where nobody says it, what TF-Slim does for these names.
     image_size : tuple of int or None, or None
         Height and width of the images that the weights classify best, where the recipe was given.
     labels : list of str or None
@@ -102,7 +104,7 @@ class Weights(Mapping[str, Float32Array]):
     ) -> None:
         self.conversion = conversion or Conversion()
         self._tensors = as_variables(tensors, self.conversion, copy)
-        self.recipe = recipe or Recipe()
+        self.recipe = recipe or slim_recipe(self._tensors)
         self.image_size = None if recipe is None else (recipe.height, recipe.width)
         self.labels = list(labels) if labels is not None else None
         self.options = dict(options or {})
@@ -225,7 +227,7 @@ def load_weights(
         have timm's or torchvision's names too (`refnet.timm_names`, `refnet.torchvision_names`).
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
-        released weights (Inception's, 299 x 299).
+        released weights: Inception's, 299 x 299, and for its ResNet v1 VGG's, 224 x 224.
     labels : sequence of str, optional
         A name for each class.
     strict : bool
@@ -262,9 +264,8 @@ def load_weights(
         tensors = torchvision_names.slim_tensors(tensors, loaded.conversion)
         recipe, options = recipe or torchvision_names.RECIPE, torchvision_names.OPTIONS
     timm_names.refuse_others(tensors)
-    released = loaded.format.startswith(formats.TF_CHECKPOINT) and _is_released(tensors)
-    if recipe is None and released:
-        recipe = Recipe()
+    if recipe is None and loaded.format.startswith(formats.TF_CHECKPOINT) and _is_released(tensors):
+        recipe = slim_recipe(tensors)
     weights = Weights(
         tensors,
         recipe=recipe,
@@ -284,10 +285,10 @@ def load_weights(
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
         warnings.warn(message, RefnetWarning, stacklevel=2)
-    if recipe is None and resnet_of(architecture.blocks) is resnet_v1:
+    if recipe is None and weights.recipe != VGG and resnet_of(architecture.blocks) is resnet_v1:
         weights.conversion.remarks.append(
-            "TF-Slim trained its ResNet v1 on images that VGG's recipe prepares, which refnet does not have: "
-            "pass normalised floats, or recipe="
+            "nothing says how images are prepared, and uint8 ones go through Inception's recipe; TF-Slim has VGG's for "
+            "its ResNet v1: pass recipe=refnet.preprocess.VGG if these weights do"
         )
     doubt = None if options else doubts.biases(weights)
     if doubt:
@@ -296,9 +297,19 @@ def load_weights(
 
 
 def _is_released(tensors: Mapping[str, Any]) -> bool:
-    """Whether the names and classes are those of the checkpoints that TF-Slim released, of 299 x 299 pixels."""
-    biases = [tensors[name] for network in NETWORKS if (name := f"{network}/logits/biases") in tensors]
-    return any(np.shape(tensor) == (1001,) for tensor in biases)
+    """Whether the names and classes are those of the checkpoints that TF-Slim released."""
+    return _has_classes(tensors, NETWORKS, WITH_BACKGROUND) or _has_classes(tensors, V1_NETWORKS, IMAGENET)
+
+
+def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:
+    """What TF-Slim prepares images by: VGG's recipe for its ResNet v1, else Inception's."""
+    return VGG if _has_classes(tensors, V1_NETWORKS, IMAGENET) else Recipe()
+
+
+def _has_classes(tensors: Mapping[str, Any], networks: Iterable[str], count: int) -> bool:
+    """Whether the tensors are those of one of the published networks, with so many classes."""
+    biases = [tensors[name] for network in networks if (name := f"{network}/logits/biases") in tensors]
+    return any(np.shape(tensor) == (count,) for tensor in biases)
 
 
 def _check_labels(labels: list[str] | None, num_classes: int | None) -> None:
@@ -367,7 +378,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     if not isinstance(weights, Weights):
         weights = Weights(weights)
     metadata: dict[str, Any] = {}
-    if weights.image_size is not None or weights.recipe != Recipe():  # a file that says nothing means that one
+    if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # what is meant if nothing is said
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = weights.labels

@@ -19,7 +19,7 @@ from refnet.errors import ConfigError, GoldenError, InputError
 from refnet.golden import OPTIONS, Golden, Report, check, read_golden, record
 from refnet.images import load_image
 from refnet.networks import NETWORKS
-from refnet.preprocess import Recipe
+from refnet.preprocess import Recipe, for_size
 from refnet.weights import Weights
 
 EPILOG = """\
@@ -103,7 +103,7 @@ def _record(arguments: argparse.Namespace) -> int:
     images: Any = (size, size, 3) if arguments.image is None else _image(arguments.image)
     recipe = None
     if arguments.size:
-        recipe = (weights.recipe if isinstance(weights, Weights) else Recipe())._replace(height=size, width=size)
+        recipe = for_size(weights.recipe if isinstance(weights, Weights) else Recipe(), size, size)
     with file_errors(GoldenError):
         golden = record(
             arguments.golden, weights, images, end_points=arguments.end_points or True, recipe=recipe,

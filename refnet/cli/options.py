@@ -91,13 +91,16 @@ def read_labels(path: str | None) -> list[str] | None:
 
 def recipe_text(recipe: Recipe) -> str:
     """The recipe in words."""
-    height, width = recipe.height or "its height", recipe.width or "its width"
-    return f"central fraction {recipe.central_fraction}, resized to {height} x {width}, {_SCALED[recipe.mode]}"
+    size = f"{recipe.height or 'its height'} x {recipe.width or 'its width'}"
+    if recipe.resize_side is not None:
+        return f"shorter side resized to {recipe.resize_side}, the central {size}, {_SCALED[recipe.mode]}"
+    return f"central fraction {recipe.central_fraction}, resized to {size}, {_SCALED[recipe.mode]}"
 
 
 _SCALED = {
     "inception": "scaled to -1..1",
     "tf": "x / 127.5 - 1",
+    "vgg": "RGB, less VGG's mean",
     "caffe": "BGR, less Caffe's mean",
     "torch": "x / 255, less PyTorch's mean, by its deviation",
 }

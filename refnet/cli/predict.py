@@ -24,7 +24,7 @@ from refnet.engine import Engine
 from refnet.errors import ConfigError, InputError
 from refnet.images import load_image
 from refnet.predictions import IMAGENET, WITH_BACKGROUND, classes_of
-from refnet.preprocess import Recipe
+from refnet.preprocess import Recipe, for_size
 from refnet.weights import Weights, infer_architecture
 
 EPILOG = """\
@@ -99,12 +99,10 @@ def _recipe(arguments: argparse.Namespace, recipe: Recipe) -> Recipe:
     """The weights' recipe, with what the options change."""
     if arguments.size and (arguments.height or arguments.width):
         raise ConfigError("--size gives height and width at once: leave out --height and --width.")
-    changes = {
-        "height": arguments.size or arguments.height,
-        "width": arguments.size or arguments.width,
-        "central_fraction": arguments.central_fraction,
-    }
-    return recipe._replace(**{name: value for name, value in changes.items() if value is not None})
+    recipe = for_size(recipe, arguments.size or arguments.height, arguments.size or arguments.width)
+    if arguments.central_fraction is not None:
+        recipe = recipe._replace(central_fraction=arguments.central_fraction)
+    return recipe
 
 
 def _imagenet_labels(classes: int) -> list[str] | None:

@@ -139,7 +139,7 @@ def test_summary_on_the_command_line(saved: SimpleNamespace, capsys: pytest.Capt
     # Keras' documentation.
     assert summary["parameters"] == {"total": 25_636_712, "trainable": 25_583_592, "non_trainable": 53_120}
     assert (summary["scope"], summary["num_classes"]) == ("resnet_v1_50", 1000)
-    assert summary["recipe"] == {"height": 224, "width": 224, "central_fraction": 1.0, "mode": "caffe"}
+    assert summary["recipe"] == refnet.Recipe(224, 224, 1.0, "caffe")._asdict()
     assert main(["summary", str(saved.path)]) == 0
     lines = capsys.readouterr().out
     for words in (

@@ -323,7 +323,13 @@ class TestPredict:
             p["probability"] for p in stored["images"][0]["predictions"]
         ]
         wide = json.loads(run("predict", "digit0.png", *weights, "--height", 20, "--width", 40, "--json").out)
-        assert wide["recipe"] == {"height": 20, "width": 40, "central_fraction": 0.875, "mode": "inception"}
+        assert wide["recipe"] == {
+            "height": 20,
+            "width": 40,
+            "central_fraction": 0.875,
+            "mode": "inception",
+            "resize_side": None,
+        }
 
     def test_labels_from_a_file(self, run: Run) -> None:
         options = ("--weights", "small.npz", "--labels", "three.txt", "--top", 3, "--size", 9, "--json")

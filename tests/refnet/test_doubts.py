@@ -36,14 +36,14 @@ UNIFORM = np.random.default_rng(0).random((24, 24, 3)).astype(np.float32)
         (UNIFORM * 255 - 120, ("inception", "tf", "torch"), "but these are -120 to 135."),
         (UNIFORM * 600 - 300, MODES, "but these are -300 to 300."),
         (UNIFORM, MODES, "as if scaled to 0..1"),
-        (2 * UNIFORM - 1, ("caffe",), "as if scaled to about -1..1"),
+        (2 * UNIFORM - 1, ("vgg", "caffe"), "as if scaled to about -1..1"),
     ],
 )
 def test_images_that_are_not_normalised(images: np.ndarray, modes: tuple[str, ...], words: str) -> None:
     for mode in MODES:
         weights = refnet.Weights(lively_weights(), recipe=refnet.Recipe(None, None, mode=mode))
         messages = warned(weights, images)
-        assert len(messages) == (mode in modes)
+        assert len(messages) == (mode in modes), (mode, messages)
         assert all(words in message for message in messages)
 
 
@@ -69,6 +69,19 @@ def test_what_a_recipe_makes_is_normalised(mode: str) -> None:
 )
 def test_images_that_may_be_normalised(images: np.ndarray) -> None:
     assert warned(lively_weights(), images) == []
+
+
+@pytest.mark.parametrize(("mode", "other"), [("vgg", "caffe"), ("caffe", "vgg")])
+def test_channels_in_the_other_order(mode: str, other: str) -> None:
+    images = (UNIFORM * 255.999).astype(np.uint8)
+    prepared = refnet.preprocess(images, refnet.Recipe(None, None, 1.0, other))
+    assert "these look like {}: reverse the last axis".format("BGR" if mode == "vgg" else "RGB") in str(
+        doubts.pixels(prepared, mode)
+    )
+    assert doubts.pixels(prepared, other) is None
+    # Without dark and light pixels nobody can tell; and four channels are no colours of an image.
+    assert doubts.pixels(prepared / 2, mode) is None
+    assert doubts.pixels(np.concatenate([prepared, prepared[..., :1]], axis=-1), mode) is None
 
 
 def test_what_is_no_image_is_not_looked_at() -> None:

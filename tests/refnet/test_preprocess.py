@@ -9,11 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from refnet.errors import ConfigError, InputError
-from refnet.preprocess import MAX_PIXELS, Recipe, central_crop, preprocess, resize_bilinear
+from refnet.preprocess import (
+    MAX_PIXELS,
+    VGG,
+    Recipe,
+    _with_shorter_side,
+    central_crop,
+    for_size,
+    preprocess,
+    resize_bilinear,
+)
 
 side = st.integers(1, 40)
 fractions = st.floats(0.05, 1.0)
@@ -138,8 +148,8 @@ def test_mode_tf_resizes_pixels_and_then_scales(tf: Any) -> None:
     resized = tf.compat.v1.image.resize_bilinear(images.astype(np.float32), [24, 24])
     expected = tf.subtract(tf.divide(resized, 127.5), 1.0).numpy()
     assert_same_bits(preprocess(images, Recipe(24, 24, 1.0, "tf")), expected)
-    with pytest.raises(ConfigError, match="one of 'inception', 'tf', 'caffe', 'torch', not 'vgg'"):
-        preprocess(images, Recipe(24, 24, 1.0, "vgg"))
+    with pytest.raises(ConfigError, match="one of 'inception', 'vgg', 'tf', 'caffe', 'torch', not 'mxnet'"):
+        preprocess(images, Recipe(24, 24, 1.0, "mxnet"))
 
 
 def test_every_pixel_value_is_scaled_as_tensorflow_does(tf: Any) -> None:
@@ -166,6 +176,111 @@ def test_the_recipe_has_tensorflows_bits(
 def test_the_default_recipe_is_tf_slims(tf: Any, shape: tuple[int, ...]) -> None:
     images = pixels(7, *shape)
     assert_same_bits(preprocess(images), tf_recipe(tf, images, 299, 299, 0.875))
+
+
+def tf_vgg(tf: Any, image: np.ndarray, height: int, width: int, side: int) -> np.ndarray:
+    """TF-Slim's vgg_preprocessing.preprocess_for_eval, each step the TensorFlow operation that it calls."""
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.cast(side, tf.float32) / tf.cond(shape[0] > shape[1], lambda: shape[1], lambda: shape[0])
+    size = tf.cast(tf.math.rint(shape * scale), tf.int32)
+    x = tf.compat.v1.image.resize_bilinear(tf.expand_dims(image, 0), size, align_corners=False)[0]
+    offsets = tf.cast((size - [height, width]) / 2, tf.int32)
+    x = tf.cast(tf.slice(x, [offsets[0], offsets[1], 0], [height, width, 3]), tf.float32)
+    channels = [channel - mean for channel, mean in zip(tf.split(x, 3, axis=2), [123.68, 116.78, 103.94], strict=True)]
+    result: np.ndarray = tf.concat(channels, 2).numpy()
+    return result
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=seeds, n=st.integers(0, 2), h=side, w=side, resize_side=side, data=st.data())
+def test_the_vgg_recipe_has_tensorflows_bits(
+    tf: Any, seed: int, n: int, h: int, w: int, resize_side: int, data: st.DataObject
+) -> None:
+    images = pixels(seed, *([n] if n else []), h, w, 3)
+    height, width = (data.draw(st.integers(1, resize_side)) for _ in range(2))
+    found = preprocess(images, Recipe(height, width, 1.0, "vgg", resize_side))
+    for image, row in zip(images, found, strict=True) if n else [(images, found)]:
+        assert_same_bits(row, tf_vgg(tf, image, height, width, resize_side))
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds, h=st.integers(1, 700), w=st.integers(1, 700))
+@example(seed=0, h=1080, w=1920)  # cut off, and not rounded, the shorter side would be 223 for 224
+@example(seed=1, h=256, w=256)
+@example(seed=2, h=512, w=640)
+@example(seed=3, h=90, w=60)
+def test_the_vgg_recipe_of_released_weights_has_tensorflows_bits(tf: Any, seed: int, h: int, w: int) -> None:
+    if max(h, w) > 20 * min(h, w):
+        h = w = max(h, w)  # what TensorFlow makes of a strip is large
+    image = pixels(seed, h, w, 3)
+    assert_same_bits(preprocess(image, VGG), tf_vgg(tf, image, 224, 224, 256))
+
+
+@settings(deadline=None, max_examples=300)
+@given(h=st.integers(1, 5000), w=st.integers(1, 5000), resize_side=st.integers(1, 512))
+@example(h=1080, w=1920, resize_side=224)
+def test_the_shorter_side_becomes_the_one_asked_for(h: int, w: int, resize_side: int) -> None:
+    """And the other side the exact proportion, to the nearest number but for float32's error."""
+    assume(max(h, w) * resize_side**2 < 0.99 * min(h, w) * MAX_PIXELS)
+    height, width = _with_shorter_side(h, w, resize_side)
+    assert min(height, width) == (height if h <= w else width) == resize_side
+    exact = Fraction(max(h, w) * resize_side, min(h, w))
+    # Two roundings, of the quotient and of the product, before rint.
+    assert abs(max(height, width) - exact) <= Fraction(1, 2) + exact * Fraction(2, 2**24) * (1 + Fraction(1, 2**24))
+
+
+@pytest.mark.parametrize("side", [256, 235, 232])
+@pytest.mark.parametrize("size", [(300, 600), (900, 451), (240, 230), (100, 70)])
+def test_the_middle_is_torchvisions_within_two_pixels(size: tuple[int, int], side: int) -> None:
+    """What ``Resize(side)`` and ``CenterCrop(224)`` see, by Pillow: a ramp shows where each pixel comes from."""
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    ramps = [x * 255 / (width - 1), y * 255 / (height - 1), 0 * x]
+    image = np.stack(ramps, axis=-1).round().astype(np.uint8)
+    new_height, new_width = (int(side * length / min(size)) for length in size)
+    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    top, left = round((new_height - 224) / 2), round((new_width - 224) / 2)
+    expected = np.asarray(resized.crop((left, top, left + 224, top + 224)), np.float32)
+    found = preprocess(image, Recipe(224, 224, 1.0, "vgg", side)) + np.array([123.68, 116.78, 103.94], np.float32)
+    for channel, length in ((0, new_width), (1, new_height)):
+        # Two pixels' difference, where a ramp has 255 / (its length - 1); the ramp and Pillow's result are rounded.
+        assert np.abs(found - expected)[..., channel].max() <= 2 * 255 / (length - 1) + 1.5
+
+
+def test_a_middle_needs_no_size() -> None:
+    image = pixels(4, 30, 45, 3)
+    whole = preprocess(image, Recipe(None, None, 1.0, "vgg", 20))
+    assert whole.shape == (20, 30, 3)
+    assert_same_bits(preprocess(image, Recipe(11, None, 1.0, "vgg", 20)), whole[4:15])
+    assert_same_bits(preprocess(image, Recipe(None, 7, 1.0, "vgg", 20)), whole[:, 11:18])
+
+
+def test_a_strip_that_would_be_too_large() -> None:
+    assert preprocess(pixels(5, 1, 1525, 3), VGG).shape == (224, 224, 3)
+    with pytest.raises(InputError, match=r"1526 x 1 would be 390,656 x 256 with a shorter side of 256, more than"):
+        preprocess(pixels(5, 1526, 1, 3), VGG)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (VGG._replace(resize_side=223), "cannot be cut out of an image with a shorter side of 223"),
+        (VGG._replace(width=300), "a width of 300 cannot be cut"),
+        (VGG._replace(central_fraction=0.875), "make central_fraction 1, not 0.875"),
+        (VGG._replace(resize_side=0), "resize_side must be a whole number"),
+        (VGG._replace(resize_side=256.0), "resize_side must be a whole number"),
+    ],
+)
+def test_recipes_that_do_not_fit_together(recipe: Recipe, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        preprocess(pixels(0, 300, 300, 3), recipe)
+
+
+def test_another_size_sees_as_much_of_the_image() -> None:
+    assert for_size(VGG, 448, 448) == Recipe(448, 448, 1.0, "vgg", 512)
+    assert for_size(VGG, 299, None) == Recipe(299, 224, 1.0, "vgg", 341)
+    assert for_size(VGG, None, None) == VGG
+    assert for_size(Recipe(), 32, None) == Recipe(32, 299)
 
 
 def test_no_size_keeps_that_of_the_crop() -> None:

@@ -12,10 +12,12 @@ from nets import lively_weights, random_images
 
 import refnet
 from refnet import golden
+from refnet.cli import main
 from refnet.errors import ConfigError, GoldenError
 from refnet.golden import decode_options, encode_options
 from refnet.networks import NETWORKS, network_blocks
 from refnet.plan import make_plan
+from refnet.preprocess import VGG
 from refnet.summary import summarize
 
 BLOCKS = [refnet.resnet_v1_block("block1", 4, 2, 2), refnet.resnet_v1_block("block2", 7, 2, 1)]
@@ -108,8 +110,37 @@ def test_weights_without_a_recipe_say_that_theirs_is_missing(tmp_path: Path) -> 
     refnet.save_weights(tmp_path / "a.ckpt", weights())
     with pytest.warns(UserWarning, match="tensors are not part of the network"):
         loaded = refnet.load_weights(tmp_path / "a.ckpt")
-    assert any("VGG's recipe" in note for note in loaded.notes)
+    assert any("VGG's for its ResNet v1" in note for note in loaded.notes)
     assert not any("VGG" in note for note in refnet.load_weights(_saved(tmp_path), recipe=refnet.Recipe()).notes)
+
+
+@pytest.mark.parametrize("name", ["w.ckpt", "w.npz", "w.safetensors"])
+def test_released_weights_have_vggs_recipe_though_the_file_says_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released = lively_weights(blocks=BLOCKS, num_classes=1000, scope="resnet_v1_50")
+    assert refnet.Weights(released).recipe == VGG
+    refnet.save_weights(tmp_path / name, released)
+    loaded = refnet.load_weights(tmp_path / name)
+    assert (loaded.recipe, loaded.notes) == (VGG, [])
+    assert loaded.image_size == ((224, 224) if name == "w.ckpt" else None)
+    image = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    expected = refnet.forward(released, refnet.preprocess(image, VGG))
+    assert refnet.forward(loaded, image).tobytes() == expected.tobytes()
+    assert main(["summary", str(tmp_path / name)]) == 0
+    assert "recipe: shorter side resized to 256, the central 224 x 224, RGB, less VGG's mean" in capsys.readouterr().out
+    # What somebody says counts, and travels.
+    assert refnet.load_weights(tmp_path / name, recipe=refnet.Recipe()).recipe == refnet.Recipe()
+    refnet.save_weights(tmp_path / name, refnet.Weights(released, recipe=refnet.Recipe()))
+    assert refnet.load_weights(tmp_path / name).recipe == refnet.Recipe()
+
+
+@pytest.mark.parametrize(("scope", "classes"), [("resnet_v1_50", 1001), ("resnet_v1_50", 7), ("mine", 1000)])
+def test_other_weights_are_not_taken_for_released_ones(scope: str, classes: int, tmp_path: Path) -> None:
+    refnet.save_weights(tmp_path / "w.ckpt", lively_weights(blocks=BLOCKS, num_classes=classes, scope=scope))
+    loaded = refnet.load_weights(tmp_path / "w.ckpt")
+    assert (loaded.recipe, loaded.image_size) == (refnet.Recipe(), None)
+    assert any("VGG" in note for note in loaded.notes)
 
 
 def _saved(folder: Path) -> Path:
