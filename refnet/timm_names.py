@@ -25,7 +25,7 @@ from refnet.preprocess import Recipe
 
 #: How these networks differ from TF-Slim's, and how their images are prepared.
 OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
-RECIPE = Recipe(224, 224, 0.95)
+RECIPE = Recipe(224, 224, 1.0, "inception", 235)
 _DEEP_STEM = "stem.conv1.weight"
 
 _UNIT = re.compile(r"^stages\.(?P<stage>\d+)\.blocks\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$")
@@ -110,7 +110,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> d
             conversion.added.append(f"{match['layer']}/biases")
             result[conversion.added[-1]] = np.zeros(kernel.shape[-1:], np.float32)
     conversion.remarks.append(
-        "timm resizes images by bicubic interpolation and keeps their aspect ratio; refnet's recipe does neither"
+        "timm resizes images by bicubic interpolation, and smooths what it makes smaller; refnet's recipe is bilinear"
     )
     return result
 

@@ -23,7 +23,7 @@ from refnet.timm_names import hwio
 
 #: How these networks differ from TF-Slim's, and how their images are prepared.
 OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
-RECIPE = Recipe(224, 224, 0.875, "torch")
+RECIPE = Recipe(224, 224, 1.0, "torch", 256)
 
 _UNIT = re.compile(r"^layer(?P<block>\d+)\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$")
 _CONVOLUTIONS = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.0": "shortcut"}
@@ -80,9 +80,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> d
             continue
         conversion.renamed[slim] = name
         result[slim] = hwio(tensor) if slim.endswith("/weights") else tensor
-    conversion.remarks.append(
-        "torchvision keeps the images' aspect ratio and smooths what it makes smaller; refnet's recipe does neither"
-    )
+    conversion.remarks.append("torchvision smooths the images that it makes smaller; refnet's recipe does not")
     return result
 
 
