@@ -288,7 +288,7 @@ def load_weights(
     if recipe is None and weights.recipe != VGG and resnet_of(architecture.blocks) is resnet_v1:
         weights.conversion.remarks.append(
             "nothing says how images are prepared, and uint8 ones go through Inception's recipe; TF-Slim has VGG's for "
-            "its ResNet v1: pass recipe=refnet.preprocess.VGG if these weights do"
+            f"its ResNet v1: pass recipe=refnet.{VGG} if these weights want it"
         )
     doubt = None if options else doubts.biases(weights)
     if doubt:
