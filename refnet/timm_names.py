@@ -20,21 +20,23 @@ import numpy as np
 
 from refnet.conversion import Conversion
 from refnet.errors import MissingTensorError
-from refnet.networks import network_name
 from refnet.preprocess import Recipe
+from refnet.state_dict import Names, variants
 
 #: How these networks differ from TF-Slim's, and how their images are prepared.
 OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
 RECIPE = Recipe(224, 224, 1.0, "inception", 235)
 _DEEP_STEM = "stem.conv1.weight"
 
-_UNIT = re.compile(r"^stages\.(?P<stage>\d+)\.blocks\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$")
-_CONVOLUTIONS = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.conv": "shortcut"}
-_NORMS = {"norm1": "preact", "norm2": "conv1/BatchNorm", "norm3": "conv2/BatchNorm"}
-_END_CONVOLUTIONS = {"stem.conv": "conv1", "head.fc": "logits"} | {f"stem.conv{i}": f"conv1_{i}" for i in (1, 2, 3)}
-_END_NORMS = {"norm": "postnorm"} | {f"stem.norm{i}": f"conv1_{i}/BatchNorm" for i in (1, 2)}
-_OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
-_OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+_NAMES = Names(
+    version=2,
+    unit=re.compile(r"^stages\.(?P<block>\d+)\.blocks\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$"),
+    first_block=0,
+    convolutions={"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.conv": "shortcut"},
+    norms={"norm1": "preact", "norm2": "conv1/BatchNorm", "norm3": "conv2/BatchNorm"},
+    end_convolutions={"stem.conv": "conv1", "head.fc": "logits"} | {f"stem.conv{i}": f"conv1_{i}" for i in (1, 2, 3)},
+    end_norms={"norm": "postnorm"} | {f"stem.norm{i}": f"conv1_{i}/BatchNorm" for i in (1, 2)},
+)
 #: The convolutions that no batch norm follows at once: in TF-Slim they have biases.
 _BIASED = re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut)|^[^/]+/conv1(_3)?)/weights$")
 
@@ -52,7 +54,7 @@ _OTHERS = {
 
 def is_timm(names: Iterable[str]) -> bool:
     """Whether tensors have the names of timm's ResNetV2, of any variant."""
-    return any(map(_UNIT.match, names))
+    return _NAMES.fit(names)
 
 
 def options_of(names: Iterable[str]) -> dict[str, Any]:
@@ -95,15 +97,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> d
         They are those of a variant that refnet does not have.
     """
     _refuse_variants(tensors)
-    scope = network_name(_units_of_stages(tensors))
-    result = {}
-    for name, tensor in tensors.items():
-        slim = _slim_name(name, scope)
-        if slim is None:
-            result[name] = tensor
-            continue
-        conversion.renamed[slim] = name
-        result[slim] = hwio(tensor) if slim.endswith("/weights") else tensor
+    result = _NAMES.slim_tensors(tensors, conversion)
     for name, kernel in list(result.items()):
         match = _BIASED.match(name)
         if match and f"{match['layer']}/biases" not in result:
@@ -116,7 +110,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> d
 
 
 def _refuse_variants(tensors: Mapping[str, np.ndarray]) -> None:
-    found = [what for pattern, what in _VARIANTS.items() if any(map(re.compile(pattern).search, tensors))]
+    found = variants(tensors, _VARIANTS)
     if not any(name.endswith(".running_mean") for name in tensors):
         found.append("no moving statistics, as of group norm (BiT, _gn)")
     if not any(name.endswith(".conv3.weight") for name in tensors if name.startswith("stages.")):
@@ -127,33 +121,3 @@ def _refuse_variants(tensors: Mapping[str, np.ndarray]) -> None:
             f"{', and with '.join(found)}. It has resnetv2_50, 101, 152, and their variants d.",
             found=found,
         )
-
-
-def _units_of_stages(names: Iterable[str]) -> tuple[int, ...]:
-    counts: dict[int, int] = {}
-    for match in filter(None, map(_UNIT.match, names)):
-        stage = int(match["stage"])
-        counts[stage] = max(counts.get(stage, 0), int(match["unit"]) + 1)
-    return tuple(counts[stage] for stage in sorted(counts))
-
-
-def _slim_name(name: str, scope: str) -> str | None:
-    """TF-Slim's name of a tensor, or None."""
-    match = _UNIT.match(name)
-    if match:
-        place = f"{scope}/block{int(match['stage']) + 1}/unit_{int(match['unit']) + 1}/bottleneck_v2"
-        layer, role, convolutions, norms = match["layer"], match["role"], _CONVOLUTIONS, _NORMS
-    else:
-        place, (layer, _, role) = scope, name.rpartition(".")
-        convolutions, norms = _END_CONVOLUTIONS, _END_NORMS
-    for layers, roles in ((convolutions, _OF_CONVOLUTION), (norms, _OF_NORM)):
-        if layer in layers and role in roles:
-            return f"{place}/{layers[layer]}/{roles[role]}"
-    return None
-
-
-def hwio(kernel: np.ndarray) -> np.ndarray:
-    """An OIHW kernel, or the matrix [outputs, inputs] of a dense layer, as HWIO."""
-    if kernel.ndim == 2:
-        kernel = kernel[:, :, np.newaxis, np.newaxis]
-    return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel

@@ -17,26 +17,22 @@ import numpy as np
 
 from refnet.conversion import Conversion
 from refnet.errors import MissingTensorError
-from refnet.networks import network_name
 from refnet.preprocess import Recipe
-from refnet.timm_names import hwio
+from refnet.state_dict import Names, variants
 
 #: How these networks differ from TF-Slim's, and how their images are prepared.
 OPTIONS: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
 RECIPE = Recipe(224, 224, 1.0, "torch", 256)
 
-_UNIT = re.compile(r"^layer(?P<block>\d+)\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$")
-_CONVOLUTIONS = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.0": "shortcut"}
-_NORMS = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "downsample.1": "shortcut"}
-_END_CONVOLUTIONS = {"conv1": "conv1", "fc": "logits"}
-_END_NORMS = {"bn1": "conv1"}
-_OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
-_OF_NORM = {
-    "weight": "BatchNorm/gamma",
-    "bias": "BatchNorm/beta",
-    "running_mean": "BatchNorm/moving_mean",
-    "running_var": "BatchNorm/moving_variance",
-}
+_NAMES = Names(
+    version=1,
+    unit=re.compile(r"^layer(?P<block>\d+)\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$"),
+    first_block=1,
+    convolutions={"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.0": "shortcut"},
+    norms={f"bn{i}": f"conv{i}/BatchNorm" for i in (1, 2, 3)} | {"downsample.1": "shortcut/BatchNorm"},
+    end_convolutions={"conv1": "conv1", "fc": "logits"},
+    end_norms={"bn1": "conv1/BatchNorm"},
+)
 #: What else has such names, by a name that only it has.
 _VARIANTS = {
     r"^conv1\.0\.": "a stem of three convolutions (the variants d, t and s)",
@@ -47,7 +43,7 @@ _VARIANTS = {
 
 def is_torchvision(names: Iterable[str]) -> bool:
     """Whether tensors have the names of torchvision's ResNets, of any variant."""
-    return any(map(_UNIT.match, names))
+    return _NAMES.fit(names)
 
 
 def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> dict[str, np.ndarray]:
@@ -71,21 +67,13 @@ def slim_tensors(tensors: Mapping[str, np.ndarray], conversion: Conversion) -> d
         They are those of a variant that refnet does not have.
     """
     _refuse_variants(tensors)
-    scope = network_name(_units_of_blocks(tensors), 1)
-    result = {}
-    for name, tensor in tensors.items():
-        slim = _slim_name(name, scope)
-        if slim is None:
-            result[name] = tensor
-            continue
-        conversion.renamed[slim] = name
-        result[slim] = hwio(tensor) if slim.endswith("/weights") else tensor
+    result = _NAMES.slim_tensors(tensors, conversion)
     conversion.remarks.append("torchvision smooths the images that it makes smaller; refnet's recipe does not")
     return result
 
 
 def _refuse_variants(tensors: Mapping[str, np.ndarray]) -> None:
-    found = [what for pattern, what in _VARIANTS.items() if any(map(re.compile(pattern).search, tensors))]
+    found = variants(tensors, _VARIANTS)
     if "layer1.0.conv3.weight" not in tensors:
         found.append("units of two convolutions (resnet18, resnet34)")
     kernel = tensors.get("layer1.0.conv2.weight")
@@ -97,26 +85,3 @@ def _refuse_variants(tensors: Mapping[str, np.ndarray]) -> None:
             f"{', and with '.join(found)}. It has torchvision's resnet50, resnet101 and resnet152.",
             found=found,
         )
-
-
-def _units_of_blocks(names: Iterable[str]) -> tuple[int, ...]:
-    counts: dict[int, int] = {}
-    for match in filter(None, map(_UNIT.match, names)):
-        block = int(match["block"])
-        counts[block] = max(counts.get(block, 0), int(match["unit"]) + 1)
-    return tuple(counts[block] for block in sorted(counts))
-
-
-def _slim_name(name: str, scope: str) -> str | None:
-    """TF-Slim's name of a tensor, or None."""
-    match = _UNIT.match(name)
-    if match:
-        place = f"{scope}/block{match['block']}/unit_{int(match['unit']) + 1}/bottleneck_v1"
-        layer, role, convolutions, norms = match["layer"], match["role"], _CONVOLUTIONS, _NORMS
-    else:
-        place, (layer, _, role) = scope, name.rpartition(".")
-        convolutions, norms = _END_CONVOLUTIONS, _END_NORMS
-    for layers, roles in ((convolutions, _OF_CONVOLUTION), (norms, _OF_NORM)):
-        if layer in layers and role in roles:
-            return f"{place}/{layers[layer]}/{roles[role]}"
-    return None
