@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from refnet.digest import digest, digest_all
 from refnet.end_points import in_network_order
 from refnet.engine import Engine
+from refnet.resnet_v1 import resnet_v1_block
 from refnet.resnet_v2 import NETWORKS, resnet_v2_block
 from refnet.seeded import lively_weights, random_images
 from refnet.weights import Weights, random_weights
@@ -33,7 +34,7 @@ class Case(NamedTuple):
     ----------
     name : str
     network : str
-        A published network, or "blocks" for a small one that takes few milliseconds.
+        A published network; "blocks" or "blocks_v1" for a small one of that version, which takes few milliseconds.
     shape : tuple of int
         Of the images.
     options : dict
@@ -41,6 +42,8 @@ class Case(NamedTuple):
     subnormal : bool
         Whether the images, and with them every value up to the logits, are so small that their last bits are lost
         where a machine flushes subnormal numbers to zero.
+    root_depths : tuple of int, optional
+        See `refnet.resnet_v2.resnet_v2`.
     """
 
     name: str
@@ -48,12 +51,16 @@ class Case(NamedTuple):
     shape: tuple[int, ...]
     options: Mapping[str, Any] = {}
     subnormal: bool = False
+    root_depths: tuple[int, ...] | None = None
 
     def weights(self) -> Weights:
         """The network's variables."""
-        root = self.options.get("include_root_block", True)
-        if self.network == "blocks":
-            weights = random_weights(_BLOCKS, 10, _SEED, include_root_block=root, channels=self.shape[-1])
+        if self.network in _BLOCKS:
+            root = self.options.get("include_root_block", True)
+            weights = random_weights(
+                _BLOCKS[self.network], 10, _SEED,
+                include_root_block=root, channels=self.shape[-1], root_depths=self.root_depths,
+            )  # fmt: skip
         else:
             weights = random_weights(self.network, seed=_SEED)
         return weights if self.subnormal else lively_weights(weights, _SEED)
@@ -65,17 +72,24 @@ class Case(NamedTuple):
 
     def options_text(self) -> str:
         """Image and options, as a reader of the table sees them."""
-        options = [f"{name}={value}" for name, value in self.options.items()]
+        depths = {"root_depths": self.root_depths} if self.root_depths else {}
+        options = [f"{name}={value}" for name, value in {**depths, **self.options}.items()]
         return ", ".join(["x".join(map(str, self.shape)), *(["subnormal"] if self.subnormal else []), *options])
 
 
-_BLOCKS = [
-    resnet_v2_block("block1", base_depth=4, num_units=2, stride=2),
-    resnet_v2_block("block2", base_depth=7, num_units=2, stride=2),
-    resnet_v2_block("block3", base_depth=10, num_units=2, stride=1),
-]
+_BLOCKS = {
+    network: [
+        block("block1", base_depth=4, num_units=2, stride=2),
+        block("block2", base_depth=7, num_units=2, stride=2),
+        block("block3", base_depth=10, num_units=2, stride=1),
+    ]
+    for network, block in {"blocks": resnet_v2_block, "blocks_v1": resnet_v1_block}.items()
+}
+#: ResNet-D as timm has it.
+_RESNET_D = {"avg_down": True, "pool_mode": "torch", "stride_place": "first_unit"}
 
-#: Small networks with each option that changes the arithmetic or the order of the work, then the published ones.
+#: Small networks with each option that changes the arithmetic or the order of the work, then the published ones. The
+#: padding of pool1 depends on `pool_mode` where its input, half the image, is of even size.
 CASES = (
     Case("nominal", "blocks", (2, 37, 50, 3)),
     Case("dense", "blocks", (2, 37, 50, 3), {"output_stride": 8, "global_pool": False}),
@@ -91,6 +105,13 @@ CASES = (
     Case("no_root", "blocks", (2, 19, 22, 5), {"include_root_block": False, "output_stride": 2}),
     Case("subnormal", "blocks", (2, 37, 50, 3), subnormal=True),
     Case("binary64", "blocks", (2, 37, 50, 3), {"dtype": "float64"}),
+    Case("v1", "blocks_v1", (2, 37, 50, 3)),
+    Case("v1_training", "blocks_v1", (3, 37, 50, 3), {"is_training": True}),
+    Case("v1_keras", "blocks_v1", (2, 39, 52, 3), {"bias_before_batch_norm": True, "pool_mode": "keras"}),
+    Case("v1_deeplab", "blocks_v1", (2, 37, 50, 3), {"output_stride": 8, "multi_grid": (1, 2)}, root_depths=(6, 6, 9)),
+    Case("v1_binary64", "blocks_v1", (2, 37, 50, 3), {"dtype": "float64"}),
+    Case("resnet_d", "blocks", (2, 39, 52, 3), _RESNET_D, root_depths=(5, 6, 8)),
+    Case("resnet_d_binary64", "blocks", (2, 39, 52, 3), {**_RESNET_D, "dtype": "float64"}, root_depths=(5, 6, 8)),
     *(Case(name, name, (33, 33, 3)) for name in NETWORKS),
 )  # fmt: skip
 
