@@ -28,7 +28,9 @@ weights that lack tensors of their network, are refused; --anyway writes them, a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "source", metavar="A", help="a TensorFlow checkpoint (V1 or V2), safetensors, .npz, or Keras' .h5 or .keras"
+        "source",
+        metavar="A",
+        help="a TensorFlow checkpoint or SavedModel, safetensors (of PyTorch's names too), .npz, Keras' .h5 or .keras",
     )
     parser.add_argument(
         "target", metavar="B", help="what to write, by its name: .npz, .safetensors, or .ckpt for a checkpoint (V2)"
