@@ -10,8 +10,8 @@ For each convolution the kernel, the grid and the registers are what would be la
 - ``shared``: 128 bytes a clock into and out of shared memory. A read of four numbers takes a warp two clocks, as
   neighbours read the same (NVIDIA's forum on the pairs of threads that read one address: topic 77228);
 - ``latency``: one block's steps one after the other. Copies may take `Tile.stages` - 1 steps to arrive, the row of the
-  table of taps one step; a barrier and the first read of shared memory are waited for in each. Before the first step
-  two loads are waited for, one after the other;
+  table of taps one step; a barrier and the first read of shared memory are waited for in each, and where two teams
+  share a tile, once more a run. Before the first step two loads are waited for, one after the other;
 - ``L2``: every block reads its pixels and weights from the second-level cache;
 - ``memory``: image, weights, shortcut and outputs, each once.
 
@@ -123,12 +123,15 @@ def step_of(tile: Tile, device: Device) -> Step:
     blocks = min(65_536 // registers, device.shared_bytes // (found.shared_bytes + 1024), 2048 // kernel.threads)
     # The compiler may have taken several steps as one, and has the sum of a run outside its steps.
     passes = found.hot["FFMA"] / (tile.rows * tile.columns * tile.depth)
-    sums = tile.rows * tile.columns * tile.depth / RUN
+    # One of two teams adds the sums of both, having read what the other has written.
+    added = tile.rows * tile.columns * tile.depth / RUN
+    handed = added * (tile.teams - 1)
+    sums = added + handed + handed / 4
     clocks = max(found.hot.total() / passes, found.hot["FFMA"] / passes * 128 / device.lanes) + sums
     reads = sum(count for opcode, count in found.hot.items() if opcode == "LDS.128")
     vectors = sum(count for opcode, count in found.hot.items() if opcode.startswith("LDGSTS") and "128" in opcode)
     numbers = sum(count for opcode, count in found.hot.items() if opcode.startswith("LDGSTS") and "128" not in opcode)
-    shared = round((2 * reads + 4 * vectors + numbers) / passes)
+    shared = round((2 * reads + 4 * vectors + numbers) / passes + handed)
     return Step(clocks, shared, found.opcodes.total() - found.hot.total(), blocks)
 
 
@@ -138,8 +141,10 @@ def convolution(g: ConvGeometry, epilogue: str, device: Device) -> Bound:
     made = launch(g, addresses, False, False, device.processors)
     tile = next(tile for tile in TILES if conv_kernel(tile) is made.kernel)
     step = step_of(tile, device)
-    steps, warps = -(-g.products // tile.depth), tile.threads // 32
+    steps, warps = tile.steps(g.products), tile.threads // 32
     alone = max(device.copy_latency / (tile.stages - 1), device.l2_latency, step.clocks) + device.step_latency
+    # Between teams, a run ends with a barrier of its own.
+    alone += (tile.teams - 1) * device.step_latency * tile.depth / RUN
     wait = steps * alone + step.outside + 2 * device.copy_latency
 
     def at_once(blocks: int) -> dict[str, float]:
@@ -155,7 +160,8 @@ def convolution(g: ConvGeometry, epilogue: str, device: Device) -> Bound:
     rounds = [at_once(step.blocks)] * (share // step.blocks)
     rounds += [at_once(share % step.blocks)] if share % step.blocks else []
     clocks = {name: sum(clocks[name] for clocks in rounds) for name in rounds[0]}
-    clocks["L2"] = made.grid * steps * tile.depth * (tile.pixels + tile.channels) * 4 / device.l2_bytes_a_clock
+    products = steps * tile.teams * tile.depth
+    clocks["L2"] = made.grid * products * (tile.pixels + tile.channels) * 4 / device.l2_bytes_a_clock
     us = {name: 1e-3 * count / device.gigahertz for name, count in clocks.items()}
     us["memory"] = conv_bytes(g, epilogue) / device.memory_terabytes * 1e-6
     return Bound(f"{tile.pixels} x {tile.channels}", made.grid, us)

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import pytest
 from checked_device import CheckedDevice, use
 from compiling import mutant
-from problems import NAMED, Arrays, Problem, assert_same_bits, in_binary32
+from problems import NAMED, Arrays, Problem, assert_same_bits, conv_problem, conv_same, in_binary32
 from ptx import PtxError
 
 from refnet_kernels.catalog import select
+from refnet_kernels.conv import cuda as conv_cuda
 from refnet_kernels.conv import cuda_kernel as conv_kernels
 from refnet_kernels.gpu import intrinsics
 
@@ -38,11 +39,12 @@ MUTANTS = [
            "copy_image(np.int32(a_place + current)", "in flight"),
     Mutant("a stage that there is not", "conv", "if current < last_buffer else", "if current <= last_buffer else",
            "bounds"),
-    Mutant("no barrier before the tile is parked", "conv", "cuda.syncthreads()\n        park", "park", "race"),
+    Mutant("no barrier before the tile is parked", "conv", "cuda.syncthreads()\n        if team == 0:", "if team == 0:",
+           "race"),
     Mutant("no barrier after it is parked", "conv", "column4) * 4))\n        cuda.syncthreads()", "column4) * 4))",
            "race"),
-    Mutant("barrier that some threads skip", "conv", "cuda.syncthreads()\n        park",
-           "if thread < 32:\n            cuda.syncthreads()\n        park", "barrier"),
+    Mutant("barrier that some threads skip", "conv", "cuda.syncthreads()\n        if team == 0:",
+           "if thread < 32:\n            cuda.syncthreads()\n        if team == 0:", "barrier"),
     Mutant("taps outside the image are read", "conv", "np.int64(offset) * 4, inside)", "np.int64(offset) * 4, True)",
            "bounds"),
     Mutant("pixels past the last are read", "conv", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
@@ -52,12 +54,12 @@ MUTANTS = [
     Mutant("rows set apart by no whole vector", "conv", "tile.depth + 4,", "tile.depth + 3,", "alignment"),
     Mutant("vectors where numbers are not aligned", "conv", "write4(out + offset, value, whole, count)",
            "write4(out + offset, value, 1, count)", "alignment"),
-    Mutant("a buffer too few", "conv", "size = max(stages * buffer // 4,", "size = max((stages - 1) * buffer // 4,",
-           "bounds"),
+    Mutant("a buffer too few", "conv", "handed_start = stages * buffer, teams * stages * buffer",
+           "handed_start = stages * buffer, teams * (stages - 1) * buffer", "bounds"),
     Mutant("runs of 128", "conv", "run_steps = RUN // depth", "run_steps = 2 * RUN // depth", "bits"),
     Mutant("weights of another product", "conv", "product * weight_rows) * PANEL", "product) * PANEL", "bits"),
-    Mutant("taps of another step", "conv", "taps += depth * TAP\n                    tap = load_tap(taps)", "pass",
-           "bits"),
+    Mutant("taps of another step", "conv", "tap = load_tap(taps + np.int64(at) * TAP)\n                commit",
+           "pass\n                commit", "bits"),
     Mutant("numbers not read by all are overwritten", "softmax",
            "# What the shared numbers were has been read by all.\n        cuda.syncthreads()", "", "race"),
     Mutant("channels past the last", "mean", "if index >= np.uint32(outputs):", "if index > np.uint32(outputs):",
@@ -93,6 +95,16 @@ COPY_MUTANTS = [
     Mutant("zeros for too many bytes", "conv", "_INT(count), _INT(0)", "_INT(count // 2), _INT(0)", "bits"),
 ]
 
+TEAM_MUTANTS = [
+    Mutant("no barrier before a team's sums are read", "conv", "park(s, place)\n        cuda.syncthreads()",
+           "park(s, place)", "race"),
+    Mutant("sums of runs in another order", "conv", "plus(plus(t, s), parked(place))",
+           "plus(plus(t, parked(place)), s)", "bits"),
+    Mutant("a run of the other team", "conv", "(RUN * (teams - 1))", "(RUN * (teams - 2))", "bits"),
+    Mutant("buffers of the other team", "conv", "start + team * team_bytes)", "start)", "race"),
+    Mutant("no room for the sums", "conv", "(teams - 1) * parked_floats, parked_floats", "0, parked_floats", "bounds"),
+]  # fmt: skip
+
 LOST_FMA = """
 
 def _product(builder, a, b):
@@ -116,9 +128,9 @@ def named(op: str) -> list[tuple[Problem, Arrays]]:
     return [(problem, problem.defined()) for problem in NAMED if problem.op == op and in_binary32(problem)]
 
 
-def caught(op: str) -> str:
-    """What is said of an op's named problems first: the kind of an error, or "bits"."""
-    for problem, expected in named(op):
+def caught(op: str, problems: list[tuple[Problem, Arrays]] | None = None) -> str:
+    """What is said of an op's named problems, or of these, first: the kind of an error, or "bits"."""
+    for problem, expected in problems or named(op):
         try:
             found = problem.call(select(op, "cuda"))
         except PtxError as error:
@@ -137,6 +149,15 @@ def test_mutants_of_kernels(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> No
     kernels = import_module(f"refnet_kernels.{package}.cuda_kernel")
     install(mutant(kernels, case.old, case.new), kernels, host, monkeypatch)
     assert caught(case.op) == case.kind
+
+
+@pytest.mark.parametrize("case", TEAM_MUTANTS, ids=lambda case: case.name)
+def test_mutants_of_teams(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(mutant(conv_kernels, case.old, case.new), conv_kernels, conv_cuda, monkeypatch)
+    monkeypatch.setattr(conv_cuda, "TILES", [tile for tile in conv_kernels.TILES if tile.teams > 1])
+    # Five runs.
+    problem = conv_problem("teams", conv_same(1, 3, 3, 32, 8, 3, 1), "normal", "bias")
+    assert caught(problem.op, [(problem, problem.defined())]) == case.kind
 
 
 def install(

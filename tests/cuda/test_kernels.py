@@ -54,3 +54,13 @@ def test_every_tile_of_a_convolution(tile: Tile, epilogue: str, built: Path, mon
         problem = conv_problem("a tile", g, "rarely special", epilogue)
         assert_same_bits(problem.call(select("conv", "cuda")), problem.defined())
     assert device.launched == {conv_kernel(tile)}
+
+
+@pytest.mark.parametrize("products", [64, 68, 128, 132, 196])
+@pytest.mark.parametrize("tile", [tile for tile in TILES if tile.teams > 1], ids=lambda tile: tile.name)
+def test_runs_of_two_teams(tile: Tile, products: int, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Up to four runs, of which the second team has half, a part of one less, or one less.
+    use(CheckedDevice(built), monkeypatch)
+    monkeypatch.setattr(conv_cuda, "TILES", (tile,))
+    problem = conv_problem("runs", conv_same(1, 3, 3, products, 8, 1, 1), "rarely special", "bias")
+    assert_same_bits(problem.call(select("conv", "cuda")), problem.defined())

@@ -4,7 +4,9 @@ A block makes a tile of the output. Products are taken a step at a time, through
 threads work on one, copies to all the others are on their way from the image and the weights (``cp.async``, which fills
 with zeros what lies outside the image). The image is read through a table, a row a product: how far from the window's
 corner its number lies. So one kernel serves every size, stride, rate and pad. Each thread has two tiles of sums, one of
-the run (``s``) and one of all runs (``t``).
+the run (``s``) and one of all runs (``t``). Of small problems two teams of threads share a tile, and each has every
+other run: where there are too few tiles for the device, a chain of runs is what takes long. The first team adds up the
+sums of both, in order.
 
 The finished tile is parked in shared memory and comes out in vectors of four channels, for the epilogue (rule A2).
 
@@ -42,7 +44,7 @@ def pack(weights: Float32Array) -> Float32Array:
 def tap_table(geometry: ConvGeometry) -> np.ndarray:
     """For each product the numbers from the window's corner, the row and the column; the last ones outside any image.
 
-    There are enough of the last ones for the deepest tile to look one step ahead.
+    There are enough of the last ones for every team to look one step ahead.
     """
     g = geometry
     kind = [(name, "<i4") for name in ("offset", "row", "column", "filling")]
@@ -81,7 +83,7 @@ def launch(
     whole = g.out_channels % 4 == 0 and all(at[name] % 16 == 0 for name in ("shortcut", "out", "preact"))
     integers = (
         int(relu), int(sum_relu), int(whole), g.pixels, g.out_channels, _padded(g.products, PRODUCTS), panels,
-        -(-g.products // tile.depth), g.height * g.width * g.channels,
+        tile.steps(g.products), g.height * g.width * g.channels,
         g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left,
     )  # fmt: skip
     return make_launch(conv_kernel(tile), panels * -(-g.pixels // tile.pixels), at.values(), integers)
@@ -96,7 +98,7 @@ def _tile(g: ConvGeometry, vectors: bool, processors: int) -> Tile:
         warps, read = -(-blocks // processors) * tile.threads // 32, tile.rows + tile.columns
         # An instruction for each sum of a thread, and about half of one for each number that it reads: one a clock for
         # each of four warps. A warp's read of four numbers takes two clocks of shared memory.
-        return max(-(-warps // 4) * (tile.rows * tile.columns + read / 2), warps * read / 2)
+        return max(-(-warps // 4) * (tile.rows * tile.columns + read / 2), warps * read / 2) / tile.teams
 
     return min((tile for tile in TILES if tile.vectors == vectors), key=clocks)
 

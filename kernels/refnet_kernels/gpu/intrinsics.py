@@ -259,9 +259,16 @@ def register_tile(layout):
         places of the thread's first numbers.
     park : function(tile, place)
         Write it to shared memory.
+    parked : function(place) -> tile
+        Read it from there.
     """
     t = layout
     kind = types.UniTuple(types.float32, t.rows * t.columns)
+    park_offsets = [
+        row * t.row_step * t.park_stride + four * t.column_step
+        for row in range(t.rows)
+        for four in range(t.columns // 4)
+    ]
 
     @intrinsic
     def zero(typingctx):
@@ -298,13 +305,19 @@ def register_tile(layout):
     def park(typingctx, tile, place):
         def codegen(context, builder, signature, args):
             values = unpack_tuple(builder, args[0], kind.count)
-            for first in range(0, kind.count, 4):
-                row, column = divmod(first, t.columns)
-                offset = row * t.row_step * t.park_stride + column // 4 * t.column_step
-                _store_vector(builder, _shared_vector(builder, args[1], 4 * offset), values[first : first + 4])
+            for four, offset in enumerate(park_offsets):
+                _store_vector(builder, _shared_vector(builder, args[1], 4 * offset), values[4 * four : 4 * four + 4])
             return context.get_dummy_value()
 
         return types.void(kind, types.int32), codegen
+
+    @intrinsic
+    def parked(typingctx, place):
+        def codegen(context, builder, signature, args):
+            fours = [vector(builder, args[0], offset) for offset in park_offsets]
+            return pack_array(builder, [number for four in fours for number in four])
+
+        return kind(types.int32), codegen
 
     def vector(builder, place, offset):
         return _load_vector(builder, _shared_vector(builder, place, 4 * offset))
@@ -312,4 +325,4 @@ def register_tile(layout):
     def fours(builder, place, offset, step, count):
         return [number for four in range(count // 4) for number in vector(builder, place, offset + four * step)]
 
-    return zero, plus, accumulate, park
+    return zero, plus, accumulate, park, parked

@@ -119,7 +119,7 @@ def shared_doubles(name: str, size: int) -> tuple[Callable[..., Any], ...]:
 
 
 def register_tile(layout: TileLayout) -> tuple[Callable[..., Any], ...]:
-    """A thread's tile of sums: ``zero``, ``plus``, ``accumulate``, ``park``."""
+    """A thread's tile of sums: ``zero``, ``plus``, ``accumulate``, ``park``, ``parked``."""
     t = layout
 
     def zero() -> Float32Array:
@@ -142,4 +142,11 @@ def register_tile(layout: TileLayout) -> tuple[Callable[..., Any], ...]:
             offset = row * t.row_step * t.park_stride + column * t.column_step
             _shared[_numbers(place + 4 * offset, 4)] = tile[row, 4 * column : 4 * column + 4]
 
-    return zero, plus, accumulate, park
+    def parked(place: int) -> Float32Array:
+        tile = zero()
+        for row, column in np.ndindex(t.rows, t.columns // 4):
+            offset = row * t.row_step * t.park_stride + column * t.column_step
+            tile[row, 4 * column : 4 * column + 4] = _shared[_numbers(place + 4 * offset, 4)]
+        return tile
+
+    return zero, plus, accumulate, park, parked
