@@ -19,7 +19,7 @@ import numpy as np
 from refnet_kernels.jit import on_compile
 on_compile(lambda name: print(name.split(".")[-1]))
 from refnet_kernels.residual.cpu import call
-assert call(np.ones(3, np.float32), np.ones(3, np.float32)).tolist() == [2, 2, 2]
+assert call(np.ones(3, np.float32), np.ones(3, np.float32), False).tolist() == [2, 2, 2]
 print("numba" in sys.modules)
 """
 COMPILED = ["residual_kernel", "walk", "True"]
