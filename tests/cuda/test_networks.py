@@ -71,3 +71,15 @@ def test_resnet_v2_50(size: int, device: CheckedDevice) -> None:
     images = random_images((1, size, size, 3), 1)
     expected, found = (refnet.forward(weights, images, device=name) for name in ("cpu", "cuda"))
     assert digest(found) == digest(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dense_features_of_resnet_v2_50(output_stride: int, device: CheckedDevice) -> None:
+    """The deeper networks repeat these convolutions: with the nominal ones, these are all that there are."""
+    device.orders = 1
+    weights = lively_weights(refnet.random_weights("resnet_v2_50", seed=0), 0)
+    images = random_images((1, 65, 65, 3), 1)
+    options = {"output_stride": output_stride, "global_pool": False, "num_classes": None}
+    expected, found = (refnet.forward(weights, images, device=name, **options) for name in ("cpu", "cuda"))
+    assert digest(found) == digest(expected)
