@@ -137,6 +137,8 @@ class Engine:
             "multi_grid": multi_grid,
             "root_depths": self._architecture.root_depths,
         }
+        # What float images should have been normalised by.
+        self._mode = (self._recipe or slim_recipe(self._variables)).mode
         self._packed: dict[Any, Any] = {}
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
@@ -218,8 +220,7 @@ class Engine:
             array = preprocess(array, self._recipe).astype(self._dtype)
         else:
             array = images_of(array, self._dtype)
-            mode = (self._recipe or slim_recipe(self._variables)).mode
-            doubt = doubts.pixels(array, mode) if self._options["include_root_block"] else None
+            doubt = doubts.pixels(array, self._mode) if self._options["include_root_block"] else None
             if doubt:
                 warnings.warn(doubt, RefnetWarning, stacklevel=3)
         self._check_size(array.shape[-3:-1])

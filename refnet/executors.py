@@ -278,7 +278,8 @@ class CpuExecutor(CompiledExecutor):
         own = isinstance(self._variables, dict)
         stay = [name for name in missing if own and packs_in_place(self._variables[name], self._dtype)]
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(self._pack_in_place, [stay[i::threads] for i in range(threads)]):
+            # As many threads start as there are shares: none for a plan that finds all its kernels packed.
+            for _ in pool.map(self._pack_in_place, [stay[i::threads] for i in range(min(threads, len(stay)))]):
                 pass
         go = [name for name in missing if name not in self._packed]
         shapes = {name: packed_shape(self._variables[name].shape, self._dtype) for name in go}
@@ -294,7 +295,7 @@ class CpuExecutor(CompiledExecutor):
     def _pack_in_place(self, names: list[str]) -> None:
         from refnet_kernels.conv.cpu import pack_in_place
 
-        spare = np.empty(max((self._variables[name].size for name in names), default=0), self._dtype)
+        spare = np.empty(max(self._variables[name].size for name in names), self._dtype)
         for name in names:
             self._variables[name].flags.writeable = True
             self._packed[name] = pack_in_place(self._variables[name], spare)
