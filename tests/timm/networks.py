@@ -239,12 +239,8 @@ def run_timm(
 ) -> dict[str, np.ndarray]:
     """The same from timm's own modules, each layer's output taken by a hook; strict about the names."""
     import timm  # type: ignore[import-not-found]
-    import torch
 
     net = timm.create_model(f"resnetv2_{depth}{'d' if deep else ''}", **options).eval()
-    counters = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
-    net.load_state_dict({**{name: torch.from_numpy(value) for name, value in state.items()}, **counters})
-    net = net.to(getattr(torch, dtype))
     names = {"stem.pool": "pool1", "norm": "postnorm", "head.fc": "logits"}
     names |= (
         {"stem.norm1": "conv1_1", "stem.norm2": "conv1_2", "stem.conv3": "conv1_3"} if deep else {"stem.conv": "conv1"}
@@ -259,19 +255,38 @@ def run_timm(
                 if not absent.get(layer, False):
                     place = f"block{stage + 1}/unit_{unit + 1}/bottleneck_v2"
                     names[f"stages.{stage}.blocks.{unit}{layer}"] = place + slim
+    outputs = {module: [slim] for module, slim in names.items()}
+    return record(net, state, outputs, images, scope, dtype)
+
+
+def record(
+    net: Any,
+    state: Mapping[str, np.ndarray],
+    outputs: Mapping[str, list[str]],
+    images: np.ndarray,
+    scope: str,
+    dtype: str,
+) -> dict[str, np.ndarray]:
+    """Load a state into a PyTorch module, run it, and take the outputs of its parts: of each call the next name."""
+    import torch
+
+    counters = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
+    net.load_state_dict({**{name: torch.from_numpy(value) for name, value in state.items()}, **counters})
+    net = net.to(getattr(torch, dtype))
     seen: dict[str, np.ndarray] = {}
 
-    def keep(name: str) -> Callable[..., None]:
+    def keep(names: list[str]) -> Callable[..., None]:
+        left = iter(names)
+
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            if output.ndim == 2:
-                output = output[:, :, None, None]
-            seen[f"{scope}/{name}"] = output.numpy().transpose(0, 2, 3, 1).copy()
+            output = output[:, :, None, None] if output.ndim == 2 else output
+            seen[f"{scope}/{next(left)}"] = output.numpy().transpose(0, 2, 3, 1).copy()
 
         return hook
 
     modules = dict(net.named_modules())
-    for name, slim in names.items():
-        modules[name].register_forward_hook(keep(slim))
+    for module, names in outputs.items():
+        modules[module].register_forward_hook(keep(names))
     with torch.inference_mode():
         net(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(getattr(torch, dtype)))
     return seen

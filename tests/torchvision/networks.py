@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tests.slim.oracle import BlockSpec
-from tests.timm.networks import STAGES, TensorFlow, Torch
+from tests.timm.networks import STAGES, TensorFlow, Torch, record
 
 Stages = tuple[tuple[int, int], ...]
 
@@ -124,13 +124,9 @@ def run_torchvision(
     depth: int, state: Mapping[str, np.ndarray], images: np.ndarray, scope: str, dtype: str
 ) -> dict[str, np.ndarray]:
     """The same from torchvision's own modules, each layer's output taken by a hook; strict about the names."""
-    import torch
     import torchvision  # type: ignore[import-not-found]
 
     net = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
-    counters = {name: value for name, value in net.state_dict().items() if name.endswith("num_batches_tracked")}
-    net.load_state_dict({**{name: torch.from_numpy(value) for name, value in state.items()}, **counters})
-    net = net.to(getattr(torch, dtype))
     names = {"relu": ["conv1"], "maxpool": ["pool1"], "avgpool": ["pool5"], "fc": ["logits"]}
     for stage, units in enumerate(STAGES[depth]):
         for unit in range(units):
@@ -139,20 +135,4 @@ def run_torchvision(
             names |= {f"{place}.relu": [f"{slim}/conv1", f"{slim}/conv2", slim], f"{place}.bn3": [f"{slim}/conv3"]}
             if unit == 0:
                 names[f"{place}.downsample"] = [f"{slim}/shortcut"]
-    seen: dict[str, np.ndarray] = {}
-
-    def keep(slim: list[str]) -> Callable[..., None]:
-        left = iter(slim)
-
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            output = output[:, :, None, None] if output.ndim == 2 else output
-            seen[f"{scope}/{next(left)}"] = output.numpy().transpose(0, 2, 3, 1).copy()
-
-        return hook
-
-    modules = dict(net.named_modules())
-    for name, slim in names.items():
-        modules[name].register_forward_hook(keep(slim))
-    with torch.inference_mode():
-        net(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(getattr(torch, dtype)))
-    return seen
+    return record(net, state, names, images, scope, dtype)
