@@ -13,8 +13,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from io import RawIOBase
 from typing import IO, Any, cast
 
@@ -52,8 +50,6 @@ _DEFLATE_MAX_RATIO = 1032
 # Weights compress a little. An archive of this many times its size, beyond what is small anyway, is a bomb.
 _MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 _STEP_BYTES = 1 << 20
-# Threads that read members: the first use of memory takes longer than the copying, and each checksum as long.
-_READERS = 2
 # What makes files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
 # What zipfile raises, beside its own error, on archives that are damaged or hostile.
@@ -98,9 +94,7 @@ def read_npz(path: str) -> Loaded:
                 "PyTorch, and save the state dict by safetensors.torch.save_file."
             )
         arena = Arena(sum(member.file_size for member in members), len(members))
-        rooms = [arena.take(member.file_size) for member in members]
-        with ThreadPoolExecutor(_READERS) as pool:
-            parts = list(pool.map(partial(_read_member, archive, file.fileno()), members, rooms))
+        parts = [_read_member(archive, file.fileno(), member, arena.take(member.file_size)) for member in members]
     for part in parts:
         if isinstance(part, WeightsError):
             problems.append(part)
