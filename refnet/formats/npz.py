@@ -34,6 +34,10 @@ from refnet.formats.loaded import (
     writable,
 )
 from refnet.formats.whole import written_whole
+from refnet_kernels.forks import Lock
+
+# NumPy parses headers by `ast`, which fails at times where two threads of CPython 3.11 use it (gh-106905).
+_parsing = Lock()
 
 SUFFIX = ".npz"
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -266,8 +270,9 @@ def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[A
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     # NumPy evaluates the header as a Python literal, and which exceptions that can raise is not documented.
     try:
-        version = np.lib.format.read_magic(file)
-        header = readers[version](file) if version in readers else None
+        with _parsing.held():
+            version = np.lib.format.read_magic(file)
+            header = readers[version](file) if version in readers else None
     except _ZIP_ERRORS[:3]:
         raise
     except Exception as error:
