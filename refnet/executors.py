@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -223,6 +224,7 @@ class CpuExecutor(CompiledExecutor):
         sizes[plan.input] = self._bytes(self._input_shape())
         self._offsets, total = assign_slots(plan, sizes)
         _check_memory(total, plan.shapes[plan.input])
+        from refnet_kernels.conv.cpu import fetch_first
         from refnet_kernels.team import Program, aligned_zeros
 
         self._arena = aligned_zeros(total, np.uint8)
@@ -230,7 +232,10 @@ class CpuExecutor(CompiledExecutor):
         longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
         self._zeros = aligned_zeros(max(longest, 1), dtype)
         self._pack_kernels(threads)
-        self._program = Program([launch for step in plan.steps for launch in self._launches(step)], threads)
+        launches = [(step.op, launch) for step in plan.steps for launch in self._launches(step)]
+        for before, following in pairwise(launch for op, launch in launches if op == "conv"):
+            fetch_first(following, before, threads)
+        self._program = Program([launch for _, launch in launches], threads)
         self._lock = Lock()
 
     def run(self, images: FloatArray, stream: None = None) -> list[FloatArray]:

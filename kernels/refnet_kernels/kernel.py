@@ -37,4 +37,4 @@ def compiled(signature: Any) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 #: Decorates a function that kernels call: compiled into each of them, never on its own.
-helper = numba.njit(error_model="numpy")
+helper = numba.njit(error_model="numpy", forceinline=True)

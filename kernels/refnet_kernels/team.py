@@ -51,6 +51,11 @@ def aligned_zeros(count: int, dtype: DTypeLike) -> np.ndarray:
     return raw[start : start + count * size].view(dtype)
 
 
+def share_of(items: int, share: int, shares: int) -> range:
+    """The items of a step that a thread draws first."""
+    return range(items * share // shares, items * (share + 1) // shares)
+
+
 class Program:
     """Steps to be run in order, any number of times, by one caller at a time.
 

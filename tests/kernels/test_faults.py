@@ -75,8 +75,8 @@ FAULTS = [
         "ReLU after the residual",
         "conv cpu",
         "conv/cpu_kernel.py",
-        "    if step[OUT] != 0:\n        _store(",
-        "    if step[RELU] != 0:\n        t = relu_tile(t)\n    if step[OUT] != 0:\n        _store(",
+        "    if step[OUT] != 0:\n        store_tile(",
+        "    if step[RELU] != 0:\n        t = relu_tile(t)\n    if step[OUT] != 0:\n        store_tile(",
     ),
     _fault(
         "ReLU eats NaN",

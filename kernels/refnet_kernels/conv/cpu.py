@@ -2,16 +2,17 @@
 
 Every output is a chain of its own (rule A1), so tiles, panels and threads divide the outputs as they like.
 
-The image is read through a table of addresses, one a pixel and tap; a tap outside the image points to a row of
-zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels of `WIDTH_BYTES` of
-output channels, k by k. The sum over k is cut into *pieces*: contiguous products of one tap that do not cross the
-end of a run.
+The image is read through a table of addresses, one a pixel and tap, that is made with the step; a tap outside the
+image points to a row of zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels
+of `WIDTH_BYTES` of output channels, k by k. The sum over k is cut into *pieces*: contiguous products of one tap that do
+not cross the end of a run.
 
 The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual, ReLU; and,
 from the stored value, a second output that the next unit starts with: its ``preact``.
 
 An item is some tiles by a group of panels, and items run through all tiles of a group before the next group: a thread's
-share has the fewest weights that can be. What comes next is fetched ahead of its use, evenly spread over the work.
+share has the fewest weights that can be. What comes next is fetched ahead of its use, evenly spread over the work; at
+the end of a thread's share, that is the first weights of the following convolution.
 """
 
 from __future__ import annotations
@@ -23,22 +24,20 @@ import numpy as np
 from refnet_kernels.contract import BINARY32, RUN, ConvGeometry, FloatArray, Norm
 from refnet_kernels.jit import function_address
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
-from refnet_kernels.team import Launch, run_once
+from refnet_kernels.team import Launch, run_once, share_of
 
 # What a step's row holds. Addresses; 0 stands for "none".
 OPERANDS = (
-    "x", "zeros", "weights", "bias", "mean", "scale", "beta", "shortcut", "out",
-    "next_mean", "next_scale", "next_beta", "preact",
+    "weights", "bias", "mean", "scale", "beta", "shortcut", "out", "next_mean", "next_scale", "next_beta", "preact",
 )  # fmt: skip
-X, ZEROS, WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(13)
-TAPS, PIECES = 13, 14
+WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(11)
+TABLE, PIECES = 11, 12
 # Integers.
-RELU, SUM_RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(15, 22)
-HEIGHT, IMAGE_WIDTH, IN_CHANNELS, OUT_HEIGHT, OUT_WIDTH, STRIDE, PAD_TOP, PAD_LEFT = range(22, 30)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(30, 34)
-AHEAD, AHEAD_LINES, AHEAD_TILE, AHEAD_GROUP, AHEAD_PANEL = range(34, 39)
+RELU, SUM_RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(13, 20)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(20, 24)
+AHEAD, AHEAD_STEP, AHEAD_TILE, AHEAD_PANEL = range(24, 28)
 
-#: Bytes of a tile; the thread's scratch starts with room for one, where ragged edges are put together.
+#: Bytes of a tile. The thread's scratch has room for two: for sums of runs, and to put ragged edges together.
 TILE_BYTES = ROWS * WIDTH_BYTES
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
@@ -107,6 +106,22 @@ def _taps(g: ConvGeometry) -> tuple[np.ndarray, int]:
     return np.array(taps, np.int64), g.channels
 
 
+def _table(g: ConvGeometry, taps: np.ndarray, x: int, zeros: int, itemsize: int) -> np.ndarray:
+    """Where the data of each tap of each pixel starts: addresses [tiles, taps, ROWS]."""
+    tiles = -(-g.pixels // ROWS)
+    # The rows past the last pixel repeat it; they are not stored.
+    pixel = np.minimum(np.arange(tiles * ROWS), g.pixels - 1).reshape(tiles, ROWS)
+    pixel, column = np.divmod(pixel, g.out_width)
+    image, row = np.divmod(pixel, g.out_height)
+    top, left = row * g.stride - g.pad_top, column * g.stride - g.pad_left
+    corner = x + ((image * g.height + top) * g.width + left) * (g.channels * itemsize)
+    table = np.empty((tiles, len(taps), ROWS), np.int64)
+    for number, (down, right) in enumerate(taps):
+        inside = (top + down >= 0) & (top + down < g.height) & (left + right >= 0) & (left + right < g.width)
+        table[:, number] = np.where(inside, corner + (down * g.width + right) * (g.channels * itemsize), zeros)
+    return table
+
+
 def _never_outside(g: ConvGeometry) -> bool:
     bottom = (g.out_height - 1) * g.stride - g.pad_top + g.kernel_height
     right = (g.out_width - 1) * g.stride - g.pad_left + g.kernel_width
@@ -127,26 +142,60 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     return np.array(pieces, np.int64).reshape(-1, 4)
 
 
-def _ahead(g: ConvGeometry, x: int, weights: int, pieces: int, item_panels: int, itemsize: int) -> list[int]:
-    """What to fetch while a tile and a panel are worked on, as `AHEAD` to `AHEAD_PANEL` of a step's row.
+def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, itemsize: int) -> tuple[np.ndarray, list[int]]:
+    """What each item fetches while it works.
 
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
     the panel's part of the next tile's pixels. Larger kernels find most of these in the cache.
 
     Returns
     -------
-    list of int
-        An address, the lines to fetch with each piece, and the bytes by which the address moves: with each tile, with
-        each panel up to the group's first, and with each panel of the group.
+    addresses : int64 array [items]
+        Where an item begins to fetch. See also `fetch_first`.
+    moves : list of int
+        The bytes by which the address moves: with every other product, with each tile, and with each panel of a group.
     """
-    tiles, panel_bytes, tile_bytes = -(-g.pixels // ROWS), g.products * WIDTH_BYTES, ROWS * g.channels * itemsize
-    if 1 < tiles <= FEW_TILES:
-        lines = -(-RUN * WIDTH_BYTES // (LINE_BYTES * tiles))
-        return [weights + item_panels * panel_bytes, lines, pieces * lines * LINE_BYTES, panel_bytes, panel_bytes]
-    if tiles > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
-        lines = -(-ROWS * RUN * itemsize // (LINE_BYTES * item_panels))
-        return [x + tile_bytes, lines, tile_bytes, 0, pieces * lines * LINE_BYTES]
-    return [0] * 5
+    addresses = np.full(items, row[WEIGHTS], np.int64)
+    panel_bytes, tile_bytes = g.products * WIDTH_BYTES, ROWS * g.channels * itemsize
+    if _fetches_weights(row):
+        addresses += (np.arange(items) // _blocks(row) + 1) * row[ITEM_PANELS] * panel_bytes
+        step = min(-(-2 * WIDTH_BYTES // row[TILES]), LINE_BYTES)
+        return addresses, [step, g.products // 2 * step, panel_bytes]
+    if row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
+        addresses[:] = x + tile_bytes
+        step = -(-2 * ROWS * itemsize // row[ITEM_PANELS])
+        return addresses, [step, tile_bytes, g.products // 2 * step]
+    return addresses, [0, 0, 0]
+
+
+def _blocks(row: list[int]) -> int:
+    """Items of a group of panels."""
+    return -(-row[TILES] // row[ITEM_TILES])
+
+
+def _fetches_weights(row: list[int]) -> bool:
+    return 1 < row[TILES] <= FEW_TILES
+
+
+def fetch_first(following: Launch, before: Launch, threads: int) -> None:
+    """Have each thread end a convolution by fetching the weights with which it begins the following one.
+
+    Parameters
+    ----------
+    following, before : Launch
+        From `launch`; ``before`` is changed.
+    threads : int
+        Of the program that they become part of.
+    """
+    if not (_fetches_weights(before.row) and following.items):
+        return
+    *_, addresses = before.kept
+    row, blocks = following.row, _blocks(before.row)
+    group_bytes = row[ITEM_PANELS] * row[PRODUCTS] * WIDTH_BYTES
+    for number in range(threads):
+        share = share_of(before.items, number, threads)
+        first = share_of(following.items, number, threads).start // _blocks(row)
+        addresses[share[-blocks:]] = row[WEIGHTS] + first * group_bytes
 
 
 def launch(
@@ -179,16 +228,16 @@ def launch(
     panels, tiles = -(-g.out_channels // width), -(-g.pixels // ROWS)
     item_panels = min(panels, max(1, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
     item_tiles = min(tiles, max(1, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
+    table = _table(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize)
     row = [addresses.get(name, 0) for name in OPERANDS]
-    row += [taps.ctypes.data, pieces.ctypes.data]
+    row += [table.ctypes.data, pieces.ctypes.data]
     row += [int(relu), int(sum_relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
-    row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left]
     row += [panels, tiles, item_panels, item_tiles]
-    row += _ahead(g, row[X], row[WEIGHTS], len(pieces), item_panels, dtype.itemsize)
     items = -(-tiles // item_tiles) * -(-panels // item_panels) if tiles and panels else 0
-    scratch = TILE_BYTES + item_tiles * len(taps) * ROWS * 8
+    addresses_ahead, moves = _ahead(g, addresses["x"], row, items, dtype.itemsize)
+    row += [addresses_ahead.ctypes.data, *moves]
     kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
-    return Launch(kernel, items, row, scratch, (taps, pieces))
+    return Launch(kernel, items, row, 2 * TILE_BYTES, (table, pieces, addresses_ahead))
 
 
 def call(
