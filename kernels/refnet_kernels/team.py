@@ -10,11 +10,14 @@ that comes late, or never, holds nobody up, and which thread did which item leav
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +34,9 @@ ROW_BYTES = ROW * 8
 APART_BYTES = 128
 #: Loads of the counter, some nanoseconds each, before a waiting thread offers its core to others.
 SPINS = 2000
+#: Where the last run took less, the caller's own thread walks too, and needs no waking at the end, which takes up to
+#: 0.2 ms. In a longer run it waits in Python, so that Ctrl-C is answered.
+CALLER_SECONDS = 0.05
 
 
 class Launch(NamedTuple):
@@ -76,50 +82,83 @@ class Program:
         self._counters = aligned_zeros(len(launches) * (threads + 1) * APART_BYTES // 8 + 1, np.int64)
         size = max((launch.scratch for launch in launches), default=0)
         self._scratch = [aligned_zeros(size + 64, np.uint8) for _ in range(threads)]
+        #: Of the last run.
+        self._seconds = math.inf
         # ctypes lets go of the GIL while the function runs.
         self._walk = _WALK(function_address("refnet_kernels.walk", "walk"))
 
     def run(self) -> None:
-        """Run every step. Ctrl-C stops it after the items in hand."""
+        """Run every step. Ctrl-C stops it after the items in hand, or when it is done soon."""
+        began = time.perf_counter()
         self._counters[:] = 0
         program = (self._table.ctypes.data, len(self._launches), self._counters.ctypes.data, self._threads)
-        pool = _pool(self._threads)
-        walks = [pool.submit(self._walk, *program, i, scratch.ctypes.data) for i, scratch in enumerate(self._scratch)]
+        walks = [partial(self._walk, *program, i, scratch.ctypes.data) for i, scratch in enumerate(self._scratch)]
+        soon = self._seconds < CALLER_SECONDS
+        own = walks.pop(0) if soon else None
+        others: list[Future[None]] = []
         try:
-            wait(walks, return_when=FIRST_COMPLETED)
+            for worker, walk in zip(_workers(self._threads, soon), walks, strict=True):
+                others.append(worker.submit(walk))
+            if own is not None:
+                own()
+            else:
+                wait(others, return_when=FIRST_COMPLETED)
         except BaseException:
             self._counters[-1] = 1
             raise
         finally:
             # All is done, or stopped: a thread that has not begun need not, one that has must leave the memory alone.
-            wait([walk for walk in walks if not walk.cancel()])
-        for walk in walks:
-            if not walk.cancelled():
-                walk.result()
+            wait([other for other in others if not other.cancel()])
+        self._seconds = time.perf_counter() - began
+        for other in others:
+            if not other.cancelled():
+                other.result()
 
 
 _WALK = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = Lock()
+
+class _Worker(NamedTuple):
+    """A thread that waits for walks, and the core that it stays on, if there is one for each of its team."""
+
+    submit: Callable[[Callable[[], None]], Future[None]]
+    core: int | None
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    with _pools_lock.held():
-        if threads not in _pools:
+_teams: dict[int, list[_Worker]] = {}
+_teams_lock = Lock()
+
+
+def _workers(threads: int, with_caller: bool) -> list[_Worker]:
+    """The team of so many threads; one less if the caller walks too, and none of them on the caller's core."""
+    with _teams_lock.held():
+        if threads not in _teams:
             cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-            places = iter(cores if len(cores) == threads else [])
-            _pools[threads] = ThreadPoolExecutor(threads, "refnet", _stay, (places,))
-        return _pools[threads]
+            places = cores if len(cores) == threads else [None] * threads
+            _teams[threads] = [
+                _Worker(ThreadPoolExecutor(1, "refnet", _stay, (place,)).submit, place) for place in places
+            ]
+        team = _teams[threads]
+    if not with_caller:
+        return team
+    here = _this_core()
+    return [worker for worker in team if worker.core is None or worker.core != here][: threads - 1]
 
 
-def _stay(cores: Iterator[int]) -> None:
-    """Keep this thread on the next of the cores, if there is one.
+def _this_core() -> int | None:
+    """The core on which this thread runs, where the system says so."""
+    return _sched_getcpu() if _sched_getcpu else None
+
+
+_sched_getcpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
+
+
+def _stay(core: int | None) -> None:
+    """Keep this thread on a core.
 
     Where there is a thread for each of the process's cores, Linux sometimes wakes two of them on the same core and
     leaves them there for a whole forward, which then takes twice as long.
     """
-    core = next(cores, None)
     if core is not None:
         with suppress(OSError):
             os.sched_setaffinity(threading.get_native_id(), {core})
@@ -127,7 +166,7 @@ def _stay(cores: Iterator[int]) -> None:
 
 if hasattr(os, "register_at_fork"):
     # In the child of a fork the parent's threads do not exist.
-    os.register_at_fork(after_in_child=_pools.clear)
+    os.register_at_fork(after_in_child=_teams.clear)
 
 
 def run_once(launch: Launch) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nets import digest, lively_weights, random_images, small_blocks
@@ -74,8 +75,9 @@ sys.path[:0] = sys.argv[1:3]
 import refnet
 from nets import random_images
 engine = refnet.Engine(refnet.random_weights("resnet_v2_50", 10), threads=2)
-images = random_images(16, 224, 224, 3)
+images = random_images(int(sys.argv[3]), 224, 224, 3)
 engine(images[:, :32, :32])
+engine(images)
 print("ready", flush=True)
 try:
     while True:
@@ -85,9 +87,10 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_is_answered_during_a_forward() -> None:
+@pytest.mark.parametrize("batch", [1, 16], ids=["short", "long"])
+def test_ctrl_c_is_answered_during_a_forward(batch: int) -> None:
     kernels = str(HERE.parent.parent / "kernels")
-    command = [sys.executable, "-c", INTERRUPTED, str(HERE), kernels]
+    command = [sys.executable, "-c", INTERRUPTED, str(HERE), kernels, str(batch)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent.parent) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
