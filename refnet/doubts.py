@@ -40,21 +40,27 @@ def pixels(images: FloatArray, mode: str = "inception") -> str | None:
     if not images.size:
         return None
     (lowest, highest), low, high = _RANGES[mode], float(images.min()), float(images.max())
-    start = (
-        f"Float images are taken as normalised ({lowest:.3g} to {highest:.3g}), but these are {low:.3g} to {high:.3g}"
-    )
-    if low >= 0 and max(highest, 2) < high <= 255:
-        return f"{start}, as raw pixels are: pass those as uint8."
-    if low < 2 * lowest or high > 2 * highest:
-        return f"{start}."
-    # An image of one colour, or a dark one, may well have no negative values.
-    if low >= 0 and 0.5 < high <= 1 and low < high:
-        return f"{start}, as if scaled to 0..1: normalise them as the recipe does, or pass uint8."
-    if highest > 100 and 0.5 < max(-low, high) <= 2.65 and low < high:
-        return f"{start}, as if scaled to about -1..1: normalise them as the recipe does, or pass uint8."
+    wrong = _wrong_range(lowest, highest, low, high)
+    if wrong is not None:
+        expected, found = f"{lowest:.3g} to {highest:.3g}", f"{low:.3g} to {high:.3g}"
+        return f"Float images are taken as normalised ({expected}), but these are {found}{wrong}."
     if mode in _MEANS and _is_reversed(images, _MEANS[mode]):
         order, other = ("BGR", "RGB") if mode == "caffe" else ("RGB", "BGR")
         return f"Float images are taken as {order}, less the mean; these look like {other}: reverse the last axis."
+    return None
+
+
+def _wrong_range(lowest: float, highest: float, low: float, high: float) -> str | None:
+    """How a sentence on pixels out of range ends, or None if they are within it."""
+    if low >= 0 and max(highest, 2) < high <= 255:
+        return ", as raw pixels are: pass those as uint8"
+    if low < 2 * lowest or high > 2 * highest:
+        return ""
+    # An image of one colour, or a dark one, may well have no negative values.
+    if low >= 0 and 0.5 < high <= 1 and low < high:
+        return ", as if scaled to 0..1: normalise them as the recipe does, or pass uint8"
+    if highest > 100 and 0.5 < max(-low, high) <= 2.65 and low < high:
+        return ", as if scaled to about -1..1: normalise them as the recipe does, or pass uint8"
     return None
 
 

@@ -378,6 +378,8 @@ def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
         raise InputError(
             f"Images are uint8 (raw pixels) or floats (normalised), not {array.dtype}.", found=str(array.dtype)
         )
+    if array.dtype == dtype and array.flags.c_contiguous:
+        return array
     _check_extent(array, dtype)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype)

@@ -231,6 +231,8 @@ class CpuExecutor(CompiledExecutor):
         self._start = self._arena.ctypes.data
         longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
         self._zeros = aligned_zeros(max(longest, 1), dtype)
+        self._images, self._borders = self._input_views()
+        self._outputs = [self._view(plan.aliases.get(index, index), plan.shapes[index]) for index in plan.outputs]
         self._pack_kernels(threads)
         launches = [(step.op, launch) for step in plan.steps for launch in self._launches(step)]
         for before, following in pairwise(launch for op, launch in launches if op == "conv"):
@@ -241,13 +243,11 @@ class CpuExecutor(CompiledExecutor):
     def run(self, images: FloatArray, stream: None = None) -> list[FloatArray]:
         """The plan's outputs. One caller at a time; others wait."""
         with self._lock.held():
-            self._fill_input(images)
+            for border in self._borders:
+                border[...] = 0
+            np.copyto(self._images, images)
             self._program.run()
-            outputs = []
-            for index in self.plan.outputs:
-                shape = self.plan.shapes[index]
-                outputs.append(self._view(self.plan.aliases.get(index, index), shape).copy())
-            return outputs
+            return [output.copy() for output in self._outputs]
 
     def _bytes(self, shape: Sequence[int]) -> int:
         return self._dtype.itemsize * int(np.prod(shape))
@@ -258,13 +258,16 @@ class CpuExecutor(CompiledExecutor):
         g = self._padded
         return (g.batch, g.height, g.width, g.channels)
 
-    def _fill_input(self, images: FloatArray) -> None:
-        target = self._view(self.plan.input, self._input_shape())
-        if self._padded is not None:
-            (_, height, width, _), (top, left) = images.shape, _pads(self.plan)
-            target[...] = 0
-            target = target[:, top : top + height, left : left + width]
-        np.copyto(target, images)
+    def _input_views(self) -> tuple[FloatArray, list[FloatArray]]:
+        """Where the images go, and the borders around them, which other values may have overwritten."""
+        whole = self._view(self.plan.input, self._input_shape())
+        if self._padded is None:
+            return whole, []
+        _, height, width, _ = self.plan.shapes[self.plan.input]
+        top, left = _pads(self.plan)
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        borders = [whole[:, :top], whole[:, rows.stop :], whole[:, rows, :left], whole[:, rows, columns.stop :]]
+        return whole[:, rows, columns], [border for border in borders if border.size]
 
     def _view(self, index: int, shape: Sequence[int]) -> FloatArray:
         offset = self._offsets[index]
