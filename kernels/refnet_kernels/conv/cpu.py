@@ -43,6 +43,8 @@ TILE_BYTES = ROWS * WIDTH_BYTES
 ITEM_WEIGHT_BYTES = 256 * 1024
 #: Products of an item, some 20 us of work: small enough to share out evenly, large enough to be worth drawing.
 ITEM_PRODUCTS = 2 * 1024 * 1024
+#: Items come in multiples of this where they can: as many for each of two or of four threads.
+EVEN = 4
 #: Up to this many tiles a step's time depends on how soon its weights come from memory, with more on its pixels.
 FEW_TILES = 64
 
@@ -198,6 +200,14 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
         addresses[share[-blocks:]] = row[WEIGHTS] + first * group_bytes
 
 
+def _even(tiles: int, item_tiles: int, groups: int) -> int:
+    """Fewer tiles an item where that makes their number a multiple of `EVEN`, so that threads have as many each."""
+    blocks = -(-tiles // item_tiles)
+    if blocks * groups % EVEN == 0:
+        return item_tiles
+    return max(1, -(-tiles // (-(-blocks // EVEN) * EVEN)))
+
+
 def launch(
     geometry: ConvGeometry,
     addresses: dict[str, int],
@@ -226,14 +236,15 @@ def launch(
     pieces = _pieces(len(taps), length)
     width = WIDTH_BYTES // dtype.itemsize
     panels, tiles = -(-g.out_channels // width), -(-g.pixels // ROWS)
-    item_panels = min(panels, max(1, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
-    item_tiles = min(tiles, max(1, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
+    item_panels = max(1, min(panels, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
+    item_tiles = max(1, min(tiles, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
+    item_tiles = _even(tiles, item_tiles, -(-panels // item_panels))
     table = _table(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize)
     row = [addresses.get(name, 0) for name in OPERANDS]
     row += [table.ctypes.data, pieces.ctypes.data]
     row += [int(relu), int(sum_relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
     row += [panels, tiles, item_panels, item_tiles]
-    items = -(-tiles // item_tiles) * -(-panels // item_panels) if tiles and panels else 0
+    items = -(-tiles // item_tiles) * -(-panels // item_panels)
     addresses_ahead, moves = _ahead(g, addresses["x"], row, items, dtype.itemsize)
     row += [addresses_ahead.ctypes.data, *moves]
     kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
