@@ -78,41 +78,48 @@ class Program:
         self._table = aligned_zeros(len(launches) * ROW, np.int64).reshape(len(launches), ROW)
         for row, launch in zip(self._table, launches, strict=True):
             row[: HEADER + len(launch.row)] = [launch.kernel, launch.items, *launch.row]
-        # The last word stops the walk.
-        self._counters = aligned_zeros(len(launches) * (threads + 1) * APART_BYTES // 8 + 1, np.int64)
+        # Behind the steps' counters: the word that stops the walk, and one for each thread that has left it.
+        drawn = len(launches) * (threads + 1) * APART_BYTES // 8
+        self._counters = aligned_zeros(drawn + 1 + threads, np.int64)
+        self._stop, self._left = self._counters[drawn : drawn + 1], self._counters[drawn + 1 :]
         size = max((launch.scratch for launch in launches), default=0)
         self._scratch = [aligned_zeros(size + 64, np.uint8) for _ in range(threads)]
         #: Of the last run.
         self._seconds = math.inf
+        program = (self._table.ctypes.data, len(launches), self._counters.ctypes.data, threads)
         # ctypes lets go of the GIL while the function runs.
-        self._walk = _WALK(function_address("refnet_kernels.walk", "walk"))
+        walk = _WALK(function_address("refnet_kernels.walk", "walk"))
+        self._walks = [partial(walk, *program, i, scratch.ctypes.data) for i, scratch in enumerate(self._scratch)]
 
     def run(self) -> None:
         """Run every step. Ctrl-C stops it after the items in hand, or when it is done soon."""
         began = time.perf_counter()
         self._counters[:] = 0
-        program = (self._table.ctypes.data, len(self._launches), self._counters.ctypes.data, self._threads)
-        walks = [partial(self._walk, *program, i, scratch.ctypes.data) for i, scratch in enumerate(self._scratch)]
         soon = self._seconds < CALLER_SECONDS
-        own = walks.pop(0) if soon else None
         others: list[Future[None]] = []
         try:
-            for worker, walk in zip(_workers(self._threads, soon), walks, strict=True):
+            for worker, walk in zip(_workers(self._threads, soon), self._walks[soon:], strict=True):
                 others.append(worker.submit(walk))
-            if own is not None:
-                own()
+            if soon:
+                self._walks[0]()
             else:
                 wait(others, return_when=FIRST_COMPLETED)
         except BaseException:
-            self._counters[-1] = 1
+            self._stop[0] = 1
             raise
         finally:
             # All is done, or stopped: a thread that has not begun need not, one that has must leave the memory alone.
-            wait([other for other in others if not other.cancel()])
+            for thread, other in enumerate(others, start=int(soon)):
+                if not other.cancel():
+                    self._see_off(thread, other)
         self._seconds = time.perf_counter() - began
-        for other in others:
-            if not other.cancelled():
-                other.result()
+
+    def _see_off(self, thread: int, other: Future[None]) -> None:
+        """Wait until a thread has left the walk. Its future is done later, once it has had the GIL: up to 0.2 ms."""
+        while not (self._left[thread] or other.done()):
+            time.sleep(0)
+        if other.done():
+            other.result()
 
 
 _WALK = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)
@@ -131,6 +138,14 @@ _teams_lock = Lock()
 
 def _workers(threads: int, with_caller: bool) -> list[_Worker]:
     """The team of so many threads; one less if the caller walks too, and none of them on the caller's core."""
+    team = _teams.get(threads) or _new_team(threads)
+    if not with_caller:
+        return team
+    here = _this_core()
+    return [worker for worker in team if worker.core is None or worker.core != here][: threads - 1]
+
+
+def _new_team(threads: int) -> list[_Worker]:
     with _teams_lock.held():
         if threads not in _teams:
             cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
@@ -138,11 +153,7 @@ def _workers(threads: int, with_caller: bool) -> list[_Worker]:
             _teams[threads] = [
                 _Worker(ThreadPoolExecutor(1, "refnet", _stay, (place,)).submit, place) for place in places
             ]
-        team = _teams[threads]
-    if not with_caller:
-        return team
-    here = _this_core()
-    return [worker for worker in team if worker.core is None or worker.core != here][: threads - 1]
+        return _teams[threads]
 
 
 def _this_core() -> int | None:

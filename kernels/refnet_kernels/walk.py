@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from numba import types
 
-from refnet_kernels.kernel import compiled
+from refnet_kernels.kernel import compiled, helper
 from refnet_kernels.memory import call_kernel, fetch_add, integers, load_atomic
 from refnet_kernels.team import APART_BYTES, HEADER, ROW_BYTES, SPINS
 
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
-@compiled(types.void(*[types.int64] * 6))
-def walk(program, steps, counters, threads, thread, scratch):
-    """Do a thread's part of every step of a program, from the addresses of its table, counters and scratch."""
-    stop = counters + steps * (threads + 1) * APART_BYTES
+@helper
+def _walk_steps(program, steps, counters, threads, thread, scratch, stop):
+    """Do a thread's part of every step, unless it is told to stop."""
     for step in range(steps):
         row = program + step * ROW_BYTES
         kernel = integers(row)[0]
@@ -44,3 +43,12 @@ def walk(program, steps, counters, threads, thread, scratch):
             spins += 1
             if spins > SPINS:
                 _yield_core()
+
+
+@compiled(types.void(*[types.int64] * 6))
+def walk(program, steps, counters, threads, thread, scratch):
+    """Do a thread's part of every step of a program, from the addresses of its table, counters and scratch."""
+    stop = counters + steps * (threads + 1) * APART_BYTES
+    _walk_steps(program, steps, counters, threads, thread, scratch, stop)
+    # From here on it touches nothing of the program's.
+    fetch_add(stop + (1 + thread) * 8, 1)
