@@ -1,0 +1,88 @@
+"""Teams of threads: what is run once or often, alone or beside others, is the same; and what they fetch ahead."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
+
+from refnet_kernels.catalog import select
+from refnet_kernels.conv.cpu import AHEAD_STEP, PRODUCTS, WEIGHTS, fetch_first
+from refnet_kernels.team import CALLER_SECONDS, Launch, Program, share_of
+
+THREADS = [1, 2, 3, 8]
+
+
+def launch_of(problem: Problem) -> tuple[Launch, Arrays, Arrays]:
+    """The step, what it writes to, and what it should write."""
+    expected = problem.defined()
+    inputs = {name: array for name, array in problem.inputs().items() if array is not None}
+    outputs = {name: np.empty_like(array) for name, array in expected.items()}
+    launch = problem.launch(
+        select("conv", "cpu"), {name: array.ctypes.data for name, array in (inputs | outputs).items()}
+    )
+    # The step knows the inputs by their addresses alone.
+    return launch._replace(kept=(*inputs.values(), *launch.kept)), outputs, expected
+
+
+def assert_runs(problem: Problem, threads: int, times: int) -> None:
+    launch, outputs, expected = launch_of(problem)
+    program = Program([launch], threads)
+    for _ in range(times):
+        for output in outputs.values():
+            output[...] = np.nan
+        program.run()
+        assert_same_bits(outputs, expected)
+
+
+def first_channel(launch: Launch, out: np.ndarray, item: int) -> int:
+    """The first of the channels that an item writes."""
+    holes = []
+    for items in (item, item + 1):
+        out[...] = np.nan
+        Program([launch._replace(items=items)], 1).run()
+        holes.append(np.isnan(out).any(axis=0))
+    return int((holes[0] & ~holes[1]).any(axis=(0, 1)).argmax())
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return conv_problem("team", conv_same(1, 20, 20, 8, 100, 3, 1), "normal", "bias")
+
+
+@pytest.mark.parametrize("seconds", [0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
+@pytest.mark.parametrize("threads", THREADS)
+def test_every_run_is_as_the_first(
+    threads: int, seconds: float, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", seconds)
+    assert_runs(problem, threads, times=20)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_runs_of_several_callers_at_once(threads: int, problem: Problem) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(assert_runs, problem, threads, 50) for _ in range(4)]:
+            done.result()
+
+
+@pytest.mark.parametrize("items", [0, 1, 7, 28, 64])
+@pytest.mark.parametrize("threads", THREADS)
+def test_shares_are_all_items_in_order(items: int, threads: int) -> None:
+    assert [item for share in range(threads) for item in share_of(items, share, threads)] == list(range(items))
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_a_share_ends_by_fetching_the_first_weights_of_the_next(threads: int) -> None:
+    before, _, _ = launch_of(conv_problem("before", conv_same(1, 7, 7, 64, 256, 3, 1), "normal", "bias"))
+    following, outputs, _ = launch_of(conv_problem("following", conv_same(1, 7, 7, 256, 512, 1, 1), "normal", "bias"))
+    fetch_first(following, before, threads)
+    assert before.row[AHEAD_STEP] > 0
+    *_, addresses = before.kept
+    channel_bytes = following.row[PRODUCTS] * np.dtype(np.float32).itemsize
+    for share in range(threads):
+        channel = first_channel(following, outputs["out"], share_of(following.items, share, threads).start)
+        last = share_of(before.items, share, threads)[-1]
+        assert addresses[last] == following.row[WEIGHTS] + channel * channel_bytes
