@@ -9,7 +9,8 @@ import pytest
 from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import select
-from refnet_kernels.conv.cpu import AHEAD_STEP, PRODUCTS, WEIGHTS, fetch_first
+from refnet_kernels.conv.cpu import PRODUCTS, WEIGHTS, fetch_first
+from refnet_kernels.target import ROWS
 from refnet_kernels.team import CALLER_SECONDS, Launch, Program, share_of
 
 THREADS = [1, 2, 3, 8]
@@ -37,14 +38,15 @@ def assert_runs(problem: Problem, threads: int, times: int) -> None:
         assert_same_bits(outputs, expected)
 
 
-def first_channel(launch: Launch, out: np.ndarray, item: int) -> int:
-    """The first of the channels that an item writes."""
+def first_written(launch: Launch, out: np.ndarray, item: int) -> tuple[int, int]:
+    """The first pixel and the first channel that an item writes."""
     holes = []
     for items in (item, item + 1):
         out[...] = np.nan
         Program([launch._replace(items=items)], 1).run()
-        holes.append(np.isnan(out).any(axis=0))
-    return int((holes[0] & ~holes[1]).any(axis=(0, 1)).argmax())
+        holes.append(np.isnan(out).reshape(-1, out.shape[-1]))
+    written = holes[0] & ~holes[1]
+    return int(written.any(axis=1).argmax()), int(written.any(axis=0).argmax())
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +76,20 @@ def test_shares_are_all_items_in_order(items: int, threads: int) -> None:
     assert [item for share in range(threads) for item in share_of(items, share, threads)] == list(range(items))
 
 
-@pytest.mark.parametrize("threads", THREADS)
-def test_a_share_ends_by_fetching_the_first_weights_of_the_next(threads: int) -> None:
-    before, _, _ = launch_of(conv_problem("before", conv_same(1, 7, 7, 64, 256, 3, 1), "normal", "bias"))
-    following, outputs, _ = launch_of(conv_problem("following", conv_same(1, 7, 7, 256, 512, 1, 1), "normal", "bias"))
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [7, 42], ids=["few tiles", "many tiles"])
+def test_a_share_ends_by_fetching_the_first_weights_of_the_next(size: int, threads: int) -> None:
+    before, out, _ = launch_of(conv_problem("before", conv_same(1, size, size, 64, 64, 3, 1), "normal", "bias"))
+    following, after, _ = launch_of(conv_problem("following", conv_same(1, 7, 7, 256, 512, 1, 1), "normal", "bias"))
     fetch_first(following, before, threads)
-    assert before.row[AHEAD_STEP] > 0
-    *_, addresses = before.kept
+    *_, ahead = before.kept
     channel_bytes = following.row[PRODUCTS] * np.dtype(np.float32).itemsize
     for share in range(threads):
-        channel = first_channel(following, outputs["out"], share_of(following.items, share, threads).start)
         last = share_of(before.items, share, threads)[-1]
-        assert addresses[last] == following.row[WEIGHTS] + channel * channel_bytes
+        pixel, _ = first_written(before, out["out"], last)
+        _, channel = first_written(following, after["out"], share_of(following.items, share, threads).start)
+        address, step, tile_step, _ = ahead[last]
+        assert step > 0
+        if size > 7:  # with few tiles, each tile of a group fetches its part
+            address += pixel // ROWS * tile_step
+        assert address == following.row[WEIGHTS] + channel * channel_bytes

@@ -35,7 +35,7 @@ TABLE, PIECES = 11, 12
 # Integers.
 RELU, SUM_RELU, PIXELS, CHANNELS, PRODUCTS, TAP_COUNT, PIECE_COUNT = range(13, 20)
 PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(20, 24)
-AHEAD, AHEAD_STEP, AHEAD_TILE, AHEAD_PANEL = range(24, 28)
+AHEAD = 24
 
 #: Bytes of a tile. The thread's scratch has room for two: for sums of runs, and to put ragged edges together.
 TILE_BYTES = ROWS * WIDTH_BYTES
@@ -144,30 +144,29 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     return np.array(pieces, np.int64).reshape(-1, 4)
 
 
-def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, itemsize: int) -> tuple[np.ndarray, list[int]]:
+def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, itemsize: int) -> np.ndarray:
     """What each item fetches while it works.
 
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
-    the panel's part of the next tile's pixels. Larger kernels find most of these in the cache.
+    the panel's part of the next tile's pixels. Larger kernels find most of these in the cache. See also `fetch_first`.
 
     Returns
     -------
-    addresses : int64 array [items]
-        Where an item begins to fetch. See also `fetch_first`.
-    moves : list of int
-        The bytes by which the address moves: with every other product, with each tile, and with each panel of a group.
+    int64 array [items, 4]
+        Where an item begins to fetch, and the bytes by which that moves: with every other product, with each tile of
+        the step, and with each panel of the group.
     """
-    addresses = np.full(items, row[WEIGHTS], np.int64)
+    ahead = np.zeros((items, 4), np.int64)
+    ahead[:, 0] = row[WEIGHTS]
     panel_bytes, tile_bytes = g.products * WIDTH_BYTES, ROWS * g.channels * itemsize
     if _fetches_weights(row):
-        addresses += (np.arange(items) // _blocks(row) + 1) * row[ITEM_PANELS] * panel_bytes
+        ahead[:, 0] += (np.arange(items) // _blocks(row) + 1) * row[ITEM_PANELS] * panel_bytes
         step = min(-(-2 * WIDTH_BYTES // row[TILES]), LINE_BYTES)
-        return addresses, [step, g.products // 2 * step, panel_bytes]
-    if row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
-        addresses[:] = x + tile_bytes
+        ahead[:, 1:] = step, g.products // 2 * step, panel_bytes
+    elif row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
         step = -(-2 * ROWS * itemsize // row[ITEM_PANELS])
-        return addresses, [step, tile_bytes, g.products // 2 * step]
-    return addresses, [0, 0, 0]
+        ahead[:] = x + tile_bytes, step, tile_bytes, g.products // 2 * step
+    return ahead
 
 
 def _blocks(row: list[int]) -> int:
@@ -189,15 +188,21 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
     threads : int
         Of the program that they become part of.
     """
-    if not (_fetches_weights(before.row) and following.items):
-        return
-    *_, addresses = before.kept
-    row, blocks = following.row, _blocks(before.row)
-    group_bytes = row[ITEM_PANELS] * row[PRODUCTS] * WIDTH_BYTES
+    *_, ahead = before.kept
+    row, after = before.row, following.row
+    blocks, group_bytes = _blocks(row), after[ITEM_PANELS] * after[PRODUCTS] * WIDTH_BYTES
     for number in range(threads):
-        share = share_of(before.items, number, threads)
-        first = share_of(following.items, number, threads).start // _blocks(row)
-        addresses[share[-blocks:]] = row[WEIGHTS] + first * group_bytes
+        share, first = share_of(before.items, number, threads), share_of(following.items, number, threads)
+        if not (share and first):
+            continue
+        address = after[WEIGHTS] + first.start // _blocks(after) * group_bytes
+        if _fetches_weights(row):
+            ahead[share[-blocks:], 0] = address
+        elif row[PRODUCTS] > 1:
+            pairs, panels = row[PRODUCTS] // 2, row[ITEM_PANELS]
+            step = min(-(-group_bytes // (row[ITEM_TILES] * panels * pairs)), LINE_BYTES)
+            tile = share[-1] % blocks * row[ITEM_TILES]
+            ahead[share[-1]] = address - tile * panels * pairs * step, step, panels * pairs * step, pairs * step
 
 
 def _even(tiles: int, item_tiles: int, groups: int) -> int:
@@ -245,10 +250,10 @@ def launch(
     row += [int(relu), int(sum_relu), g.pixels, g.out_channels, g.products, len(taps), len(pieces)]
     row += [panels, tiles, item_panels, item_tiles]
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
-    addresses_ahead, moves = _ahead(g, addresses["x"], row, items, dtype.itemsize)
-    row += [addresses_ahead.ctypes.data, *moves]
+    ahead = _ahead(g, addresses["x"], row, items, dtype.itemsize)
+    row.append(ahead.ctypes.data)
     kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
-    return Launch(kernel, items, row, 2 * TILE_BYTES, (table, pieces, addresses_ahead))
+    return Launch(kernel, items, row, 2 * TILE_BYTES, (table, pieces, ahead))
 
 
 def call(

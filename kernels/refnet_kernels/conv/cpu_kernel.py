@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from refnet_kernels.conv.cpu import (
     AHEAD,
-    AHEAD_PANEL,
-    AHEAD_STEP,
-    AHEAD_TILE,
     BETA,
     BIAS,
     CHANNELS,
@@ -116,8 +113,8 @@ def conv_kernel(step, item, scratch, element):
     first_panel = item // blocks * step[ITEM_PANELS]
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
     pieces = integers(step[PIECES])
-    first_ahead = integers(step[AHEAD])[item]
-    ahead_step = step[AHEAD_STEP]
+    ahead_of = integers(step[AHEAD] + item * 32)
+    first_ahead, ahead_step, ahead_tile, ahead_panel = ahead_of[0], ahead_of[1], ahead_of[2], ahead_of[3]
     last_piece = step[PIECE_COUNT] - 1
     width = WIDTH_BYTES // size_of(element)
     pitch = step[CHANNELS] * size_of(element)
@@ -131,7 +128,7 @@ def conv_kernel(step, item, scratch, element):
             offset = tile * ROWS * pitch + channels
             place = channels, step[SHORTCUT] + offset, step[OUT] + offset, step[PREACT] + offset, pitch
             _prefetch(step, place)
-            ahead = first_ahead + tile * step[AHEAD_TILE] + (panel - first_panel) * step[AHEAD_PANEL]
+            ahead = first_ahead + tile * ahead_tile + (panel - first_panel) * ahead_panel
             # The sum of the runs before lies in the scratch: registers are for the run in hand.
             runs = 0
             s = zero_tile(element)
