@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from refnet_kernels import pages
 from refnet_kernels.forks import Lock
 from refnet_kernels.jit import function_address
 
@@ -52,7 +53,7 @@ class Launch(NamedTuple):
 def aligned_zeros(count: int, dtype: DTypeLike) -> np.ndarray:
     """``count`` zeros that start on a cache line, which NumPy does not promise."""
     size = np.dtype(dtype).itemsize
-    raw = np.zeros(count * size + 64, np.uint8)
+    raw = pages.zeros(count * size + 64)
     start = -raw.ctypes.data % 64
     return raw[start : start + count * size].view(dtype)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from refnet.conversion import Conversion
 from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, WeightsError
+from refnet_kernels import pages
 
 # NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
 MAX_RANK = 32
@@ -46,8 +47,7 @@ class Loaded(NamedTuple):
 
 
 class Arena:
-    """Memory for all the arrays of a file in one piece, which the system gives in large pages, and so several times as
-    fast as in small ones.
+    """Memory for all the arrays of a file in one piece, in large pages: the system gives these several times as fast.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ class Arena:
     """
 
     def __init__(self, size: int, count: int) -> None:
-        memory = np.empty(size + (count + 1) * _LINE_BYTES, np.uint8)
+        memory = pages.zeros(size + (count + 1) * _LINE_BYTES)
         self._memory = memory[-memory.ctypes.data % _LINE_BYTES :]
         self._used = 0
 
     def take(self, nbytes: int) -> np.ndarray:
-        """So many bytes that start on a cache line, of any values."""
+        """So many bytes that start on a cache line, all zero."""
         start, stop = self._used, self._used + nbytes
         self._used = stop + -stop % _LINE_BYTES
         return self._memory[start:stop]
