@@ -6,8 +6,9 @@ from numba import types
 
 from refnet_kernels.kernel import compiled, helper
 from refnet_kernels.memory import call_kernel, fetch_add, integers, load_atomic
-from refnet_kernels.team import APART_BYTES, HEADER, ROW_BYTES, SPINS
+from refnet_kernels.team import APART_BYTES, HEADER, ROW_BYTES, SPINS, share_of
 
+_share_of = helper(share_of)
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
@@ -22,8 +23,8 @@ def _walk_steps(program, steps, counters, threads, thread, scratch, stop):
         finished = drawn + threads * APART_BYTES
         for turn in range(threads):
             share = (thread + turn) % threads
-            first = items * share // threads
-            last = items * (share + 1) // threads
+            own = _share_of(items, share, threads)
+            first, last = own.start, own.stop
             done = 0
             # The load is for shares that are drawn already, which is most often so with another thread's.
             while first + load_atomic(drawn + share * APART_BYTES) < last:
