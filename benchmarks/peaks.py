@@ -12,7 +12,7 @@ from refnet_kernels.kernel import compiled
 from refnet_kernels.memory import integers
 from refnet_kernels.target import ROWS, WIDTH
 from refnet_kernels.team import Launch, Program, aligned_zeros
-from refnet_kernels.tile import load_rows, load_tile, multiply_add, store_tile, zero_tile
+from refnet_kernels.tile import CLOSE_ROWS, load_rows, load_tile, multiply_add, store_tile, zero_tile
 
 TILE_FLOATS = ROWS * WIDTH
 #: FMAs that each vector of a tile takes in a thread's bracket: 10 ms or so. Short brackets flatter.
@@ -29,7 +29,7 @@ def fma_kernel(step: Any, item: Any, scratch: Any) -> None:
     sums = zero_tile(np.float32)
     for _ in range(step[2]):
         sums = multiply_add(sums, pixels, 0, step[1])
-    store_tile(sums, scratch, WIDTH * 4)
+    store_tile(sums, scratch, CLOSE_ROWS)
 
 
 @_kernel
@@ -39,7 +39,7 @@ def copy_kernel(step: Any, item: Any, scratch: Any) -> None:
     for _ in range(step[3]):
         for tile in range(share, share + step[2]):
             offset = tile * TILE_FLOATS * 4
-            store_tile(load_tile(step[0] + offset, WIDTH * 4, np.float32), step[1] + offset, WIDTH * 4)
+            store_tile(load_tile(step[0] + offset, CLOSE_ROWS, np.float32), step[1] + offset, CLOSE_ROWS)
 
 
 _functions: dict[Any, Any] = {}

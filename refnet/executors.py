@@ -313,8 +313,16 @@ class CpuExecutor(CompiledExecutor):
 
     def _conv_operands(self, step: Step) -> tuple[ConvGeometry, dict[str, int]]:
         padded = self._padded if step.inputs[0] == self.plan.input else None
-        weights = self._locate(self._packed[step.variables["weights"]])
-        return padded or step.geometry, {"weights": weights, "zeros": self._locate(self._zeros)}
+        name = step.variables["weights"]
+        operands = {"weights": self._locate(self._packed[name]), "zeros": self._locate(self._zeros)}
+        return padded or step.geometry, operands | {"finite": int(self._is_finite(name))}
+
+    def _is_finite(self, name: str) -> bool:
+        """Whether all weights of a packed kernel are; looked at once."""
+        key = (name, "finite")
+        if key not in self._packed:
+            self._packed[key] = bool(np.isfinite(self._packed[name]).all())
+        return bool(self._packed[key])
 
     def _pack_channels(self, values: FloatArray) -> FloatArray:
         from refnet_kernels.conv.cpu import pack_channels

@@ -23,6 +23,9 @@ from refnet_kernels.target import LINE_BYTES, ROWS, VECTOR_BYTES, VECTORS, WIDTH
 
 _INT = ir.IntType(64)
 
+#: The offsets of a tile's rows where they follow one another.
+CLOSE_ROWS = tuple(row * WIDTH_BYTES for row in range(ROWS))
+
 
 class TileType(types.Type):
     """Numba's type of a register tile, with LLVM's types of its parts."""
@@ -41,20 +44,24 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.array)
 
 
-def _pointer(builder: Any, tile: TileType, address: Any, row: int, pitch: Any, vector: int) -> Any:
-    offset = builder.add(builder.mul(pitch, _INT(row)), _INT(vector * VECTOR_BYTES))
-    return builder.inttoptr(builder.add(address, offset), ir.PointerType(tile.vector))
+def _pointer(builder: Any, tile: TileType, address: Any, vector: int) -> Any:
+    return builder.inttoptr(builder.add(address, _INT(vector * VECTOR_BYTES)), ir.PointerType(tile.vector))
 
 
-def _load(builder: Any, tile: TileType, address: Any, row: int, pitch: Any, vector: int) -> Any:
-    value = builder.load(_pointer(builder, tile, address, row, pitch, vector), typ=tile.vector)
+def _load(builder: Any, tile: TileType, address: Any, vector: int) -> Any:
+    value = builder.load(_pointer(builder, tile, address, vector), typ=tile.vector)
     value.align = tile.element_bytes
     return value
 
 
 def _columns(builder: Any, tile: TileType, address: Any) -> list[Any]:
     """A row at an address: one vector each for the columns of a tile."""
-    return [_load(builder, tile, address, 0, _INT(0), vector) for vector in range(VECTORS)]
+    return [_load(builder, tile, address, vector) for vector in range(VECTORS)]
+
+
+def _rows(builder: Any, address: Any, offsets: Any) -> list[Any]:
+    """The addresses of a tile's rows."""
+    return [builder.add(address, builder.extract_value(offsets, row)) for row in range(ROWS)]
 
 
 def _fma(builder: Any, tile: TileType, a: Any, b: Any, c: Any) -> Any:
@@ -93,7 +100,7 @@ def zero_tile(typingctx, element):
 
 @intrinsic
 def load_rows(typingctx, address):
-    """The ``ROWS`` int64 at an address, as a tuple: where each pixel's data starts."""
+    """The ``ROWS`` int64 at an address, as a tuple: a number for each of a tile's rows."""
     result = types.UniTuple(types.int64, ROWS)
 
     def codegen(context, builder, signature, args):
@@ -185,43 +192,42 @@ def relu_tile(typingctx, value):
 
 
 @intrinsic
-def load_tile(typingctx, address, pitch, element):
-    """The tile of ``element`` at an address, whose rows are ``pitch`` bytes apart."""
+def load_tile(typingctx, address, offsets, element):
+    """The tile of ``element`` whose rows lie at ``offsets`` (a tuple of ``ROWS`` int64, in bytes) from an address."""
     tile = TileType(element.instance_type)
 
     def codegen(context, builder, signature, args):
+        rows = _rows(builder, *args[:2])
         empty = ir.Constant(tile.array, ir.Undefined)
-        return _each(builder, empty, lambda v, row, vector: _load(builder, tile, args[0], row, args[1], vector))
+        return _each(builder, empty, lambda v, row, vector: _load(builder, tile, rows[row], vector))
 
-    return tile(types.int64, types.int64, element), codegen
+    return tile(types.int64, offsets, element), codegen
 
 
 @intrinsic
-def store_tile(typingctx, value, address, pitch):
-    """Write a tile to an address, its rows ``pitch`` bytes apart."""
+def store_tile(typingctx, value, address, offsets):
+    """Write a tile, its rows at ``offsets`` from an address as in `load_tile`."""
 
     def codegen(context, builder, signature, args):
-        vectors, address, pitch = args
-        for row in range(ROWS):
+        vectors, *place = args
+        for row, start in enumerate(_rows(builder, *place)):
             for vector in range(VECTORS):
-                pointer = _pointer(builder, value, address, row, pitch, vector)
+                pointer = _pointer(builder, value, start, vector)
                 store = builder.store(builder.extract_value(vectors, row * VECTORS + vector), pointer)
                 store.align = value.element_bytes
         return context.get_dummy_value()
 
-    return types.void(value, types.int64, types.int64), codegen
+    return types.void(value, types.int64, offsets), codegen
 
 
 @intrinsic
-def prefetch_tile(typingctx, address, pitch):
-    """Ask for the cache lines of the tile at an address, whose rows are ``pitch`` bytes apart, to be written to."""
+def prefetch_tile(typingctx, address, offsets):
+    """Ask for a tile's cache lines, to be written to; its rows lie at ``offsets`` from an address."""
 
     def codegen(context, builder, signature, args):
-        address, pitch = args
-        for row in range(ROWS):
-            start = builder.add(address, builder.mul(pitch, _INT(row)))
+        for start in _rows(builder, *args):
             for offset in range(0, WIDTH_BYTES, LINE_BYTES):
                 emit_prefetch(builder, builder.add(start, _INT(offset)), write=True)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), codegen
+    return types.void(types.int64, offsets), codegen

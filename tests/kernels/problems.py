@@ -121,7 +121,8 @@ class ConvProblem(NamedTuple):
         return arrays | packed("", self.norm) | packed("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.relu, self.sum_relu, self.x.dtype)
+        finite = {"finite": int(np.isfinite(self.weights).all())}
+        return kernel.launch(self.geometry, addresses | finite, self.relu, self.sum_relu, self.x.dtype)
 
 
 class BatchNormProblem(NamedTuple):

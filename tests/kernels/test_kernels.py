@@ -25,6 +25,7 @@ from problems import (
 
 import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, select
+from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.team import Program
 
 COMPILED = [row for row in HOST_ROWS if row[1] != "reference"]
@@ -106,6 +107,30 @@ def test_every_epilogue_of_a_convolution(epilogue: str, dtype: np.dtype[Any], mo
     monkeypatch.setattr(conv_cpu, "ITEM_PRODUCTS", 1)
     monkeypatch.setattr(conv_cpu, "ITEM_WEIGHT_BYTES", 1)
     assert_launch_gives(expected, problem, select("conv", "cpu"), threads=3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["normal", "rarely special", "tiny", "zeros and ones"])
+@pytest.mark.parametrize(
+    ("size", "rate", "stride"), [(1, 1, 1), (7, 1, 1), (8, 1, 2), (9, 2, 1), (11, 4, 1), (3, 5, 1)]
+)
+def test_taps_outside_the_image(size: int, rate: int, stride: int, kind: str, dtype: np.dtype[Any]) -> None:
+    out_size = -(-size // stride)
+    g = ConvGeometry(2, size, size + 1, 64, out_size, out_size, 35, 3, 3, stride, rate, rate, rate)
+    problem = conv_problem("taps outside", g, kind, "norm,relu,preact", dtype=dtype)
+    assert_launch_gives(problem.defined(), problem, select("conv", "cpu"), threads=2)
+
+
+@pytest.mark.parametrize("weight", [1.0, np.inf, np.nan])
+def test_products_outside_the_image_are_left_out_unless_a_weight_is_not_finite(weight: float) -> None:
+    problem = conv_problem("a pixel", conv_same(1, 1, 1, 64, 8, 3, 1))
+    problem.weights[0, 0, 5, 6] = weight
+    *_, parts, _, _ = problem.launch(select("conv", "cpu"), dict.fromkeys(("x", "zeros", "weights", "out"), 0)).kept
+    taps = 1 if np.isfinite(weight) else 9
+    assert parts[-1, 2] == taps * 64 // 2  # pairs of products
+    found = problem.call(select("conv", "cpu"))
+    assert_same_bits(found, problem.defined())
+    assert np.isnan(found["out"][..., 6]).all() == (not np.isfinite(weight))
 
 
 @MANY

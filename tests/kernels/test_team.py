@@ -10,7 +10,6 @@ from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import select
 from refnet_kernels.conv.cpu import PRODUCTS, WEIGHTS, fetch_first
-from refnet_kernels.target import ROWS
 from refnet_kernels.team import CALLER_SECONDS, Launch, Program, share_of
 
 THREADS = [1, 2, 3, 8]
@@ -38,15 +37,15 @@ def assert_runs(problem: Problem, threads: int, times: int) -> None:
         assert_same_bits(outputs, expected)
 
 
-def first_written(launch: Launch, out: np.ndarray, item: int) -> tuple[int, int]:
-    """The first pixel and the first channel that an item writes."""
+def written_by(launch: Launch, out: np.ndarray, item: int) -> tuple[np.ndarray, int]:
+    """The pixels that an item writes, and its first channel."""
     holes = []
     for items in (item, item + 1):
         out[...] = np.nan
         Program([launch._replace(items=items)], 1).run()
         holes.append(np.isnan(out).reshape(-1, out.shape[-1]))
     written = holes[0] & ~holes[1]
-    return int(written.any(axis=1).argmax()), int(written.any(axis=0).argmax())
+    return written.any(axis=1).nonzero()[0], int(written.any(axis=0).argmax())
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +81,15 @@ def test_a_share_ends_by_fetching_the_first_weights_of_the_next(size: int, threa
     before, out, _ = launch_of(conv_problem("before", conv_same(1, size, size, 64, 64, 3, 1), "normal", "bias"))
     following, after, _ = launch_of(conv_problem("following", conv_same(1, 7, 7, 256, 512, 1, 1), "normal", "bias"))
     fetch_first(following, before, threads)
-    *_, ahead = before.kept
+    *_, offsets, parts, _, ahead = before.kept
     channel_bytes = following.row[PRODUCTS] * np.dtype(np.float32).itemsize
     for share in range(threads):
         last = share_of(before.items, share, threads)[-1]
-        pixel, _ = first_written(before, out["out"], last)
-        _, channel = first_written(following, after["out"], share_of(following.items, share, threads).start)
-        address, step, tile_step, _ = ahead[last]
+        pixels, _ = written_by(before, out["out"], last)
+        _, channel = written_by(following, after["out"], share_of(following.items, share, threads).start)
+        address, step, pair_step, _ = ahead[last]
         assert step > 0
         if size > 7:  # with few tiles, each tile of a group fetches its part
-            address += pixel // ROWS * tile_step
+            first_tile = np.isin(offsets, pixels * out["out"][0, 0, 0].nbytes).any(axis=1).argmax()
+            address += parts[first_tile, 2] * pair_step
         assert address == following.row[WEIGHTS] + channel * channel_bytes

@@ -13,11 +13,11 @@ from refnet_kernels.conv.cpu import (
     NEXT_BETA,
     NEXT_MEAN,
     NEXT_SCALE,
+    OFFSETS,
     OUT,
     PANELS,
-    PIECE_COUNT,
+    PARTS,
     PIECES,
-    PIXELS,
     PREACT,
     PRODUCTS,
     RELU,
@@ -34,6 +34,7 @@ from refnet_kernels.kernel import helper, kernel
 from refnet_kernels.memory import floats, integers, prefetch, size_of
 from refnet_kernels.target import ROWS, WIDTH_BYTES
 from refnet_kernels.tile import (
+    CLOSE_ROWS,
     add_bias,
     add_tiles,
     load_rows,
@@ -48,11 +49,11 @@ from refnet_kernels.tile import (
 
 
 @helper
-def _copy(source, source_pitch, target, target_pitch, rows, columns, element):
-    """Copy the part of a tile that exists, at the ragged edge."""
-    for row in range(rows):
-        from_row = floats(source + row * source_pitch, element)
-        to_row = floats(target + row * target_pitch, element)
+def _copy(source, source_rows, target, target_rows, columns, element):
+    """Copy the columns of a tile that exist, at the ragged edge."""
+    for row in range(ROWS):
+        from_row = floats(source + source_rows[row], element)
+        to_row = floats(target + target_rows[row], element)
         for column in range(columns):
             to_row[column] = from_row[column]
 
@@ -60,7 +61,7 @@ def _copy(source, source_pitch, target, target_pitch, rows, columns, element):
 @helper
 def _finish(step, t, place, element):
     """The epilogue of a tile's sums, and the stores."""
-    channels, shortcut, out, preact, pitch = place
+    channels, shortcut, out, preact, rows = place
     if step[BIAS] != 0:
         t = add_bias(t, step[BIAS] + channels)
     if step[SCALE] != 0:
@@ -68,40 +69,40 @@ def _finish(step, t, place, element):
     if step[RELU] != 0:
         t = relu_tile(t)
     if step[SHORTCUT] != 0:
-        t = add_tiles(load_tile(shortcut, pitch, element), t)
+        t = add_tiles(load_tile(shortcut, rows, element), t)
         if step[SUM_RELU] != 0:
             t = relu_tile(t)
     if step[OUT] != 0:
-        store_tile(t, out, pitch)
+        store_tile(t, out, rows)
     if step[PREACT] != 0:
         t = normalize(t, step[NEXT_MEAN] + channels, step[NEXT_SCALE] + channels, step[NEXT_BETA] + channels)
-        store_tile(relu_tile(t), preact, pitch)
+        store_tile(relu_tile(t), preact, rows)
 
 
 @helper
-def _finish_part(step, t, place, edge, rows, columns, element):
-    """The epilogue of a tile of which only some rows and columns exist: on a copy of them."""
-    channels, shortcut, out, preact, pitch = place
+def _finish_part(step, t, place, edge, columns, element):
+    """The epilogue of a tile of which only some columns exist: on a copy of them."""
+    channels, shortcut, out, preact, rows = place
     edge_preact = edge + TILE_BYTES
     if step[SHORTCUT] != 0:
-        _copy(shortcut, pitch, edge, WIDTH_BYTES, rows, columns, element)
-    _finish(step, t, (channels, edge, edge, edge_preact, WIDTH_BYTES), element)
+        _copy(shortcut, rows, edge, CLOSE_ROWS, columns, element)
+    _finish(step, t, (channels, edge, edge, edge_preact, CLOSE_ROWS), element)
     if step[OUT] != 0:
-        _copy(edge, WIDTH_BYTES, out, pitch, rows, columns, element)
+        _copy(edge, CLOSE_ROWS, out, rows, columns, element)
     if step[PREACT] != 0:
-        _copy(edge_preact, WIDTH_BYTES, preact, pitch, rows, columns, element)
+        _copy(edge_preact, CLOSE_ROWS, preact, rows, columns, element)
 
 
 @helper
 def _prefetch(step, place):
     """Have what the epilogue reads and writes on its way while the sums are made."""
-    _, shortcut, out, preact, pitch = place
+    _, shortcut, out, preact, rows = place
     if step[SHORTCUT] != 0 and shortcut != out:
-        prefetch_tile(shortcut, pitch)
+        prefetch_tile(shortcut, rows)
     if step[OUT] != 0:
-        prefetch_tile(out, pitch)
+        prefetch_tile(out, rows)
     if step[PREACT] != 0:
-        prefetch_tile(preact, pitch)
+        prefetch_tile(preact, rows)
 
 
 @kernel
@@ -112,30 +113,30 @@ def conv_kernel(step, item, scratch, element):
     last_tile = min(first_tile + step[ITEM_TILES], step[TILES])
     first_panel = item // blocks * step[ITEM_PANELS]
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
-    pieces = integers(step[PIECES])
     ahead_of = integers(step[AHEAD] + item * 32)
     first_ahead, ahead_step, ahead_tile, ahead_panel = ahead_of[0], ahead_of[1], ahead_of[2], ahead_of[3]
-    last_piece = step[PIECE_COUNT] - 1
+    pieces = integers(step[PIECES])
     width = WIDTH_BYTES // size_of(element)
-    pitch = step[CHANNELS] * size_of(element)
     for tile in range(first_tile, last_tile):
         tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
-        rows = min(step[PIXELS] - tile * ROWS, ROWS)
+        rows = load_rows(step[OFFSETS] + tile * ROWS * 8)
+        part = integers(step[PARTS] + tile * 24)
+        first_piece, last_piece, pairs_before = part[0], part[1], part[2]
         for panel in range(first_panel, last_panel):
-            weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
+            panel_weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
             channels = panel * WIDTH_BYTES
             columns = min(step[CHANNELS] - panel * width, width)
-            offset = tile * ROWS * pitch + channels
-            place = channels, step[SHORTCUT] + offset, step[OUT] + offset, step[PREACT] + offset, pitch
+            place = channels, step[SHORTCUT] + channels, step[OUT] + channels, step[PREACT] + channels, rows
             _prefetch(step, place)
-            ahead = first_ahead + tile * ahead_tile + (panel - first_panel) * ahead_panel
+            ahead = first_ahead + pairs_before * ahead_tile + (panel - first_panel) * ahead_panel
             # The sum of the runs before lies in the scratch: registers are for the run in hand.
             runs = 0
             s = zero_tile(element)
-            for piece in range(step[PIECE_COUNT]):
-                pixels = load_rows(tap_rows + pieces[4 * piece] * ROWS * 8)
-                begin = pieces[4 * piece + 1]
-                end = pieces[4 * piece + 2]
+            for piece in range(first_piece, last_piece):
+                pixels = load_rows(tap_rows + pieces[5 * piece] * ROWS * 8)
+                begin = pieces[5 * piece + 1]
+                end = pieces[5 * piece + 2]
+                weights = panel_weights + pieces[5 * piece + 4]
                 for k in range(begin, end - 1, 2):
                     s = multiply_add(s, pixels, k, weights)
                     s = multiply_add(s, pixels, k + 1, weights + WIDTH_BYTES)
@@ -144,17 +145,16 @@ def conv_kernel(step, item, scratch, element):
                     ahead += ahead_step
                 if (end - begin) % 2 != 0:
                     s = multiply_add(s, pixels, end - 1, weights)
-                    weights += WIDTH_BYTES
-                if pieces[4 * piece + 3] != 0:
+                if pieces[5 * piece + 3] != 0:
                     if runs == 0:
                         s = add_tiles(zero_tile(element), s)
                     else:
-                        s = add_tiles(load_tile(scratch, WIDTH_BYTES, element), s)
+                        s = add_tiles(load_tile(scratch, CLOSE_ROWS, element), s)
                     runs += 1
-                    if piece < last_piece:
-                        store_tile(s, scratch, WIDTH_BYTES)
+                    if piece < last_piece - 1:
+                        store_tile(s, scratch, CLOSE_ROWS)
                         s = zero_tile(element)
-            if rows == ROWS and columns == width:
+            if columns == width:
                 _finish(step, s, place, element)
             else:
-                _finish_part(step, s, place, scratch, rows, columns, element)
+                _finish_part(step, s, place, scratch, columns, element)
