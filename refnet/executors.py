@@ -325,7 +325,7 @@ class CpuExecutor(CompiledExecutor):
         return bool(self._packed[key])
 
     def _pack_channels(self, values: FloatArray) -> FloatArray:
-        from refnet_kernels.conv.cpu import pack_channels
+        from refnet_kernels.layout import pack_channels
 
         return pack_channels(values)
 

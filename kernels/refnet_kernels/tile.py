@@ -18,7 +18,8 @@ from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
-from refnet_kernels.memory import FLOATS, emit_prefetch
+from refnet_kernels.kernel import helper
+from refnet_kernels.memory import FLOATS, emit_prefetch, floats
 from refnet_kernels.target import LINE_BYTES, ROWS, VECTOR_BYTES, VECTORS, WIDTH_BYTES
 
 _INT = ir.IntType(64)
@@ -154,6 +155,21 @@ def add_tiles(typingctx, left, right):
 
 
 @intrinsic
+def larger_tile(typingctx, left, right):
+    """``right`` where it is larger or NaN, else ``left``: the first of equals stays."""
+
+    def codegen(context, builder, signature, args):
+        def larger(value, row, vector):
+            other = builder.extract_value(args[1], row * VECTORS + vector)
+            greater, nan = builder.fcmp_ordered(">", other, value), builder.fcmp_unordered("uno", other, other)
+            return builder.select(builder.or_(greater, nan), other, value)
+
+        return _each(builder, args[0], larger)
+
+    return left(left, left), codegen
+
+
+@intrinsic
 def add_bias(typingctx, value, bias):
     """``value + bias[column]``; ``bias`` is the address of a number for each column."""
 
@@ -231,3 +247,13 @@ def prefetch_tile(typingctx, address, offsets):
         return context.get_dummy_value()
 
     return types.void(types.int64, offsets), codegen
+
+
+@helper
+def copy_columns(source, source_rows, target, target_rows, columns, element):
+    """Copy the columns of a tile that exist, at the ragged edge; its rows lie at offsets, as in `load_tile`."""
+    for row in range(ROWS):
+        from_row = floats(source + source_rows[row], element)
+        to_row = floats(target + target_rows[row], element)
+        for column in range(columns):
+            to_row[column] = from_row[column]

@@ -21,12 +21,13 @@ the end of a thread's share, that is the first weights of the following convolut
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from refnet_kernels.contract import BINARY32, RUN, ConvGeometry, FloatArray, Norm
 from refnet_kernels.jit import function_address
+from refnet_kernels.layout import TILE_BYTES, pack_channels, tiles_of
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 from refnet_kernels.team import Launch, run_once, share_of
 
@@ -41,8 +42,6 @@ RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT = range(15, 20)
 PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(20, 24)
 AHEAD = 24
 
-#: Bytes of a tile. The thread's scratch has room for two: for sums of runs, and to put ragged edges together.
-TILE_BYTES = ROWS * WIDTH_BYTES
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
 #: Products of an item, some 20 us of work: small enough to share out evenly, large enough to be worth drawing.
@@ -94,14 +93,6 @@ def pack_in_place(weights: FloatArray, spare: FloatArray) -> FloatArray:
     return pack(copy, weights.reshape(packed_shape(weights.shape, weights.dtype)))
 
 
-def pack_channels(values: FloatArray) -> FloatArray:
-    """One value a channel, filled up with zeros to whole panels."""
-    width = WIDTH_BYTES // values.itemsize
-    packed = np.zeros(-(-values.size // width) * width, values.dtype)
-    packed[: values.size] = values
-    return packed
-
-
 def _taps(g: ConvGeometry) -> tuple[np.ndarray, int]:
     """Where each tap lies in the image, and how many contiguous products it has."""
     if g.rate == 1 and _never_outside(g):
@@ -110,55 +101,6 @@ def _taps(g: ConvGeometry) -> tuple[np.ndarray, int]:
         return np.array(taps, np.int64), g.kernel_width * g.channels
     taps = [(kh * g.rate, kw * g.rate) for kh in range(g.kernel_height) for kw in range(g.kernel_width)]
     return np.array(taps, np.int64), g.channels
-
-
-class _Tiles(NamedTuple):
-    """Where a step's tiles find their pixels.
-
-    Attributes
-    ----------
-    table : int64 array [tiles, taps, ROWS]
-        Where the data of each tap of each pixel starts: addresses.
-    offsets : int64 array [tiles, ROWS]
-        Where each pixel lies in the output: bytes.
-    inside : bool array [tiles, taps]
-        Whether a tap lies inside the image for any of a tile's pixels.
-    """
-
-    table: np.ndarray
-    offsets: np.ndarray
-    inside: np.ndarray
-
-
-def _tiles(g: ConvGeometry, taps: np.ndarray, x: int, zeros: int, itemsize: int) -> _Tiles:
-    """Tiles of pixels that have the same taps outside the image, as far as that goes."""
-    count = -(-g.pixels // ROWS)
-    rows = _alike(g.out_height, g.stride, g.pad_top, g.height, taps[:, 0])
-    columns = _alike(g.out_width, g.stride, g.pad_left, g.width, taps[:, 1])
-    alike = np.tile((rows[:, None] * len(taps) + columns).ravel(), g.batch)
-    order = np.argsort(alike, kind="stable")
-    # The rows past the last pixel repeat it: they compute and store the same once more.
-    pixel = order[np.minimum(np.arange(count * ROWS), g.pixels - 1)].reshape(count, ROWS)
-    offsets = pixel * (g.out_channels * itemsize)
-    pixel = np.ascontiguousarray(pixel.T)  # NumPy's reductions are slow along a short last axis
-    pixel, column = np.divmod(pixel, g.out_width)
-    image, row = np.divmod(pixel, g.out_height)
-    top, left = row * g.stride - g.pad_top, column * g.stride - g.pad_left
-    corner = x + ((image * g.height + top) * g.width + left) * (g.channels * itemsize)
-    table = np.empty((count, len(taps), ROWS), np.int64)
-    inside = np.empty((count, len(taps)), bool)
-    for number, (down, right) in enumerate(taps):
-        there = (top + down >= 0) & (top + down < g.height) & (left + right >= 0) & (left + right < g.width)
-        table[:, number] = np.where(there, corner + (down * g.width + right) * (g.channels * itemsize), zeros).T
-        inside[:, number] = there.any(axis=0)
-    return _Tiles(table, offsets, inside)
-
-
-def _alike(positions: int, stride: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:
-    """A number for each position along a side, the same for neighbours that have the same taps inside."""
-    start = np.arange(positions)[:, None] * stride - pad + taps
-    inside = (start >= 0) & (start < size)
-    return np.concatenate([[0], np.cumsum((inside[1:] != inside[:-1]).any(axis=1))])
 
 
 def _never_outside(g: ConvGeometry) -> bool:
@@ -311,7 +253,7 @@ def launch(
     """
     g = geometry
     taps, length = _taps(g)
-    tiles_at = _tiles(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize)
+    tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize)
     may_skip = addresses.get("finite", 0) and length % RUN == 0
     parts, pieces = _parts(_pieces(len(taps), length), tiles_at.inside if may_skip else tiles_at.inside | True)
     width = WIDTH_BYTES // dtype.itemsize
@@ -328,6 +270,7 @@ def launch(
     ahead = _ahead(g, addresses["x"], row, items, int(parts[-1, 2]), dtype.itemsize)
     row.append(ahead.ctypes.data)
     kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
+    # The thread's scratch has room for two tiles: for sums of runs, and to put ragged edges together.
     return Launch(kernel, items, row, 2 * TILE_BYTES, (*arrays, ahead))
 
 

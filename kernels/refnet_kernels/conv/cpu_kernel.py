@@ -26,17 +26,18 @@ from refnet_kernels.conv.cpu import (
     SUM_RELU,
     TABLE,
     TAP_COUNT,
-    TILE_BYTES,
     TILES,
     WEIGHTS,
 )
 from refnet_kernels.kernel import helper, kernel
-from refnet_kernels.memory import floats, integers, prefetch, size_of
+from refnet_kernels.layout import TILE_BYTES
+from refnet_kernels.memory import integers, prefetch, size_of
 from refnet_kernels.target import ROWS, WIDTH_BYTES
 from refnet_kernels.tile import (
     CLOSE_ROWS,
     add_bias,
     add_tiles,
+    copy_columns,
     load_rows,
     load_tile,
     multiply_add,
@@ -46,16 +47,6 @@ from refnet_kernels.tile import (
     store_tile,
     zero_tile,
 )
-
-
-@helper
-def _copy(source, source_rows, target, target_rows, columns, element):
-    """Copy the columns of a tile that exist, at the ragged edge."""
-    for row in range(ROWS):
-        from_row = floats(source + source_rows[row], element)
-        to_row = floats(target + target_rows[row], element)
-        for column in range(columns):
-            to_row[column] = from_row[column]
 
 
 @helper
@@ -85,12 +76,12 @@ def _finish_part(step, t, place, edge, columns, element):
     channels, shortcut, out, preact, rows = place
     edge_preact = edge + TILE_BYTES
     if step[SHORTCUT] != 0:
-        _copy(shortcut, rows, edge, CLOSE_ROWS, columns, element)
+        copy_columns(shortcut, rows, edge, CLOSE_ROWS, columns, element)
     _finish(step, t, (channels, edge, edge, edge_preact, CLOSE_ROWS), element)
     if step[OUT] != 0:
-        _copy(edge, CLOSE_ROWS, out, rows, columns, element)
+        copy_columns(edge, CLOSE_ROWS, out, rows, columns, element)
     if step[PREACT] != 0:
-        _copy(edge_preact, CLOSE_ROWS, preact, rows, columns, element)
+        copy_columns(edge_preact, CLOSE_ROWS, preact, rows, columns, element)
 
 
 @helper

@@ -1,6 +1,7 @@
 """Max pool on the CPU, with the next unit's preact as a second output.
 
-An item is one row of the output; the channels are the fastest loop, which LLVM turns into vectors.
+An item is some tiles of pixels. As in a convolution, windows are read through a table of addresses, one a pixel and
+tap; a tap outside the image points to what never wins, or to zeros.
 """
 
 from __future__ import annotations
@@ -9,28 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, FloatArray, Norm, PoolGeometry
+from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray, Norm, PoolGeometry
 from refnet_kernels.jit import function_address
+from refnet_kernels.layout import TILE_BYTES, pack_channels, tiles_of
 from refnet_kernels.team import Launch, run_once
 
-X, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(6)
-HEIGHT, WIDTH, CHANNELS, OUT_HEIGHT, OUT_WIDTH, WINDOW, STRIDE, PAD_TOP, PAD_LEFT, ZERO_PADDING = range(6, 16)
+# What a step's row holds: addresses, then integers.
+OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT, TABLE, OFFSETS = range(7)
+CHANNELS, TAP_COUNT, TILES = range(7, 10)
+
+#: Tiles of an item.
+ITEM_TILES = 8
 
 
 def launch(geometry: PoolGeometry, addresses: dict[str, int], dtype: np.dtype[Any] = BINARY32) -> Launch:
     """The step that pools.
 
-    ``addresses`` has ``x``, and ``out`` or ``preact`` (with ``next_mean``, ``next_scale``, ``next_beta``) or both.
+    ``addresses`` has ``x``, and ``out`` or ``preact`` (with ``next_mean``, ``next_scale``, ``next_beta``, from
+    `refnet_kernels.layout.pack_channels`) or both.
     """
     g = geometry
-    names = ("x", "out", "next_mean", "next_scale", "next_beta", "preact")
-    row = [addresses.get(name, 0) for name in names]
-    row += [g.height, g.width, g.channels, g.out_height, g.out_width, g.window, g.stride, g.pad_top, g.pad_left]
-    row.append(g.zero_padding)
+    outside = np.full(g.channels, 0 if g.zero_padding else -np.inf, dtype)
+    windows = ConvGeometry(*g[:6], g.channels, g.window, g.window, g.stride, 1, g.pad_top, g.pad_left)
+    taps = np.array(list(np.ndindex(g.window, g.window)), np.int64)
+    tiles = tiles_of(windows, taps, addresses["x"], outside.ctypes.data, dtype.itemsize)
+    row = [addresses.get(name, 0) for name in ("out", "next_mean", "next_scale", "next_beta", "preact")]
+    row += [tiles.table.ctypes.data, tiles.offsets.ctypes.data, g.channels, *tiles.inside.shape[::-1]]
     kernel = function_address("refnet_kernels.max_pool.cpu_kernel", "max_pool_kernel", dtype.name)
-    # The largest so far, a pixel that never wins, and one of zeros.
-    scratch = 3 * g.channels * dtype.itemsize
-    return Launch(kernel, g.batch * g.out_height, row, scratch)
+    return Launch(kernel, -(-len(tiles.table) // ITEM_TILES), row, TILE_BYTES, (outside, *tiles))
 
 
 def call(x: FloatArray, geometry: PoolGeometry, next_norm: Norm | None = None) -> tuple[FloatArray, FloatArray | None]:
@@ -41,7 +48,7 @@ def call(x: FloatArray, geometry: PoolGeometry, next_norm: Norm | None = None) -
     preact = None if next_norm is None else np.empty_like(out)
     addresses = {"x": x.ctypes.data, "out": out.ctypes.data}
     if next_norm is not None and preact is not None:
-        next_norm = Norm(*(np.ascontiguousarray(values) for values in next_norm))
+        next_norm = Norm(*map(pack_channels, next_norm))
         addresses |= {f"next_{role}": values.ctypes.data for role, values in next_norm._asdict().items()}
         addresses["preact"] = preact.ctypes.data
     run_once(launch(g, addresses, x.dtype))

@@ -1,89 +1,69 @@
-"""The compiled part of the max pool.
-
-An item is one row of the output; the channels are the fastest loop, which LLVM turns into vectors.
-"""
+"""The compiled part of the max pool."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from refnet_kernels.kernel import helper, kernel
 from refnet_kernels.max_pool.cpu import (
     CHANNELS,
-    HEIGHT,
+    ITEM_TILES,
     NEXT_BETA,
     NEXT_MEAN,
     NEXT_SCALE,
+    OFFSETS,
     OUT,
-    OUT_HEIGHT,
-    OUT_WIDTH,
-    PAD_LEFT,
-    PAD_TOP,
     PREACT,
-    STRIDE,
-    WIDTH,
-    WINDOW,
-    ZERO_PADDING,
-    X,
+    TABLE,
+    TAP_COUNT,
+    TILES,
 )
-from refnet_kernels.memory import floats, fma, size_of
+from refnet_kernels.memory import size_of
+from refnet_kernels.target import ROWS, WIDTH_BYTES
+from refnet_kernels.tile import (
+    CLOSE_ROWS,
+    copy_columns,
+    larger_tile,
+    load_rows,
+    load_tile,
+    normalize,
+    relu_tile,
+    store_tile,
+)
 
 
 @helper
-def _larger(m, v):
-    """``v`` where it is larger or NaN; the first of equals stays."""
-    return v if v > m or v != v else m
+def _load(pixels, channel, columns, scratch, element):
+    """The tile that a tap reads; at the ragged edge, a copy of the columns that exist."""
+    at = channel * size_of(element)
+    if columns * size_of(element) == WIDTH_BYTES:
+        return load_tile(at, load_rows(pixels), element)
+    copy_columns(at, load_rows(pixels), scratch, CLOSE_ROWS, columns, element)
+    return load_tile(scratch, CLOSE_ROWS, element)
 
 
 @helper
-def _take_in(largest, first, second, third, channels, element):
-    """Take three pixels of the window in, in this order. One at a time, loads and stores of ``largest`` would rule."""
-    a, b, c = floats(first, element), floats(second, element), floats(third, element)
-    for i in range(channels):
-        largest[i] = _larger(_larger(_larger(largest[i], a[i]), b[i]), c[i])
-
-
-@helper
-def _pixel(step, image, y, x, outside, pixel_bytes):
-    """The address of a pixel of the image whose first row is ``image``, or ``outside``."""
-    inside = 0 <= y < step[HEIGHT] and 0 <= x < step[WIDTH]
-    return step[X] + ((image + y) * step[WIDTH] + x) * pixel_bytes if inside else outside
+def _store(t, address, rows, columns, scratch, element):
+    if columns * size_of(element) == WIDTH_BYTES:
+        store_tile(t, address, rows)
+    else:
+        store_tile(t, scratch, CLOSE_ROWS)
+        copy_columns(scratch, CLOSE_ROWS, address, rows, columns, element)
 
 
 @kernel
 def max_pool_kernel(step, item, scratch, element):
-    """One row of the output."""
-    channels = step[CHANNELS]
-    pixel_bytes = channels * size_of(element)
-    top = item % step[OUT_HEIGHT] * step[STRIDE] - step[PAD_TOP]
-    image = item // step[OUT_HEIGHT] * step[HEIGHT]
-    nothing = scratch + pixel_bytes
-    outside = nothing + pixel_bytes if step[ZERO_PADDING] else nothing
-    largest, lowest = floats(scratch, element), floats(nothing, element)
-    zeros = floats(nothing + pixel_bytes, element)
-    for c in range(channels):
-        lowest[c] = -np.inf
-        zeros[c] = 0
-    for column in range(step[OUT_WIDTH]):
-        left = column * step[STRIDE] - step[PAD_LEFT]
-        right = left + step[WINDOW]
-        for c in range(channels):
-            largest[c] = -np.inf
-        for y in range(top, top + step[WINDOW]):
-            for x in range(left, right, 3):
-                first = _pixel(step, image, y, x, outside, pixel_bytes)
-                second = _pixel(step, image, y, x + 1, outside, pixel_bytes) if x + 1 < right else nothing
-                third = _pixel(step, image, y, x + 2, outside, pixel_bytes) if x + 2 < right else nothing
-                _take_in(largest, first, second, third, channels, element)
-        offset = (item * step[OUT_WIDTH] + column) * pixel_bytes
-        if step[OUT] != 0:
-            out = floats(step[OUT] + offset, element)
-            for c in range(channels):
-                out[c] = largest[c]
-        if step[PREACT] != 0:
-            preact = floats(step[PREACT] + offset, element)
-            mean, scale = floats(step[NEXT_MEAN], element), floats(step[NEXT_SCALE], element)
-            beta = floats(step[NEXT_BETA], element)
-            for c in range(channels):
-                v = fma(largest[c] - mean[c], scale[c], beta[c])
-                preact[c] = element(0) if v < 0 else v
+    """One item: some tiles of pixels."""
+    width = WIDTH_BYTES // size_of(element)
+    for tile in range(item * ITEM_TILES, min((item + 1) * ITEM_TILES, step[TILES])):
+        taps = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
+        rows = load_rows(step[OFFSETS] + tile * ROWS * 8)
+        for channel in range(0, step[CHANNELS], width):
+            columns = min(step[CHANNELS] - channel, width)
+            at = channel * size_of(element)
+            t = _load(taps, channel, columns, scratch, element)
+            for tap in range(1, step[TAP_COUNT]):
+                t = larger_tile(t, _load(taps + tap * ROWS * 8, channel, columns, scratch, element))
+            if step[OUT] != 0:
+                _store(t, step[OUT] + at, rows, columns, scratch, element)
+            if step[PREACT] != 0:
+                t = normalize(t, step[NEXT_MEAN] + at, step[NEXT_SCALE] + at, step[NEXT_BETA] + at)
+                _store(relu_tile(t), step[PREACT] + at, rows, columns, scratch, element)

@@ -1,0 +1,80 @@
+"""How images and values a channel lie for kernels that work on register tiles: some pixels by a panel of channels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refnet_kernels.contract import ConvGeometry, FloatArray
+from refnet_kernels.target import ROWS, WIDTH_BYTES
+
+TILE_BYTES = ROWS * WIDTH_BYTES
+
+
+def pack_channels(values: FloatArray) -> FloatArray:
+    """One value a channel, filled up with zeros to whole panels."""
+    width = WIDTH_BYTES // values.itemsize
+    packed = np.zeros(-(-values.size // width) * width, values.dtype)
+    packed[: values.size] = values
+    return packed
+
+
+class Tiles(NamedTuple):
+    """Where a step's tiles find their pixels.
+
+    Attributes
+    ----------
+    table : int64 array [tiles, taps, ROWS]
+        Where the data of each tap of each pixel starts: addresses.
+    offsets : int64 array [tiles, ROWS]
+        Where each pixel lies in the output: bytes.
+    inside : bool array [tiles, taps]
+        Whether a tap lies inside the image for any of a tile's pixels.
+    """
+
+    table: np.ndarray
+    offsets: np.ndarray
+    inside: np.ndarray
+
+
+def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: int) -> Tiles:
+    """Tiles of pixels that have the same taps outside the image, as far as that goes.
+
+    Parameters
+    ----------
+    g : ConvGeometry
+    taps : int64 array [taps, 2]
+        How far below and to the right of a window's first pixel each tap lies.
+    x, outside : int
+        Addresses of the image, and of what takes the place of a pixel outside it.
+    itemsize : int
+        Bytes of a number.
+    """
+    count = -(-g.pixels // ROWS)
+    rows = _alike(g.out_height, g.stride, g.pad_top, g.height, taps[:, 0])
+    columns = _alike(g.out_width, g.stride, g.pad_left, g.width, taps[:, 1])
+    alike = np.tile((rows[:, None] * len(columns) + columns).ravel(), g.batch)
+    order = np.argsort(alike, kind="stable")
+    # The rows past the last pixel repeat it: they compute and store the same once more.
+    pixel = order[np.minimum(np.arange(count * ROWS), g.pixels - 1)].reshape(count, ROWS)
+    offsets = pixel * (g.out_channels * itemsize)
+    pixel = np.ascontiguousarray(pixel.T)  # NumPy's reductions are slow along a short last axis
+    pixel, column = np.divmod(pixel, g.out_width)
+    image, row = np.divmod(pixel, g.out_height)
+    top, left = row * g.stride - g.pad_top, column * g.stride - g.pad_left
+    corner = x + ((image * g.height + top) * g.width + left) * (g.channels * itemsize)
+    table = np.empty((count, len(taps), ROWS), np.int64)
+    inside = np.empty((count, len(taps)), bool)
+    for number, (down, right) in enumerate(taps):
+        there = (top + down >= 0) & (top + down < g.height) & (left + right >= 0) & (left + right < g.width)
+        table[:, number] = np.where(there, corner + (down * g.width + right) * (g.channels * itemsize), outside).T
+        inside[:, number] = there.any(axis=0)
+    return Tiles(table, offsets, inside)
+
+
+def _alike(positions: int, stride: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:
+    """A number for each position along a side, the same for neighbours that have the same taps inside."""
+    start = np.arange(positions)[:, None] * stride - pad + taps
+    inside = (start >= 0) & (start < size)
+    return np.concatenate([[0], np.cumsum((inside[1:] != inside[:-1]).any(axis=1))])
