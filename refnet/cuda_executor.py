@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ class CudaExecutor(CompiledExecutor):
         self._copied: deque[tuple[Any, DeviceView]] = deque()
         self._lock = Lock()
 
-    def run(self, images: Any, stream: Any = None) -> list[Any]:
+    def run(self, images: Any, stream: Any = None, meanwhile: Callable[[], None] | None = None) -> list[Any]:
         """The plan's outputs. One caller at a time; others wait.
 
         Parameters
@@ -66,6 +66,8 @@ class CudaExecutor(CompiledExecutor):
         images : float32 array or DeviceView
         stream
             As `refnet_kernels.gpu.device.Device.stream` has it; by default the device's own.
+        meanwhile : callable, optional
+            To be called while the device computes what it does for images in NumPy.
 
         Returns
         -------
@@ -77,11 +79,11 @@ class CudaExecutor(CompiledExecutor):
             # The run before may have been on another stream.
             on.wait(self._done)
             try:
-                return self._run(images, on)
+                return self._run(images, on, meanwhile)
             finally:
                 self._done = on.record()
 
-    def _run(self, images: Any, stream: Any) -> list[Any]:
+    def _run(self, images: Any, stream: Any, meanwhile: Callable[[], None] | None) -> list[Any]:
         shapes = [self.plan.shapes[index] for index in self.plan.outputs]
         offsets = [self._address(index) - self._start for index in self.plan.outputs]
         if isinstance(images, DeviceView):
@@ -89,6 +91,8 @@ class CudaExecutor(CompiledExecutor):
         outputs = [np.empty(shape, np.float32) for shape in shapes]
         self._arena.upload(images, self._offsets[self.plan.input], stream)
         self._program.run(stream)
+        if meanwhile:
+            meanwhile()
         for output, offset in zip(outputs, offsets, strict=True):
             self._arena.download(output, offset, stream)
         stream.sync()

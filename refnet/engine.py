@@ -181,12 +181,19 @@ class Engine:
             The device's memory is too small, or the device failed.
         """
         on = None if stream is None else check_stream(stream, self._device)
-        single, batch = self._gate(images, on)
+        single, batch, normalised = self._gate(images, on)
         if isinstance(end_points, str):
             end_points = [end_points]
         wanted = end_points if isinstance(end_points, bool) else tuple(end_points)
         compiled = self._compile(batch.shape, wanted)
-        outputs = compiled.executor.run(batch, on)
+        found: list[str | None] = []
+
+        def look() -> None:
+            found.append(doubts.pixels(batch, self._mode))
+
+        outputs = compiled.executor.run(batch, on, look if normalised else None)
+        for doubt in filter(None, found):
+            warnings.warn(doubt, RefnetWarning, stacklevel=2)
         net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs
         if end_points is False:
             return net
@@ -200,18 +207,29 @@ class Engine:
     def __reduce__(self) -> Any:
         raise TypeError("An Engine holds threads and machine code and cannot be pickled; make one where it is needed.")
 
-    def _gate(self, images: Any, stream: Any) -> tuple[bool, Any]:
-        """The images as a batch [N, H, W, C] of the engine's dtype, and whether there was but one, without an axis."""
+    def _gate(self, images: Any, stream: Any) -> tuple[bool, Any, bool]:
+        """The images at the edge.
+
+        Returns
+        -------
+        single : bool
+            Whether there was but one, without a batch's axis.
+        batch : array [N, H, W, C]
+            Of the engine's dtype.
+        normalised : bool
+            Whether these are pixels that the caller says are normalised, so that it is worth a look.
+        """
         if self._device.startswith("cuda") and _on_cuda(images):
             from refnet.device_images import device_images
 
             view = device_images(images, self._device, stream)
             single = self._is_single(view)
             self._check_size(view.shape[-3:-1])
-            return single, view.batch()
+            return single, view.batch(), False
         array = _as_array(images)
         single = self._is_single(array)
-        if array.dtype == np.uint8:
+        raw = array.dtype == np.uint8
+        if raw:
             if self._recipe is None:
                 raise InputError(
                     "uint8 images are raw pixels, and these weights name no recipe for them: "
@@ -220,11 +238,8 @@ class Engine:
             array = preprocess(array, self._recipe).astype(self._dtype)
         else:
             array = images_of(array, self._dtype)
-            doubt = doubts.pixels(array, self._mode) if self._options["include_root_block"] else None
-            if doubt:
-                warnings.warn(doubt, RefnetWarning, stacklevel=3)
         self._check_size(array.shape[-3:-1])
-        return single, array[None] if single else array
+        return single, array[None] if single else array, not raw and self._options["include_root_block"]
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         """Warn, once a size, of images on which a classifier was not trained."""

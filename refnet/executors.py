@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -26,8 +26,11 @@ from refnet_kernels.forks import Lock, making
 class Executor(Protocol):
     """Something that runs one plan."""
 
-    def run(self, images: Any, stream: Any = None) -> list[Any]:
-        """The plan's outputs, as arrays of the caller's own: in NumPy, or on the CUDA device where the images lie."""
+    def run(self, images: Any, stream: Any = None, meanwhile: Callable[[], None] | None = None) -> list[Any]:
+        """The plan's outputs, as arrays of the caller's own: in NumPy, or on the CUDA device where the images lie.
+
+        ``meanwhile`` is called once, while other threads or the device work if that can be.
+        """
 
 
 def make_executor(
@@ -158,8 +161,12 @@ class ReferenceExecutor:
         self._variables = variables
         self._dtype = dtype
 
-    def run(self, images: FloatArray, stream: None = None) -> list[FloatArray]:
+    def run(
+        self, images: FloatArray, stream: None = None, meanwhile: Callable[[], None] | None = None
+    ) -> list[FloatArray]:
         """The plan's outputs."""
+        if meanwhile:
+            meanwhile()
         values = {self._plan.input: images.copy()}
         for step in self._plan.steps:
             self._run_step(step, values)
@@ -240,13 +247,15 @@ class CpuExecutor(CompiledExecutor):
         self._program = Program([launch for _, launch in launches], threads)
         self._lock = Lock()
 
-    def run(self, images: FloatArray, stream: None = None) -> list[FloatArray]:
+    def run(
+        self, images: FloatArray, stream: None = None, meanwhile: Callable[[], None] | None = None
+    ) -> list[FloatArray]:
         """The plan's outputs. One caller at a time; others wait."""
         with self._lock.held():
             for border in self._borders:
                 border[...] = 0
             np.copyto(self._images, images)
-            self._program.run()
+            self._program.run(meanwhile)
             return [output.copy() for output in self._outputs]
 
     def _bytes(self, shape: Sequence[int]) -> int:

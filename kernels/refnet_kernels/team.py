@@ -92,11 +92,16 @@ class Program:
         walk = _WALK(function_address("refnet_kernels.walk", "walk"))
         self._walks = [partial(walk, *program, i, scratch.ctypes.data) for i, scratch in enumerate(self._scratch)]
 
-    def run(self) -> None:
-        """Run every step. Ctrl-C stops it after the items in hand, or when it is done soon."""
+    def run(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """Run every step. Ctrl-C stops it after the items in hand, or when it is done soon.
+
+        ``meanwhile`` is called once: while the threads walk, or before, where that is this thread's own work too.
+        """
         began = time.perf_counter()
         self._counters[:] = 0
         soon = self._seconds < CALLER_SECONDS
+        if meanwhile and soon:
+            meanwhile()
         others: list[Future[None]] = []
         try:
             for worker, walk in zip(_workers(self._threads, soon), self._walks[soon:], strict=True):
@@ -104,6 +109,8 @@ class Program:
             if soon:
                 self._walks[0]()
             else:
+                if meanwhile:
+                    meanwhile()
                 wait(others, return_when=FIRST_COMPLETED)
         except BaseException:
             self._stop[0] = 1

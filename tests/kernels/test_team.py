@@ -62,6 +62,36 @@ def test_every_run_is_as_the_first(
     assert_runs(problem, threads, times=20)
 
 
+@pytest.mark.parametrize("seconds", [0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
+@pytest.mark.parametrize("threads", THREADS)
+def test_meanwhile_is_called_once_a_run(
+    threads: int, seconds: float, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", seconds)
+    launch, outputs, expected = launch_of(problem)
+    program = Program([launch], threads)
+    calls: list[int] = []
+    for run in range(3):
+        program.run(lambda run=run: calls.append(run))  # type: ignore[misc]
+    assert calls == [0, 1, 2]
+    assert_same_bits(outputs, expected)
+
+
+@pytest.mark.parametrize("seconds", [0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
+@pytest.mark.parametrize("threads", THREADS)
+def test_what_meanwhile_raises_ends_the_run(
+    threads: int, seconds: float, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", seconds)
+    launch, outputs, expected = launch_of(problem)
+    program = Program([launch], threads)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            program.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    program.run()
+    assert_same_bits(outputs, expected)
+
+
 @pytest.mark.parametrize("threads", THREADS)
 def test_runs_of_several_callers_at_once(threads: int, problem: Problem) -> None:
     with ThreadPoolExecutor(4) as pool:
