@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from refnet.errors import InputError
 from refnet.graph import ArgScope, Graph, Tensor
 
 
@@ -16,6 +17,11 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     Then it takes these keywords too: ``variables`` (mapping of names to arrays; the names as the function's scopes
     make them), the fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays where it returned
     tensors.
+
+    Raises
+    ------
+    InputError
+        By the function that this makes: the array is none of images [N, H, W, C].
     """
     signature = inspect.signature(function)
     first = next(iter(signature.parameters))
@@ -32,6 +38,11 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
         options = {name: kwargs.pop(name) for name in ArgScope._fields if name in kwargs and name not in own}
         where = {name: kwargs.pop(name) for name in ("device", "threads") if name in kwargs}
         images = images_of(inputs, check_dtype(kwargs.pop("dtype", "float32")))
+        if images.ndim != 4:
+            hint = "; pass one image as images[None]" if images.ndim == 3 else ""
+            raise InputError(
+                f"{function.__name__} takes images of shape [N, H, W, C], not {images.shape}{hint}.", found=images.shape
+            )
         graph = Graph(kwargs.pop("variables", None) or {}, ArgScope(**options))
         placeholder = graph.placeholder(images.shape)
         kwargs.pop(first, None)

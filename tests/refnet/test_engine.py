@@ -143,6 +143,13 @@ def test_unnormalised_floats_are_said() -> None:
         refnet.forward(WEIGHTS, IMAGE)
 
 
+@pytest.mark.parametrize("shape", [(), (4, 3), (4, 4, 3), (1, 4, 4, 3, 1)])
+def test_functions_on_arrays_take_batches_of_images_alone(shape: tuple[int, ...]) -> None:
+    for function, rest in ((refnet.subsample, [2]), (refnet.conv2d_same, [8, 3, 2]), (refnet.resnet_v2_50, [])):
+        with pytest.raises(errors.InputError, match=r"takes images of shape \[N, H, W, C\], not \("):
+            function(np.zeros(shape, np.float32), *rest)
+
+
 def test_a_batch_beyond_the_machines_memory_names_the_bytes() -> None:
     images = np.broadcast_to(np.float32(0), (1, 60_000, 60_000, 3))
     with pytest.raises(errors.InputError, match="GiB"):
