@@ -4,8 +4,8 @@
 
 All get the same random weights and images. Each one's relative L2 error against TF-Slim in binary64 is printed; then
 come rounds of one inference of each, and last fresh processes, also in turn: from the start to the first output, and
-the most memory held, medians. A loop of FMAs in registers takes turns with them, as many as the convolutions have: the
-floor for every engine that computes them directly.
+the most memory held, medians. A loop of FMAs in registers takes turns with them, as many as the convolutions need (the
+products with zeros outside the image are not counted): the floor for every engine that computes them directly.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from benchmarks.common import (
     summary,
     write_result,
 )
+from benchmarks.layers import products_inside
 from benchmarks.models import network_graph
 from benchmarks.peaks import FmaPeak
 from benchmarks.peers import PEERS, Opened
@@ -158,9 +159,9 @@ def _time(opened: Mapping[str, Opened], images: np.ndarray, rounds: int, peak: F
 
 
 def _peak(case: Case, weights: Mapping[str, np.ndarray]) -> FmaPeak:
-    """As many FMAs in registers as the network's convolutions have."""
+    """As many FMAs in registers as the network's convolutions need: none of zeros outside the image."""
     geometries = [tensor.geometry for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
-    return FmaPeak.of(case.threads, sum(2 * g.products * g.pixels * g.out_channels for g in geometries))
+    return FmaPeak.of(case.threads, 2 * sum(map(products_inside, geometries)))
 
 
 def _table(case: Case, rows: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -29,6 +29,18 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+def products_inside(g: ConvGeometry) -> int:
+    """The products of a convolution that are not with a zero outside the image: what need be computed."""
+
+    def inside(out: int, kernel: int, pad: int, size: int) -> int:
+        start = np.arange(out)[:, None] * g.stride + np.arange(kernel) * g.rate - pad
+        return int(np.sum((start >= 0) & (start < size)))
+
+    rows = inside(g.out_height, g.kernel_height, g.pad_top, g.height)
+    columns = inside(g.out_width, g.kernel_width, g.pad_left, g.width)
+    return g.batch * rows * columns * g.channels * g.out_channels
+
+
 class Layer(NamedTuple):
     """A line of a shapes file."""
 
@@ -82,10 +94,11 @@ class Layer(NamedTuple):
 
     @property
     def flop(self) -> int:
-        """Additions, multiplications and comparisons of the contract's definition; softmax is not counted."""
+        """Additions, multiplications and comparisons of the contract's definition, but those with zeros outside the
+        image; softmax is not counted.
+        """
         if self.op == "conv":
-            g = ConvGeometry(*self.sizes)
-            return 2 * g.products * g.pixels * g.out_channels
+            return 2 * products_inside(ConvGeometry(*self.sizes))
         if self.op in ("max_pool", "avg_pool"):
             p = PoolGeometry(*self.sizes)
             return p.window**2 * p.batch * p.out_height * p.out_width * p.channels

@@ -12,9 +12,10 @@ import pytest
 
 from benchmarks import bench_peers
 from benchmarks.common import ROOT
-from benchmarks.layers import Layer, is_right, read_layers
+from benchmarks.layers import Layer, is_right, products_inside, read_layers
 from benchmarks.peers import PEERS
-from refnet_kernels.catalog import rows
+from refnet_kernels.catalog import rows, select
+from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.gpu.device import missing
 
 SCRIPTS = {"forward": [], "peers": ["--plot"], "kernels": ["--plot"]}
@@ -215,3 +216,19 @@ def test_a_network_is_timed_on_cuda(tmp_path: Path) -> None:
     done = run("bench_cuda", "--quick", "--output", tmp_path / "cuda.json")
     assert done.returncode == 0, done.stderr
     assert_timed(json.loads((tmp_path / "cuda.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        ConvGeometry(2, 7, 5, 3, 7, 5, 4, 3, 3, 1, 1, 1, 1),
+        ConvGeometry(1, 9, 9, 2, 5, 5, 3, 7, 7, 2, 1, 3, 3),
+        ConvGeometry(1, 6, 6, 1, 6, 6, 2, 3, 3, 1, 4, 4, 4),
+        ConvGeometry(1, 2, 2, 3, 4, 4, 5, 2, 2, 3, 3, 4, 4),
+    ],
+    ids=str,
+)
+def test_products_inside_are_those_that_ones_count(g: ConvGeometry) -> None:
+    x = np.ones((g.batch, g.height, g.width, g.channels), np.float32)
+    weights = np.ones((g.kernel_height, g.kernel_width, g.channels, g.out_channels), np.float32)
+    assert products_inside(g) == select("conv", "reference").call(x, weights, g).sum()
