@@ -38,8 +38,8 @@ class Tiles(NamedTuple):
     inside: np.ndarray
 
 
-def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: int) -> Tiles:
-    """Tiles of pixels that have the same taps outside the image, as far as that goes.
+def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: int, alike: bool) -> Tiles:
+    """Tiles of pixels.
 
     Parameters
     ----------
@@ -50,14 +50,16 @@ def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: 
         Addresses of the image, and of what takes the place of a pixel outside it.
     itemsize : int
         Bytes of a number.
+    alike : bool
+        Whether pixels that have the same taps outside the image share tiles, as far as that goes. If not, tiles are
+        neighbours in a row.
     """
     count = -(-g.pixels // ROWS)
-    rows = _alike(g.out_height, g.stride, g.pad_top, g.height, taps[:, 0])
-    columns = _alike(g.out_width, g.stride, g.pad_left, g.width, taps[:, 1])
-    alike = np.tile((rows[:, None] * len(columns) + columns).ravel(), g.batch)
-    order = np.argsort(alike, kind="stable")
+    order = np.argsort(_kinds(g, taps), kind="stable") if alike else np.arange(g.pixels)
     # The rows past the last pixel repeat it: they compute and store the same once more.
     pixel = order[np.minimum(np.arange(count * ROWS), g.pixels - 1)].reshape(count, ROWS)
+    # From the first to the last, so that tiles that are close in time share what the caches hold.
+    pixel = pixel[np.argsort(pixel[:, 0], kind="stable")]
     offsets = pixel * (g.out_channels * itemsize)
     pixel = np.ascontiguousarray(pixel.T)  # NumPy's reductions are slow along a short last axis
     pixel, column = np.divmod(pixel, g.out_width)
@@ -73,8 +75,14 @@ def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: 
     return Tiles(table, offsets, inside)
 
 
-def _alike(positions: int, stride: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:
-    """A number for each position along a side, the same for neighbours that have the same taps inside."""
-    start = np.arange(positions)[:, None] * stride - pad + taps
-    inside = (start >= 0) & (start < size)
-    return np.concatenate([[0], np.cumsum((inside[1:] != inside[:-1]).any(axis=1))])
+def _kinds(g: ConvGeometry, taps: np.ndarray) -> np.ndarray:
+    """A number for each pixel of the output, the same for neighbours that have the same taps inside the image."""
+
+    def along(positions: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:
+        start = np.arange(positions)[:, None] * g.stride - pad + taps
+        inside = (start >= 0) & (start < size)
+        return np.concatenate([[0], np.cumsum((inside[1:] != inside[:-1]).any(axis=1))])
+
+    rows = along(g.out_height, g.pad_top, g.height, taps[:, 0])
+    columns = along(g.out_width, g.pad_left, g.width, taps[:, 1])
+    return np.tile((rows[:, None] * len(columns) + columns).ravel(), g.batch)

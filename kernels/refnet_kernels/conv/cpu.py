@@ -140,16 +140,15 @@ def _parts(pieces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarr
     pieces : int64 array
         As from `_pieces`.
     """
-    # Neighbours want the same, most often: a kind is a stretch of such tiles.
-    new = np.ones(len(wanted), bool)
-    new[1:] = (wanted[1:] != wanted[:-1]).any(axis=1)
-    lists = [pieces[pattern[pieces[:, 0]]] for pattern in wanted[new]]
+    bits = np.packbits(wanted, axis=1)
+    _, firsts, which = np.unique(bits.view(f"S{bits.shape[1]}").ravel(), return_index=True, return_inverse=True)
+    lists = [pieces[pattern[pieces[:, 0]]] for pattern in wanted[firsts]]
     kinds = np.zeros((len(lists), 3), np.int64)
     kinds[:, 1] = np.cumsum([len(part) for part in lists])
     kinds[1:, 0] = kinds[:-1, 1]
     kinds[:, 2] = [np.sum((part[:, 2] - part[:, 1]) // 2) for part in lists]
     parts = np.zeros((len(wanted) + 1, 3), np.int64)
-    parts[:-1] = kinds[np.cumsum(new) - 1]
+    parts[:-1] = kinds[which]
     parts[:, 2] = np.cumsum(parts[:, 2]) - parts[:, 2]
     return parts, np.concatenate([pieces[:0], *lists])
 
@@ -253,9 +252,9 @@ def launch(
     """
     g = geometry
     taps, length = _taps(g)
-    tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize)
-    may_skip = addresses.get("finite", 0) and length % RUN == 0
-    parts, pieces = _parts(_pieces(len(taps), length), tiles_at.inside if may_skip else tiles_at.inside | True)
+    skips = bool(addresses.get("finite", 0)) and length % RUN == 0
+    tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, alike=skips)
+    parts, pieces = _parts(_pieces(len(taps), length), tiles_at.inside if skips else tiles_at.inside | True)
     width = WIDTH_BYTES // dtype.itemsize
     panels, tiles = -(-g.out_channels // width), -(-g.pixels // ROWS)
     item_panels = max(1, min(panels, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))

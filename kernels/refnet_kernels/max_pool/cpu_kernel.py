@@ -16,8 +16,8 @@ from refnet_kernels.max_pool.cpu import (
     TAP_COUNT,
     TILES,
 )
-from refnet_kernels.memory import size_of
-from refnet_kernels.target import ROWS, WIDTH_BYTES
+from refnet_kernels.memory import prefetch, size_of
+from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 from refnet_kernels.tile import (
     CLOSE_ROWS,
     copy_columns,
@@ -49,6 +49,16 @@ def _store(t, address, rows, columns, scratch, element):
         copy_columns(scratch, CLOSE_ROWS, address, rows, columns, element)
 
 
+@helper
+def _prefetch(step, taps, at):
+    """Have a tile's pixels on their way."""
+    for tap in range(step[TAP_COUNT]):
+        pixels = load_rows(taps + tap * ROWS * 8)
+        for row in range(ROWS):
+            for offset in range(0, WIDTH_BYTES, LINE_BYTES):
+                prefetch(pixels[row] + at + offset)
+
+
 @kernel
 def max_pool_kernel(step, item, scratch, element):
     """One item: some tiles of pixels."""
@@ -59,6 +69,8 @@ def max_pool_kernel(step, item, scratch, element):
         for channel in range(0, step[CHANNELS], width):
             columns = min(step[CHANNELS] - channel, width)
             at = channel * size_of(element)
+            if tile + 1 < step[TILES]:
+                _prefetch(step, taps + step[TAP_COUNT] * ROWS * 8, at)
             t = _load(taps, channel, columns, scratch, element)
             for tap in range(1, step[TAP_COUNT]):
                 t = larger_tile(t, _load(taps + tap * ROWS * 8, channel, columns, scratch, element))
