@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -53,43 +54,29 @@ def problem() -> Problem:
     return conv_problem("team", conv_same(1, 20, 20, 8, 100, 3, 1), "normal", "bias")
 
 
-@pytest.mark.parametrize("seconds", [0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
+@pytest.fixture(params=[0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", request.param)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("threads", THREADS)
-def test_every_run_is_as_the_first(
-    threads: int, seconds: float, problem: Problem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", seconds)
+def test_every_run_is_as_the_first(threads: int, problem: Problem) -> None:
     assert_runs(problem, threads, times=20)
 
 
-@pytest.mark.parametrize("seconds", [0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("threads", THREADS)
-def test_meanwhile_is_called_once_a_run(
-    threads: int, seconds: float, problem: Problem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", seconds)
+def test_meanwhile_is_called_once_a_run_and_may_end_it(threads: int, problem: Problem) -> None:
     launch, outputs, expected = launch_of(problem)
     program = Program([launch], threads)
     calls: list[int] = []
     for run in range(3):
-        program.run(lambda run=run: calls.append(run))  # type: ignore[misc]
-    assert calls == [0, 1, 2]
-    assert_same_bits(outputs, expected)
-
-
-@pytest.mark.parametrize("seconds", [0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
-@pytest.mark.parametrize("threads", THREADS)
-def test_what_meanwhile_raises_ends_the_run(
-    threads: int, seconds: float, problem: Problem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", seconds)
-    launch, outputs, expected = launch_of(problem)
-    program = Program([launch], threads)
-    for _ in range(3):
+        program.run(partial(calls.append, run))
+        assert_same_bits(outputs, expected)
         with pytest.raises(ZeroDivisionError):
             program.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
-    program.run()
-    assert_same_bits(outputs, expected)
+    assert calls == [0, 1, 2]
 
 
 @pytest.mark.parametrize("threads", THREADS)
