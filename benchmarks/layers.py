@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Norm, PoolGeometry
+from refnet_kernels.layout import taps_inside
 from tests.kernels import problems
 from tests.kernels.problems import ConvProblem, Problem
 
@@ -31,13 +32,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 def products_inside(g: ConvGeometry) -> int:
     """The products of a convolution that are not with a zero outside the image: what need be computed."""
-
-    def inside(out: int, kernel: int, pad: int, size: int) -> int:
-        start = np.arange(out)[:, None] * g.stride + np.arange(kernel) * g.rate - pad
-        return int(np.sum((start >= 0) & (start < size)))
-
-    rows = inside(g.out_height, g.kernel_height, g.pad_top, g.height)
-    columns = inside(g.out_width, g.kernel_width, g.pad_left, g.width)
+    down, right = np.arange(g.kernel_height) * g.rate, np.arange(g.kernel_width) * g.rate
+    rows = int(np.sum(taps_inside(g.out_height, g.stride, g.pad_top, g.height, down)))
+    columns = int(np.sum(taps_inside(g.out_width, g.stride, g.pad_left, g.width, right)))
     return g.batch * rows * columns * g.channels * g.out_channels
 
 

@@ -55,7 +55,13 @@ def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: 
         neighbours in a row.
     """
     count = -(-g.pixels // ROWS)
-    order = np.argsort(_kinds(g, taps), kind="stable") if alike else np.arange(g.pixels)
+    rows_inside = taps_inside(g.out_height, g.stride, g.pad_top, g.height, taps[:, 0])
+    columns_inside = taps_inside(g.out_width, g.stride, g.pad_left, g.width, taps[:, 1])
+    order = np.arange(g.pixels)
+    if alike:
+        rows, columns = _stretches(rows_inside), _stretches(columns_inside)
+        kinds = np.tile((rows[:, None] * g.out_width + columns).ravel(), g.batch)
+        order = np.argsort(kinds, kind="stable")
     # The rows past the last pixel repeat it: they compute and store the same once more.
     pixel = order[np.minimum(np.arange(count * ROWS), g.pixels - 1)].reshape(count, ROWS)
     # From the first to the last, so that tiles that are close in time share what the caches hold.
@@ -69,20 +75,21 @@ def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: 
     table = np.empty((count, len(taps), ROWS), np.int64)
     inside = np.empty((count, len(taps)), bool)
     for number, (down, right) in enumerate(taps):
-        there = (top + down >= 0) & (top + down < g.height) & (left + right >= 0) & (left + right < g.width)
+        there = rows_inside[row, number] & columns_inside[column, number]
         table[:, number] = np.where(there, corner + (down * g.width + right) * (g.channels * itemsize), outside).T
         inside[:, number] = there.any(axis=0)
     return Tiles(table, offsets, inside)
 
 
-def _kinds(g: ConvGeometry, taps: np.ndarray) -> np.ndarray:
-    """A number for each pixel of the output, the same for neighbours that have the same taps inside the image."""
+def taps_inside(positions: int, stride: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:
+    """Along a side, whether each tap of each position lies inside the image: bool array [positions, taps]."""
+    start = np.arange(positions)[:, None] * stride - pad + taps
+    inside: np.ndarray = (start >= 0) & (start < size)
+    return inside
 
-    def along(positions: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:
-        start = np.arange(positions)[:, None] * g.stride - pad + taps
-        inside = (start >= 0) & (start < size)
-        return np.concatenate([[0], np.cumsum((inside[1:] != inside[:-1]).any(axis=1))])
 
-    rows = along(g.out_height, g.pad_top, g.height, taps[:, 0])
-    columns = along(g.out_width, g.pad_left, g.width, taps[:, 1])
-    return np.tile((rows[:, None] * len(columns) + columns).ravel(), g.batch)
+def _stretches(inside: np.ndarray) -> np.ndarray:
+    """A number for each position, the same for neighbours that have the same taps inside."""
+    changes = np.zeros(len(inside), np.int64)
+    changes[1:] = (inside[1:] != inside[:-1]).any(axis=1)
+    return np.cumsum(changes)

@@ -208,14 +208,14 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
         if not (share and first):
             continue
         address = after[WEIGHTS] + first.start // _blocks(after) * group_bytes
-        tile = share[-1] % blocks * row[ITEM_TILES]
-        done, doing = parts[tile, 2], parts[min(tile + row[ITEM_TILES], row[TILES]), 2]
         if _fetches_weights(row):
             ahead[share[-blocks:], 0] = address
-        elif doing > done:
-            panels = row[ITEM_PANELS]
-            step = min(-(-group_bytes // ((doing - done) * panels)), LINE_BYTES)
-            ahead[share[-1]] = address - done * panels * step, step, panels * step, row[PRODUCTS] // 2 * step
+            continue
+        tile, panels = share[-1] % blocks * row[ITEM_TILES], row[ITEM_PANELS]
+        before_item, after_item = parts[[tile, min(tile + row[ITEM_TILES], row[TILES])], 2]
+        if after_item > before_item:
+            step = min(-(-group_bytes // ((after_item - before_item) * panels)), LINE_BYTES)
+            ahead[share[-1]] = address - before_item * panels * step, step, panels * step, row[PRODUCTS] // 2 * step
 
 
 def _even(tiles: int, item_tiles: int, groups: int) -> int:
@@ -254,9 +254,9 @@ def launch(
     taps, length = _taps(g)
     skips = bool(addresses.get("finite", 0)) and length % RUN == 0
     tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, alike=skips)
-    parts, pieces = _parts(_pieces(len(taps), length), tiles_at.inside if skips else tiles_at.inside | True)
+    parts, pieces = _parts(_pieces(len(taps), length), tiles_at.inside if skips else np.ones_like(tiles_at.inside))
     width = WIDTH_BYTES // dtype.itemsize
-    panels, tiles = -(-g.out_channels // width), -(-g.pixels // ROWS)
+    panels, tiles = -(-g.out_channels // width), len(tiles_at.table)
     item_panels = max(1, min(panels, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
     item_tiles = max(1, min(tiles, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
     item_tiles = _even(tiles, item_tiles, -(-panels // item_panels))
