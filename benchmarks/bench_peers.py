@@ -3,15 +3,17 @@
     uv run --group bench benchmarks/bench_peers.py [--size 321 --output-stride 8 --classes none] [--plot bars.png]
 
 All get the same random weights and images. Each one's relative L2 error against TF-Slim in binary64 is printed; then
-come rounds of one inference of each, and last fresh processes, also in turn: from the start to the first output, and
-the most memory held, medians. A loop of FMAs in registers takes turns with them, as many as the convolutions need (the
-products with zeros outside the image are not counted): the floor for every engine that computes them directly.
+come rounds of one inference of each, and last fresh processes, also in turn, with warm caches: from the start to the
+first output, and the most memory held, medians. A loop of FMAs in registers takes turns with them, as many as the
+convolutions need (the products with zeros outside the image are not counted): the floor for every engine that computes
+them directly.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -132,8 +134,12 @@ def check_errors(errors: Mapping[str, float]) -> None:
 
 
 def _fresh_processes(names: list[str], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of each engine's fresh processes, run in turn."""
-    found = [{name: _fresh_process(name, folder) for name in names} for _ in range(rounds)]
+    """Medians of each engine's fresh processes, run in turn, each turn from another one on.
+
+    A turn that does not count leaves warm caches of files, of kernels and of Python's own bytecode.
+    """
+    turns = [names[first:] + names[:first] for first in (turn % len(names) for turn in range(1 + rounds))]
+    found = [{name: _fresh_process(name, folder) for name in turn} for turn in turns][1:]
     keys = ("first_output_s", "peak_rss_mb")
     return {name: {key: statistics.median(turn[name][key] for turn in found) for key in keys} for name in names}
 
@@ -141,7 +147,10 @@ def _fresh_processes(names: list[str], folder: Path, rounds: int) -> dict[str, d
 def _fresh_process(name: str, folder: Path) -> dict[str, float]:
     """A process that does one inference: seconds from its start to the first output, and its memory."""
     command = [sys.executable, peers.__file__, name, str(folder), repr(time.monotonic())]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # As Python is by default, whatever this one is told: with a cache of its bytecode.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if process.returncode != 0:
         sys.exit(f"A fresh process with {PEERS[name].title} failed:\n{process.stderr}")
     found: dict[str, float] = json.loads(process.stdout.splitlines()[-1])

@@ -127,6 +127,8 @@ def peak_rss_mb() -> float:
 
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     """The processor, its cores and its load, and the versions of Python, refnet's own packages and ``packages``."""
+    from refnet.cores import count_cores  # no other engine's process imports refnet
+
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -134,7 +136,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     return {
         "cpu": values.get("model name", platform.processor() or platform.machine()),
         "features": [feature for feature in FEATURES if feature in flags],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": count_cores(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("refnet", "numba", "llvmlite", "numpy", *packages)},

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from refnet.compiled import CompiledExecutor, Variables, norm_of
+from refnet.cores import count_cores
 from refnet.errors import ConfigError, DeviceError, InputError
 from refnet.plan import NormNames, Plan, Step, assign_slots
 from refnet_kernels.catalog import select
@@ -147,7 +148,7 @@ def check_threads(threads: object) -> int:
         It is no whole number from 1 to 1024.
     """
     if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return count_cores()
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
         raise ConfigError(f"threads is {threads!r}; it is a whole number from 1 to 1024.", found=threads)
     return threads

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
 from refnet.conversion import Conversion
+from refnet.cores import count_cores
 from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, WeightsError
 from refnet_kernels import pages
+from refnet_kernels.forks import Lock
 
 # NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
 MAX_RANK = 32
@@ -21,8 +24,12 @@ MAX_RANK = 32
 METADATA_NAME = "__refnet__"
 METADATA_MAX_BYTES = 1 << 20
 
-
 _LINE_BYTES = 64
+#: From here on an array is worth a hand-over to another thread.
+_LARGE_BYTES = 1 << 19
+
+_Entry = TypeVar("_Entry")
+_Result = TypeVar("_Result")
 
 
 class Loaded(NamedTuple):
@@ -49,24 +56,73 @@ class Loaded(NamedTuple):
 class Arena:
     """Memory for all the arrays of a file in one piece, in large pages: the system gives these several times as fast.
 
+    There kernels can be packed where they lie.
+
     Parameters
     ----------
     size : int
-        Bytes of all the arrays.
+        Bytes of all the arrays, at most.
     count : int
-        How many arrays there are at most.
+        How many arrays there are, at most.
+
+    Raises
+    ------
+    MemoryError
+        The system has no such memory.
     """
 
     def __init__(self, size: int, count: int) -> None:
         memory = pages.zeros(size + (count + 1) * _LINE_BYTES)
-        self._memory = memory[-memory.ctypes.data % _LINE_BYTES :]
-        self._used = 0
+        self._rest = memory[-memory.ctypes.data % _LINE_BYTES :]
+        self._lock = Lock()
 
     def take(self, nbytes: int) -> np.ndarray:
         """So many bytes that start on a cache line, all zero."""
-        start, stop = self._used, self._used + nbytes
-        self._used = stop + -stop % _LINE_BYTES
-        return self._memory[start:stop]
+        with self._lock.held():
+            taken = self._rest[:nbytes]
+            self._rest = self._rest[nbytes + -nbytes % _LINE_BYTES :]
+            return taken
+
+
+def read_all(
+    read: Callable[[_Entry], _Result], entries: Iterable[_Entry], nbytes: Callable[[_Entry], int]
+) -> list[_Result]:
+    """``read(entry)`` of each, in their order; large ones in threads.
+
+    What takes long (fresh memory, the file, its checksum) leaves the interpreter alone.
+
+    Parameters
+    ----------
+    read : function
+        From an entry to what it holds.
+    entries : iterable
+    nbytes : function
+        From an entry to about how many bytes it has in the file.
+
+    Raises
+    ------
+    WeightsError
+        All the problems together.
+    """
+    results: list[_Result] = []
+    problems: list[WeightsError] = []
+    with ThreadPoolExecutor(count_cores()) as pool:
+        jobs = [(entry, pool.submit(read, entry) if nbytes(entry) >= _LARGE_BYTES else None) for entry in entries]
+        for entry, job in jobs:
+            try:
+                results.append(read(entry) if job is None else job.result())
+            except WeightsError as error:
+                problems.append(error)
+    raise_problems(problems)
+    return results
+
+
+def read_at(file: int, start: int, content: memoryview) -> int:
+    """Fill ``content`` with a file's bytes from ``start`` on, whatever else reads it; how many there were."""
+    done = 0
+    while count := os.preadv(file, [content[done:]], start + done):
+        done += count
+    return done
 
 
 def regular_file_size(path: str) -> int:

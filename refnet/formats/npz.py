@@ -31,6 +31,7 @@ from refnet.formats.loaded import (
     json_object,
     not_numeric,
     raise_problems,
+    read_all,
     writable,
 )
 from refnet.formats.whole import written_whole
@@ -88,7 +89,6 @@ def read_npz(path: str) -> Loaded:
         All the problems found, with the members that they are in.
     """
     loaded = Loaded({}, _FORMAT, {}, Conversion())
-    problems: list[WeightsError] = []
     with open(path, "rb") as file, zip_errors(), zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         check_archive(members, os.fstat(file.fileno()).st_size)
@@ -98,15 +98,14 @@ def read_npz(path: str) -> Loaded:
                 "PyTorch, and save the state dict by safetensors.torch.save_file."
             )
         arena = Arena(sum(member.file_size for member in members), len(members))
-        parts = [_read_member(archive, file.fileno(), member, arena.take(member.file_size)) for member in members]
-    for part in parts:
-        if isinstance(part, WeightsError):
-            problems.append(part)
-        else:
+
+        def read(member: zipfile.ZipInfo) -> Loaded:
+            return _read_member(archive, file.fileno(), member, arena)
+
+        for part in read_all(read, members, lambda member: member.file_size):
             loaded.tensors.update(part.tensors)
             loaded.metadata.update(part.metadata)
             loaded.conversion.left_out.update(part.conversion.left_out)
-    raise_problems(problems)
     return loaded
 
 
@@ -217,24 +216,21 @@ def _opened(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Me
     return _Stored(file, member)
 
 
-def _read_member(
-    archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, room: np.ndarray
-) -> Loaded | WeightsError:
-    """What a member holds, its array in ``room``; or what is wrong with it."""
+def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, arena: Arena) -> Loaded:
     loaded = Loaded({}, _FORMAT, {}, Conversion())
     try:
         with zip_errors(), _opened(archive, file, member) as content:
             if member.filename == METADATA_NAME:
                 loaded.metadata.update(_read_metadata(content, member))
             elif member.filename.endswith(_ARRAY_SUFFIX):
-                _read_array(content, member.file_size, _tensor_name(member), room, loaded)
+                _read_array(content, member.file_size, _tensor_name(member), arena, loaded)
             else:
                 loaded.conversion.left_out[member.filename] = "it is no array"
             # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
             while content.read(_STEP_BYTES):
                 pass
     except WeightsError as error:
-        return in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member))
+        raise in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member)) from error
     return loaded
 
 
@@ -244,7 +240,7 @@ def _read_metadata(file: _Member, member: zipfile.ZipInfo) -> dict[str, Any]:
     return json_object(file.read(), "text")
 
 
-def _read_array(file: _Member, member_size: int, name: str, room: np.ndarray, loaded: Loaded) -> None:
+def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded: Loaded) -> None:
     shape, fortran_order, dtype = _read_array_header(file)
     if dtype.hasobject:
         raise DtypeError("it holds pickled Python objects, which refnet never loads.", found=str(dtype))
@@ -262,7 +258,7 @@ def _read_array(file: _Member, member_size: int, name: str, room: np.ndarray, lo
             expected=nbytes,
             found=stored,
         )
-    array = room[:nbytes].view(dtype).reshape(shape[::-1] if fortran_order else shape)
+    array = arena.take(nbytes).view(dtype).reshape(shape[::-1] if fortran_order else shape)
     loaded.tensors[name] = _read_values(file, array, fortran_order)
 
 

@@ -29,6 +29,8 @@ from refnet.formats.loaded import (
     json_object,
     not_numeric,
     raise_problems,
+    read_all,
+    read_at,
     regular_file_size,
     writable,
 )
@@ -109,14 +111,18 @@ def unpack(path: str) -> Contents:
         _check_cover(entries, size - data_start)
         contents = Contents({}, metadata, Conversion())
         arena = Arena(size - data_start, len(entries))
-        for name, entry in entries.items():
-            if entry.dtype in _SKIPPED:
-                contents.conversion.left_out[name] = not_numeric(entry.dtype)
-                continue
-            file.seek(data_start + entry.start)
-            contents.tensors[name] = _read_values(file, name, entry, arena)
-            if entry.dtype == "BF16":
-                contents.conversion.converted[name] = "bfloat16"
+        numeric = {name: entry for name, entry in entries.items() if entry.dtype in _NUMERIC}
+
+        def read(name: str) -> np.ndarray:
+            return _read_values(file.fileno(), data_start, name, numeric[name], arena)
+
+        arrays = read_all(read, numeric, lambda name: numeric[name].stop - numeric[name].start)
+        contents.tensors.update(zip(numeric, arrays, strict=True))
+    for name, entry in entries.items():
+        if entry.dtype in _SKIPPED:
+            contents.conversion.left_out[name] = not_numeric(entry.dtype)
+        elif entry.dtype == "BF16":
+            contents.conversion.converted[name] = "bfloat16"
     return contents
 
 
@@ -220,10 +226,10 @@ def _check_cover(entries: Mapping[str, _Entry], size: int) -> None:
         raise FormatError(f"{size - end} bytes follow the last tensor.", expected=end, found=size)
 
 
-def _read_values(file: BufferedReader, name: str, entry: _Entry, arena: Arena) -> np.ndarray:
+def _read_values(file: int, data_start: int, name: str, entry: _Entry, arena: Arena) -> np.ndarray:
     array = arena.take(entry.stop - entry.start).view(_NUMERIC[entry.dtype]).reshape(entry.shape)
     # Not mapped: a file that is cut off while it is open must not kill the process.
-    if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+    if read_at(file, data_start + entry.start, array.reshape(-1).view(np.uint8).data) != array.nbytes:
         raise CorruptError(f"tensor {name!r}: the file was cut off while it was read.", tensor=name)
     if entry.dtype == "BF16":
         return float32_of_bfloat16(array)

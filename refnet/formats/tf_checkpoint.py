@@ -25,13 +25,14 @@ from refnet.formats import tf_objects
 from refnet.formats.loaded import (
     METADATA_MAX_BYTES,
     METADATA_NAME,
+    Arena,
     Loaded,
     check_shape,
     float32_of_bfloat16,
     in_context,
     json_object,
     not_numeric,
-    raise_problems,
+    read_all,
     regular_file_size,
 )
 from refnet.formats.protobuf import integer, messages, parse, read_packed_varints, read_varint, signed
@@ -229,6 +230,9 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
         raise FormatError("it was written on a big-endian machine; refnet reads little-endian checkpoints.")
     entries = {key: _bundle_entry(key, value) for key, value in table.items()}
     _check_disjoint(entries)
+    shards = {_shard_path(prefix, num_shards, entry.shard) for entry in entries.values()}
+    # Entries have bytes of their own in these files: all that are read fit.
+    arena = Arena(sum(os.path.getsize(shard) for shard in shards if os.path.exists(shard)), len(entries))
 
     def read_piece(key: bytes, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
         entry = entries.get(key)
@@ -236,7 +240,7 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
             raise CorruptError("one of its slices is not in the index.")
         if (entry.dtype, entry.shape) != (dtype, shape):
             raise FormatError("the index describes one of its slices in two ways.", expected=shape, found=entry.shape)
-        return _read_entry(prefix, num_shards, entry)
+        return _read_entry(prefix, num_shards, entry, arena)
 
     tensors = {_name(key): entry for key, entry in entries.items() if not key.startswith(_SLICE_KEY_START)}
     loaded = _load(V2, tensors, read_piece)
@@ -345,19 +349,21 @@ def _read_v1(meta: bytes, table: dict[bytes, memoryview]) -> Loaded:
 def _load(format_name: str, entries: dict[str, _Entry], read_piece: _ReadPiece) -> Loaded:
     """Read each numeric tensor, and raise all the problems together."""
     loaded = Loaded({}, format_name, {}, Conversion())
-    problems: list[WeightsError] = []
+    wanted = {name: entry for name, entry in entries.items() if entry.dtype not in _SKIPPED}
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return _native(_assemble(name, wanted[name], read_piece), wanted[name].dtype)
+        except WeightsError as error:
+            raise in_context(f"tensor {name!r}", error, tensor=name) from error
+
+    arrays = read_all(read, wanted, lambda name: wanted[name].size)
+    loaded.tensors.update(zip(wanted, arrays, strict=True))
     for name, entry in entries.items():
         if entry.dtype in _SKIPPED:
             loaded.conversion.left_out[name] = not_numeric(_SKIPPED[entry.dtype])
-            continue
-        try:
-            loaded.tensors[name] = _native(_assemble(name, entry, read_piece), entry.dtype)
-        except WeightsError as error:
-            problems.append(in_context(f"tensor {name!r}", error, tensor=name))
-            continue
-        if _NUMERIC[entry.dtype].name == "bfloat16":
+        elif _NUMERIC[entry.dtype].name == "bfloat16":
             loaded.conversion.converted[name] = "bfloat16"
-    raise_problems(problems)
     return loaded
 
 
@@ -420,7 +426,7 @@ def _check_disjoint(entries: dict[bytes, _Entry]) -> None:
             raise FormatError(f"{key!r} and {next_key!r} claim the same bytes of shard {shard}.")
 
 
-def _read_entry(prefix: str, num_shards: int, entry: _Entry) -> np.ndarray:
+def _read_entry(prefix: str, num_shards: int, entry: _Entry, arena: Arena) -> np.ndarray:
     """The checked bytes of an entry, from its shard."""
     stored = np.dtype(_NUMERIC[entry.dtype].stored)
     nbytes = math.prod(entry.shape) * stored.itemsize
@@ -431,7 +437,7 @@ def _read_entry(prefix: str, num_shards: int, entry: _Entry) -> np.ndarray:
             found=entry.size,
         )
     path = _shard_of(prefix, num_shards, entry)
-    array = np.empty(entry.shape, stored)
+    array = arena.take(nbytes).view(stored).reshape(entry.shape)
     content = array.reshape(-1).view(np.uint8).data
     _read_into(content, path, entry.offset)
     found = masked_crc32c(content)
@@ -445,11 +451,15 @@ def _read_entry(prefix: str, num_shards: int, entry: _Entry) -> np.ndarray:
     return array
 
 
+def _shard_path(prefix: str, num_shards: int, shard: int) -> str:
+    return f"{prefix}.data-{shard:05d}-of-{num_shards:05d}"
+
+
 def _shard_of(prefix: str, num_shards: int, entry: _Entry) -> str:
     """The path of the shard of an entry, once it is known that it is there and long enough."""
     if entry.shard >= num_shards:
         raise FormatError(f"it lies in shard {entry.shard}, and there are {num_shards}.", found=entry.shard)
-    path = f"{prefix}.data-{entry.shard:05d}-of-{num_shards:05d}"
+    path = _shard_path(prefix, num_shards, entry.shard)
     shard = os.path.basename(path)
     if not os.path.exists(path):
         raise CorruptError(f"its shard {shard} is missing; put it beside the index.")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refnet.errors import FormatError
-from refnet.formats import read
+from refnet.errors import CorruptError, FormatError
+from refnet.formats import read, write
 from tests.refnet.formats.bad_files import BadFile, check_refused, content
 
 
@@ -58,6 +58,37 @@ def test_extension_that_lies(v1: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", x=np.ones(2))
     for name in ("b.ckpt", "b.index", "b.meta", "b.data-00000-of-00001"):
         assert read(shutil.copy(tmp_path / "b.npz", tmp_path / name)).format == "npz"
+
+
+def _large_and_small() -> dict[str, np.ndarray]:
+    """Arrays that are read in threads, and between them some that are not."""
+    rng = np.random.default_rng(0)
+    sizes = {"a": 300_000, "b": 3, "c": 200_000, "d": 5, "e": 400_000, "f": 0}
+    return {name: rng.standard_normal(size, np.float32) for name, size in sizes.items()}
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.ckpt"])
+def test_large_arrays_beside_small_ones(name: str, tmp_path: Path) -> None:
+    arrays = _large_and_small()
+    write(tmp_path / name, arrays, {})
+    found = read(tmp_path / name).tensors
+    assert list(found) == list(arrays)
+    for key, array in found.items():
+        np.testing.assert_array_equal(array, arrays[key], strict=True)
+        # There kernels are packed in place.
+        assert array.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize(("name", "file"), [("x.npz", "x.npz"), ("x.ckpt", "x.ckpt.data-00000-of-00001")])
+def test_every_damaged_array_is_named(name: str, file: str, tmp_path: Path) -> None:
+    arrays = _large_and_small()
+    write(tmp_path / name, arrays, {})
+    content = bytearray((tmp_path / file).read_bytes())
+    for key in ("a", "d", "e"):
+        content[content.index(arrays[key].tobytes())] ^= 1
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(CorruptError, match=r"(?s)3 problems.* 'a(\.npy)?': .* 'd(\.npy)?': .* 'e(\.npy)?': "):
+        read(tmp_path / name)
 
 
 def test_fifo_socket_and_device_do_not_hang(tmp_path: Path, watch: Any) -> None:
