@@ -25,6 +25,7 @@ from refnet_kernels.tile import (
     load_rows,
     load_tile,
     normalize,
+    prefetch_tile,
     relu_tile,
     store_tile,
 )
@@ -50,8 +51,12 @@ def _store(t, address, rows, columns, scratch, element):
 
 
 @helper
-def _prefetch(step, taps, at):
-    """Have a tile's pixels on their way."""
+def _prefetch(step, taps, rows, at):
+    """Have a tile's pixels, and the place of its outputs, on their way."""
+    if step[OUT] != 0:
+        prefetch_tile(step[OUT] + at, rows)
+    if step[PREACT] != 0:
+        prefetch_tile(step[PREACT] + at, rows)
     for tap in range(step[TAP_COUNT]):
         pixels = load_rows(taps + tap * ROWS * 8)
         for row in range(ROWS):
@@ -70,7 +75,7 @@ def max_pool_kernel(step, item, scratch, element):
             columns = min(step[CHANNELS] - channel, width)
             at = channel * size_of(element)
             if tile + 1 < step[TILES]:
-                _prefetch(step, taps + step[TAP_COUNT] * ROWS * 8, at)
+                _prefetch(step, taps + step[TAP_COUNT] * ROWS * 8, load_rows(step[OFFSETS] + (tile + 1) * ROWS * 8), at)
             t = _load(taps, channel, columns, scratch, element)
             for tap in range(1, step[TAP_COUNT]):
                 t = larger_tile(t, _load(taps + tap * ROWS * 8, channel, columns, scratch, element))
