@@ -48,6 +48,8 @@ ITEM_WEIGHT_BYTES = 256 * 1024
 ITEM_PRODUCTS = 2 * 1024 * 1024
 #: Items come in multiples of this where they can: as many for each of two or of four threads.
 EVEN = 4
+#: Products a turn of the innermost loop; each pair of them fetches one cache line ahead.
+TURN = 4
 #: Up to this many tiles a step's time depends on how soon its weights come from memory, with more on its pixels.
 FEW_TILES = 64
 
@@ -130,13 +132,18 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     return np.array(pieces, np.int64).reshape(-1, 5)
 
 
+def _pairs(products: int) -> int:
+    """How many pairs of a piece's products fetch something: those of whole turns."""
+    return products // TURN * (TURN // 2)
+
+
 def _parts(pieces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The part of the pieces that each tile does: those of its wanted taps (bool array [tiles, taps]).
 
     Returns
     -------
     parts : int64 array [tiles + 1, 3]
-        A tile's first piece and its last + 1, and the pairs of products in a panel of the tiles before it.
+        A tile's first piece and its last + 1, and the pairs that fetch in a panel of the tiles before it.
     pieces : int64 array
         As from `_pieces`.
     """
@@ -146,7 +153,7 @@ def _parts(pieces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarr
     kinds = np.zeros((len(lists), 3), np.int64)
     kinds[:, 1] = np.cumsum([len(part) for part in lists])
     kinds[1:, 0] = kinds[:-1, 1]
-    kinds[:, 2] = [np.sum((part[:, 2] - part[:, 1]) // 2) for part in lists]
+    kinds[:, 2] = [sum(_pairs(last - first) for _, first, last, *_ in part) for part in lists]
     parts = np.zeros((len(wanted) + 1, 3), np.int64)
     parts[:-1] = kinds[which]
     parts[:, 2] = np.cumsum(parts[:, 2]) - parts[:, 2]
@@ -159,13 +166,13 @@ def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, pairs: int, item
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
     the panel's part of the next tile's pixels. Larger kernels find most of these in the cache. See also `fetch_first`.
 
-    ``pairs`` are the pairs of products of all tiles in a panel.
+    ``pairs`` are those that fetch, of all tiles in a panel.
 
     Returns
     -------
     int64 array [items, 4]
-        Where an item begins to fetch, and the bytes by which that moves: with every pair of products, with each pair
-        of the tiles before, and with each panel of the group.
+        Where an item begins to fetch, and the bytes by which that moves: with every pair, with each pair of the tiles
+        before, and with each panel of the group.
     """
     ahead = np.zeros((items, 4), np.int64)
     ahead[:, 0] = row[WEIGHTS]
@@ -177,7 +184,7 @@ def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, pairs: int, item
     elif row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
         pair_bytes = 2 * ROWS * itemsize
         step = -(-pair_bytes // row[ITEM_PANELS])
-        ahead[:] = x + g.channels // 2 * pair_bytes, step, pair_bytes, g.channels // 2 * step
+        ahead[:] = x + g.channels * ROWS * itemsize, step, pair_bytes, _pairs(g.channels) * step
     return ahead
 
 
@@ -215,7 +222,7 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
         before_item, after_item = parts[[tile, min(tile + row[ITEM_TILES], row[TILES])], 2]
         if after_item > before_item:
             step = min(-(-group_bytes // ((after_item - before_item) * panels)), LINE_BYTES)
-            ahead[share[-1]] = address - before_item * panels * step, step, panels * step, row[PRODUCTS] // 2 * step
+            ahead[share[-1]] = address - before_item * panels * step, step, panels * step, _pairs(row[PRODUCTS]) * step
 
 
 def _even(tiles: int, item_tiles: int, groups: int) -> int:

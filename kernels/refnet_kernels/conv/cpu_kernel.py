@@ -27,6 +27,7 @@ from refnet_kernels.conv.cpu import (
     TABLE,
     TAP_COUNT,
     TILES,
+    TURN,
     WEIGHTS,
 )
 from refnet_kernels.kernel import helper, kernel
@@ -128,14 +129,17 @@ def conv_kernel(step, item, scratch, element):
                 begin = pieces[5 * piece + 1]
                 end = pieces[5 * piece + 2]
                 weights = panel_weights + pieces[5 * piece + 4]
-                for k in range(begin, end - 1, 2):
+                rest = (end - begin) % TURN
+                for turn in range(begin, end - rest, TURN):
+                    for k in range(turn, turn + TURN, 2):
+                        s = multiply_add(s, pixels, k, weights)
+                        s = multiply_add(s, pixels, k + 1, weights + WIDTH_BYTES)
+                        weights += 2 * WIDTH_BYTES
+                        prefetch(ahead)
+                        ahead += ahead_step
+                for k in range(end - rest, end):
                     s = multiply_add(s, pixels, k, weights)
-                    s = multiply_add(s, pixels, k + 1, weights + WIDTH_BYTES)
-                    weights += 2 * WIDTH_BYTES
-                    prefetch(ahead)
-                    ahead += ahead_step
-                if (end - begin) % 2 != 0:
-                    s = multiply_add(s, pixels, end - 1, weights)
+                    weights += WIDTH_BYTES
                 if pieces[5 * piece + 3] != 0:
                     if runs == 0:
                         s = add_tiles(zero_tile(element), s)
