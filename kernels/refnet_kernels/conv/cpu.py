@@ -132,8 +132,8 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     return np.array(pieces, np.int64).reshape(-1, 5)
 
 
-def _pairs(products: int) -> int:
-    """How many pairs of a piece's products fetch something: those of whole turns."""
+def _pairs(products: Any) -> Any:
+    """How many pairs of so many products, int or array of them, fetch something: those of whole turns."""
     return products // TURN * (TURN // 2)
 
 
@@ -153,7 +153,7 @@ def _parts(pieces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarr
     kinds = np.zeros((len(lists), 3), np.int64)
     kinds[:, 1] = np.cumsum([len(part) for part in lists])
     kinds[1:, 0] = kinds[:-1, 1]
-    kinds[:, 2] = [sum(_pairs(last - first) for _, first, last, *_ in part) for part in lists]
+    kinds[:, 2] = [_pairs(part[:, 2] - part[:, 1]).sum() for part in lists]
     parts = np.zeros((len(wanted) + 1, 3), np.int64)
     parts[:-1] = kinds[which]
     parts[:, 2] = np.cumsum(parts[:, 2]) - parts[:, 2]
