@@ -113,6 +113,10 @@ def read_all(
                 results.append(read(entry) if job is None else job.result())
             except WeightsError as error:
                 problems.append(error)
+            except BaseException:
+                # Ctrl-C, or no memory: it is told once the arrays in hand are read.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     raise_problems(problems)
     return results
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from refnet.errors import CorruptError, FormatError
 from refnet.formats import read, write
+from refnet.formats.loaded import read_all
 from tests.refnet.formats.bad_files import BadFile, check_refused, content
 
 
@@ -89,6 +91,20 @@ def test_every_damaged_array_is_named(name: str, file: str, tmp_path: Path) -> N
     (tmp_path / file).write_bytes(content)
     with pytest.raises(CorruptError, match=r"(?s)3 problems.* 'a(\.npy)?': .* 'd(\.npy)?': .* 'e(\.npy)?': "):
         read(tmp_path / name)
+
+
+def test_what_is_no_bad_file_ends_the_reading() -> None:
+    seen = []
+
+    def read_entry(entry: int) -> None:
+        seen.append(entry)
+        if entry == 0:
+            raise MemoryError
+        time.sleep(0.02)
+
+    with pytest.raises(MemoryError):
+        read_all(read_entry, range(1000), lambda entry: 1 << 20)
+    assert len(seen) < 500
 
 
 def test_fifo_socket_and_device_do_not_hang(tmp_path: Path, watch: Any) -> None:
