@@ -33,6 +33,7 @@ from refnet.formats.loaded import (
     json_object,
     not_numeric,
     read_all,
+    read_at,
     regular_file_size,
 )
 from refnet.formats.protobuf import integer, messages, parse, read_packed_varints, read_varint, signed
@@ -475,8 +476,7 @@ def _shard_of(prefix: str, num_shards: int, entry: _Entry) -> str:
 
 def _read_into(content: memoryview, path: str, offset: int) -> None:
     with open(path, "rb") as file:
-        file.seek(offset)
-        if file.readinto(content) != len(content):
+        if read_at(file.fileno(), offset, content) != len(content):
             raise CorruptError(f"{os.path.basename(path)} was cut off while it was read.")
 
 
