@@ -54,7 +54,8 @@ class CudaExecutor(CompiledExecutor):
             self._device = open_device(index)
             self._check_memory()
             self._program = self._make_program()
-            self._done = self._device.stream().record()
+            with self._device.current():
+                self._done = self._device.stream().record()
         self._copied: deque[tuple[Any, DeviceView]] = deque()
         self._lock = Lock()
 

@@ -12,6 +12,8 @@
 
 #define EXPORT __attribute__((visibility("default"))) CUresult
 #define DONE return CUDA_SUCCESS
+/* What the real one says where the thread has no current context. */
+#define NEEDS_CONTEXT if (!contexts[depth]) return CUDA_ERROR_INVALID_CONTEXT
 #define CONTEXTS 0x10
 
 typedef struct Block {
@@ -88,6 +90,7 @@ EXPORT cuGetErrorName(CUresult error, const char **name) {
     *name = error == CUDA_ERROR_OUT_OF_MEMORY    ? "CUDA_ERROR_OUT_OF_MEMORY"
             : error == CUDA_ERROR_NOT_SUPPORTED  ? "CUDA_ERROR_NOT_SUPPORTED"
             : error == CUDA_ERROR_LAUNCH_FAILED  ? "CUDA_ERROR_LAUNCH_FAILED"
+            : error == CUDA_ERROR_INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT"
                                                  : "CUDA_ERROR_OF_ANOTHER_NAME";
     DONE;
 }
@@ -126,7 +129,7 @@ EXPORT cuCtxPopCurrent_v2(CUcontext *context) {
 }
 
 EXPORT cuCtxGetDevice(CUdevice *device) {
-    if (!depth) return CUDA_ERROR_INVALID_CONTEXT;
+    NEEDS_CONTEXT;
     *device = current();
     DONE;
 }
@@ -135,9 +138,15 @@ EXPORT cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = *greate
 EXPORT cuCtxSynchronize(void) { put(0, "synchronize the context"); DONE; }
 
 /* Memory: poisoned when it is new; a copy must stay within one allocation. */
-EXPORT cuMemGetInfo_v2(size_t *unused, size_t *all) { *unused = driver_memory - used(); *all = driver_memory; DONE; }
+EXPORT cuMemGetInfo_v2(size_t *unused, size_t *all) {
+    NEEDS_CONTEXT;
+    *unused = driver_memory - used();
+    *all = driver_memory;
+    DONE;
+}
 
 EXPORT cuMemAlloc_v2(CUdeviceptr *address, size_t size) {
+    NEEDS_CONTEXT;
     if (used() + size > driver_memory) return CUDA_ERROR_OUT_OF_MEMORY;
     *address = (CUdeviceptr)memset(aligned_alloc(256, (size + 255) / 256 * 256), 0xb7, size);
     Block *block = malloc(sizeof *block);
@@ -159,6 +168,7 @@ EXPORT cuMemFree_v2(CUdeviceptr address) {
 }
 
 EXPORT cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUstream stream) {
+    NEEDS_CONTEXT;
     if (!block_of(to, size)) return CUDA_ERROR_INVALID_VALUE;
     put(stream, "upload %zu bytes", size);
     memcpy((void *)to, from, size);
@@ -166,6 +176,7 @@ EXPORT cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUstr
 }
 
 EXPORT cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream stream) {
+    NEEDS_CONTEXT;
     if (!block_of(from, size)) return CUDA_ERROR_INVALID_VALUE;
     put(stream, "download %zu bytes", size);
     memcpy(to, (void *)from, size);
@@ -176,6 +187,7 @@ EXPORT cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t size) { return c
 EXPORT cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t size) { return cuMemcpyDtoHAsync_v2(to, from, size, 0); }
 
 EXPORT cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
+    NEEDS_CONTEXT;
     if (!block_of(to, size) || !block_of(from, size)) return CUDA_ERROR_INVALID_VALUE;
     put(stream, "copy %zu bytes", size);
     memcpy((void *)to, (void *)from, size);
@@ -197,8 +209,13 @@ EXPORT cuPointerGetAttributes(unsigned count, CUpointer_attribute *attributes, v
 }
 
 /* Streams and events. */
-EXPORT cuStreamCreate(CUstream *stream, unsigned flags) { *stream = new_handle(); DONE; }
-EXPORT cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority) { *stream = new_handle(); DONE; }
+EXPORT cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority) {
+    NEEDS_CONTEXT;
+    *stream = new_handle();
+    DONE;
+}
+
+EXPORT cuStreamCreate(CUstream *stream, unsigned flags) { return cuStreamCreateWithPriority(stream, flags, 0); }
 EXPORT cuStreamDestroy_v2(CUstream stream) { DONE; }
 EXPORT cuStreamGetCtx(CUstream stream, CUcontext *context) { *context = contexts[depth]; DONE; }
 
@@ -217,7 +234,12 @@ EXPORT cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) {
     DONE;
 }
 
-EXPORT cuEventCreate(CUevent *event, unsigned flags) { *event = new_handle(); DONE; }
+EXPORT cuEventCreate(CUevent *event, unsigned flags) {
+    NEEDS_CONTEXT;
+    *event = new_handle();
+    DONE;
+}
+
 EXPORT cuEventDestroy_v2(CUevent event) { DONE; }
 EXPORT cuEventQuery(CUevent event) { return driver_is_busy ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS; }
 EXPORT cuEventElapsedTime_v2(float *ms, CUevent from, CUevent to) { *ms = 1; DONE; }
@@ -235,6 +257,7 @@ EXPORT cuEventRecord(CUevent event, CUstream stream) {
 /* Kernels. */
 EXPORT cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *a, void **b, unsigned c,
                          CUlibraryOption *d, void **e, unsigned f) {
+    NEEDS_CONTEXT;
     *library = new_handle();
     DONE;
 }
@@ -249,6 +272,7 @@ EXPORT cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel
 }
 
 static CUresult run(CUstream stream, unsigned grid, unsigned block) {
+    NEEDS_CONTEXT;
     if (driver_refuses_graphs && recording) return CUDA_ERROR_NOT_SUPPORTED;
     put(stream, "launch %u x %u", grid, block);
     DONE;

@@ -26,6 +26,7 @@ from refnet.seeded import random_images
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import missing, open_device
 from refnet_kernels.gpu.launch import CudaKernel
+from tests.refnet.on_device import on_device
 
 BLOCKS = [refnet.resnet_v2_block("block1", base_depth=4, num_units=1, stride=1)]
 WEIGHTS = refnet.random_weights(BLOCKS, num_classes=7, seed=0)
@@ -84,13 +85,6 @@ def quick(kernel: CudaKernel) -> Any:
 
 def engine(device: str = "cuda", **options: Any) -> refnet.Engine:
     return refnet.Engine(WEIGHTS, blocks=BLOCKS, device=device, **options)
-
-
-def on_device(array: np.ndarray, index: int = 0) -> DeviceArray:
-    device = open_device(index)
-    memory = device.allocate(array.nbytes)
-    memory.upload(array)
-    return DeviceArray(device, memory, array.shape, device.stream(), device.stream().record())
 
 
 class Stream:

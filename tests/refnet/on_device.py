@@ -10,11 +10,12 @@ from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import open_device
 
 
-def on_device(array: np.ndarray) -> DeviceArray:
-    device = open_device(0)
+def on_device(array: np.ndarray, index: int = 0) -> DeviceArray:
+    device = open_device(index)
     memory = device.allocate(array.nbytes)
     memory.upload(array)
-    return DeviceArray(device, memory, array.shape, device.stream(), device.stream().record())
+    with device.current():
+        return DeviceArray(device, memory, array.shape, device.stream(), device.stream().record())
 
 
 class Foreign:
