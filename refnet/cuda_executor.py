@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -212,4 +213,4 @@ def _record(program: Program) -> bool:
 
 
 def _bytes(shape: Sequence[int]) -> int:
-    return 4 * int(np.prod(shape))
+    return 4 * math.prod(shape)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -130,7 +131,7 @@ class DeviceArray:
         from cuda.core import Buffer
         from cuda.core.utils import StridedMemoryView
 
-        size = 4 * int(np.prod(self.shape))
+        size = 4 * math.prod(self.shape)
         with self._device.current():
             if stream != -1:
                 # Without a stream the consumer means the legacy default one, whose handle is 1.
@@ -180,4 +181,4 @@ def _simulated_view(array: Any) -> DeviceView:
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Those of an array in C's order, in elements."""
-    return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -58,6 +59,7 @@ def missing(index: int = 0) -> str | None:
     return None if able else "its compute capability is below 8.0 (Ampere)"
 
 
+@cache
 def simulated() -> bool:
     """Whether Numba's simulator stands in for a device, as Numba decides when it is imported."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
@@ -87,6 +89,10 @@ class InOrder:
 def handle_of(stream: Any) -> int:
     """The number by which others know a stream; that of the default stream is 1 where 0 would be ambiguous."""
     return int(stream.handle) or 1
+
+
+#: The device that a thread has made current, if any.
+_thread = threading.local()
 
 
 class Device:
@@ -127,8 +133,17 @@ class Device:
         """
         if os.getpid() != self._process:
             raise DriverError("CUDA cannot be used in the child of a fork whose parent used it; start it by spawn")
-        with _said_plainly(), self._context:
-            yield
+        before = getattr(_thread, "device", None)
+        with _said_plainly():
+            if before is self:
+                yield
+                return
+            with self._context:
+                _thread.device = self
+                try:
+                    yield
+                finally:
+                    _thread.device = before
 
     def stream(self, given: Any = None) -> Any:
         """The caller's stream, by its handle or an object with ``__cuda_stream__``; None: the device's own.
