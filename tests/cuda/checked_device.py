@@ -68,8 +68,9 @@ class CheckedDevice:
         for array in self.memory.arrays:
             names = [n for n, value in values.items() if 0 <= value - array.address < array.array.nbytes]
             array.name = " and ".join(names) or "an array of another launch"
-        kernel = compiled(launch.kernel, self.folder, self.cc)
-        kernel.launch(self.memory, (launch.grid,), (launch.kernel.threads,), launch.arguments, orders=self.orders)
+        kernel, shared = compiled(launch.kernel, self.folder, self.cc), launch.kernel.shared_bytes
+        block = (launch.kernel.threads,)
+        kernel.launch(self.memory, (launch.grid,), block, launch.arguments, shared_bytes=shared, orders=self.orders)
 
 
 class CheckedMemory:

@@ -263,7 +263,15 @@ EXPORT cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *a, 
 }
 
 EXPORT cuLibraryUnload(CUlibrary library) { DONE; }
-EXPORT cuLibraryGetKernel(CUkernel *kernel, CUlibrary library, const char *name) { *kernel = new_handle(); DONE; }
+
+/* A kernel is the bytes of shared memory that its launches may ask for. */
+EXPORT cuLibraryGetKernel(CUkernel *kernel, CUlibrary library, const char *name) {
+    int *bytes = malloc(sizeof *bytes);
+    *bytes = 48 * 1024;
+    *kernel = (CUkernel)bytes;
+    DONE;
+}
+
 EXPORT cuKernelGetFunction(CUfunction *function, CUkernel kernel) { *function = (CUfunction)kernel; DONE; }
 
 EXPORT cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel kernel, CUdevice device) {
@@ -271,21 +279,28 @@ EXPORT cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel
     DONE;
 }
 
-static CUresult run(CUstream stream, unsigned grid, unsigned block) {
+EXPORT cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel kernel, CUdevice device) {
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) return CUDA_ERROR_INVALID_VALUE;
+    *(int *)kernel = value;
+    DONE;
+}
+
+static CUresult run(CUfunction function, CUstream stream, unsigned grid, unsigned block, unsigned shared) {
     NEEDS_CONTEXT;
+    if (shared > (unsigned)*(int *)function) return CUDA_ERROR_INVALID_VALUE;
     if (driver_refuses_graphs && recording) return CUDA_ERROR_NOT_SUPPORTED;
     put(stream, "launch %u x %u", grid, block);
     DONE;
 }
 
 EXPORT cuLaunchKernelEx(const CUlaunchConfig *launch, CUfunction function, void **values, void **more) {
-    return run(launch->hStream, launch->gridDimX, launch->blockDimX);
+    return run(function, launch->hStream, launch->gridDimX, launch->blockDimX, launch->sharedMemBytes);
 }
 
 EXPORT cuLaunchKernel(CUfunction function, unsigned grid, unsigned grid_y, unsigned grid_z, unsigned block,
                       unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **values,
                       void **more) {
-    return run(stream, grid, block);
+    return run(function, stream, grid, block, shared);
 }
 
 /* Graphs: the text of what was asked meanwhile. */

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.cuda import types
 
 import refnet
 from refnet import errors
 from refnet.seeded import random_images
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import missing, open_device
-from refnet_kernels.gpu.launch import CudaKernel
+from refnet_kernels.gpu.launch import SHARED_BYTES, CudaKernel, CudaLaunch
 from tests.refnet.on_device import on_device
 
 BLOCKS = [refnet.resnet_v2_block("block1", base_depth=4, num_units=1, stride=1)]
@@ -383,6 +384,13 @@ def test_memory_that_is_not_there_is_counted(driver: Driver) -> None:
     driver.memory = 2**30 - free_bytes() + 100_000
     with pytest.raises(errors.DeviceError, match=r"need [\d,]+ bytes.* 100,000 are free, enough for a batch of \d+\."):
         engine()(np.zeros((2000, 5, 4, 3), np.float32))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_kernel_may_have_as_much_shared_memory_as_it_asks_for(index: int, driver: Driver) -> None:
+    kernel = CudaKernel(lambda: None, types.void(), 32, 1, SHARED_BYTES)
+    open_device(index).program([CudaLaunch(kernel, 1, ())]).run()
+    assert driver.launches() == 1
 
 
 def test_outputs_for_which_there_is_no_memory(driver: Driver) -> None:

@@ -15,8 +15,8 @@ from refnet_kernels.conv import cuda as conv_cuda
 from refnet_kernels.conv.cuda_kernel import TILES, Tile, conv_kernel
 
 OPS = [op for op, backend in rows() if backend == "cuda"]
-#: Multiprocessors and compute capability. An A100's; and an H100's, but of one multiprocessor, so that even small
-#: problems get the largest tile.
+#: Multiprocessors and compute capability: an A100's; and an H100's, but of one multiprocessor, on which other tiles are
+#: the fastest.
 DEVICES = [(108, (8, 0)), (1, (9, 0))]
 
 
@@ -56,10 +56,10 @@ def test_every_tile_of_a_convolution(tile: Tile, epilogue: str, built: Path, mon
     assert device.launched == {conv_kernel(tile)}
 
 
-@pytest.mark.parametrize("products", [64, 68, 128, 132, 196])
+@pytest.mark.parametrize("products", [64, 68, 128, 132, 196, 580])
 @pytest.mark.parametrize("tile", [tile for tile in TILES if tile.teams > 1], ids=lambda tile: tile.name)
-def test_runs_of_two_teams(tile: Tile, products: int, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Up to four runs, of which the second team has half, a part of one less, or one less.
+def test_runs_of_teams(tile: Tile, products: int, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Up to ten runs, of which some teams have one less, or a part of one less.
     use(CheckedDevice(built), monkeypatch)
     monkeypatch.setattr(conv_cuda, "TILES", (tile,))
     problem = conv_problem("runs", conv_same(1, 3, 3, products, 8, 1, 1), "rarely special", "bias")

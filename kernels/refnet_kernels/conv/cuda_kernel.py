@@ -10,7 +10,19 @@ from numba import cuda
 from numba.cuda import types
 
 from refnet_kernels.contract import RUN
-from refnet_kernels.gpu.code import commit_group, helper, load4, load_tap, register_tile, shared_memory, wait_group
+from refnet_kernels.gpu.code import (
+    commit_group,
+    copy_shared,
+    copy_shared4,
+    helper,
+    load4,
+    load_shared4,
+    load_tap,
+    register_tile,
+    start_of_shared,
+    store_shared4,
+    wait_group,
+)
 from refnet_kernels.gpu.launch import CudaKernel, TileLayout
 from refnet_kernels.gpu.vector import add4, batch_norm4, read4, relu4, write4, zero4
 
@@ -24,15 +36,16 @@ INTEGERS = (
 )  # fmt: skip
 SIGNATURE = types.void(*[types.int64] * len(OPERANDS), *[types.int32] * len(INTEGERS))
 
-#: Packed weights and tables of taps are filled up to a multiple of this many products, a run of each of two teams, with
-#: +0 and with taps outside any image; a product +0 times +0 leaves t as it is.
-PRODUCTS = 2 * RUN
+#: Packed weights are filled up to a multiple of this many products with +0: the longest step.
+PRODUCTS = 32
 #: Weights lie in panels of this many output channels, a vector of them a product: a warp's copies lie side by side.
 PANEL = 32
 #: Output channels are filled up to a multiple of this, so that every tile finds its weights.
 CHANNELS = 128
 #: A row that lies in no image, whatever tap is added.
 OUTSIDE = -(2**30)
+#: Rows of the finished tile whose shortcuts a thread reads at a time.
+AHEAD = 4
 #: Bytes of a row of the table of taps.
 TAP = 16
 
@@ -51,11 +64,11 @@ class Tile(NamedTuple):
     stages : int
         Buffers in shared memory: while one is worked on, the copies to all others are on their way.
     blocks : int
-        Blocks of a multiprocessor.
+        Blocks that a multiprocessor works on at once.
     vectors : bool
         Whether four channels of the image are copied as one, or each number for itself.
     teams : int
-        1 or 2. Two teams of threads share a tile: each makes the sums of every other run, in buffers of its own.
+        So many teams of threads share a tile. They take runs in turn, through buffers of their own.
     """
 
     pixels: int
@@ -73,25 +86,59 @@ class Tile(NamedTuple):
         """Threads of a block."""
         return self.teams * self.pixels * self.channels // (self.rows * self.columns)
 
+    @property
+    def a_stride(self) -> int:
+        """Floats from a pixel's numbers in a buffer to the next one's, which a warp reads from other banks."""
+        return self.depth + 4
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of the numbers of all pixels, and then of all channels, that are copied at a time."""
+        return 4 * (self.pixels * self.a_stride + self.depth * self.channels)
+
+    @property
+    def park_stride(self) -> int:
+        """Floats from a pixel's sums in a parked tile to the next one's, which a warp reads from other banks."""
+        return self.channels + 16
+
+    @property
+    def parked_bytes(self) -> int:
+        """Of a tile that is parked in shared memory."""
+        return 4 * self.pixels * self.park_stride
+
+    @property
+    def finished_start(self) -> int:
+        """Where the finished tile lies in shared memory: in the place of the buffers, or after those of all teams."""
+        return self.teams * self.stages * self.buffer_bytes if self.teams > 1 else 0
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of shared memory. After the finished tile, teams have a tile each for the sums that they hand over."""
+        if self.teams > 1:
+            return self.finished_start + (self.teams + 1) * self.parked_bytes
+        return max(self.stages * self.buffer_bytes, self.parked_bytes)
+
     def steps(self, products: int) -> int:
-        """How many the first team has; the second one has no more, and fills up with zeros."""
+        """How many the first team has; the others have no more, and fill up with zeros."""
         rounds, rest = divmod(products, RUN * self.teams)
         return rounds * (RUN // self.depth) + -(-min(rest, RUN) // self.depth)
 
     @property
     def name(self) -> str:
-        """``"64 x 128, vectors"``."""
+        """``"32 x 128, vectors"``."""
         return f"{self.pixels} x {self.channels}, {'vectors' if self.vectors else 'numbers'}"
 
 
-#: From the ones with the most work for each number read to the ones that spread small problems the most.
+#: From the one with the most work for each number that it reads to those that spread small problems the most.
 TILES = (
-    Tile(64, 128, 8, 8, 16, 3, 2, vectors=True),
-    Tile(64, 64, 8, 4, 16, 4, 3, vectors=True),
-    Tile(32, 32, 4, 4, 32, 3, 6, vectors=True),
-    Tile(16, 64, 4, 4, 32, 2, 4, vectors=True, teams=2),
+    Tile(32, 128, 8, 4, 16, 3, 4, vectors=True),
+    Tile(16, 64, 4, 4, 16, 2, 3, vectors=True, teams=4),
+    Tile(32, 64, 4, 4, 32, 3, 4, vectors=True),
+    Tile(16, 32, 4, 4, 16, 2, 2, vectors=True, teams=8),
     Tile(64, 64, 8, 8, 8, 4, 4, vectors=False),
 )
+#: The most teams of a tile: the table of taps is filled up to a whole run of each.
+TEAMS = max(tile.teams for tile in TILES)
 
 
 @helper
@@ -112,39 +159,42 @@ def load_channels(address, channel):
     return load4(address + np.int64(channel) * 4) if address != 0 else zero4()
 
 
+@helper
+def at_first(address, offset):
+    """Where an array's numbers of a tile begin; 0 for none."""
+    return address + offset if address != 0 else np.int64(0)
+
+
 @cache
 def conv_kernel(tile: Tile) -> CudaKernel:
     """The kernel of a tile."""
     teams, team_threads = tile.teams, tile.threads // tile.teams
-    # Rows are set apart, so that the reads of a warp fall into different banks.
-    a_stride, b_stride, park_stride = tile.depth + 4, tile.channels, tile.channels + 16
+    a_stride, b_stride, park_stride = tile.a_stride, tile.channels, tile.park_stride
     b_start = tile.pixels * a_stride
-    buffer, stages = 4 * (b_start + tile.depth * b_stride), tile.stages
-    name = "conv_" + "_".join(map(str, tile))
-    # After the buffers of both teams there is room for the sums that one hands to the other.
-    team_bytes, handed_start = stages * buffer, teams * stages * buffer
-    parked_floats = tile.pixels * park_stride
-    size = max(handed_start // 4 + (teams - 1) * parked_floats, parked_floats)
+    buffer, stages = tile.buffer_bytes, tile.stages
+    team_bytes, parked_bytes, finished_start = stages * buffer, tile.parked_bytes, tile.finished_start
     # Threads of a warp: 4 x 8, of a team: warps side by side.
     across = tile.channels // tile.columns // 8
     layout = TileLayout(
         tile.rows, tile.columns, tile.depth, a_stride, b_stride, tile.pixels // tile.rows,
         4 * tile.channels // tile.columns, park_stride,
     )  # fmt: skip
-    shared_start, shared_load4, copy4, copy = shared_memory(name, size)
-    zero, plus, accumulate, park, parked = register_tile(layout)
+    zero, plus, accumulate, park = register_tile(layout)
     tile_pixels, tile_channels, depth = tile.pixels, tile.channels, tile.depth
     # A thread copies vectors or numbers of some pixels at one tap of the step, and vectors of weights of some products.
     taps_at_once = depth // 4 if tile.vectors else depth
     tap_products = depth // taps_at_once
     pixels_at_once = team_threads // taps_at_once
-    copy_pixel = copy4 if tile.vectors else copy
+    copy_pixel = copy_shared4 if tile.vectors else copy_shared
     fours = tile.channels // 4
     rows_at_once = team_threads // fours
     weight_rows = depth // rows_at_once
     run_steps = RUN // depth
     last_buffer = (stages - 1) * buffer
     wait = wait_group(stages - 2)
+    # A thread finishes a vector of a row, that of so many rows on, and so forth.
+    rows_apart = tile.threads // fours
+    ahead = min(AHEAD, max(tile.pixels // rows_apart, 1))
 
     @helper
     def copy_tap(place, window, tap, height, width):
@@ -183,33 +233,118 @@ def conv_kernel(tile: Tile) -> CudaKernel:
     find_windows, copy_image = of_pixels(tile.pixels // pixels_at_once)
 
     @helper
-    def copy_weights(place, weights):
-        """The weights of neighbouring products, so that one address serves them all."""
+    def copy_weights(place, weights, inside):
+        """The weights of neighbouring products, so that one address serves them all; past the last product, zeros."""
         for i in range(weight_rows):
-            copy4(np.int32(place + np.int32(i) * np.int32(b_stride * 4)), weights + i * (PANEL * 4), True)
+            copy_shared4(np.int32(place + np.int32(i) * np.int32(b_stride * 4)), weights + i * (PANEL * 4), inside)
 
     @helper
     def first_product(step):
-        """How far from a team's first product its step begins: past the other team's runs."""
+        """How far from a team's first product its step begins: past the other teams' runs."""
         return np.int32(step * depth + np.uint32(step) // np.uint32(run_steps) * (RUN * (teams - 1)))
 
     @helper
-    def add_run(t, s, team, place):
+    def finished(start, thread):
+        """What a thread finishes: the first of its rows of the tile, the channel, and the place of its vector in row 0.
+
+        Its next row is ``rows_apart`` further on.
+        """
+        channel = np.int32(thread % fours * 4)
+        return np.int32(thread // fours), channel, np.int32(start + finished_start + channel * 4)
+
+    @helper
+    def begin_run(start, thread):
+        """There is nothing to do."""
+
+    @helper
+    def add_run(t, s, handed, start, thread):
         """The sums of the runs so far and of one more."""
         return plus(t, s)
 
     @helper
-    def add_two_runs(t, s, team, place):
-        """And of two more, in order: only the first team has these sums; the second one hands it those of its run.
+    def begin_runs_of_teams(start, thread):
+        """All sums are +0."""
+        row, _, place = finished(start, thread)
+        while row < tile_pixels:
+            store_shared4(np.int32(place + row * np.int32(park_stride * 4)), zero4())
+            row = np.int32(row + rows_apart)
 
-        The barrier of the next step keeps the second team from handing over the next ones too early.
+    @helper
+    def add_runs_of_teams(t, s, handed, start, thread):
+        """And of one more of each team, in order: each thread adds up the vectors that it will finish.
+
+        The barrier of the next step keeps the teams from handing over the next ones too early.
         """
-        if team == 1:
-            park(s, place)
+        park(s, handed)
         cuda.syncthreads()
-        return t if team == 1 else plus(plus(t, s), parked(place))
+        row, _, place = finished(start, thread)
+        while row < tile_pixels:
+            at = np.int32(place + row * np.int32(park_stride * 4))
+            total = load_shared4(at)
+            for team in range(teams):
+                total = add4(total, load_shared4(np.int32(at + np.int32(team + 1) * np.int32(parked_bytes))))
+            store_shared4(at, total)
+            row = np.int32(row + rows_apart)
+        return t
 
-    add_runs = add_run if teams == 1 else add_two_runs
+    begin_runs, add_runs = (begin_run, add_run) if teams == 1 else (begin_runs_of_teams, add_runs_of_teams)
+
+    @helper
+    def read_row(shortcut, row, limit, row_bytes, whole, count):
+        """The shortcut's vector of a row; zeros where there is none."""
+        if shortcut != 0 and row < limit:
+            return read4(shortcut + np.int64(row) * row_bytes, whole, count)
+        return zero4()
+
+    @helper
+    def finish_row(shortcut4, row, limit, row_bytes, whole, count, place, to, relus, values):
+        """A row's vector of the finished tile, through the epilogue."""
+        if row >= limit:
+            return
+        (bias, mean, shortcut, out, preact), (relu, sum_relu) = to, relus
+        bias4, mean4, scale4, beta4, next_mean4, next_scale4, next_beta4 = values
+        offset = np.int64(row) * row_bytes
+        value = load_shared4(np.int32(place + row * np.int32(park_stride * 4)))
+        if bias != 0:
+            value = add4(value, bias4)
+        if mean != 0:
+            value = batch_norm4(value, mean4, scale4, beta4)
+        if relu != 0:
+            value = relu4(value)
+        if shortcut != 0:
+            value = add4(shortcut4, value)
+            if sum_relu != 0:
+                value = relu4(value)
+        if out != 0:
+            write4(out + offset, value, whole, count)
+        if preact != 0:
+            value = relu4(batch_norm4(value, next_mean4, next_scale4, next_beta4))
+            write4(preact + offset, value, whole, count)
+
+    def of_rows(count):
+        """`read_row` and `finish_row` of so many rows, a power of two, as two halves."""
+        if count == 1:
+            return read_row, finish_row
+        read_half, finish_half = of_rows(count // 2)
+        distance = count // 2 * rows_apart
+
+        @helper
+        def read(shortcut, row, limit, row_bytes, whole, count):
+            other = np.int32(row + distance)
+            return (
+                read_half(shortcut, row, limit, row_bytes, whole, count),
+                read_half(shortcut, other, limit, row_bytes, whole, count),
+            )
+
+        @helper
+        def finish(shortcuts, row, limit, row_bytes, whole, count, place, to, relus, values):
+            other = np.int32(row + distance)
+            finish_half(shortcuts[0], row, limit, row_bytes, whole, count, place, to, relus, values)
+            finish_half(shortcuts[1], other, limit, row_bytes, whole, count, place, to, relus, values)
+
+        return read, finish
+
+    read_rows, finish_rows = of_rows(ahead)
 
     def conv(
         x, weights, taps, bias, mean, scale, beta, shortcut, out, next_mean, next_scale, next_beta, preact,
@@ -228,8 +363,8 @@ def conv_kernel(tile: Tile) -> CudaKernel:
             np.uint32(first_pixel + pixel), pixels, x,
             image_size, width, channels, out_height, out_width, stride, pad_top, pad_left,
         )  # fmt: skip
-        taps += (team * RUN + tap_number * tap_products) * TAP
-        start = shared_start()
+        first_tap = np.int32(team * RUN + tap_number * tap_products)
+        start = start_of_shared()
         buffers = np.int32(start + team * team_bytes)
         a_place = np.int32(buffers + (pixel * a_stride + tap_number * tap_products) * 4)
         product, four = member // fours, member % fours
@@ -246,18 +381,24 @@ def conv_kernel(tile: Tile) -> CudaKernel:
         a_read = np.int32(buffers + first_row * a_stride * 4)
         b_read = np.int32(buffers + (b_start + column4) * 4)
 
-        at, tap = np.int32(0), load_tap(taps)
+        at, tap = np.int32(0), load_tap(taps + np.int64(first_tap) * TAP)
+        # One team's last step is full, and the packed weights are filled up for it.
+        left = np.int32(products - team * RUN)
         filled = np.int32(0)
         while filled < stages - 1:
             if filled < steps:
                 copy_image(np.int32(a_place + filled * buffer), windows, tap, height, width)
-                copy_weights(np.int32(b_place + filled * buffer), weights + np.int64(at) * (PANEL * 4))
+                inside = teams == 1 or at < left
+                copy_weights(np.int32(b_place + filled * buffer), weights + np.int64(at) * (PANEL * 4), inside)
                 at = first_product(np.int32(filled + 1))
-                tap = load_tap(taps + np.int64(at) * TAP)
+                tap = load_tap(taps + np.int64(first_tap + at) * TAP)
             commit_group()
             filled = np.int32(filled + 1)
-        current, free = np.int32(0), np.int32(last_buffer)
-        handed = np.int32(start + handed_start + (first_row * park_stride + column4) * 4)
+
+        parked = np.int32(start + finished_start + (first_row * park_stride + column4) * 4)
+        handed = np.int32(parked + (team + 1) * parked_bytes)
+        begin_runs(start, thread)
+        current = np.int32(0)
         t = zero()
         done, uncopied = np.int32(0), np.int32(steps - (stages - 1))
         while done < steps:
@@ -268,52 +409,44 @@ def conv_kernel(tile: Tile) -> CudaKernel:
                 wait()
                 cuda.syncthreads()
                 if done < uncopied:
+                    free = np.int32(current - buffer) if current > 0 else np.int32(last_buffer)
                     copy_image(np.int32(a_place + free), windows, tap, height, width)
-                    copy_weights(np.int32(b_place + free), weights + np.int64(at) * (PANEL * 4))
+                    inside = teams == 1 or at < left
+                    copy_weights(np.int32(b_place + free), weights + np.int64(at) * (PANEL * 4), inside)
                     at = first_product(np.int32(done + stages))
-                    tap = load_tap(taps + np.int64(at) * TAP)
+                    tap = load_tap(taps + np.int64(first_tap + at) * TAP)
                 commit_group()
                 s = accumulate(s, a_read, b_read)
-                free = current
                 to_next = np.int32(buffer) if current < last_buffer else np.int32(-last_buffer)
                 current = np.int32(current + to_next)
                 a_read, b_read = np.int32(a_read + to_next), np.int32(b_read + to_next)
                 done = np.int32(done + 1)
-            t = add_runs(t, s, team, handed)
+            t = add_runs(t, s, handed, start, thread)
 
-        # The buffers are read no more; the tile takes their place.
-        cuda.syncthreads()
-        if team == 0:
-            park(t, np.int32(start + (first_row * park_stride + column4) * 4))
-        cuda.syncthreads()
+        if teams == 1:
+            # The buffers are read no more; the tile takes their place.
+            cuda.syncthreads()
+            park(t, parked)
+            cuda.syncthreads()
 
-        channel = np.int32(first_channel + four * 4)
+        row, channel, place = finished(start, thread)
+        channel = np.int32(first_channel + channel)
         count = np.int32(min(out_channels - channel, 4))
         if count <= 0:
             return
-        bias4 = load_channels(bias, channel)
-        mean4, scale4, beta4 = load_channels(mean, channel), load_channels(scale, channel), load_channels(beta, channel)
-        next_mean4, next_scale4 = load_channels(next_mean, channel), load_channels(next_scale, channel)
-        next_beta4 = load_channels(next_beta, channel)
-        row = np.int32(thread // fours)
-        while row < tile_pixels and first_pixel + row < pixels:
-            offset = (np.int64(first_pixel + row) * out_channels + channel) * 4
-            value = shared_load4(np.int32(start + (row * park_stride + four * 4) * 4))
-            if bias != 0:
-                value = add4(value, bias4)
-            if mean != 0:
-                value = batch_norm4(value, mean4, scale4, beta4)
-            if relu != 0:
-                value = relu4(value)
-            if shortcut != 0:
-                value = add4(read4(shortcut + offset, whole, count), value)
-                if sum_relu != 0:
-                    value = relu4(value)
-            if out != 0:
-                write4(out + offset, value, whole, count)
-            if preact != 0:
-                value = relu4(batch_norm4(value, next_mean4, next_scale4, next_beta4))
-                write4(preact + offset, value, whole, count)
-            row = np.int32(row + teams * rows_at_once)
+        values = (
+            load_channels(bias, channel),
+            load_channels(mean, channel), load_channels(scale, channel), load_channels(beta, channel),
+            load_channels(next_mean, channel), load_channels(next_scale, channel), load_channels(next_beta, channel),
+        )  # fmt: skip
+        first = (np.int64(first_pixel) * out_channels + channel) * 4
+        row_bytes, limit = np.int64(out_channels) * 4, np.int32(min(pixels - first_pixel, tile_pixels))
+        shortcut, out, preact = at_first(shortcut, first), at_first(out, first), at_first(preact, first)
+        to = bias, mean, shortcut, out, preact
+        while row < limit:
+            # All are read before one is written, so that they are on their way together.
+            shortcuts = read_rows(shortcut, row, limit, row_bytes, whole, count)
+            finish_rows(shortcuts, row, limit, row_bytes, whole, count, place, to, (relu, sum_relu), values)
+            row = np.int32(row + ahead * rows_apart)
 
-    return CudaKernel(conv, SIGNATURE, tile.threads, tile.blocks)
+    return CudaKernel(conv, SIGNATURE, tile.threads, tile.blocks, tile.shared_bytes)

@@ -123,55 +123,73 @@ def load_tap(typingctx, address):
     return types.UniTuple(types.int32, 3)(types.int64), codegen
 
 
-def shared_memory(name, size):
-    """Shared memory of a kernel.
+def _shared(builder):
+    """The shared memory that a launch asks for."""
+    try:
+        return builder.module.get_global("shared_memory")
+    except KeyError:
+        memory = ir.GlobalVariable(builder.module, ir.ArrayType(_FLOAT, 0), "shared_memory", _SHARED)
+        memory.align = 16
+        return memory
 
-    Parameters
-    ----------
-    name : str
-        Of the kernel: a kernel has one shared memory.
-    size : int
-        Floats.
 
-    Returns
-    -------
-    start : function() -> place
-    load4 : function(place) -> vector
-    copy4, copy : function(place, address, inside)
-        Begin to copy a vector, or a number, from an address; where it is not ``inside``, zeros, and nothing is read.
+def _shared_vector(builder, place, offset=0):
+    return builder.inttoptr(builder.add(place, _INT(offset)), ir.PointerType(_VECTOR, _SHARED))
+
+
+@intrinsic
+def start_of_shared(typingctx):
+    """The place where the block's shared memory begins, a multiple of 16; a launch says how long it is."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(_shared(builder), _INT)
+
+    return types.int32(), codegen
+
+
+@intrinsic
+def load_shared4(typingctx, place):
+    """The vector at a place in shared memory."""
+
+    def codegen(context, builder, signature, args):
+        return pack_array(builder, _load_vector(builder, _shared_vector(builder, args[0])))
+
+    return FOUR(types.int32), codegen
+
+
+@intrinsic
+def store_shared4(typingctx, place, values):
+    """Write a vector to a place in shared memory."""
+
+    def codegen(context, builder, signature, args):
+        _store_vector(builder, _shared_vector(builder, args[0]), unpack_tuple(builder, args[1], 4))
+        return context.get_dummy_value()
+
+    return types.void(types.int32, FOUR), codegen
+
+
+def _copying(level, count):
+    text = f"cp.async.{level}.shared.global [$0], [$1], {count}, $2;"
+
+    @intrinsic
+    def copy(typingctx, place, address, inside):
+        """Begin to copy from an address to a place in shared memory; where not ``inside``, zeros, and nothing is read.
+
         See `commit_group` and `wait_group`.
-    """
+        """
 
-    @intrinsic
-    def start(typingctx):
         def codegen(context, builder, signature, args):
-            return builder.ptrtoint(_shared_variable(builder, name, size, _FLOAT), _INT)
+            used = builder.select(args[2], _INT(count), _INT(0))
+            _assembly(builder, text, "r,l,r", [args[0], args[1], used])
+            return context.get_dummy_value()
 
-        return types.int32(), codegen
+        return types.void(types.int32, types.int64, types.boolean), codegen
 
-    @intrinsic
-    def load4(typingctx, place):
-        def codegen(context, builder, signature, args):
-            return pack_array(builder, _load_vector(builder, _shared_vector(builder, args[0])))
+    return copy
 
-        return FOUR(types.int32), codegen
 
-    def copying(level, count):
-        text = f"cp.async.{level}.shared.global [$0], [$1], {count}, $2;"
-
-        @intrinsic
-        def copy(typingctx, place, address, inside):
-            def codegen(context, builder, signature, args):
-                used = builder.select(args[2], _INT(count), _INT(0))
-                _assembly(builder, text, "r,l,r", [args[0], args[1], used])
-                return context.get_dummy_value()
-
-            return types.void(types.int32, types.int64, types.boolean), codegen
-
-        return copy
-
-    # Vectors pass by the first-level cache; numbers lie beside others that are read soon.
-    return start, load4, copying("cg", 16), copying("ca", 4)
+#: Of a vector, and of a number. Vectors pass by the first-level cache; numbers lie beside others that are read soon.
+copy_shared4, copy_shared = _copying("cg", 16), _copying("ca", 4)
 
 
 def _assembly(builder, text, constraints, args):
@@ -206,7 +224,14 @@ def shared_doubles(name, size):
     """Shared memory of ``size`` binary64 numbers: ``load(index)`` and ``store(index, number)``."""
 
     def pointer(builder, index):
-        return builder.gep(_shared_variable(builder, name, size, _DOUBLE), [_INT(0), index])
+        try:
+            memory = builder.module.get_global(name)
+        except KeyError:
+            memory = ir.GlobalVariable(builder.module, ir.ArrayType(_DOUBLE, size), name, _SHARED)
+            memory.linkage = "internal"
+            memory.initializer = ir.Constant(memory.value_type, ir.Undefined)
+            memory.align = 16
+        return builder.gep(memory, [_INT(0), index])
 
     @intrinsic
     def load(typingctx, index):
@@ -224,21 +249,6 @@ def shared_doubles(name, size):
         return types.void(types.int32, types.float64), codegen
 
     return load, store
-
-
-def _shared_variable(builder, name, size, element):
-    try:
-        return builder.module.get_global(name)
-    except KeyError:
-        memory = ir.GlobalVariable(builder.module, ir.ArrayType(element, size), name, _SHARED)
-        memory.linkage = "internal"
-        memory.initializer = ir.Constant(memory.value_type, ir.Undefined)
-        memory.align = 16
-        return memory
-
-
-def _shared_vector(builder, place, offset=0):
-    return builder.inttoptr(builder.add(place, _INT(offset)), ir.PointerType(_VECTOR, _SHARED))
 
 
 def register_tile(layout):
@@ -259,8 +269,6 @@ def register_tile(layout):
         places of the thread's first numbers.
     park : function(tile, place)
         Write it to shared memory.
-    parked : function(place) -> tile
-        Read it from there.
     """
     t = layout
     kind = types.UniTuple(types.float32, t.rows * t.columns)
@@ -311,18 +319,10 @@ def register_tile(layout):
 
         return types.void(kind, types.int32), codegen
 
-    @intrinsic
-    def parked(typingctx, place):
-        def codegen(context, builder, signature, args):
-            fours = [vector(builder, args[0], offset) for offset in park_offsets]
-            return pack_array(builder, [number for four in fours for number in four])
-
-        return kind(types.int32), codegen
-
     def vector(builder, place, offset):
         return _load_vector(builder, _shared_vector(builder, place, 4 * offset))
 
     def fours(builder, place, offset, step, count):
         return [number for four in range(count // 4) for number in vector(builder, place, offset + four * step)]
 
-    return zero, plus, accumulate, park, parked
+    return zero, plus, accumulate, park

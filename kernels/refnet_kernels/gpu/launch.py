@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+#: The most shared memory that a block may have on every device since Ampere.
+SHARED_BYTES = 99 * 1024
 #: The largest integer that kernels count with.
 LARGEST = 2**31 - 1
 
@@ -24,12 +26,15 @@ class CudaKernel(NamedTuple):
         Threads of a block; the block is one-dimensional.
     blocks : int
         Blocks that should fit into a multiprocessor at once, which bounds the registers of a thread.
+    shared_bytes : int
+        Shared memory of a block that each launch asks for, at most `SHARED_BYTES`.
     """
 
     function: Callable[..., None]
     signature: Any
     threads: int
     blocks: int
+    shared_bytes: int = 0
 
 
 class CudaLaunch(NamedTuple):

@@ -102,11 +102,24 @@ def _bind(launch: CudaLaunch, stream: Any) -> Callable[[], None]:
         return partial(
             _simulate, dispatcher, launch, [kind(a) for kind, a in zip(kinds, launch.arguments, strict=True)]
         )
+    if launch.kernel.shared_bytes:
+        _allow_shared_memory(dispatcher, launch.kernel.shared_bytes)
     with warnings.catch_warnings():
         # Numba finds a small grid suspicious.
         warnings.simplefilter("ignore")
-        configured = dispatcher[launch.grid, launch.kernel.threads, stream]
+        configured = dispatcher[launch.grid, launch.kernel.threads, stream, launch.kernel.shared_bytes]
     return partial(configured, *launch.arguments)
+
+
+def _allow_shared_memory(dispatcher: Any, size: int) -> None:
+    """Let a kernel's launches on the current device ask for so many bytes; otherwise for 48 KB at most."""
+    from cuda.bindings.driver import CUfunction_attribute
+    from numba.cuda.cudadrv.driver import driver
+
+    (compiled,) = dispatcher.overloads.values()
+    kernel = compiled._codelibrary.get_cufunc().kernel
+    attribute = CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    driver.cuKernelSetAttribute(attribute, size, kernel.handle, driver.cuCtxGetDevice())
 
 
 def _simulate(dispatcher: Any, launch: CudaLaunch, arguments: list[Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from refnet_kernels import exact
 from refnet_kernels.contract import Float32Array
-from refnet_kernels.gpu.launch import TileLayout
+from refnet_kernels.gpu.launch import SHARED_BYTES, TileLayout
 
 
 def _memory(address: int, kind: Any, count: int) -> np.ndarray:
@@ -66,7 +66,7 @@ def load_tap(address: int) -> tuple[int, ...]:
 
 
 #: A block's shared memory, of the size that a kernel may ask for; places are the bytes from its beginning.
-_shared = np.full(48 * 1024 // 4, np.nan, np.float32)
+_shared = np.full(SHARED_BYTES // 4, np.nan, np.float32)
 
 
 def _numbers(place: int, count: int) -> slice:
@@ -78,22 +78,29 @@ def _numbers(place: int, count: int) -> slice:
     return slice(place // 4, place // 4 + count)
 
 
-def shared_memory(name: str, size: int) -> tuple[Callable[..., Any], ...]:
-    """Shared memory of a kernel: ``start``, ``load4``, ``copy4``, ``copy``; a copy is made when it begins."""
+def start_of_shared() -> int:
+    """The place where it begins."""
+    return 0
 
-    def start() -> int:
-        return 0
 
-    def load_shared4(place: int) -> Float32Array:
-        return _shared[_numbers(place, 4)].copy()
+def load_shared4(place: int) -> Float32Array:
+    """The vector at a place in shared memory."""
+    return _shared[_numbers(place, 4)].copy()
 
-    def copy4(place: int, address: int, inside: bool) -> None:
-        _shared[_numbers(place, 4)] = load4(address) if inside else 0
 
-    def copy(place: int, address: int, inside: bool) -> None:
-        _shared[_numbers(place, 1)] = load(address) if inside else 0
+def store_shared4(place: int, values: Any) -> None:
+    """Write a vector to a place in shared memory."""
+    _shared[_numbers(place, 4)] = values
 
-    return start, load_shared4, copy4, copy
+
+def copy_shared4(place: int, address: int, inside: bool) -> None:
+    """Copy a vector from an address to a place in shared memory, at once; where not ``inside``, zeros."""
+    _shared[_numbers(place, 4)] = load4(address) if inside else 0
+
+
+def copy_shared(place: int, address: int, inside: bool) -> None:
+    """Copy a number from an address to a place in shared memory, at once; where not ``inside``, zero."""
+    _shared[_numbers(place, 1)] = load(address) if inside else 0
 
 
 def commit_group() -> None:
@@ -119,7 +126,7 @@ def shared_doubles(name: str, size: int) -> tuple[Callable[..., Any], ...]:
 
 
 def register_tile(layout: TileLayout) -> tuple[Callable[..., Any], ...]:
-    """A thread's tile of sums: ``zero``, ``plus``, ``accumulate``, ``park``, ``parked``."""
+    """A thread's tile of sums: ``zero``, ``plus``, ``accumulate``, ``park``."""
     t = layout
 
     def zero() -> Float32Array:
@@ -142,11 +149,4 @@ def register_tile(layout: TileLayout) -> tuple[Callable[..., Any], ...]:
             offset = row * t.row_step * t.park_stride + column * t.column_step
             _shared[_numbers(place + 4 * offset, 4)] = tile[row, 4 * column : 4 * column + 4]
 
-    def parked(place: int) -> Float32Array:
-        tile = zero()
-        for row, column in np.ndindex(t.rows, t.columns // 4):
-            offset = row * t.row_step * t.park_stride + column * t.column_step
-            tile[row, 4 * column : 4 * column + 4] = _shared[_numbers(place + 4 * offset, 4)]
-        return tile
-
-    return zero, plus, accumulate, park, parked
+    return zero, plus, accumulate, park
