@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,33 @@ def function_address(module: str, name: str, element: str | None = None) -> int:
         Of a `refnet_kernels.kernel.kernel`: what its arrays are made of.
     """
     with making:
-        file = _file_of(module, name, element)
-        code = None if file is None else _read(file)
+        file = ".".join(filter(None, (module, name, element, "o")))
+        return _load(kept(file, name, partial(_compile, module, name, element)))
+
+
+def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
+    """The machine code in a file of the cache; compiled, and kept there, if it is not there yet.
+
+    Parameters
+    ----------
+    file : str
+        Its name in the directory.
+    name : str
+        Of the kernel, for those who want to know what is compiled.
+    compile : callable
+        Makes the machine code.
+    """
+    with making:
+        directory = cache_directory()
+        path = None if directory is None else directory / file
+        code = None if path is None else _read(path)
         if code is None:
             for listener in _listeners:
                 listener(name)
-            code = _compile(module, name, element)
-            if file is not None:
-                _write(file, code)
-        return _load(code)
+            code = compile()
+            if path is not None:
+                _write(path, code)
+        return code
 
 
 @cache
@@ -97,11 +115,6 @@ def _private(directory: Path) -> bool:
         return False
     own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     return own and not status.st_mode & 0o022
-
-
-def _file_of(module: str, name: str, element: str | None) -> Path | None:
-    directory = cache_directory()
-    return None if directory is None else directory / ".".join(filter(None, (module, name, element, "o")))
 
 
 def _read(file: Path) -> bytes | None:

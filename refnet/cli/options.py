@@ -66,7 +66,7 @@ def load(path: str, labels: Sequence[str] | None = None) -> Weights:
 
 def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
     """An engine that says which kernels it has to compile."""
-    if device == "cpu":
+    if device != "reference":
         announce_compilation()
     return Engine(weights, device=device, threads=threads)
 

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_engine_options(arguments)
     cases = _chosen(arguments.checks) if arguments.checks else cases_of(arguments.device)
-    if arguments.device == "cpu":
+    if arguments.device != "reference":
         announce_compilation()
     expected = published()["cases"]
     outcomes = [

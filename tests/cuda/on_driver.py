@@ -14,20 +14,28 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from cuda.core import ObjectCode
 from numba.cuda import types
 
 import refnet
 from refnet import errors
 from refnet.seeded import random_images
+from refnet_kernels import jit
+from refnet_kernels.conv.cuda_kernel import TILES, conv_kernel
+from refnet_kernels.gpu import program
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import missing, open_device
 from refnet_kernels.gpu.launch import SHARED_BYTES, CudaKernel, CudaLaunch
+from refnet_kernels.subsample.cuda_kernel import SUBSAMPLE
 from tests.refnet.on_device import on_device
+
+LOAD: Any = program._load
 
 BLOCKS = [refnet.resnet_v2_block("block1", base_depth=4, num_units=1, stride=1)]
 WEIGHTS = refnet.random_weights(BLOCKS, num_classes=7, seed=0)
@@ -69,19 +77,45 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     driver = Driver()
-    monkeypatch.setattr("refnet_kernels.gpu.program._dispatcher", quick)
+    monkeypatch.setattr(program, "_load", quick)
     driver.forget()
     yield driver
     driver.version, driver.refuses_graphs, driver.is_busy, driver.fails, driver.memory = 13000, 0, 0, 0, 2**30
 
 
 @cache
-def quick(kernel: CudaKernel) -> Any:
-    """A kernel of the same parameters that is compiled in no time."""
-    from numba import cuda
+def quick(kernel: CudaKernel, capability: tuple[int, int]) -> Any:
+    """A kernel that need not be compiled: this driver does not look at it."""
+    return ObjectCode.from_cubin(b"no machine code").get_kernel("kernel")
 
-    names = ", ".join(f"x{i}" for i in range(len(kernel.signature.args)))
-    return cuda.jit(kernel.signature, lto=False)(eval(f"lambda {names}: None"))
+
+def test_a_kernel_is_compiled_once_and_kept(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(jit, "_listeners", [compiled.append])
+    monkeypatch.setenv("REFNET_CACHE", str(tmp_path / "cache"))
+    load = LOAD.__wrapped__
+    with open_device(0).current():
+        load(SUBSAMPLE, (9, 0))
+        assert compiled == ["subsample_kernel"]
+        (file,) = (tmp_path / "cache").glob("*/*.sm_90.*.cubin")
+        code = jit._read(file)
+        assert code is not None
+        assert code.startswith(b"\x7fELF")
+        assert b"refnet_kernel" in code
+        load(SUBSAMPLE, (9, 0))
+        assert len(compiled) == 1
+        file.write_bytes(file.read_bytes()[:-1])
+        load(SUBSAMPLE, (9, 0))
+        assert len(compiled) == 2
+        assert jit._read(file) is not None
+        monkeypatch.setenv("REFNET_CACHE", "off")
+        load(SUBSAMPLE, (9, 0))
+        assert len(compiled) == 3
+
+
+def test_every_kernel_has_a_name_of_its_own() -> None:
+    names = [conv_kernel(tile).function.__name__ for tile in TILES]
+    assert len({*names}) == len(names)
 
 
 def engine(device: str = "cuda", **options: Any) -> refnet.Engine:

@@ -449,4 +449,5 @@ def conv_kernel(tile: Tile) -> CudaKernel:
             finish_rows(shortcuts, row, limit, row_bytes, whole, count, place, to, (relu, sum_relu), values)
             row = np.int32(row + ahead * rows_apart)
 
+    conv.__name__ = "_".join(map(str, ("conv_kernel", *map(int, tile))))
     return CudaKernel(conv, SIGNATURE, tile.threads, tile.blocks, tile.shared_bytes)

@@ -107,6 +107,7 @@ class Device:
     index : int
     processors : int
         Its multiprocessors.
+    compute_capability : (int, int)
     """
 
     def __init__(self, index: int) -> None:
@@ -119,6 +120,7 @@ class Device:
         self.index = index
         # The simulator plays an H100.
         self.processors = 132 if simulated() else int(self._context.MULTIPROCESSOR_COUNT)
+        self.compute_capability = (9, 0) if simulated() else tuple(self._context.compute_capability)
         # It waits for the legacy default stream, on which others work who never heard of streams, and that for it.
         self._stream = self._new_stream(nonblocking=False)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
+import ctypes
+import re
 from collections.abc import Callable
 from functools import cache, partial
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +14,11 @@ import numpy as np
 
 from refnet_kernels.gpu.device import Device, simulated
 from refnet_kernels.gpu.launch import CudaKernel, CudaLaunch
+from refnet_kernels.jit import kept
+
+#: The name of every kernel in its machine code.
+_ENTRY = "refnet_kernel"
+_C_TYPES: dict[str, Any] = {"int64": ctypes.c_int64, "int32": ctypes.c_int32, "float64": ctypes.c_double}
 
 
 class Program:
@@ -20,7 +27,7 @@ class Program:
     def __init__(self, device: Device, stream: Any, launches: list[CudaLaunch]) -> None:
         self._device = device
         self._stream = stream
-        self._launches = [_bind(launch, stream) for launch in launches if launch.grid]
+        self._launches = [_bind(launch, device, stream) for launch in launches if launch.grid]
         self._graph: Any = None
 
     def record(self) -> bool:
@@ -83,44 +90,69 @@ def _profile(launches: list[Callable[[], None]], stream: Any) -> list[float]:
     return [float(before.elapsed_time(after)) for before, after in pairwise(events)]
 
 
+def _bind(launch: CudaLaunch, device: Device, stream: Any) -> Callable[[], None]:
+    """The launch as a function without parameters."""
+    kernel, kinds = launch.kernel, [str(kind) for kind in launch.kernel.signature.args]
+    if simulated():
+        numbers = [np.dtype(kind).type(a) for kind, a in zip(kinds, launch.arguments, strict=True)]
+        return partial(_simulate, kernel, launch.grid, numbers)
+    from cuda.core import LaunchConfig
+    from cuda.core import launch as begin
+
+    loaded = _load(kernel, device.compute_capability)
+    if kernel.shared_bytes:
+        _allow_shared_memory(loaded, kernel.shared_bytes)
+    config = LaunchConfig(grid=launch.grid, block=kernel.threads, shmem_size=kernel.shared_bytes)
+    arguments = [_C_TYPES[kind](a) for kind, a in zip(kinds, launch.arguments, strict=True)]
+    return partial(begin, stream, config, loaded, *arguments)
+
+
 @cache
-def _dispatcher(kernel: CudaKernel) -> Any:
+def _simulated(kernel: CudaKernel) -> Any:
     from numba import cuda
 
-    if simulated():
-        return cuda.jit(kernel.function)
+    return cuda.jit(kernel.function)
+
+
+def _simulate(kernel: CudaKernel, grid: int, numbers: list[Any]) -> None:
+    # The simulator's kernel remembers the grid that it was given last.
+    _simulated(kernel)[grid, kernel.threads](*numbers)
+
+
+@cache
+def _load(kernel: CudaKernel, capability: tuple[int, int]) -> Any:
+    """The kernel's machine code, from the cache if it is there, ready to be launched."""
+    from cuda.core import ObjectCode
+
+    module, name = kernel.function.__module__, kernel.function.__name__
+    file = f"{module}.{name}.{_architecture(capability)}.{version('numba-cuda')}.cubin"
+    code = kept(file, name, partial(_compile, kernel, capability))
+    return ObjectCode.from_cubin(code).get_kernel(_ENTRY)
+
+
+def _compile(kernel: CudaKernel, capability: tuple[int, int]) -> bytes:
+    """Machine code for the current device: of the PTX that the tests read, which is why there is no LTO."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+    from numba import cuda
+
     bounds = (kernel.threads, kernel.blocks)
-    # Without LTO the device runs the PTX that the tests read.
-    return cuda.jit(kernel.signature, launch_bounds=bounds, lto=False)(kernel.function)
+    ptx, _ = cuda.compile(
+        kernel.function, kernel.signature, device=False, abi="numba", cc=capability, launch_bounds=bounds
+    )
+    (entry,) = re.findall(r"\.entry (\S+?)\(", ptx)
+    source = ObjectCode.from_ptx(ptx.replace(entry, _ENTRY).encode())
+    linked = Linker(source, options=LinkerOptions(arch=_architecture(capability))).link("cubin")
+    return bytes(linked.code)
 
 
-def _bind(launch: CudaLaunch, stream: Any) -> Callable[[], None]:
-    """The launch as a function without parameters."""
-    dispatcher = _dispatcher(launch.kernel)
-    if simulated():
-        kinds = [np.dtype(str(kind)).type for kind in launch.kernel.signature.args]
-        return partial(
-            _simulate, dispatcher, launch, [kind(a) for kind, a in zip(kinds, launch.arguments, strict=True)]
-        )
-    if launch.kernel.shared_bytes:
-        _allow_shared_memory(dispatcher, launch.kernel.shared_bytes)
-    with warnings.catch_warnings():
-        # Numba finds a small grid suspicious.
-        warnings.simplefilter("ignore")
-        configured = dispatcher[launch.grid, launch.kernel.threads, stream, launch.kernel.shared_bytes]
-    return partial(configured, *launch.arguments)
+def _architecture(capability: tuple[int, int]) -> str:
+    return f"sm_{capability[0]}{capability[1]}"
 
 
-def _allow_shared_memory(dispatcher: Any, size: int) -> None:
+def _allow_shared_memory(kernel: Any, size: int) -> None:
     """Let a kernel's launches on the current device ask for so many bytes; otherwise for 48 KB at most."""
     from cuda.bindings.driver import CUfunction_attribute
     from numba.cuda.cudadrv.driver import driver
 
-    (compiled,) = dispatcher.overloads.values()
-    kernel = compiled._codelibrary.get_cufunc().kernel
     attribute = CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     driver.cuKernelSetAttribute(attribute, size, kernel.handle, driver.cuCtxGetDevice())
-
-
-def _simulate(dispatcher: Any, launch: CudaLaunch, arguments: list[Any]) -> None:
-    dispatcher[launch.grid, launch.kernel.threads](*arguments)
