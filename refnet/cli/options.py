@@ -36,7 +36,9 @@ def fraction(text: str) -> float:
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """``--threads`` and ``--device``."""
-    parser.add_argument("--threads", type=int, metavar="N", help="how many threads; the bits do not depend on it")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="how many threads (default: one a core); the bits do not depend on it"
+    )
     parser.add_argument(
         "--device", default="cpu", help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, slowly"
     )

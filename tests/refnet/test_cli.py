@@ -499,6 +499,22 @@ class TestBench:
         figures = json.loads(outcome.out)
         assert (figures["size"], figures["batch"], figures["threads"], figures["rounds"]) == (16, 2, 2, 3)
         assert 0 < figures["min_ms"] <= figures["median_ms"]
+        assert figures["device"] == "cpu"
+
+    def test_another_device(self, run: Run, files: Path) -> None:
+        command = ("bench", files / "small.npz", "--size", "16", "--rounds", "1", "--device", "reference")
+        figures = json.loads(run(*command, "--json").out)
+        assert (figures["device"], figures["threads"]) == ("reference", None)
+        rows = [line.split() for line in run(*command).out.splitlines()]
+        assert ["device", "reference"] in rows
+        assert not any(row[:1] == ["threads"] for row in rows)
+
+    def test_other_bits_are_not_timed(self, run: Run, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        call = refnet.Engine.__call__
+        monkeypatch.setattr(refnet.Engine, "__call__", lambda self, images: call(self, images) * self._threads)
+        outcome = run("bench", files / "small.npz", "--size", "16", "--rounds", "1", "--threads", "2")
+        assert outcome.code != 0
+        assert "One thread of the CPU gives other bits; nothing is timed." in outcome.err
 
     def test_work_of_the_published_network(self) -> None:
         """6.96 GFLOP for resnet_v2_50 at 224 x 224, as others count it."""
