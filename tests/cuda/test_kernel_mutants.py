@@ -152,7 +152,8 @@ def test_mutants_of_kernels(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> No
     changed = mutant(kernels, case.old, case.new)
     install(changed, kernels, host, monkeypatch)
     if case.op == "conv":
-        monkeypatch.setattr(conv_cuda, "TILES", [tile for tile in changed.TILES if tile.teams == 1])
+        # Of vectors the tile whose machine code is the shortest, and that of numbers.
+        monkeypatch.setattr(conv_cuda, "TILES", [tile for tile in changed.TILES if tile.teams == 1][1:])
     assert caught(case.op) == case.kind
 
 

@@ -36,7 +36,7 @@ def content(data: bytes, error: type[RefnetError], message: str, name: str = "a"
 
 
 def check_refused(bad: BadFile, folder: Path, watch: Any) -> RefnetError:
-    """The error, which names the file, and comes within two seconds of work without a look at another file."""
+    """The error, which names the file, and comes after little work without a look at another file."""
     path = bad.write(folder)
     with pytest.raises(bad.error, match=bad.message):
         read(path)  # what Python imports for it, it has now
@@ -45,7 +45,8 @@ def check_refused(bad: BadFile, folder: Path, watch: Any) -> RefnetError:
     start = time.process_time()
     with watch(*own), pytest.raises(bad.error) as caught:
         read(path)
-    assert time.process_time() - start < 2
+    # None takes a second. Where a bound on the work is missing it is minutes, or all memory; the machine may be busy.
+    assert time.process_time() - start < 10
     assert type(caught.value) is bad.error
     assert re.search(bad.message, caught.value.message)
     assert prefix in caught.value.message
