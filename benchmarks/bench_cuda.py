@@ -135,13 +135,14 @@ def torch_runs(
     truth = refnet.Engine(weights, dtype="float64")(images[:1])
     ours = relative_error(logits[:1], truth)
     runs: dict[str, Callable[[], object]] = {}
-    for name, order in (("NHWC", torch.channels_last), ("NCHW", torch.contiguous_format)):
-        with TemporaryDirectory() as folder, warnings.catch_warnings():
-            # Of weights that share memory, and of memory that is not written to.
-            warnings.simplefilter("ignore")
-            path = Path(folder) / "network.pt2"
-            write_torch(case, weights, path)
-            network = torch.export.load(path).module().to(device)
+    orders = {"NHWC": torch.channels_last, "NCHW": torch.contiguous_format}
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Of weights that share memory, and of memory that is not written to.
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "network.pt2"
+        write_torch(case, weights, path)
+        networks = [torch.export.load(path).module().to(device) for _ in orders]
+    for network, (name, order) in zip(networks, orders.items(), strict=True):
         for buffer in network.buffers():
             if buffer.ndim == 4:
                 buffer.data = buffer.data.contiguous(memory_format=order)

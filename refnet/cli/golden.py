@@ -84,8 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 if bits differ.
     """
     check_engine_options(arguments)
-    if arguments.device != "reference":
-        announce_compilation()
+    announce_compilation()
     code: int = arguments.action(arguments)
     return code
 

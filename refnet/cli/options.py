@@ -68,8 +68,7 @@ def load(path: str, labels: Sequence[str] | None = None) -> Weights:
 
 def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
     """An engine that says which kernels it has to compile."""
-    if device != "reference":
-        announce_compilation()
+    announce_compilation()
     return Engine(weights, device=device, threads=threads)
 
 

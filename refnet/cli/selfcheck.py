@@ -44,8 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_engine_options(arguments)
     cases = _chosen(arguments.checks) if arguments.checks else cases_of(arguments.device)
-    if arguments.device != "reference":
-        announce_compilation()
+    announce_compilation()
     expected = published()["cases"]
     outcomes = [
         check(case, expected[case.name], arguments.device, arguments.threads)
