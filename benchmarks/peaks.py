@@ -25,8 +25,8 @@ _kernel = compiled(types.void(types.CPointer(types.int64), types.int64, types.in
 @_kernel
 def fma_kernel(step: Any, item: Any, scratch: Any) -> None:
     """``step[2]`` times the multiply-add of a tile, its operands unchanging: all stays in registers."""
-    pixels = load_rows(integers(step[0])[0])
-    sums = zero_tile(np.float32)
+    pixels = load_rows(integers(step[0])[0], CLOSE_ROWS)
+    sums = zero_tile(CLOSE_ROWS, np.float32)
     for _ in range(step[2]):
         sums = multiply_add(sums, pixels, 0, step[1])
     store_tile(sums, scratch, CLOSE_ROWS)

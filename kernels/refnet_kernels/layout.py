@@ -25,9 +25,9 @@ class Tiles(NamedTuple):
 
     Attributes
     ----------
-    table : int64 array [tiles, taps, ROWS]
+    table : int64 array [tiles, taps, rows]
         Where the data of each tap of each pixel starts: addresses.
-    offsets : int64 array [tiles, ROWS]
+    offsets : int64 array [tiles, rows]
         Where each pixel lies in the output: bytes.
     inside : bool array [tiles, taps]
         Whether a tap lies inside the image for any of a tile's pixels.
@@ -38,7 +38,9 @@ class Tiles(NamedTuple):
     inside: np.ndarray
 
 
-def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: int, alike: bool) -> Tiles:
+def tiles_of(
+    g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: int, height: int = ROWS, alike: bool = False
+) -> Tiles:
     """Tiles of pixels.
 
     Parameters
@@ -50,20 +52,22 @@ def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: 
         Addresses of the image, and of what takes the place of a pixel outside it.
     itemsize : int
         Bytes of a number.
+    height : int
+        Pixels of a tile.
     alike : bool
         Whether pixels that have the same taps outside the image share tiles, as far as that goes. If not, tiles are
         neighbours in a row.
     """
-    count = -(-g.pixels // ROWS)
+    count = -(-g.pixels // height)
     rows_inside = taps_inside(g.out_height, g.stride, g.pad_top, g.height, taps[:, 0])
     columns_inside = taps_inside(g.out_width, g.stride, g.pad_left, g.width, taps[:, 1])
     order = np.arange(g.pixels)
     if alike:
         rows, columns = _stretches(rows_inside), _stretches(columns_inside)
         kinds = np.tile((rows[:, None] * g.out_width + columns).ravel(), g.batch)
-        order = np.argsort(kinds, kind="stable")
+        order = _whole_tiles_first(kinds, height)
     # The rows past the last pixel repeat it: they compute and store the same once more.
-    pixel = order[np.minimum(np.arange(count * ROWS), g.pixels - 1)].reshape(count, ROWS)
+    pixel = order[np.minimum(np.arange(count * height), g.pixels - 1)].reshape(count, height)
     # From the first to the last, so that tiles that are close in time share what the caches hold.
     pixel = pixel[np.argsort(pixel[:, 0], kind="stable")]
     offsets = pixel * (g.out_channels * itemsize)
@@ -72,13 +76,21 @@ def tiles_of(g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: 
     image, row = np.divmod(pixel, g.out_height)
     top, left = row * g.stride - g.pad_top, column * g.stride - g.pad_left
     corner = x + ((image * g.height + top) * g.width + left) * (g.channels * itemsize)
-    table = np.empty((count, len(taps), ROWS), np.int64)
+    table = np.empty((count, len(taps), height), np.int64)
     inside = np.empty((count, len(taps)), bool)
     for number, (down, right) in enumerate(taps):
         there = rows_inside[row, number] & columns_inside[column, number]
         table[:, number] = np.where(there, corner + (down * g.width + right) * (g.channels * itemsize), outside).T
         inside[:, number] = there.any(axis=0)
     return Tiles(table, offsets, inside)
+
+
+def _whole_tiles_first(kinds: np.ndarray, height: int) -> np.ndarray:
+    """The order that puts things of a kind together: as many as fill whole tiles, and then the rest of each kind."""
+    order = np.argsort(kinds, kind="stable")
+    _, first, which, count = np.unique(kinds[order], return_index=True, return_inverse=True, return_counts=True)
+    rest = np.arange(len(order)) - first[which] >= (count // height * height)[which]
+    return order[np.argsort(rest, kind="stable")]
 
 
 def taps_inside(positions: int, stride: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:

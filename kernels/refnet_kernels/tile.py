@@ -1,6 +1,6 @@
 """A register tile: rows x columns of sums, held in vector registers, and what kernels do with it.
 
-Numba has no vector type. Here is one: `TileType` is an LLVM array of ``ROWS * VECTORS`` vectors of ``VECTOR_BYTES``,
+Numba has no vector type. Here is one: `TileType` is an LLVM array of ``rows * VECTORS`` vectors of ``VECTOR_BYTES``,
 which LLVM keeps in registers: binary32 or binary64 numbers, as its ``element`` says. Each function below is one line
 of arithmetic on a whole tile, so that a kernel reads as Python. Rows are pixels, columns are output channels; an
 address is an int64 in bytes.
@@ -24,19 +24,20 @@ from refnet_kernels.target import LINE_BYTES, ROWS, VECTOR_BYTES, VECTORS, WIDTH
 
 _INT = ir.IntType(64)
 
-#: The offsets of a tile's rows where they follow one another.
+#: The offsets of a tile's rows where they follow one another. A tile has as many rows as the offsets it is loaded from.
 CLOSE_ROWS = tuple(row * WIDTH_BYTES for row in range(ROWS))
 
 
 class TileType(types.Type):
     """Numba's type of a register tile, with LLVM's types of its parts."""
 
-    def __init__(self, element: Any) -> None:
+    def __init__(self, element: Any, rows: int) -> None:
+        self.rows = rows
         self.element = FLOATS[element]
         self.element_bytes = element.bitwidth // 8
         self.vector = ir.VectorType(self.element, VECTOR_BYTES // self.element_bytes)
-        self.array = ir.ArrayType(self.vector, ROWS * VECTORS)
-        super().__init__(name=f"Tile({ROWS}x{VECTORS}x{self.vector.count} {element})")
+        self.array = ir.ArrayType(self.vector, rows * VECTORS)
+        super().__init__(name=f"Tile({rows}x{VECTORS}x{self.vector.count} {element})")
 
 
 @register_model(TileType)
@@ -62,7 +63,7 @@ def _columns(builder: Any, tile: TileType, address: Any) -> list[Any]:
 
 def _rows(builder: Any, address: Any, offsets: Any) -> list[Any]:
     """The addresses of a tile's rows."""
-    return [builder.add(address, builder.extract_value(offsets, row)) for row in range(ROWS)]
+    return [builder.add(address, builder.extract_value(offsets, row)) for row in range(offsets.type.count)]
 
 
 def _fma(builder: Any, tile: TileType, a: Any, b: Any, c: Any) -> Any:
@@ -81,39 +82,37 @@ def _splat(builder: Any, tile: TileType, scalar: Any) -> Any:
 def _each(builder: Any, value: Any, step: Any) -> Any:
     """Apply ``step(element, row, vector)`` to each vector of a tile."""
     result = value
-    for row in range(ROWS):
-        for vector in range(VECTORS):
-            index = row * VECTORS + vector
-            result = builder.insert_value(result, step(builder.extract_value(value, index), row, vector), index)
+    for index in range(value.type.count):
+        row, vector = divmod(index, VECTORS)
+        result = builder.insert_value(result, step(builder.extract_value(value, index), row, vector), index)
     return result
 
 
 @intrinsic
-def zero_tile(typingctx, element):
-    """All sums +0, of ``np.float32`` or ``np.float64``."""
-    tile = TileType(element.instance_type)
+def zero_tile(typingctx, offsets, element):
+    """All sums +0, of ``np.float32`` or ``np.float64``; as many rows as there are offsets."""
+    tile = TileType(element.instance_type, offsets.count)
 
     def codegen(context, builder, signature, args):
         return ir.Constant(tile.array, None)
 
-    return tile(element), codegen
+    return tile(offsets, element), codegen
 
 
 @intrinsic
-def load_rows(typingctx, address):
-    """The ``ROWS`` int64 at an address, as a tuple: a number for each of a tile's rows."""
-    result = types.UniTuple(types.int64, ROWS)
+def load_rows(typingctx, address, like):
+    """The int64 at an address, a number for each of a tile's rows, as a tuple ``like`` another."""
 
     def codegen(context, builder, signature, args):
         base = builder.inttoptr(args[0], ir.PointerType(_INT))
-        rows = ir.Constant(ir.ArrayType(_INT, ROWS), ir.Undefined)
-        for row in range(ROWS):
+        rows = ir.Constant(ir.ArrayType(_INT, like.count), ir.Undefined)
+        for row in range(like.count):
             rows = builder.insert_value(
                 rows, builder.load(builder.gep(base, [_INT(row)], source_etype=_INT), typ=_INT), row
             )
         return rows
 
-    return result(types.int64), codegen
+    return like(types.int64, like), codegen
 
 
 @intrinsic
@@ -128,7 +127,7 @@ def multiply_add(typingctx, sums, pixels, k, weights):
         columns = _columns(builder, sums, address)
         offset = builder.mul(index, _INT(sums.element_bytes))
         products = value
-        for row in range(ROWS):
+        for row in range(sums.rows):
             where = builder.add(builder.extract_value(rows, row), offset)
             x = builder.load(builder.inttoptr(where, ir.PointerType(sums.element)), typ=sums.element)
             x = _splat(builder, sums, x)
@@ -152,6 +151,20 @@ def add_tiles(typingctx, left, right):
         return _each(builder, args[0], add)
 
     return left(left, left), codegen
+
+
+@intrinsic
+def add_to_tile(typingctx, address, value):
+    """Add a tile to the one at an address, its rows close: vector by vector, so that no second tile needs registers."""
+
+    def codegen(context, builder, signature, args):
+        for vector in range(value.rows * VECTORS):
+            total = builder.fadd(_load(builder, value, args[0], vector), builder.extract_value(args[1], vector))
+            store = builder.store(total, _pointer(builder, value, args[0], vector))
+            store.align = value.element_bytes
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
 
 
 @intrinsic
@@ -209,8 +222,8 @@ def relu_tile(typingctx, value):
 
 @intrinsic
 def load_tile(typingctx, address, offsets, element):
-    """The tile of ``element`` whose rows lie at ``offsets`` (a tuple of ``ROWS`` int64, in bytes) from an address."""
-    tile = TileType(element.instance_type)
+    """The tile of ``element`` whose rows lie at ``offsets`` (a tuple of int64, in bytes) from an address."""
+    tile = TileType(element.instance_type, offsets.count)
 
     def codegen(context, builder, signature, args):
         rows = _rows(builder, *args[:2])
@@ -252,7 +265,7 @@ def prefetch_tile(typingctx, address, offsets):
 @helper
 def copy_columns(source, source_rows, target, target_rows, columns, element):
     """Copy the columns of a tile that exist, at the ragged edge; its rows lie at offsets, as in `load_tile`."""
-    for row in range(ROWS):
+    for row in range(len(source_rows)):
         from_row = floats(source + source_rows[row], element)
         to_row = floats(target + target_rows[row], element)
         for column in range(columns):

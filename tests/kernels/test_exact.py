@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refnet_kernels.catalog import rows
-from tests.kernels.problems import DRAWN, HOST_ROWS, NAMED, Problem, identity
-from tests.kernels.truth import TRUTHS, check
+from refnet_kernels.contract import RUN
+from tests.kernels.problems import DRAWN, DTYPES, HOST_ROWS, NAMED, ConvProblem, Problem, conv_same, identity
+from tests.kernels.truth import TRUTHS, check, solve
 
 MANY = settings(max_examples=12 * settings.default.max_examples)
 
@@ -23,6 +25,17 @@ def test_every_op_of_the_catalog_has_a_truth() -> None:
 @pytest.mark.parametrize("problem", NAMED, ids=identity)
 def test_named_problems(problem: Problem, backend: str) -> None:
     check(problem, backend, seed=1)
+
+
+@pytest.mark.parametrize("backend", [backend for op, backend in HOST_ROWS if op == "conv"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("products", [1, RUN, RUN + 1, 3 * RUN])
+def test_runs_that_sum_to_minus_zero_are_added_to_zero(products: int, dtype: np.dtype[Any], backend: str) -> None:
+    # Each product is negative and too small for any number but -0.
+    x = np.full((1, 1, 1, products), np.finfo(dtype).smallest_subnormal)
+    problem = ConvProblem("-0", x, -x.reshape(1, 1, products, 1), conv_same(1, 1, 1, products, 1, 1, 1))
+    (out,) = solve(problem, backend).values()
+    assert out.tobytes() == bytes(dtype.itemsize)
 
 
 @pytest.mark.parametrize(("op", "backend"), HOST_ROWS)

@@ -56,7 +56,13 @@ FAULTS = [
         "s = multiply_add(s, pixels, k, weights)",
         "s = multiply_add(s, pixels, begin + end - 1 - k, weights + (begin + end - 1 - 2 * k) * WIDTH_BYTES)",
     ),
-    _fault("the last run is lost", "conv cpu", "conv/cpu.py", " or stop == taps * length", ""),
+    _fault(
+        "the last run is lost",
+        "conv cpu",
+        "conv/cpu_kernel.py",
+        "s = add_tiles(load_tile(scratch, close, element), s)",
+        "s = load_tile(scratch, close, element)",
+    ),
     _fault("parts of runs left out", "conv cpu", "conv/cpu.py", " and length % RUN == 0", ""),
     _fault(
         "a product rounded on its own",

@@ -1,5 +1,7 @@
 """Convolution on the CPU: an indirect GEMM over register tiles of `ROWS` pixels x `WIDTH_BYTES` of output channels.
 
+Where tiles of a pixel less leave less of the last one empty, they are used: 49 pixels are 10 tiles of 5, or 9 of 6.
+
 Every output is a chain of its own (rule A1), so tiles, panels and threads divide the outputs as they like.
 
 The image is read through a table of addresses, one a pixel and tap, that is made with the step; a tap outside the
@@ -117,8 +119,8 @@ def _pieces(taps: int, length: int) -> np.ndarray:
     Returns
     -------
     int64 array [pieces, 5]
-        The tap, the first of its products and the last + 1, whether a run ends there, and where the weights lie in a
-        panel: bytes.
+        The tap, the first of its products and the last + 1, whether a run ends there and another follows, and where the
+        weights lie in a panel: bytes.
     """
     pieces = []
     done = 0
@@ -127,7 +129,7 @@ def _pieces(taps: int, length: int) -> np.ndarray:
         while first < length:
             last = min(length, first + RUN - done % RUN)
             stop = done + last - first
-            pieces.append((tap, first, last, stop % RUN == 0 or stop == taps * length, done * WIDTH_BYTES))
+            pieces.append((tap, first, last, stop % RUN == 0 and stop < taps * length, done * WIDTH_BYTES))
             first, done = last, stop
     return np.array(pieces, np.int64).reshape(-1, 5)
 
@@ -160,7 +162,7 @@ def _parts(pieces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return parts, np.concatenate([pieces[:0], *lists])
 
 
-def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, pairs: int, itemsize: int) -> np.ndarray:
+def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, height: int, pairs: int, itemsize: int) -> np.ndarray:
     """What each item fetches while it works.
 
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
@@ -182,9 +184,9 @@ def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, pairs: int, item
         step = min(-(-panel_bytes // max(pairs, 1)), LINE_BYTES)
         ahead[:, 1:] = step, step, panel_bytes
     elif row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
-        pair_bytes = 2 * ROWS * itemsize
+        pair_bytes = 2 * height * itemsize
         step = -(-pair_bytes // row[ITEM_PANELS])
-        ahead[:] = x + g.channels * ROWS * itemsize, step, pair_bytes, _pairs(g.channels) * step
+        ahead[:] = x + g.channels * height * itemsize, step, pair_bytes, _pairs(g.channels) * step
     return ahead
 
 
@@ -225,6 +227,11 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
             ahead[share[-1]] = address - before_item * panels * step, step, panels * step, _pairs(row[PRODUCTS]) * step
 
 
+def _tile_height(pixels: int) -> int:
+    """Pixels of a tile, of the two numbers that kernels are compiled for: a tile costs about one more than it has."""
+    return min((ROWS, ROWS - 1), key=lambda height: -(-pixels // height) * (height + 1))
+
+
 def _even(tiles: int, item_tiles: int, groups: int) -> int:
     """Fewer tiles an item where that makes their number a multiple of `EVEN`, so that threads have as many each."""
     blocks = -(-tiles // item_tiles)
@@ -260,12 +267,13 @@ def launch(
     g = geometry
     taps, length = _taps(g)
     skips = bool(addresses.get("finite", 0)) and length % RUN == 0
-    tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, alike=skips)
+    height = _tile_height(g.pixels)
+    tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, height, alike=skips)
     parts, pieces = _parts(_pieces(len(taps), length), tiles_at.inside if skips else np.ones_like(tiles_at.inside))
     width = WIDTH_BYTES // dtype.itemsize
     panels, tiles = -(-g.out_channels // width), len(tiles_at.table)
     item_panels = max(1, min(panels, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
-    item_tiles = max(1, min(tiles, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
+    item_tiles = max(1, min(tiles, ITEM_PRODUCTS // max(g.products * width * item_panels * height, 1)))
     item_tiles = _even(tiles, item_tiles, -(-panels // item_panels))
     arrays = (tiles_at.table, tiles_at.offsets, parts, pieces)
     row = [addresses.get(name, 0) for name in OPERANDS]
@@ -273,9 +281,10 @@ def launch(
     row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps)]
     row += [panels, tiles, item_panels, item_tiles]
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
-    ahead = _ahead(g, addresses["x"], row, items, int(parts[-1, 2]), dtype.itemsize)
+    ahead = _ahead(g, addresses["x"], row, items, height, int(parts[-1, 2]), dtype.itemsize)
     row.append(ahead.ctypes.data)
-    kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
+    name = "conv_kernel" if height == ROWS else "short_conv_kernel"
+    kernel = function_address("refnet_kernels.conv.cpu_kernel", name, dtype.name)
     # The thread's scratch has room for two tiles: for sums of runs, and to put ragged edges together.
     return Launch(kernel, items, row, 2 * TILE_BYTES, (*arrays, ahead))
 

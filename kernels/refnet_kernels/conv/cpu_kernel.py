@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from refnet_kernels.contract import RUN
 from refnet_kernels.conv.cpu import (
     AHEAD,
     BETA,
@@ -33,11 +34,12 @@ from refnet_kernels.conv.cpu import (
 from refnet_kernels.kernel import helper, kernel
 from refnet_kernels.layout import TILE_BYTES
 from refnet_kernels.memory import integers, prefetch, size_of
-from refnet_kernels.target import ROWS, WIDTH_BYTES
+from refnet_kernels.target import WIDTH_BYTES
 from refnet_kernels.tile import (
     CLOSE_ROWS,
     add_bias,
     add_tiles,
+    add_to_tile,
     copy_columns,
     load_rows,
     load_tile,
@@ -72,17 +74,17 @@ def _finish(step, t, place, element):
 
 
 @helper
-def _finish_part(step, t, place, edge, columns, element):
+def _finish_part(step, t, place, edge, close, columns, element):
     """The epilogue of a tile of which only some columns exist: on a copy of them."""
     channels, shortcut, out, preact, rows = place
     edge_preact = edge + TILE_BYTES
     if step[SHORTCUT] != 0:
-        copy_columns(shortcut, rows, edge, CLOSE_ROWS, columns, element)
-    _finish(step, t, (channels, edge, edge, edge_preact, CLOSE_ROWS), element)
+        copy_columns(shortcut, rows, edge, close, columns, element)
+    _finish(step, t, (channels, edge, edge, edge_preact, close), element)
     if step[OUT] != 0:
-        copy_columns(edge, CLOSE_ROWS, out, rows, columns, element)
+        copy_columns(edge, close, out, rows, columns, element)
     if step[PREACT] != 0:
-        copy_columns(edge_preact, CLOSE_ROWS, preact, rows, columns, element)
+        copy_columns(edge_preact, close, preact, rows, columns, element)
 
 
 @helper
@@ -97,9 +99,9 @@ def _prefetch(step, place):
         prefetch_tile(preact, rows)
 
 
-@kernel
-def conv_kernel(step, item, scratch, element):
-    """One item: some tiles of pixels by some panels of output channels."""
+@helper
+def _convolve(step, item, scratch, close, element):
+    """One item: some tiles of pixels by some panels of output channels; a tile has a row for each of the offsets."""
     blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
     first_tile = item % blocks * step[ITEM_TILES]
     last_tile = min(first_tile + step[ITEM_TILES], step[TILES])
@@ -108,10 +110,11 @@ def conv_kernel(step, item, scratch, element):
     ahead_of = integers(step[AHEAD] + item * 32)
     first_ahead, ahead_step, ahead_tile, ahead_panel = ahead_of[0], ahead_of[1], ahead_of[2], ahead_of[3]
     pieces = integers(step[PIECES])
+    several_runs = step[PRODUCTS] > RUN
     width = WIDTH_BYTES // size_of(element)
     for tile in range(first_tile, last_tile):
-        tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
-        rows = load_rows(step[OFFSETS] + tile * ROWS * 8)
+        tap_rows = step[TABLE] + tile * step[TAP_COUNT] * len(close) * 8
+        rows = load_rows(step[OFFSETS] + tile * len(close) * 8, close)
         part = integers(step[PARTS] + tile * 24)
         first_piece, last_piece, pairs_before = part[0], part[1], part[2]
         for panel in range(first_panel, last_panel):
@@ -122,10 +125,11 @@ def conv_kernel(step, item, scratch, element):
             _prefetch(step, place)
             ahead = first_ahead + pairs_before * ahead_tile + (panel - first_panel) * ahead_panel
             # The sum of the runs before lies in the scratch: registers are for the run in hand.
-            runs = 0
-            s = zero_tile(element)
+            s = zero_tile(close, element)
+            if several_runs:
+                store_tile(s, scratch, close)
             for piece in range(first_piece, last_piece):
-                pixels = load_rows(tap_rows + pieces[5 * piece] * ROWS * 8)
+                pixels = load_rows(tap_rows + pieces[5 * piece] * len(close) * 8, close)
                 begin = pieces[5 * piece + 1]
                 end = pieces[5 * piece + 2]
                 weights = panel_weights + pieces[5 * piece + 4]
@@ -141,15 +145,25 @@ def conv_kernel(step, item, scratch, element):
                     s = multiply_add(s, pixels, k, weights)
                     weights += WIDTH_BYTES
                 if pieces[5 * piece + 3] != 0:
-                    if runs == 0:
-                        s = add_tiles(zero_tile(element), s)
-                    else:
-                        s = add_tiles(load_tile(scratch, CLOSE_ROWS, element), s)
-                    runs += 1
-                    if piece < last_piece - 1:
-                        store_tile(s, scratch, CLOSE_ROWS)
-                        s = zero_tile(element)
+                    add_to_tile(scratch, s)
+                    s = zero_tile(close, element)
+            # The first run's sum is added to +0, too. Where there are others, it was, and no bit is changed here.
+            s = add_tiles(zero_tile(close, element), s)
+            if several_runs:
+                s = add_tiles(load_tile(scratch, close, element), s)
             if columns == width:
                 _finish(step, s, place, element)
             else:
-                _finish_part(step, s, place, scratch, columns, element)
+                _finish_part(step, s, place, scratch, close, columns, element)
+
+
+@kernel
+def conv_kernel(step, item, scratch, element):
+    """An item, by tiles of `ROWS` pixels."""
+    _convolve(step, item, scratch, CLOSE_ROWS, element)
+
+
+@kernel
+def short_conv_kernel(step, item, scratch, element):
+    """An item, by tiles of one pixel less."""
+    _convolve(step, item, scratch, CLOSE_ROWS[:-1], element)

@@ -33,7 +33,7 @@ def launch(geometry: PoolGeometry, addresses: dict[str, int], dtype: np.dtype[An
     outside = np.full(g.channels, 0 if g.zero_padding else -np.inf, dtype)
     windows = ConvGeometry(*g[:6], g.channels, g.window, g.window, g.stride, 1, g.pad_top, g.pad_left)
     taps = np.array(list(np.ndindex(g.window, g.window)), np.int64)
-    tiles = tiles_of(windows, taps, addresses["x"], outside.ctypes.data, dtype.itemsize, alike=False)
+    tiles = tiles_of(windows, taps, addresses["x"], outside.ctypes.data, dtype.itemsize)
     row = [addresses.get(name, 0) for name in ("out", "next_mean", "next_scale", "next_beta", "preact")]
     row += [tiles.table.ctypes.data, tiles.offsets.ctypes.data, g.channels, len(taps), len(tiles.table)]
     kernel = function_address("refnet_kernels.max_pool.cpu_kernel", "max_pool_kernel", dtype.name)

@@ -36,8 +36,8 @@ def _load(pixels, channel, columns, scratch, element):
     """The tile that a tap reads; at the ragged edge, a copy of the columns that exist."""
     at = channel * size_of(element)
     if columns * size_of(element) == WIDTH_BYTES:
-        return load_tile(at, load_rows(pixels), element)
-    copy_columns(at, load_rows(pixels), scratch, CLOSE_ROWS, columns, element)
+        return load_tile(at, load_rows(pixels, CLOSE_ROWS), element)
+    copy_columns(at, load_rows(pixels, CLOSE_ROWS), scratch, CLOSE_ROWS, columns, element)
     return load_tile(scratch, CLOSE_ROWS, element)
 
 
@@ -58,7 +58,7 @@ def _prefetch(step, taps, rows, at):
     if step[PREACT] != 0:
         prefetch_tile(step[PREACT] + at, rows)
     for tap in range(step[TAP_COUNT]):
-        pixels = load_rows(taps + tap * ROWS * 8)
+        pixels = load_rows(taps + tap * ROWS * 8, CLOSE_ROWS)
         for row in range(ROWS):
             for offset in range(0, WIDTH_BYTES, LINE_BYTES):
                 prefetch(pixels[row] + at + offset)
@@ -70,12 +70,17 @@ def max_pool_kernel(step, item, scratch, element):
     width = WIDTH_BYTES // size_of(element)
     for tile in range(item * ITEM_TILES, min((item + 1) * ITEM_TILES, step[TILES])):
         taps = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
-        rows = load_rows(step[OFFSETS] + tile * ROWS * 8)
+        rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
         for channel in range(0, step[CHANNELS], width):
             columns = min(step[CHANNELS] - channel, width)
             at = channel * size_of(element)
             if tile + 1 < step[TILES]:
-                _prefetch(step, taps + step[TAP_COUNT] * ROWS * 8, load_rows(step[OFFSETS] + (tile + 1) * ROWS * 8), at)
+                _prefetch(
+                    step,
+                    taps + step[TAP_COUNT] * ROWS * 8,
+                    load_rows(step[OFFSETS] + (tile + 1) * ROWS * 8, CLOSE_ROWS),
+                    at,
+                )
             t = _load(taps, channel, columns, scratch, element)
             for tap in range(1, step[TAP_COUNT]):
                 t = larger_tile(t, _load(taps + tap * ROWS * 8, channel, columns, scratch, element))
