@@ -9,12 +9,13 @@ import numpy as np
 from numba import types
 
 from refnet_kernels.kernel import compiled
-from refnet_kernels.memory import integers
 from refnet_kernels.target import ROWS, WIDTH
 from refnet_kernels.team import Launch, Program, aligned_zeros
-from refnet_kernels.tile import CLOSE_ROWS, load_rows, load_tile, multiply_add, store_tile, zero_tile
+from refnet_kernels.tile import CLOSE_ROWS, load_tile, multiply_add, store_tile, zero_tile
 
 TILE_FLOATS = ROWS * WIDTH
+#: Rows that all read the number at an address / 4: one register for all of them, where each its own would not fit.
+SAME_PIXEL = (0,) * ROWS
 #: FMAs that each vector of a tile takes in a thread's bracket: 10 ms or so. Short brackets flatter.
 PEAK_STEPS = 2_000_000
 
@@ -24,11 +25,10 @@ _kernel = compiled(types.void(types.CPointer(types.int64), types.int64, types.in
 
 @_kernel
 def fma_kernel(step: Any, item: Any, scratch: Any) -> None:
-    """``step[2]`` times the multiply-add of a tile, its operands unchanging: all stays in registers."""
-    pixels = load_rows(integers(step[0])[0], CLOSE_ROWS)
+    """``step[1]`` times the multiply-add of a tile, its operands unchanging: all stays in registers."""
     sums = zero_tile(CLOSE_ROWS, np.float32)
-    for _ in range(step[2]):
-        sums = multiply_add(sums, pixels, 0, step[1])
+    for _ in range(step[1]):
+        sums = multiply_add(sums, SAME_PIXEL, step[0] // 4, step[0])
     store_tile(sums, scratch, CLOSE_ROWS)
 
 
@@ -57,11 +57,8 @@ class FmaPeak:
 
     def __init__(self, threads: int, steps: int = PEAK_STEPS) -> None:
         # Small enough that no sum overflows or falls below the normal numbers.
-        self._operands = np.full(WIDTH + 1, 0.5, np.float32)
-        pixels = np.full(ROWS, self._operands.ctypes.data, np.int64)
-        self._rows = np.array([pixels.ctypes.data], np.int64)
-        self._kept = pixels
-        row = [self._rows.ctypes.data, self._operands.ctypes.data, steps]
+        self._operands = np.full(WIDTH, 0.5, np.float32)
+        row = [self._operands.ctypes.data, steps]
         self.flop = 2 * TILE_FLOATS * steps * threads
         self.run = Program([Launch(_address(fma_kernel), threads, row, TILE_FLOATS * 4)], threads).run
 
