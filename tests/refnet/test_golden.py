@@ -48,7 +48,7 @@ TINY = [refnet.resnet_v2_block("block1", base_depth=1, num_units=1, stride=1)]
         },
         {"dtype": "float64"},
     ],
-    ids=str,
+    ids=lambda options: ", ".join(options) or "nominal",
 )
 def test_what_one_device_records_another_finds(options: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
