@@ -116,6 +116,19 @@ def load_rows(typingctx, address, like):
 
 
 @intrinsic
+def move_rows(typingctx, rows, distance):
+    """A tuple of int64, each of them ``distance`` more."""
+
+    def codegen(context, builder, signature, args):
+        moved = args[0]
+        for row, start in enumerate(_rows(builder, args[1], args[0])):
+            moved = builder.insert_value(moved, start, row)
+        return moved
+
+    return rows(rows, types.int64), codegen
+
+
+@intrinsic
 def multiply_add(typingctx, sums, pixels, k, weights):
     """``sums[row, column] = fma(x[row, k], w[column], sums[row, column])``: one product of every chain.
 

@@ -50,11 +50,11 @@ FAULTS = [
     _fault("runs of 128", "conv cpu", "contract.py", _RUN, "RUN = 128"),
     _fault("one chain", "conv cpu", "contract.py", _RUN, "RUN = 4096"),
     _fault(
-        "each piece of a run backwards",
+        "each turn of a run backwards",
         "conv cpu",
         "conv/cpu_kernel.py",
-        "s = multiply_add(s, pixels, k, weights)",
-        "s = multiply_add(s, pixels, begin + end - 1 - k, weights + (begin + end - 1 - 2 * k) * WIDTH_BYTES)",
+        "s = multiply_add(s, pixels, k, at + k * WIDTH_BYTES)",
+        "s = multiply_add(s, pixels, turn - 1 - k, at + (turn - 1 - k) * WIDTH_BYTES)",
     ),
     _fault(
         "the last run is lost",

@@ -6,8 +6,7 @@ Every output is a chain of its own (rule A1), so tiles, panels and threads divid
 
 The image is read through a table of addresses, one a pixel and tap, that is made with the step; a tap outside the
 image points to a row of zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels
-of `WIDTH_BYTES` of output channels, k by k. The sum over k is cut into *pieces*: contiguous products of one tap that do
-not cross the end of a run.
+of `WIDTH_BYTES` of output channels, k by k.
 
 Pixels that have the same taps outside share tiles, and a tile leaves out what is outside for all of them, where taps
 are whole runs and weights are finite: such a run's sum is +0, and adding it changes nothing, as no sum of runs is -0.
@@ -38,11 +37,11 @@ OPERANDS = (
     "weights", "bias", "mean", "scale", "beta", "shortcut", "out", "next_mean", "next_scale", "next_beta", "preact",
 )  # fmt: skip
 WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(11)
-TABLE, OFFSETS, PARTS, PIECES = range(11, 15)
+TABLE, OFFSETS, PARTS, TAPS = range(11, 15)
 # Integers.
-RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT = range(15, 20)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(20, 24)
-AHEAD = 24
+RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT, LENGTH = range(15, 21)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(21, 25)
+AHEAD = 25
 
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
@@ -50,7 +49,7 @@ ITEM_WEIGHT_BYTES = 256 * 1024
 ITEM_PRODUCTS = 2 * 1024 * 1024
 #: Items come in multiples of this where they can: as many for each of two or of four threads.
 EVEN = 4
-#: Products a turn of the innermost loop; each pair of them fetches one cache line ahead.
+#: Products a turn of the innermost loop, where they divide a tap's, else one; each pair, or one, fetches a line ahead.
 TURN = 4
 #: Up to this many tiles a step's time depends on how soon its weights come from memory, with more on its pixels.
 FEW_TILES = 64
@@ -113,67 +112,49 @@ def _never_outside(g: ConvGeometry) -> bool:
     return g.pad_top == 0 and g.pad_left == 0 and bottom <= g.height and right <= g.width
 
 
-def _pieces(taps: int, length: int) -> np.ndarray:
-    """Cut the products into pieces.
-
-    Returns
-    -------
-    int64 array [pieces, 5]
-        The tap, the first of its products and the last + 1, whether a run ends there and another follows, and where the
-        weights lie in a panel: bytes.
-    """
-    pieces = []
-    done = 0
-    for tap in range(taps):
-        first = 0
-        while first < length:
-            last = min(length, first + RUN - done % RUN)
-            stop = done + last - first
-            pieces.append((tap, first, last, stop % RUN == 0 and stop < taps * length, done * WIDTH_BYTES))
-            first, done = last, stop
-    return np.array(pieces, np.int64).reshape(-1, 5)
+def _fetches(length: int) -> int:
+    """How often the kernel fetches ahead in a tap's products: with each turn of one, or with each pair."""
+    return length // 2 if length % TURN == 0 else length
 
 
-def _pairs(products: Any) -> Any:
-    """How many pairs of so many products, int or array of them, fetch something: those of whole turns."""
-    return products // TURN * (TURN // 2)
+def _parts(wanted: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The taps that each tile does.
 
-
-def _parts(pieces: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the pieces that each tile does: those of its wanted taps (bool array [tiles, taps]).
+    Parameters
+    ----------
+    wanted : bool array [tiles, taps]
+    length : int
+        A tap's products.
 
     Returns
     -------
     parts : int64 array [tiles + 1, 3]
-        A tile's first piece and its last + 1, and the pairs that fetch in a panel of the tiles before it.
-    pieces : int64 array
-        As from `_pieces`.
+        Where in the taps a tile's first is, and its last + 1; and how often a panel fetches ahead in the tiles before.
+    taps : int64 array
     """
     bits = np.packbits(wanted, axis=1)
     _, firsts, which = np.unique(bits.view(f"S{bits.shape[1]}").ravel(), return_index=True, return_inverse=True)
-    lists = [pieces[pattern[pieces[:, 0]]] for pattern in wanted[firsts]]
-    kinds = np.zeros((len(lists), 3), np.int64)
-    kinds[:, 1] = np.cumsum([len(part) for part in lists])
-    kinds[1:, 0] = kinds[:-1, 1]
-    kinds[:, 2] = [_pairs(part[:, 2] - part[:, 1]).sum() for part in lists]
+    lists = [np.flatnonzero(pattern) for pattern in wanted[firsts]]
+    ends = np.cumsum([len(taps) for taps in lists])
     parts = np.zeros((len(wanted) + 1, 3), np.int64)
-    parts[:-1] = kinds[which]
-    parts[:, 2] = np.cumsum(parts[:, 2]) - parts[:, 2]
-    return parts, np.concatenate([pieces[:0], *lists])
+    parts[:-1, 1] = ends[which]
+    parts[:-1, 0] = parts[:-1, 1] - wanted.sum(axis=1)
+    parts[1:, 2] = np.cumsum(wanted.sum(axis=1)) * _fetches(length)
+    return parts, np.concatenate([np.zeros(0, np.int64), *lists])
 
 
-def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, height: int, pairs: int, itemsize: int) -> np.ndarray:
+def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, height: int, fetches: int, itemsize: int) -> np.ndarray:
     """What each item fetches while it works.
 
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
     the panel's part of the next tile's pixels. Larger kernels find most of these in the cache. See also `fetch_first`.
 
-    ``pairs`` are those that fetch, of all tiles in a panel.
+    ``fetches`` are those of all tiles in a panel.
 
     Returns
     -------
     int64 array [items, 4]
-        Where an item begins to fetch, and the bytes by which that moves: with every pair, with each pair of the tiles
+        Where an item begins to fetch, and the bytes by which that moves: with every fetch, with each of the tiles
         before, and with each panel of the group.
     """
     ahead = np.zeros((items, 4), np.int64)
@@ -181,12 +162,12 @@ def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, height: int, pai
     if _fetches_weights(row):
         panel_bytes = g.products * WIDTH_BYTES
         ahead[:, 0] += (np.arange(items) // _blocks(row) + 1) * row[ITEM_PANELS] * panel_bytes
-        step = min(-(-panel_bytes // max(pairs, 1)), LINE_BYTES)
+        step = min(-(-panel_bytes // max(fetches, 1)), LINE_BYTES)
         ahead[:, 1:] = step, step, panel_bytes
     elif row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
-        pair_bytes = 2 * height * itemsize
-        step = -(-pair_bytes // row[ITEM_PANELS])
-        ahead[:] = x + g.channels * height * itemsize, step, pair_bytes, _pairs(g.channels) * step
+        tile_bytes, often = g.channels * height * itemsize, max(_fetches(g.channels), 1)
+        step = -(-tile_bytes // (often * row[ITEM_PANELS]))
+        ahead[:] = x + tile_bytes, step, tile_bytes // often, often * step
     return ahead
 
 
@@ -224,7 +205,8 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
         before_item, after_item = parts[[tile, min(tile + row[ITEM_TILES], row[TILES])], 2]
         if after_item > before_item:
             step = min(-(-group_bytes // ((after_item - before_item) * panels)), LINE_BYTES)
-            ahead[share[-1]] = address - before_item * panels * step, step, panels * step, _pairs(row[PRODUCTS]) * step
+            panel_fetches = row[TAP_COUNT] * _fetches(row[LENGTH])
+            ahead[share[-1]] = address - before_item * panels * step, step, panels * step, panel_fetches * step
 
 
 def _tile_height(pixels: int) -> int:
@@ -269,16 +251,16 @@ def launch(
     skips = bool(addresses.get("finite", 0)) and length % RUN == 0
     height = _tile_height(g.pixels)
     tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, height, alike=skips)
-    parts, pieces = _parts(_pieces(len(taps), length), tiles_at.inside if skips else np.ones_like(tiles_at.inside))
+    parts, wanted_taps = _parts(tiles_at.inside if skips else np.ones_like(tiles_at.inside), length)
     width = WIDTH_BYTES // dtype.itemsize
     panels, tiles = -(-g.out_channels // width), len(tiles_at.table)
     item_panels = max(1, min(panels, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
     item_tiles = max(1, min(tiles, ITEM_PRODUCTS // max(g.products * width * item_panels * height, 1)))
     item_tiles = _even(tiles, item_tiles, -(-panels // item_panels))
-    arrays = (tiles_at.table, tiles_at.offsets, parts, pieces)
+    arrays = (tiles_at.table, tiles_at.offsets, parts, wanted_taps)
     row = [addresses.get(name, 0) for name in OPERANDS]
     row += [array.ctypes.data for array in arrays]
-    row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps)]
+    row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps), length]
     row += [panels, tiles, item_panels, item_tiles]
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
     ahead = _ahead(g, addresses["x"], row, items, height, int(parts[-1, 2]), dtype.itemsize)

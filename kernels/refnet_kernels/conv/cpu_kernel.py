@@ -10,6 +10,7 @@ from refnet_kernels.conv.cpu import (
     CHANNELS,
     ITEM_PANELS,
     ITEM_TILES,
+    LENGTH,
     MEAN,
     NEXT_BETA,
     NEXT_MEAN,
@@ -18,7 +19,6 @@ from refnet_kernels.conv.cpu import (
     OUT,
     PANELS,
     PARTS,
-    PIECES,
     PREACT,
     PRODUCTS,
     RELU,
@@ -27,6 +27,7 @@ from refnet_kernels.conv.cpu import (
     SUM_RELU,
     TABLE,
     TAP_COUNT,
+    TAPS,
     TILES,
     TURN,
     WEIGHTS,
@@ -43,6 +44,7 @@ from refnet_kernels.tile import (
     copy_columns,
     load_rows,
     load_tile,
+    move_rows,
     multiply_add,
     normalize,
     prefetch_tile,
@@ -100,6 +102,36 @@ def _prefetch(step, place):
 
 
 @helper
+def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, element):
+    """The sum of the last run. Those of the runs before are added up in the scratch: registers are for the run in hand.
+
+    Products come by turns of so many, a constant that divides those of a tap. At the end of a run everything but the
+    sums stays in registers.
+    """
+    which = integers(step[TAPS])
+    address, distance = ahead
+    s = zero_tile(close, element)
+    left = RUN // turn
+    for tap in range(taps[0], taps[1]):
+        pixels = load_rows(tap_rows + which[tap] * len(close) * 8, close)
+        at = weights + which[tap] * step[LENGTH] * WIDTH_BYTES
+        for _ in range(step[LENGTH] // turn):
+            if left == 0:
+                add_to_tile(scratch, s)
+                s = zero_tile(close, element)
+                left = RUN // turn
+            left -= 1
+            for k in range(turn):
+                s = multiply_add(s, pixels, k, at + k * WIDTH_BYTES)
+                if k % 2 == 0:
+                    prefetch(address)
+                    address += distance
+            pixels = move_rows(pixels, turn * size_of(element))
+            at += turn * WIDTH_BYTES
+    return s
+
+
+@helper
 def _convolve(step, item, scratch, close, element):
     """One item: some tiles of pixels by some panels of output channels; a tile has a row for each of the offsets."""
     blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
@@ -109,44 +141,26 @@ def _convolve(step, item, scratch, close, element):
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
     ahead_of = integers(step[AHEAD] + item * 32)
     first_ahead, ahead_step, ahead_tile, ahead_panel = ahead_of[0], ahead_of[1], ahead_of[2], ahead_of[3]
-    pieces = integers(step[PIECES])
     several_runs = step[PRODUCTS] > RUN
     width = WIDTH_BYTES // size_of(element)
     for tile in range(first_tile, last_tile):
         tap_rows = step[TABLE] + tile * step[TAP_COUNT] * len(close) * 8
         rows = load_rows(step[OFFSETS] + tile * len(close) * 8, close)
         part = integers(step[PARTS] + tile * 24)
-        first_piece, last_piece, pairs_before = part[0], part[1], part[2]
+        taps = part[0], part[1]
         for panel in range(first_panel, last_panel):
-            panel_weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
+            weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
             channels = panel * WIDTH_BYTES
             columns = min(step[CHANNELS] - panel * width, width)
             place = channels, step[SHORTCUT] + channels, step[OUT] + channels, step[PREACT] + channels, rows
             _prefetch(step, place)
-            ahead = first_ahead + pairs_before * ahead_tile + (panel - first_panel) * ahead_panel
-            # The sum of the runs before lies in the scratch: registers are for the run in hand.
-            s = zero_tile(close, element)
+            ahead = first_ahead + part[2] * ahead_tile + (panel - first_panel) * ahead_panel, ahead_step
             if several_runs:
-                store_tile(s, scratch, close)
-            for piece in range(first_piece, last_piece):
-                pixels = load_rows(tap_rows + pieces[5 * piece] * len(close) * 8, close)
-                begin = pieces[5 * piece + 1]
-                end = pieces[5 * piece + 2]
-                weights = panel_weights + pieces[5 * piece + 4]
-                rest = (end - begin) % TURN
-                for turn in range(begin, end - rest, TURN):
-                    for k in range(turn, turn + TURN, 2):
-                        s = multiply_add(s, pixels, k, weights)
-                        s = multiply_add(s, pixels, k + 1, weights + WIDTH_BYTES)
-                        weights += 2 * WIDTH_BYTES
-                        prefetch(ahead)
-                        ahead += ahead_step
-                for k in range(end - rest, end):
-                    s = multiply_add(s, pixels, k, weights)
-                    weights += WIDTH_BYTES
-                if pieces[5 * piece + 3] != 0:
-                    add_to_tile(scratch, s)
-                    s = zero_tile(close, element)
+                store_tile(zero_tile(close, element), scratch, close)
+            if step[LENGTH] % TURN == 0:
+                s = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, close, element)
+            else:
+                s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, close, element)
             # The first run's sum is added to +0, too. Where there are others, it was, and no bit is changed here.
             s = add_tiles(zero_tile(close, element), s)
             if several_runs:
