@@ -25,9 +25,9 @@ class Tiles(NamedTuple):
 
     Attributes
     ----------
-    table : int64 array [tiles, taps, rows]
+    table : int64 array [tiles, taps, ROWS]
         Where the data of each tap of each pixel starts: addresses.
-    offsets : int64 array [tiles, rows]
+    offsets : int64 array [tiles, ROWS]
         Where each pixel lies in the output: bytes.
     inside : bool array [tiles, taps]
         Whether a tap lies inside the image for any of a tile's pixels.
@@ -53,7 +53,7 @@ def tiles_of(
     itemsize : int
         Bytes of a number.
     height : int
-        Pixels of a tile.
+        Pixels of a tile. Its other rows are as the last.
     alike : bool
         Whether pixels that have the same taps outside the image share tiles, as far as that goes. If not, tiles are
         neighbours in a row.
@@ -66,8 +66,9 @@ def tiles_of(
         rows, columns = _stretches(rows_inside), _stretches(columns_inside)
         kinds = np.tile((rows[:, None] * g.out_width + columns).ravel(), g.batch)
         order = _whole_tiles_first(kinds, height)
-    # The rows past the last pixel repeat it: they compute and store the same once more.
-    pixel = order[np.minimum(np.arange(count * height), g.pixels - 1)].reshape(count, height)
+    # The rows past the last pixel, of a tile or of all, repeat it: they compute and store the same once more.
+    number = np.arange(count)[:, None] * height + np.minimum(np.arange(ROWS), height - 1)
+    pixel = order[np.minimum(number, g.pixels - 1)]
     # From the first to the last, so that tiles that are close in time share what the caches hold.
     pixel = pixel[np.argsort(pixel[:, 0], kind="stable")]
     offsets = pixel * (g.out_channels * itemsize)
@@ -76,12 +77,12 @@ def tiles_of(
     image, row = np.divmod(pixel, g.out_height)
     top, left = row * g.stride - g.pad_top, column * g.stride - g.pad_left
     corner = x + ((image * g.height + top) * g.width + left) * (g.channels * itemsize)
-    table = np.empty((count, len(taps), height), np.int64)
+    table = np.empty((count, len(taps), ROWS), np.int64)
     inside = np.empty((count, len(taps)), bool)
-    for number, (down, right) in enumerate(taps):
-        there = rows_inside[row, number] & columns_inside[column, number]
-        table[:, number] = np.where(there, corner + (down * g.width + right) * (g.channels * itemsize), outside).T
-        inside[:, number] = there.any(axis=0)
+    for tap, (down, right) in enumerate(taps):
+        there = rows_inside[row, tap] & columns_inside[column, tap]
+        table[:, tap] = np.where(there, corner + (down * g.width + right) * (g.channels * itemsize), outside).T
+        inside[:, tap] = there.any(axis=0)
     return Tiles(table, offsets, inside)
 
 

@@ -33,6 +33,7 @@ class TileType(types.Type):
 
     def __init__(self, element: Any, rows: int) -> None:
         self.rows = rows
+        self.of = element
         self.element = FLOATS[element]
         self.element_bytes = element.bitwidth // 8
         self.vector = ir.VectorType(self.element, VECTOR_BYTES // self.element_bytes)
@@ -164,6 +165,22 @@ def add_tiles(typingctx, left, right):
         return _each(builder, args[0], add)
 
     return left(left, left), codegen
+
+
+@intrinsic
+def repeat_last_row(typingctx, value, offsets):
+    """A tile with as many rows as there are offsets; those that it lacks are as the last."""
+    tile = TileType(value.of, offsets.count)
+
+    def codegen(context, builder, signature, args):
+        longer = ir.Constant(tile.array, ir.Undefined)
+
+        def take(_, row, vector):
+            return builder.extract_value(args[0], min(row, value.rows - 1) * VECTORS + vector)
+
+        return _each(builder, longer, take)
+
+    return tile(value, offsets), codegen
 
 
 @intrinsic

@@ -39,9 +39,9 @@ OPERANDS = (
 WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(11)
 TABLE, OFFSETS, PARTS, TAPS = range(11, 15)
 # Integers.
-RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT, LENGTH = range(15, 21)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(21, 25)
-AHEAD = 25
+RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT, LENGTH, HEIGHT = range(15, 22)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(22, 26)
+AHEAD = 26
 
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
@@ -209,8 +209,10 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
             ahead[share[-1]] = address - before_item * panels * step, step, panels * step, panel_fetches * step
 
 
-def _tile_height(pixels: int) -> int:
-    """Pixels of a tile, of the two numbers that kernels are compiled for: a tile costs about one more than it has."""
+def _tile_height(pixels: int, length: int) -> int:
+    """Pixels of a tile, of the two numbers that the kernel knows: a tile costs about one more than it has."""
+    if length % TURN != 0:
+        return ROWS
     return min((ROWS, ROWS - 1), key=lambda height: -(-pixels // height) * (height + 1))
 
 
@@ -249,7 +251,7 @@ def launch(
     g = geometry
     taps, length = _taps(g)
     skips = bool(addresses.get("finite", 0)) and length % RUN == 0
-    height = _tile_height(g.pixels)
+    height = _tile_height(g.pixels, length)
     tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, height, alike=skips)
     parts, wanted_taps = _parts(tiles_at.inside if skips else np.ones_like(tiles_at.inside), length)
     width = WIDTH_BYTES // dtype.itemsize
@@ -260,13 +262,12 @@ def launch(
     arrays = (tiles_at.table, tiles_at.offsets, parts, wanted_taps)
     row = [addresses.get(name, 0) for name in OPERANDS]
     row += [array.ctypes.data for array in arrays]
-    row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps), length]
+    row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps), length, height]
     row += [panels, tiles, item_panels, item_tiles]
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
     ahead = _ahead(g, addresses["x"], row, items, height, int(parts[-1, 2]), dtype.itemsize)
     row.append(ahead.ctypes.data)
-    name = "conv_kernel" if height == ROWS else "short_conv_kernel"
-    kernel = function_address("refnet_kernels.conv.cpu_kernel", name, dtype.name)
+    kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
     # The thread's scratch has room for two tiles: for sums of runs, and to put ragged edges together.
     return Launch(kernel, items, row, 2 * TILE_BYTES, (*arrays, ahead))
 

@@ -8,6 +8,7 @@ from refnet_kernels.conv.cpu import (
     BETA,
     BIAS,
     CHANNELS,
+    HEIGHT,
     ITEM_PANELS,
     ITEM_TILES,
     LENGTH,
@@ -35,7 +36,7 @@ from refnet_kernels.conv.cpu import (
 from refnet_kernels.kernel import helper, kernel
 from refnet_kernels.layout import TILE_BYTES
 from refnet_kernels.memory import integers, prefetch, size_of
-from refnet_kernels.target import WIDTH_BYTES
+from refnet_kernels.target import ROWS, WIDTH_BYTES
 from refnet_kernels.tile import (
     CLOSE_ROWS,
     add_bias,
@@ -49,6 +50,7 @@ from refnet_kernels.tile import (
     normalize,
     prefetch_tile,
     relu_tile,
+    repeat_last_row,
     store_tile,
     zero_tile,
 )
@@ -76,17 +78,17 @@ def _finish(step, t, place, element):
 
 
 @helper
-def _finish_part(step, t, place, edge, close, columns, element):
+def _finish_part(step, t, place, edge, columns, element):
     """The epilogue of a tile of which only some columns exist: on a copy of them."""
     channels, shortcut, out, preact, rows = place
     edge_preact = edge + TILE_BYTES
     if step[SHORTCUT] != 0:
-        copy_columns(shortcut, rows, edge, close, columns, element)
-    _finish(step, t, (channels, edge, edge, edge_preact, close), element)
+        copy_columns(shortcut, rows, edge, CLOSE_ROWS, columns, element)
+    _finish(step, t, (channels, edge, edge, edge_preact, CLOSE_ROWS), element)
     if step[OUT] != 0:
-        copy_columns(edge, close, out, rows, columns, element)
+        copy_columns(edge, CLOSE_ROWS, out, rows, columns, element)
     if step[PREACT] != 0:
-        copy_columns(edge_preact, close, preact, rows, columns, element)
+        copy_columns(edge_preact, CLOSE_ROWS, preact, rows, columns, element)
 
 
 @helper
@@ -103,17 +105,20 @@ def _prefetch(step, place):
 
 @helper
 def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, element):
-    """The sum of the last run. Those of the runs before are added up in the scratch: registers are for the run in hand.
+    """A tile's sums, with as many rows as there are offsets of close ones.
 
-    Products come by turns of so many, a constant that divides those of a tap. At the end of a run everything but the
-    sums stays in registers.
+    The sums of the runs that are done lie in the scratch: registers are for the run in hand. At its end everything but
+    its sums stays in registers. Products come by turns of so many, a constant that divides those of a tap.
     """
     which = integers(step[TAPS])
     address, distance = ahead
+    several_runs = step[PRODUCTS] > RUN
     s = zero_tile(close, element)
+    if several_runs:
+        store_tile(s, scratch, close)
     left = RUN // turn
     for tap in range(taps[0], taps[1]):
-        pixels = load_rows(tap_rows + which[tap] * len(close) * 8, close)
+        pixels = load_rows(tap_rows + which[tap] * len(CLOSE_ROWS) * 8, close)
         at = weights + which[tap] * step[LENGTH] * WIDTH_BYTES
         for _ in range(step[LENGTH] // turn):
             if left == 0:
@@ -128,12 +133,16 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
                     address += distance
             pixels = move_rows(pixels, turn * size_of(element))
             at += turn * WIDTH_BYTES
+    # The first run's sum is added to +0, too. Where there are others, it was, and no bit is changed here.
+    s = add_tiles(zero_tile(close, element), s)
+    if several_runs:
+        s = add_tiles(load_tile(scratch, close, element), s)
     return s
 
 
-@helper
-def _convolve(step, item, scratch, close, element):
-    """One item: some tiles of pixels by some panels of output channels; a tile has a row for each of the offsets."""
+@kernel
+def conv_kernel(step, item, scratch, element):
+    """One item: some tiles of pixels by some panels of output channels."""
     blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
     first_tile = item % blocks * step[ITEM_TILES]
     last_tile = min(first_tile + step[ITEM_TILES], step[TILES])
@@ -141,11 +150,10 @@ def _convolve(step, item, scratch, close, element):
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
     ahead_of = integers(step[AHEAD] + item * 32)
     first_ahead, ahead_step, ahead_tile, ahead_panel = ahead_of[0], ahead_of[1], ahead_of[2], ahead_of[3]
-    several_runs = step[PRODUCTS] > RUN
     width = WIDTH_BYTES // size_of(element)
     for tile in range(first_tile, last_tile):
-        tap_rows = step[TABLE] + tile * step[TAP_COUNT] * len(close) * 8
-        rows = load_rows(step[OFFSETS] + tile * len(close) * 8, close)
+        tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
+        rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
         part = integers(step[PARTS] + tile * 24)
         taps = part[0], part[1]
         for panel in range(first_panel, last_panel):
@@ -155,29 +163,14 @@ def _convolve(step, item, scratch, close, element):
             place = channels, step[SHORTCUT] + channels, step[OUT] + channels, step[PREACT] + channels, rows
             _prefetch(step, place)
             ahead = first_ahead + part[2] * ahead_tile + (panel - first_panel) * ahead_panel, ahead_step
-            if several_runs:
-                store_tile(zero_tile(close, element), scratch, close)
-            if step[LENGTH] % TURN == 0:
-                s = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, close, element)
+            if step[LENGTH] % TURN != 0:
+                s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
+            elif step[HEIGHT] == ROWS:
+                s = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS, element)
             else:
-                s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, close, element)
-            # The first run's sum is added to +0, too. Where there are others, it was, and no bit is changed here.
-            s = add_tiles(zero_tile(close, element), s)
-            if several_runs:
-                s = add_tiles(load_tile(scratch, close, element), s)
+                short = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS[:-1], element)
+                s = repeat_last_row(short, CLOSE_ROWS)
             if columns == width:
                 _finish(step, s, place, element)
             else:
-                _finish_part(step, s, place, scratch, close, columns, element)
-
-
-@kernel
-def conv_kernel(step, item, scratch, element):
-    """An item, by tiles of `ROWS` pixels."""
-    _convolve(step, item, scratch, CLOSE_ROWS, element)
-
-
-@kernel
-def short_conv_kernel(step, item, scratch, element):
-    """An item, by tiles of one pixel less."""
-    _convolve(step, item, scratch, CLOSE_ROWS[:-1], element)
+                _finish_part(step, s, place, scratch, columns, element)
