@@ -118,7 +118,7 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
         store_tile(s, scratch, close)
     left = RUN // turn
     for tap in range(taps[0], taps[1]):
-        pixels = load_rows(tap_rows + which[tap] * len(CLOSE_ROWS) * 8, close)
+        pixels = load_rows(tap_rows + which[tap] * ROWS * 8, close)
         at = weights + which[tap] * step[LENGTH] * WIDTH_BYTES
         for _ in range(step[LENGTH] // turn):
             if left == 0:
