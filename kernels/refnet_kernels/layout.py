@@ -88,9 +88,9 @@ def tiles_of(
 
 def _whole_tiles_first(kinds: np.ndarray, height: int) -> np.ndarray:
     """The order that puts things of a kind together: as many as fill whole tiles, and then the rest of each kind."""
-    order = np.argsort(kinds, kind="stable")
-    _, first, which, count = np.unique(kinds[order], return_index=True, return_inverse=True, return_counts=True)
-    rest = np.arange(len(order)) - first[which] >= (count // height * height)[which]
+    order, count = np.argsort(kinds, kind="stable"), np.bincount(kinds)
+    end_of_whole = np.cumsum(count) - count % height
+    rest = np.arange(len(order)) >= end_of_whole[kinds[order]]
     return order[np.argsort(rest, kind="stable")]
 
 

@@ -580,12 +580,14 @@ def edges(dtype: np.dtype[Any]) -> list[ConvProblem]:
     sizes = [(pixels, out) for pixels in (ROWS - 1, ROWS, ROWS + 1, 2 * ROWS) for out in (width - 1, width, width + 1)]
     return [
         conv_problem(
-            f"{p} pixels, {out} channels",
-            conv_same(1, 1, p, 5, out, 1, 1),
+            f"{p} pixels, {channels} to {out} channels",
+            conv_same(1, 1, p, channels, out, 1, 1),
             epilogue="bias,norm,shortcut,preact",
             dtype=dtype,
         )
         for p, out in sizes
+        # Whole turns of products, and none: of those, tiles of a pixel less are not used.
+        for channels in (8, 5)
     ]
 
 

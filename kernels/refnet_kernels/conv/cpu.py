@@ -135,15 +135,15 @@ def _parts(wanted: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     bits = np.packbits(wanted, axis=1)
     _, firsts, which = np.unique(bits.view(f"S{bits.shape[1]}").ravel(), return_index=True, return_inverse=True)
     lists = [np.flatnonzero(pattern) for pattern in wanted[firsts]]
-    ends = np.cumsum([len(taps) for taps in lists])
+    count = wanted.sum(axis=1)
     parts = np.zeros((len(wanted) + 1, 3), np.int64)
-    parts[:-1, 1] = ends[which]
-    parts[:-1, 0] = parts[:-1, 1] - wanted.sum(axis=1)
-    parts[1:, 2] = np.cumsum(wanted.sum(axis=1)) * _fetches(length)
+    parts[:-1, 1] = np.cumsum(count[firsts])[which]
+    parts[:-1, 0] = parts[:-1, 1] - count
+    parts[1:, 2] = np.cumsum(count) * _fetches(length)
     return parts, np.concatenate([np.zeros(0, np.int64), *lists])
 
 
-def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, height: int, fetches: int, itemsize: int) -> np.ndarray:
+def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, fetches: int, itemsize: int) -> np.ndarray:
     """What each item fetches while it works.
 
     Either the tile's part of the panel that takes this one's place in the next group of panels; or, of a 1 x 1 kernel,
@@ -165,7 +165,7 @@ def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, height: int, fet
         step = min(-(-panel_bytes // max(fetches, 1)), LINE_BYTES)
         ahead[:, 1:] = step, step, panel_bytes
     elif row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
-        tile_bytes, often = g.channels * height * itemsize, max(_fetches(g.channels), 1)
+        tile_bytes, often = g.channels * row[HEIGHT] * itemsize, max(_fetches(row[LENGTH]), 1)
         step = -(-tile_bytes // (often * row[ITEM_PANELS]))
         ahead[:] = x + tile_bytes, step, tile_bytes // often, often * step
     return ahead
@@ -265,7 +265,7 @@ def launch(
     row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps), length, height]
     row += [panels, tiles, item_panels, item_tiles]
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
-    ahead = _ahead(g, addresses["x"], row, items, height, int(parts[-1, 2]), dtype.itemsize)
+    ahead = _ahead(g, addresses["x"], row, items, int(parts[-1, 2]), dtype.itemsize)
     row.append(ahead.ctypes.data)
     kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
     # The thread's scratch has room for two tiles: for sums of runs, and to put ragged edges together.
