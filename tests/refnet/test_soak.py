@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import statistics
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from nets import lively_weights, random_images
 import refnet
 from refnet.errors import RefnetError
 
+WINDOWS = 5
+
 
 def resident_bytes() -> int:
     """Of the process' own memory: the pages of files, libraries among them, come and go as the system sees fit."""
@@ -22,17 +26,24 @@ def resident_bytes() -> int:
 
 
 def growth(action: Callable[[], object], times: int) -> float:
-    """Bytes of resident memory a call, once the first calls have filled every cache."""
-    for _ in range(times // 5):
+    """Bytes of resident memory a call, once the first calls have filled every cache.
+
+    What leaks does so in every window of the calls; in a process with an old heap, the allocator takes a piece of the
+    system's memory, or gives it back, in one window or another: their median tells.
+    """
+    window = times // WINDOWS
+    for _ in range(window):
         action()
     gc.collect()
-    threads, descriptors, before = threading.active_count(), len(os.listdir("/proc/self/fd")), resident_bytes()
-    for _ in range(times):
-        action()
-    gc.collect()
+    threads, descriptors, resident = threading.active_count(), len(os.listdir("/proc/self/fd")), [resident_bytes()]
+    for _ in range(WINDOWS):
+        for _ in range(window):
+            action()
+        gc.collect()
+        resident.append(resident_bytes())
     assert threading.active_count() == threads
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    return (resident_bytes() - before) / times
+    return statistics.median(after - before for before, after in itertools.pairwise(resident)) / window
 
 
 def test_ten_thousand_forwards() -> None:
