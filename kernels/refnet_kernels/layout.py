@@ -31,15 +31,18 @@ class Tiles(NamedTuple):
         Where each pixel lies in the output: bytes.
     inside : bool array [tiles, taps]
         Whether a tap lies inside the image for any of a tile's pixels.
+    heights : int64 array [tiles]
+        How many pixels a tile has. Its other rows are as its last.
     """
 
     table: np.ndarray
     offsets: np.ndarray
     inside: np.ndarray
+    heights: np.ndarray
 
 
 def tiles_of(
-    g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: int, height: int = ROWS, alike: bool = False
+    g: ConvGeometry, taps: np.ndarray, x: int, outside: int, itemsize: int, short: bool = False, alike: bool = False
 ) -> Tiles:
     """Tiles of pixels.
 
@@ -52,46 +55,79 @@ def tiles_of(
         Addresses of the image, and of what takes the place of a pixel outside it.
     itemsize : int
         Bytes of a number.
-    height : int
-        Pixels of a tile. Its other rows are as the last.
+    short : bool
+        Whether there may be tiles of a pixel less than `ROWS`.
     alike : bool
         Whether pixels that have the same taps outside the image share tiles, as far as that goes. If not, tiles are
         neighbours in a row.
     """
-    count = -(-g.pixels // height)
     rows_inside = taps_inside(g.out_height, g.stride, g.pad_top, g.height, taps[:, 0])
     columns_inside = taps_inside(g.out_width, g.stride, g.pad_left, g.width, taps[:, 1])
-    order = np.arange(g.pixels)
-    if alike:
-        rows, columns = _stretches(rows_inside), _stretches(columns_inside)
-        kinds = np.tile((rows[:, None] * g.out_width + columns).ravel(), g.batch)
-        order = _whole_tiles_first(kinds, height)
-    # The rows past the last pixel, of a tile or of all, repeat it: they compute and store the same once more.
-    number = np.arange(count)[:, None] * height + np.minimum(np.arange(ROWS), height - 1)
-    pixel = order[np.minimum(number, g.pixels - 1)]
+    groups = _alike(rows_inside, columns_inside, g.batch) if alike and g.pixels else [np.arange(g.pixels)]
+    pixel, heights = map(np.concatenate, zip(*[_fill(group, short) for group in groups], strict=True))
     # From the first to the last, so that tiles that are close in time share what the caches hold.
-    pixel = pixel[np.argsort(pixel[:, 0], kind="stable")]
+    by_place = np.argsort(pixel[:, 0], kind="stable")
+    pixel, heights = pixel[by_place], heights[by_place]
     offsets = pixel * (g.out_channels * itemsize)
     pixel = np.ascontiguousarray(pixel.T)  # NumPy's reductions are slow along a short last axis
     pixel, column = np.divmod(pixel, g.out_width)
     image, row = np.divmod(pixel, g.out_height)
     top, left = row * g.stride - g.pad_top, column * g.stride - g.pad_left
     corner = x + ((image * g.height + top) * g.width + left) * (g.channels * itemsize)
-    table = np.empty((count, len(taps), ROWS), np.int64)
-    inside = np.empty((count, len(taps)), bool)
+    table = np.empty((len(heights), len(taps), ROWS), np.int64)
+    inside = np.empty((len(heights), len(taps)), bool)
     for tap, (down, right) in enumerate(taps):
         there = rows_inside[row, tap] & columns_inside[column, tap]
         table[:, tap] = np.where(there, corner + (down * g.width + right) * (g.channels * itemsize), outside).T
         inside[:, tap] = there.any(axis=0)
-    return Tiles(table, offsets, inside)
+    return Tiles(table, offsets, inside, heights)
 
 
-def _whole_tiles_first(kinds: np.ndarray, height: int) -> np.ndarray:
-    """The order that puts things of a kind together: as many as fill whole tiles, and then the rest of each kind."""
-    order, count = np.argsort(kinds, kind="stable"), np.bincount(kinds)
-    end_of_whole = np.cumsum(count) - count % height
-    rest = np.arange(len(order)) >= end_of_whole[kinds[order]]
-    return order[np.argsort(rest, kind="stable")]
+def _fill(group: np.ndarray, short: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels [tiles, ROWS] of as few tiles as there can be, and how many each has.
+
+    These are `ROWS`, or one less in as many as leave the fewest places empty.
+    """
+    tiles = -(-len(group) // ROWS)
+    tall = _places(len(group)) - tiles * (ROWS - 1) if short else tiles
+    heights = np.repeat((ROWS, ROWS - 1), (tall, tiles - tall))
+    number = (heights.cumsum() - heights)[:, None] + np.minimum(np.arange(ROWS), heights[:, None] - 1)
+    # The rows past the last pixel, of a tile or of all, repeat it: they compute and store the same once more.
+    return group[np.minimum(number, len(group) - 1)], heights
+
+
+def _places(pixels: int) -> int:
+    """How many pixels there is room for in the tiles of so many, where some may be short."""
+    return max(pixels, -(-pixels // ROWS) * (ROWS - 1))
+
+
+def _alike(rows_inside: np.ndarray, columns_inside: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Pixels in groups of those that have the same taps inside the image, so that each group fills its tiles.
+
+    What is more than whole tiles of a kind goes where it costs the fewest products: it stays, in a tile that is not
+    full, or joins pixels with more taps inside.
+    """
+    rows, columns = _stretches(rows_inside), _stretches(columns_inside)
+    kinds = np.tile((rows[:, None] * len(columns) + columns).ravel(), batch)
+    numbers, firsts = np.unique(kinds, return_index=True)
+    row, column = np.divmod(firsts, len(columns))
+    inside = [frozenset(np.flatnonzero(taps).tolist()) for taps in rows_inside[row] & columns_inside[column]]
+    by_taps = sorted(range(len(numbers)), key=lambda kind: len(inside[kind]))
+    inside = [inside[kind] for kind in by_taps]
+    groups = [np.flatnonzero(kinds == numbers[kind]) for kind in by_taps]
+
+    def cost(host: int, more: int) -> int:
+        pixels = len(groups[host])
+        return (_places(pixels + more) - _places(pixels)) * len(inside[host])
+
+    for kind, group in enumerate(groups):
+        rest = next(rest for rest in range(ROWS) if _places(len(group) - rest) == len(group) - rest)
+        if rest:
+            groups[kind], moved = np.split(group, [-rest])
+            hosts = [host for host in range(kind, len(groups)) if inside[kind] <= inside[host]]
+            host = min(hosts, key=lambda host: cost(host, rest))
+            groups[host] = np.sort(np.append(groups[host], moved))
+    return groups
 
 
 def taps_inside(positions: int, stride: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:

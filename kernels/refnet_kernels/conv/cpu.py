@@ -1,6 +1,6 @@
 """Convolution on the CPU: an indirect GEMM over register tiles of `ROWS` pixels x `WIDTH_BYTES` of output channels.
 
-Where tiles of a pixel less leave less of the last one empty, they are used: 49 pixels are 10 tiles of 5, or 9 of 6.
+Some tiles have a pixel less where that leaves none empty: with `ROWS` of 6, 49 pixels are 4 tiles of 6 and 5 of 5.
 
 Every output is a chain of its own (rule A1), so tiles, panels and threads divide the outputs as they like.
 
@@ -39,9 +39,9 @@ OPERANDS = (
 WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(11)
 TABLE, OFFSETS, PARTS, TAPS = range(11, 15)
 # Integers.
-RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT, LENGTH, HEIGHT = range(15, 22)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(22, 26)
-AHEAD = 26
+RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT, LENGTH = range(15, 21)
+PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(21, 25)
+AHEAD = 25
 
 #: Weights of an item: panels are added up to this many bytes, so that they stay in the second-level cache.
 ITEM_WEIGHT_BYTES = 256 * 1024
@@ -117,29 +117,32 @@ def _fetches(length: int) -> int:
     return length // 2 if length % TURN == 0 else length
 
 
-def _parts(wanted: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _parts(wanted: np.ndarray, heights: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The taps that each tile does.
 
     Parameters
     ----------
     wanted : bool array [tiles, taps]
+    heights : int64 array [tiles]
     length : int
         A tap's products.
 
     Returns
     -------
-    parts : int64 array [tiles + 1, 3]
-        Where in the taps a tile's first is, and its last + 1; and how often a panel fetches ahead in the tiles before.
+    parts : int64 array [tiles + 1, 4]
+        Where in the taps a tile's first is, and its last + 1; how often a panel fetches ahead in the tiles before; and
+        the tile's pixels.
     taps : int64 array
     """
     bits = np.packbits(wanted, axis=1)
     _, firsts, which = np.unique(bits.view(f"S{bits.shape[1]}").ravel(), return_index=True, return_inverse=True)
     lists = [np.flatnonzero(pattern) for pattern in wanted[firsts]]
     count = wanted.sum(axis=1)
-    parts = np.zeros((len(wanted) + 1, 3), np.int64)
+    parts = np.zeros((len(wanted) + 1, 4), np.int64)
     parts[:-1, 1] = np.cumsum(count[firsts])[which]
     parts[:-1, 0] = parts[:-1, 1] - count
     parts[1:, 2] = np.cumsum(count) * _fetches(length)
+    parts[:-1, 3] = heights
     return parts, np.concatenate([np.zeros(0, np.int64), *lists])
 
 
@@ -165,7 +168,7 @@ def _ahead(g: ConvGeometry, x: int, row: list[int], items: int, fetches: int, it
         step = min(-(-panel_bytes // max(fetches, 1)), LINE_BYTES)
         ahead[:, 1:] = step, step, panel_bytes
     elif row[TILES] > FEW_TILES and g.kernel_height == g.kernel_width == g.stride == 1:
-        tile_bytes, often = g.channels * row[HEIGHT] * itemsize, max(_fetches(row[LENGTH]), 1)
+        tile_bytes, often = g.pixels * g.channels * itemsize // row[TILES], max(_fetches(row[LENGTH]), 1)
         step = -(-tile_bytes // (often * row[ITEM_PANELS]))
         ahead[:] = x + tile_bytes, step, tile_bytes // often, often * step
     return ahead
@@ -209,13 +212,6 @@ def fetch_first(following: Launch, before: Launch, threads: int) -> None:
             ahead[share[-1]] = address - before_item * panels * step, step, panels * step, panel_fetches * step
 
 
-def _tile_height(pixels: int, length: int) -> int:
-    """Pixels of a tile, of the two numbers that the kernel knows: a tile costs about one more than it has."""
-    if length % TURN != 0:
-        return ROWS
-    return min((ROWS, ROWS - 1), key=lambda height: -(-pixels // height) * (height + 1))
-
-
 def _even(tiles: int, item_tiles: int, groups: int) -> int:
     """Fewer tiles an item where that makes their number a multiple of `EVEN`, so that threads have as many each."""
     blocks = -(-tiles // item_tiles)
@@ -251,18 +247,17 @@ def launch(
     g = geometry
     taps, length = _taps(g)
     skips = bool(addresses.get("finite", 0)) and length % RUN == 0
-    height = _tile_height(g.pixels, length)
-    tiles_at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, height, alike=skips)
-    parts, wanted_taps = _parts(tiles_at.inside if skips else np.ones_like(tiles_at.inside), length)
+    at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, length % TURN == 0, skips)
+    parts, wanted_taps = _parts(at.inside if skips else np.ones_like(at.inside), at.heights, length)
     width = WIDTH_BYTES // dtype.itemsize
-    panels, tiles = -(-g.out_channels // width), len(tiles_at.table)
+    panels, tiles = -(-g.out_channels // width), len(at.table)
     item_panels = max(1, min(panels, ITEM_WEIGHT_BYTES // max(g.products * WIDTH_BYTES, 1)))
-    item_tiles = max(1, min(tiles, ITEM_PRODUCTS // max(g.products * width * item_panels * height, 1)))
+    item_tiles = max(1, min(tiles, ITEM_PRODUCTS // max(g.products * width * item_panels * ROWS, 1)))
     item_tiles = _even(tiles, item_tiles, -(-panels // item_panels))
-    arrays = (tiles_at.table, tiles_at.offsets, parts, wanted_taps)
+    arrays = (at.table, at.offsets, parts, wanted_taps)
     row = [addresses.get(name, 0) for name in OPERANDS]
     row += [array.ctypes.data for array in arrays]
-    row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps), length, height]
+    row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps), length]
     row += [panels, tiles, item_panels, item_tiles]
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
     ahead = _ahead(g, addresses["x"], row, items, int(parts[-1, 2]), dtype.itemsize)

@@ -8,7 +8,6 @@ from refnet_kernels.conv.cpu import (
     BETA,
     BIAS,
     CHANNELS,
-    HEIGHT,
     ITEM_PANELS,
     ITEM_TILES,
     LENGTH,
@@ -154,7 +153,7 @@ def conv_kernel(step, item, scratch, element):
     for tile in range(first_tile, last_tile):
         tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
         rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
-        part = integers(step[PARTS] + tile * 24)
+        part = integers(step[PARTS] + tile * 32)
         taps = part[0], part[1]
         for panel in range(first_panel, last_panel):
             weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
@@ -165,7 +164,7 @@ def conv_kernel(step, item, scratch, element):
             ahead = first_ahead + part[2] * ahead_tile + (panel - first_panel) * ahead_panel, ahead_step
             if step[LENGTH] % TURN != 0:
                 s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
-            elif step[HEIGHT] == ROWS:
+            elif part[3] == ROWS:
                 s = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS, element)
             else:
                 short = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS[:-1], element)
