@@ -12,8 +12,6 @@ import logging  # noqa: F401
 import os
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 #: Held while a module is imported, a weight packed or a kernel compiled: what would be of no use half done, by code
 #: (Numba's, LLVM's, Python's import) with locks of its own. A fork waits until it is free.
@@ -27,11 +25,9 @@ class Lock:
         self._lock = threading.Lock()
         _locks.add(self)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock in a ``with`` statement."""
-        with self._lock:
-            yield
+    def held(self) -> threading.Lock:
+        """What holds the lock in a ``with`` statement."""
+        return self._lock
 
     def renew(self) -> None:
         """Forget who holds it."""

@@ -91,18 +91,6 @@ def _finish_part(step, t, place, edge, columns, element):
 
 
 @helper
-def _prefetch(step, place):
-    """Have what the epilogue reads and writes on its way while the sums are made."""
-    _, shortcut, out, preact, rows = place
-    if step[SHORTCUT] != 0 and shortcut != out:
-        prefetch_tile(shortcut, rows)
-    if step[OUT] != 0:
-        prefetch_tile(out, rows)
-    if step[PREACT] != 0:
-        prefetch_tile(preact, rows)
-
-
-@helper
 def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, element):
     """A tile's sums, with as many rows as there are offsets of close ones.
 
@@ -159,8 +147,11 @@ def conv_kernel(step, item, scratch, element):
             weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
             channels = panel * WIDTH_BYTES
             columns = min(step[CHANNELS] - panel * width, width)
-            place = channels, step[SHORTCUT] + channels, step[OUT] + channels, step[PREACT] + channels, rows
-            _prefetch(step, place)
+            shortcut = step[SHORTCUT] + channels
+            place = channels, shortcut, step[OUT] + channels, step[PREACT] + channels, rows
+            if step[SHORTCUT] != 0:
+                # On its way while the sums are made. What is only written to needs no fetching: stores wait in a queue.
+                prefetch_tile(shortcut, rows)
             ahead = first_ahead + part[2] * ahead_tile + (panel - first_panel) * ahead_panel, ahead_step
             if step[LENGTH] % TURN != 0:
                 s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
