@@ -12,6 +12,8 @@ from refnet.plan import NormNames, Plan, Step
 from refnet_kernels.contract import FloatArray, Norm, norm_scale
 
 Variables = Mapping[str, Any]
+#: What is told the least and the largest pixel, NaN if one is NaN.
+Look = Callable[[float, float], None]
 
 
 def norm_of(names: NormNames, variables: Variables, dtype: np.dtype[Any]) -> Norm:

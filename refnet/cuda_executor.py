@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from refnet.compiled import CompiledExecutor, Variables
+from refnet.compiled import CompiledExecutor, Look, Variables
 from refnet.errors import DeviceError, RefnetWarning
 from refnet.plan import Plan, Step, assign_slots
 from refnet_kernels.catalog import select
@@ -60,7 +60,7 @@ class CudaExecutor(CompiledExecutor):
         self._copied: deque[tuple[Any, DeviceView]] = deque()
         self._lock = Lock()
 
-    def run(self, images: Any, stream: Any = None, meanwhile: Callable[[], None] | None = None) -> list[Any]:
+    def run(self, images: Any, stream: Any = None, look: Look | None = None) -> list[Any]:
         """The plan's outputs. One caller at a time; others wait.
 
         Parameters
@@ -68,8 +68,8 @@ class CudaExecutor(CompiledExecutor):
         images : float32 array or DeviceView
         stream
             As `refnet_kernels.gpu.device.Device.stream` has it; by default the device's own.
-        meanwhile : callable, optional
-            To be called while the device computes what it does for images in NumPy.
+        look : callable, optional
+            Is told the least and the largest pixel of images in NumPy, while the device computes.
 
         Returns
         -------
@@ -81,11 +81,11 @@ class CudaExecutor(CompiledExecutor):
             # The run before may have been on another stream.
             on.wait(self._done)
             try:
-                return self._run(images, on, meanwhile)
+                return self._run(images, on, look)
             finally:
                 self._done = on.record()
 
-    def _run(self, images: Any, stream: Any, meanwhile: Callable[[], None] | None) -> list[Any]:
+    def _run(self, images: Any, stream: Any, look: Look | None) -> list[Any]:
         shapes = [self.plan.shapes[index] for index in self.plan.outputs]
         offsets = [self._address(index) - self._start for index in self.plan.outputs]
         if isinstance(images, DeviceView):
@@ -93,8 +93,8 @@ class CudaExecutor(CompiledExecutor):
         outputs = [np.empty(shape, np.float32) for shape in shapes]
         self._arena.upload(images, self._offsets[self.plan.input], stream)
         self._program.run(stream)
-        if meanwhile:
-            meanwhile()
+        if look:
+            look(images.min(), images.max())
         for output, offset in zip(outputs, offsets, strict=True):
             self._arena.download(output, offset, stream)
         stream.sync()

@@ -23,12 +23,14 @@ _MEANS = {"caffe": CAFFE_MEAN, "vgg": VGG_MEAN}
 _CONVOLUTION_BIASES = re.compile(r"(^|/)(conv3|shortcut|conv1)/biases$")
 
 
-def pixels(images: FloatArray, mode: str = "inception") -> str | None:
+def pixels(images: FloatArray, low: float, high: float, mode: str = "inception") -> str | None:
     """Whether float images, which are taken as normalised, look as if they were not.
 
     Parameters
     ----------
     images : float array
+    low, high : float
+        The least and the largest pixel.
     mode : str
         Of the weights' recipe: what they should have been normalised by.
 
@@ -37,9 +39,7 @@ def pixels(images: FloatArray, mode: str = "inception") -> str | None:
     str or None
         The sentence, if they do.
     """
-    if not images.size:
-        return None
-    (lowest, highest), low, high = _RANGES[mode], float(images.min()), float(images.max())
+    lowest, highest = _RANGES[mode]
     wrong = _wrong_range(lowest, highest, low, high)
     if wrong is not None:
         expected, found = f"{lowest:.3g} to {highest:.3g}", f"{low:.3g} to {high:.3g}"

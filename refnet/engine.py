@@ -188,10 +188,10 @@ class Engine:
         compiled = self._compile(batch.shape, wanted)
         found: list[str | None] = []
 
-        def look() -> None:
-            found.append(doubts.pixels(batch, self._mode))
+        def look(low: float, high: float) -> None:
+            found.append(doubts.pixels(batch, float(low), float(high), self._mode))
 
-        outputs = compiled.executor.run(batch, on, look if normalised else None)
+        outputs = compiled.executor.run(batch, on, look if normalised and batch.size else None)
         for doubt in filter(None, found):
             warnings.warn(doubt, RefnetWarning, stacklevel=2)
         net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from refnet.compiled import CompiledExecutor, Variables, norm_of
+from refnet.compiled import CompiledExecutor, Look, Variables, norm_of
 from refnet.cores import count_cores
 from refnet.errors import ConfigError, DeviceError, InputError
 from refnet.plan import NormNames, Plan, Step, assign_slots
@@ -27,10 +27,10 @@ from refnet_kernels.forks import Lock, making
 class Executor(Protocol):
     """Something that runs one plan."""
 
-    def run(self, images: Any, stream: Any = None, meanwhile: Callable[[], None] | None = None) -> list[Any]:
+    def run(self, images: Any, stream: Any = None, look: Look | None = None) -> list[Any]:
         """The plan's outputs, as arrays of the caller's own: in NumPy, or on the CUDA device where the images lie.
 
-        ``meanwhile`` is called once, while other threads or the device work if that can be.
+        ``look`` is called once, with the least and the largest pixel, NaN if one is NaN.
         """
 
 
@@ -162,12 +162,10 @@ class ReferenceExecutor:
         self._variables = variables
         self._dtype = dtype
 
-    def run(
-        self, images: FloatArray, stream: None = None, meanwhile: Callable[[], None] | None = None
-    ) -> list[FloatArray]:
+    def run(self, images: FloatArray, stream: None = None, look: Look | None = None) -> list[FloatArray]:
         """The plan's outputs."""
-        if meanwhile:
-            meanwhile()
+        if look:
+            look(images.min(), images.max())
         values = {self._plan.input: images.copy()}
         for step in self._plan.steps:
             self._run_step(step, values)
@@ -233,30 +231,31 @@ class CpuExecutor(CompiledExecutor):
         self._offsets, total = assign_slots(plan, sizes)
         _check_memory(total, plan.shapes[plan.input])
         from refnet_kernels.conv.cpu import fetch_first
+        from refnet_kernels.images import entry
         from refnet_kernels.team import Program, aligned_zeros
 
         self._arena = aligned_zeros(total, np.uint8)
         self._start = self._arena.ctypes.data
         longest = max((s.geometry.kernel_width * s.geometry.channels for s in plan.steps if s.op == "conv"), default=0)
         self._zeros = aligned_zeros(max(longest, 1), dtype)
-        self._images, self._borders = self._input_views()
+        frame, place = self._input_shape()[1:3], (_pads(plan) if self._padded else (0, 0))
+        self._entry = entry(plan.shapes[plan.input], frame, *place, self._address(plan.input), dtype)
         self._outputs = [self._view(plan.aliases.get(index, index), plan.shapes[index]) for index in plan.outputs]
         self._pack_kernels(threads)
         launches = [(step.op, launch) for step in plan.steps for launch in self._launches(step)]
         for before, following in pairwise(launch for op, launch in launches if op == "conv"):
             fetch_first(following, before, threads)
-        self._program = Program([launch for _, launch in launches], threads)
+        self._program = Program([self._entry.launch, *(launch for _, launch in launches)], threads)
         self._lock = Lock()
 
-    def run(
-        self, images: FloatArray, stream: None = None, meanwhile: Callable[[], None] | None = None
-    ) -> list[FloatArray]:
+    def run(self, images: FloatArray, stream: None = None, look: Look | None = None) -> list[FloatArray]:
         """The plan's outputs. One caller at a time; others wait."""
         with self._lock.held():
-            for border in self._borders:
-                border[...] = 0
-            np.copyto(self._images, images)
-            self._program.run(meanwhile)
+            self._program.set_operand(0, 0, images.ctypes.data)
+            self._program.run()
+            if look:
+                low, high = self._entry.extremes
+                look(np.minimum.reduce(low), np.maximum.reduce(high))
             return [output.copy() for output in self._outputs]
 
     def _bytes(self, shape: Sequence[int]) -> int:
@@ -267,17 +266,6 @@ class CpuExecutor(CompiledExecutor):
             return self.plan.shapes[self.plan.input]
         g = self._padded
         return (g.batch, g.height, g.width, g.channels)
-
-    def _input_views(self) -> tuple[FloatArray, list[FloatArray]]:
-        """Where the images go, and the borders around them, which other values may have overwritten."""
-        whole = self._view(self.plan.input, self._input_shape())
-        if self._padded is None:
-            return whole, []
-        _, height, width, _ = self.plan.shapes[self.plan.input]
-        top, left = _pads(self.plan)
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        borders = [whole[:, :top], whole[:, rows.stop :], whole[:, rows, :left], whole[:, rows, columns.stop :]]
-        return whole[:, rows, columns], [border for border in borders if border.size]
 
     def _view(self, index: int, shape: Sequence[int]) -> FloatArray:
         offset = self._offsets[index]

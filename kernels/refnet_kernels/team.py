@@ -5,20 +5,21 @@ All threads walk the whole table in compiled code. A step's items are cut into a
 order. Each thread draws items from its own share's atomic counter, so that from step to step it finds what it wrote in
 its own core's caches; then it helps with the others' shares. It goes on when all the items are *finished*: a thread
 that comes late, or never, holds nobody up, and which thread did which item leaves no trace in the result.
+
+The caller walks, and asks helpers to: threads that wait in compiled code, each at a mailbox, and never come back to
+Python. So nobody waits for the GIL, which costs 0.1 ms where two threads want it at once, and a run costs one call.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from functools import partial
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -35,9 +36,22 @@ ROW_BYTES = ROW * 8
 APART_BYTES = 128
 #: Loads of the counter, some nanoseconds each, before a waiting thread offers its core to others.
 SPINS = 2000
-#: Where the last run took less, the caller's own thread walks too, and needs no waking at the end, which takes up to
-#: 0.2 ms. In a longer run it waits in Python, so that Ctrl-C is answered.
-CALLER_SECONDS = 0.05
+#: The caller comes back to Python this often, so that Ctrl-C is answered.
+SLICE_SECONDS = 0.05
+#: Items, of 20 us or so, that it does between two looks at the clock.
+ITEMS_A_LOOK = 16
+
+# What a run's int64 hold: addresses (of the steps' table and counters, of the threads' scratch memory, of the helpers'
+# mailboxes) and numbers; a deadline in nanoseconds, of a clock of the system; whether the helpers have been asked, and
+# whether all is done.
+TABLE, COUNTERS, SCRATCHES, MAILBOXES, STEPS, THREADS, CLOCK, DEADLINE, BEGUN, DONE = range(10)
+# Apart from those: a word that stops all threads, the time when the clock was read, and a word for each thread, which
+# is not 0 once it has left.
+STOP, NOW, LEFT = (APART_BYTES // 8 * i for i in (1, 2, 3))
+# What a helper's mailbox holds: what it is at, for which run, its number there; and what it waits on.
+STATE, WHOSE, NUMBER = range(3)
+FREE, ASKED, WALKING = range(3)
+MUTEX, CONDITION, MAILBOX_BYTES = (APART_BYTES * i for i in (1, 2, 3))
 
 
 class Launch(NamedTuple):
@@ -79,97 +93,100 @@ class Program:
         self._table = aligned_zeros(len(launches) * ROW, np.int64).reshape(len(launches), ROW)
         for row, launch in zip(self._table, launches, strict=True):
             row[: HEADER + len(launch.row)] = [launch.kernel, launch.items, *launch.row]
-        # Behind the steps' counters: the word that stops the walk, and one for each thread that has left it.
-        drawn = len(launches) * (threads + 1) * APART_BYTES // 8
-        self._counters = aligned_zeros(drawn + 1 + threads, np.int64)
-        self._stop, self._left = self._counters[drawn : drawn + 1], self._counters[drawn + 1 :]
+        self._counters = aligned_zeros(len(launches) * (threads + 1) * APART_BYTES // 8, np.int64)
         size = max((launch.scratch for launch in launches), default=0)
         self._scratch = [aligned_zeros(size + 64, np.uint8) for _ in range(threads)]
-        #: Of the last run.
-        self._seconds = math.inf
-        program = (self._table.ctypes.data, len(launches), self._counters.ctypes.data, threads)
-        # ctypes lets go of the GIL while the function runs.
-        walk = _WALK(function_address("refnet_kernels.walk", "walk"))
-        self._walks = [partial(walk, *program, i, scratch.ctypes.data) for i, scratch in enumerate(self._scratch)]
+        self._scratches = np.array([scratch.ctypes.data for scratch in self._scratch])
+        self._run = aligned_zeros(LEFT + threads, np.int64)
+        for which, array in ((TABLE, self._table), (COUNTERS, self._counters), (SCRATCHES, self._scratches)):
+            self._run[which] = array.ctypes.data
+        self._run[STEPS], self._run[THREADS], self._run[CLOCK] = len(launches), threads, time.CLOCK_MONOTONIC
+        self._address = self._run.ctypes.data
+        self._walk = _walk()
 
-    def run(self, meanwhile: Callable[[], None] | None = None) -> None:
-        """Run every step. Ctrl-C stops it after the items in hand, or when it is done soon.
+    def set_operand(self, step: int, which: int, address: int) -> None:
+        """Have a step read another address."""
+        self._table[step, HEADER + which] = address
 
-        ``meanwhile`` is called once: while the threads walk, or before, where that is this thread's own work too.
-        """
-        began = time.perf_counter()
+    def run(self) -> None:
+        """Run every step. Ctrl-C stops it after the items in hand."""
+        run = self._run
         self._counters[:] = 0
-        soon = self._seconds < CALLER_SECONDS
-        if meanwhile and soon:
-            meanwhile()
-        others: list[Future[None]] = []
+        run[BEGUN:] = 0
         try:
-            for worker, walk in zip(_workers(self._threads, soon), self._walks[soon:], strict=True):
-                others.append(worker.submit(walk))
-            if soon:
-                self._walks[0]()
-            else:
-                if meanwhile:
-                    meanwhile()
-                wait(others, return_when=FIRST_COMPLETED)
+            run[MAILBOXES] = _mailboxes(self._threads)
+            while not run[DONE]:
+                run[DEADLINE] = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(SLICE_SECONDS * 1e9)
+                self._walk(self._address, 0)
         except BaseException:
-            self._stop[0] = 1
+            run[STOP] = 1
+            self._walk(self._address, 0)
             raise
-        finally:
-            # All is done, or stopped: a thread that has not begun need not, one that has must leave the memory alone.
-            for thread, other in enumerate(others, start=int(soon)):
-                if not other.cancel():
-                    self._see_off(thread, other)
-        self._seconds = time.perf_counter() - began
-
-    def _see_off(self, thread: int, other: Future[None]) -> None:
-        """Wait until a thread has left the walk. Its future is done later, once it has had the GIL: up to 0.2 ms."""
-        while not (self._left[thread] or other.done()):
-            time.sleep(0)
-        if other.done():
-            other.result()
 
 
-_WALK = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)
+@cache
+def _walk() -> Callable[[int, int], None]:
+    """`refnet_kernels.walk.walk`. ctypes lets go of the GIL while it runs."""
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
+    return kind(function_address("refnet_kernels.walk", "walk"))
 
 
-class _Worker(NamedTuple):
-    """A thread that waits for walks, and the core that it stays on, if there is one for each of its team."""
+class _Helper(NamedTuple):
+    """A thread that waits at its mailbox, and the core that it stays on, if there is one for each of its team."""
 
-    submit: Callable[[Callable[[], None]], Future[None]]
     core: int | None
+    mailbox: int
 
 
-_teams: dict[int, list[_Worker]] = {}
+_teams: dict[int, list[_Helper]] = {}
 _teams_lock = Lock()
+#: By a team's number of threads and the caller's core: where the addresses of the others' mailboxes are.
+_others: dict[tuple[int, int | None], int] = {}
+#: Mailboxes, at which threads wait as long as the process lives, and lists of them.
+_kept: list[np.ndarray] = []
 
 
-def _workers(threads: int, with_caller: bool) -> list[_Worker]:
-    """The team of so many threads; one less if the caller walks too, and none of them on the caller's core."""
-    team = _teams.get(threads) or _new_team(threads)
-    if not with_caller:
-        return team
+def _mailboxes(threads: int) -> int:
+    """Where the addresses of the mailboxes are, of one helper less than threads, none of them on the caller's core."""
     here = _this_core()
-    return [worker for worker in team if worker.core is None or worker.core != here][: threads - 1]
+    if (threads, here) not in _others:
+        team = _teams.get(threads) or _new_team(threads)
+        others = [helper.mailbox for helper in team if helper.core is None or helper.core != here]
+        _kept.append(np.array(others[: threads - 1], np.int64))
+        _others[threads, here] = _kept[-1].ctypes.data
+    return _others[threads, here]
 
 
-def _new_team(threads: int) -> list[_Worker]:
+def _new_team(threads: int) -> list[_Helper]:
     with _teams_lock.held():
         if threads not in _teams:
             cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-            places = cores if len(cores) == threads else [None] * threads
-            _teams[threads] = [
-                _Worker(ThreadPoolExecutor(1, "refnet", _stay, (place,)).submit, place) for place in places
-            ]
+            places = cores if len(cores) == threads else [None] * (threads - 1)
+            _teams[threads] = [_new_helper(place) for place in places]
         return _teams[threads]
+
+
+def _new_helper(core: int | None) -> _Helper:
+    _kept.append(aligned_zeros(MAILBOX_BYTES // 8, np.int64))
+    mailbox = _kept[-1].ctypes.data
+    _system.pthread_mutex_init(ctypes.c_void_p(mailbox + MUTEX), None)
+    _system.pthread_cond_init(ctypes.c_void_p(mailbox + CONDITION), None)
+    threading.Thread(target=_help, name="refnet", args=(core, mailbox), daemon=True).start()
+    return _Helper(core, mailbox)
+
+
+def _help(core: int | None, mailbox: int) -> None:
+    _stay(core)
+    _walk()(0, mailbox)
 
 
 def _this_core() -> int | None:
     """The core on which this thread runs, where the system says so."""
-    return _sched_getcpu() if _sched_getcpu else None
+    return int(_sched_getcpu()) if _sched_getcpu else None
 
 
-_sched_getcpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
+_system: Any = ctypes.CDLL(None) if os.name == "posix" else None
+_sched_getcpu = getattr(_system, "sched_getcpu", None)
 
 
 def _stay(core: int | None) -> None:
@@ -186,6 +203,7 @@ def _stay(core: int | None) -> None:
 if hasattr(os, "register_at_fork"):
     # In the child of a fork the parent's threads do not exist.
     os.register_at_fork(after_in_child=_teams.clear)
+    os.register_at_fork(after_in_child=_others.clear)
 
 
 def run_once(launch: Launch) -> None:

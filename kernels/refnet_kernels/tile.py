@@ -197,19 +197,30 @@ def add_to_tile(typingctx, address, value):
     return types.void(types.int64, value), codegen
 
 
+def _choose(left: Any, sign: str) -> Any:
+    """``right`` where ``right sign left``, or where it is NaN, else ``left``: the first of equals stays."""
+
+    def codegen(context, builder, signature, args):
+        def choose(value, row, vector):
+            other = builder.extract_value(args[1], row * VECTORS + vector)
+            ordered, nan = builder.fcmp_ordered(sign, other, value), builder.fcmp_unordered("uno", other, other)
+            return builder.select(builder.or_(ordered, nan), other, value)
+
+        return _each(builder, args[0], choose)
+
+    return left(left, left), codegen
+
+
 @intrinsic
 def larger_tile(typingctx, left, right):
     """``right`` where it is larger or NaN, else ``left``: the first of equals stays."""
+    return _choose(left, ">")
 
-    def codegen(context, builder, signature, args):
-        def larger(value, row, vector):
-            other = builder.extract_value(args[1], row * VECTORS + vector)
-            greater, nan = builder.fcmp_ordered(">", other, value), builder.fcmp_unordered("uno", other, other)
-            return builder.select(builder.or_(greater, nan), other, value)
 
-        return _each(builder, args[0], larger)
-
-    return left(left, left), codegen
+@intrinsic
+def smaller_tile(typingctx, left, right):
+    """``right`` where it is smaller or NaN, else ``left``: the first of equals stays."""
+    return _choose(left, "<")
 
 
 @intrinsic

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import select
 from refnet_kernels.conv.cpu import PRODUCTS, WEIGHTS, fetch_first
-from refnet_kernels.team import CALLER_SECONDS, Launch, Program, share_of
+from refnet_kernels.team import SLICE_SECONDS, Launch, Program, share_of
 
 THREADS = [1, 2, 3, 8]
 
@@ -54,29 +55,43 @@ def problem() -> Problem:
     return conv_problem("team", conv_same(1, 20, 20, 8, 100, 3, 1), "normal", "bias")
 
 
-@pytest.fixture(params=[0.0, CALLER_SECONDS], ids=["the caller waits", "the caller walks too"])
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_kernels.team.CALLER_SECONDS", request.param)
+@pytest.fixture(params=[SLICE_SECONDS, 0.0], ids=["in one go", "in slices of an item"])
+def _slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refnet_kernels.team.SLICE_SECONDS", request.param)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("_slices")
 @pytest.mark.parametrize("threads", THREADS)
 def test_every_run_is_as_the_first(threads: int, problem: Problem) -> None:
     assert_runs(problem, threads, times=20)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("slices", [0, 1, 5])
 @pytest.mark.parametrize("threads", THREADS)
-def test_meanwhile_is_called_once_a_run_and_may_end_it(threads: int, problem: Problem) -> None:
+def test_a_run_that_is_ended_leaves_all_alone(
+    slices: int, threads: int, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refnet_kernels.team.SLICE_SECONDS", 0.0)
     launch, outputs, expected = launch_of(problem)
-    program = Program([launch], threads)
-    calls: list[int] = []
-    for run in range(3):
-        program.run(partial(calls.append, run))
-        assert_same_bits(outputs, expected)
-        with pytest.raises(ZeroDivisionError):
-            program.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
-    assert calls == [0, 1, 2]
+    program = Program([launch] * 300, threads)
+    clock_gettime_ns, reads = time.clock_gettime_ns, iter(range(slices))
+
+    def interrupt(clock: int) -> int:
+        if next(reads, None) is None:
+            raise KeyboardInterrupt
+        return clock_gettime_ns(clock)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "clock_gettime_ns", interrupt)
+        # Where the helpers are soon done with all, there is nothing to interrupt.
+        with suppress(KeyboardInterrupt):
+            program.run()
+    out = outputs["out"]
+    out[...] = np.nan
+    time.sleep(0.01)
+    assert np.isnan(out).all()
+    program.run()
+    assert_same_bits(outputs, expected)
 
 
 @pytest.mark.parametrize("threads", THREADS)

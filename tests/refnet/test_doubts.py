@@ -26,6 +26,10 @@ def warned(weights: Any, images: np.ndarray, **options: Any) -> list[str]:
     return [str(warning.message) for warning in caught]
 
 
+def doubt(images: np.ndarray, mode: str) -> str | None:
+    return doubts.pixels(images, images.min(), images.max(), mode)
+
+
 UNIFORM = np.random.default_rng(0).random((24, 24, 3)).astype(np.float32)
 
 
@@ -51,7 +55,7 @@ def test_images_that_are_not_normalised(images: np.ndarray, modes: tuple[str, ..
 def test_what_a_recipe_makes_is_normalised(mode: str) -> None:
     for pixels in (np.arange(24 * 24 * 3) % 256, np.full(24 * 24 * 3, 255), np.zeros(24 * 24 * 3)):
         images = pixels.reshape(24, 24, 3).astype(np.uint8)
-        assert doubts.pixels(refnet.preprocess(images, refnet.Recipe(None, None, 1.0, mode)), mode) is None
+        assert doubt(refnet.preprocess(images, refnet.Recipe(None, None, 1.0, mode)), mode) is None
 
 
 @pytest.mark.parametrize(
@@ -76,12 +80,12 @@ def test_channels_in_the_other_order(mode: str, other: str) -> None:
     images = (UNIFORM * 255.999).astype(np.uint8)
     prepared = refnet.preprocess(images, refnet.Recipe(None, None, 1.0, other))
     assert "these look like {}: reverse the last axis".format("BGR" if mode == "vgg" else "RGB") in str(
-        doubts.pixels(prepared, mode)
+        doubt(prepared, mode)
     )
-    assert doubts.pixels(prepared, other) is None
+    assert doubt(prepared, other) is None
     # Without dark and light pixels nobody can tell; and four channels are no colours of an image.
-    assert doubts.pixels(prepared / 2, mode) is None
-    assert doubts.pixels(np.concatenate([prepared, prepared[..., :1]], axis=-1), mode) is None
+    assert doubt(prepared / 2, mode) is None
+    assert doubt(np.concatenate([prepared, prepared[..., :1]], axis=-1), mode) is None
 
 
 def test_what_is_no_image_is_not_looked_at() -> None:
