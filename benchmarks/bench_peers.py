@@ -162,9 +162,10 @@ def _time(opened: Mapping[str, Opened], images: np.ndarray, rounds: int, peak: F
     runs = {name: lambda engine=engine, x=fed[name]: engine.run(x) for name, engine in opened.items()}
     runs["peak"] = peak.run
     alternate(runs, WARM_UP, PAUSE)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    # Drawn between the rounds: not by a thread of its own while somebody is timed.
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task("rounds", total=rounds)
-        return alternate(runs, rounds, PAUSE, lambda done: progress.update(task, completed=done))
+        return alternate(runs, rounds, PAUSE, lambda done: progress.update(task, completed=done, refresh=True))
 
 
 def _peak(case: Case, weights: Mapping[str, np.ndarray]) -> FmaPeak:
