@@ -149,30 +149,33 @@ _kept: list[np.ndarray] = []
 def _mailboxes(threads: int) -> int:
     """Where the addresses of the mailboxes are, of one helper less than threads, none of them on the caller's core."""
     here = _this_core()
-    if (threads, here) not in _others:
+    address = _others.get((threads, here))
+    if address is None:
         team = _teams.get(threads) or _new_team(threads)
         others = [helper.mailbox for helper in team if helper.core is None or helper.core != here]
-        _kept.append(np.array(others[: threads - 1], np.int64))
-        _others[threads, here] = _kept[-1].ctypes.data
-    return _others[threads, here]
+        mailboxes = np.array(others[: threads - 1], np.int64)
+        _kept.append(mailboxes)
+        address = _others[threads, here] = mailboxes.ctypes.data
+    return address
 
 
 def _new_team(threads: int) -> list[_Helper]:
     with _teams_lock.held():
         if threads not in _teams:
             cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-            places = cores if len(cores) == threads else [None] * (threads - 1)
+            places = cores if 1 < threads == len(cores) else [None] * (threads - 1)
             _teams[threads] = [_new_helper(place) for place in places]
         return _teams[threads]
 
 
 def _new_helper(core: int | None) -> _Helper:
-    _kept.append(aligned_zeros(MAILBOX_BYTES // 8, np.int64))
-    mailbox = _kept[-1].ctypes.data
-    _system.pthread_mutex_init(ctypes.c_void_p(mailbox + MUTEX), None)
-    _system.pthread_cond_init(ctypes.c_void_p(mailbox + CONDITION), None)
-    threading.Thread(target=_help, name="refnet", args=(core, mailbox), daemon=True).start()
-    return _Helper(core, mailbox)
+    mailbox = aligned_zeros(MAILBOX_BYTES // 8, np.int64)
+    _kept.append(mailbox)
+    address = mailbox.ctypes.data
+    _system.pthread_mutex_init(ctypes.c_void_p(address + MUTEX), None)
+    _system.pthread_cond_init(ctypes.c_void_p(address + CONDITION), None)
+    threading.Thread(target=_help, name="refnet", args=(core, address), daemon=True).start()
+    return _Helper(core, address)
 
 
 def _help(core: int | None, mailbox: int) -> None:
