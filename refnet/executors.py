@@ -250,8 +250,10 @@ class CpuExecutor(CompiledExecutor):
 
     def run(self, images: FloatArray, stream: None = None, look: Look | None = None) -> list[FloatArray]:
         """The plan's outputs. One caller at a time; others wait."""
+        # The first step reads them from where they lie.
+        images = np.ascontiguousarray(images, self._dtype)
         with self._lock.held():
-            self._program.set_operand(0, 0, images.ctypes.data)
+            self._program.set_operand(0, self._entry.operand, images.ctypes.data)
             self._program.run()
             if look:
                 low, high = self._entry.extremes

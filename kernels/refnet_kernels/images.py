@@ -29,12 +29,14 @@ class Entry(NamedTuple):
     Attributes
     ----------
     launch : Launch
-        Its row's `IMAGES` is the address of the images, C-contiguous, to be set before each run.
+    operand : int
+        Which of its operands is the address of the images, C-contiguous, to be set before each run.
     extremes : array [2, items * columns of a tile]
         The least and the largest pixels: the extremes of all are those of these. NaN where a pixel is NaN.
     """
 
     launch: Launch
+    operand: int
     extremes: np.ndarray
 
 
@@ -61,4 +63,4 @@ def entry(shape: Sequence[int], frame: Sequence[int], top: int, left: int, addre
     row = [0, address, extremes.ctypes.data, height, width * channels, top, left * channels]
     row += [frame[0], frame[1] * channels, rows]
     kernel = function_address("refnet_kernels.images_kernel", "images_kernel", dtype.name)
-    return Entry(Launch(kernel, items, row, WIDTH_BYTES, (extremes,)), extremes)
+    return Entry(Launch(kernel, items, row, WIDTH_BYTES, (extremes,)), IMAGES, extremes)

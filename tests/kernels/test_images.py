@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_kernels.images import IMAGES, entry
+from refnet_kernels.images import entry
 from refnet_kernels.target import WIDTH
 from refnet_kernels.team import Program
 from tests.kernels.problems import DTYPES, numbers
@@ -23,7 +23,7 @@ def enter(images: np.ndarray, pads: tuple[int, int, int, int], threads: int) -> 
     memory = np.full(batch * frame[0] * frame[1] * channels + 2 * WIDTH, np.nan, images.dtype)
     made = entry(images.shape, frame, top, left, memory.ctypes.data, images.dtype)
     program = Program([made.launch], threads)
-    program.set_operand(0, IMAGES, images.ctypes.data)
+    program.set_operand(0, made.operand, images.ctypes.data)
     program.run()
     frames, guards = np.split(memory, [-2 * WIDTH])
     assert np.isnan(guards).all()

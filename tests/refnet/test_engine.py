@@ -28,6 +28,14 @@ def test_shapes_follow_the_input() -> None:
     assert refnet.forward(WEIGHTS, IMAGE, num_classes=None).shape == (1, 1, 20)
 
 
+def test_the_executor_takes_images_as_they_lie() -> None:
+    engine = refnet.Engine(WEIGHTS)
+    expected = digest(engine(IMAGE[None]))
+    (compiled,) = engine._compiled.values()
+    for images in (np.asfortranarray(IMAGE[None]), IMAGE[None, :, ::-1].copy()[:, :, ::-1], IMAGE[None].astype(">f4")):
+        assert digest(*compiled.executor.run(images)) == expected
+
+
 @pytest.mark.parametrize("is_training", [False, True])
 def test_an_empty_batch_gives_empty_logits(is_training: bool) -> None:
     net, end_points = refnet.forward(
