@@ -20,7 +20,7 @@ from refnet_kernels.images import (
 from refnet_kernels.kernel import helper, kernel
 from refnet_kernels.memory import floats, size_of
 from refnet_kernels.target import WIDTH_BYTES
-from refnet_kernels.tile import larger_tile, load_tile, smaller_tile, store_tile
+from refnet_kernels.tile import copy_columns, larger_tile, load_tile, smaller_tile, store_tile
 
 #: A tile of one row.
 _ONE_ROW = (0,)
@@ -38,9 +38,8 @@ def _copy_row(source, target, count, low, high, scratch, element):
     """Copy a row of so many numbers; the least and the largest in each column of a tile, those before among them."""
     width = WIDTH_BYTES // size_of(element)
     if count < width:
-        numbers, copies, columns = floats(source, element), floats(target, element), floats(scratch, element)
-        for i in range(count):
-            copies[i] = numbers[i]
+        copy_columns(source, _ONE_ROW, target, _ONE_ROW, count, element)
+        numbers, columns = floats(source, element), floats(scratch, element)
         for i in range(width):
             columns[i] = numbers[i % count]
         t = load_tile(scratch, _ONE_ROW, element)

@@ -152,29 +152,38 @@ def _leave(mailbox, run, number):
     fetch_add(run + (LEFT + number) * 8, 1)
 
 
+@helper
+def _serve(mailbox):
+    """A helper's life."""
+    while True:
+        run, number = _wait_to_be_asked(mailbox)
+        _walk_steps(run, number, 0)
+        _leave(mailbox, run, number)
+
+
+@helper
+def _lead(run):
+    """A caller's part of a run: ask the helpers, the first time, walk, and see them off at the end."""
+    is_stopped = integers(run)[STOP] != 0
+    if integers(run)[BEGUN] == 0:
+        if is_stopped:
+            return
+        integers(run)[BEGUN] = 1
+        for thread in range(1, integers(run)[THREADS]):
+            _ask(integers(integers(run)[MAILBOXES])[thread - 1], run, thread)
+    if is_stopped or _walk_steps(run, 0, integers(run)[DEADLINE]):
+        for thread in range(1, integers(run)[THREADS]):
+            _see_off(integers(integers(run)[MAILBOXES])[thread - 1], run, thread)
+        integers(run)[DONE] = 1
+
+
 @compiled(types.void(types.int64, types.int64))
 def walk(run, mailbox):
     """Walk: a caller (``mailbox`` is 0) until all is done, which is noted, or it is late; a helper as often as asked.
 
-    The first time, a caller asks the helpers. A run that it has told to stop it ends: no thread touches it any more.
+    A run that its caller has told to stop is done too: no thread touches it any more.
     """
-    is_caller = mailbox == 0
-    number, deadline = 0, 0
-    if is_caller:
-        deadline = integers(run)[DEADLINE]
-        if load_atomic(run + STOP * 8) == 0 and integers(run)[BEGUN] == 0:
-            integers(run)[BEGUN] = 1
-            for thread in range(1, integers(run)[THREADS]):
-                _ask(integers(integers(run)[MAILBOXES])[thread - 1], run, thread)
-    while True:
-        if not is_caller:
-            run, number = _wait_to_be_asked(mailbox)
-        is_done = _walk_steps(run, number, deadline)
-        if not is_caller:
-            _leave(mailbox, run, number)
-            continue
-        if integers(run)[BEGUN] != 0 and (is_done or load_atomic(run + STOP * 8) != 0):
-            for thread in range(1, integers(run)[THREADS]):
-                _see_off(integers(integers(run)[MAILBOXES])[thread - 1], run, thread)
-        integers(run)[DONE] = is_done
-        break
+    if mailbox == 0:
+        _lead(run)
+    else:
+        _serve(mailbox)

@@ -12,7 +12,7 @@ from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import select
 from refnet_kernels.conv.cpu import PRODUCTS, WEIGHTS, fetch_first
-from refnet_kernels.team import SLICE_SECONDS, Launch, Program, share_of
+from refnet_kernels.team import ITEMS_A_LOOK, SLICE_SECONDS, Launch, Program, share_of
 
 THREADS = [1, 2, 3, 8]
 
@@ -31,7 +31,8 @@ def launch_of(problem: Problem) -> tuple[Launch, Arrays, Arrays]:
 
 def assert_runs(problem: Problem, threads: int, times: int) -> None:
     launch, outputs, expected = launch_of(problem)
-    program = Program([launch], threads)
+    # More items than a slice has at the least.
+    program = Program([launch] * 2 * ITEMS_A_LOOK, threads)
     for _ in range(times):
         for output in outputs.values():
             output[...] = np.nan
@@ -55,7 +56,7 @@ def problem() -> Problem:
     return conv_problem("team", conv_same(1, 20, 20, 8, 100, 3, 1), "normal", "bias")
 
 
-@pytest.fixture(params=[SLICE_SECONDS, 0.0], ids=["in one go", "in slices of an item"])
+@pytest.fixture(params=[SLICE_SECONDS, 0.0], ids=["in one go", "in slices"])
 def _slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refnet_kernels.team.SLICE_SECONDS", request.param)
 
