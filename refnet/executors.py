@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -225,12 +224,12 @@ class CpuExecutor(CompiledExecutor):
         self, plan: Plan, variables: Variables, threads: int, packed: dict[Any, Any], dtype: np.dtype[Any]
     ) -> None:
         super().__init__(plan, variables, packed, dtype)
+        self._threads = threads
         self._padded = _padded_input(plan)
         sizes = {index: self._bytes(shape) for index, shape in plan.shapes.items()}
         sizes[plan.input] = self._bytes(self._input_shape())
         self._offsets, total = assign_slots(plan, sizes)
         _check_memory(total, plan.shapes[plan.input])
-        from refnet_kernels.conv.cpu import fetch_first
         from refnet_kernels.images import entry
         from refnet_kernels.team import Program, aligned_zeros
 
@@ -242,10 +241,8 @@ class CpuExecutor(CompiledExecutor):
         self._entry = entry(plan.shapes[plan.input], frame, *place, self._address(plan.input), dtype)
         self._outputs = [self._view(plan.aliases.get(index, index), plan.shapes[index]) for index in plan.outputs]
         self._pack_kernels(threads)
-        launches = [(step.op, launch) for step in plan.steps for launch in self._launches(step)]
-        for before, following in pairwise(launch for op, launch in launches if op == "conv"):
-            fetch_first(following, before, threads)
-        self._program = Program([self._entry.launch, *(launch for _, launch in launches)], threads)
+        launches = [launch for step in plan.steps for launch in self._launches(step)]
+        self._program = Program([self._entry.launch, *launches], threads)
         self._lock = Lock()
 
     def run(self, images: FloatArray, stream: None = None, look: Look | None = None) -> list[FloatArray]:
@@ -309,16 +306,15 @@ class CpuExecutor(CompiledExecutor):
             self._packed[name] = pack_in_place(self._variables[name], spare)
 
     def _launch(self, op: str, *arguments: Any) -> Any:
-        return select(op, "cpu").launch(*arguments, self._dtype)
+        threads = {"threads": self._threads} if op == "conv" else {}
+        return select(op, "cpu").launch(*arguments, self._dtype, **threads)
 
     def _conv_operands(self, step: Step) -> tuple[ConvGeometry, dict[str, int]]:
         padded = self._padded if step.inputs[0] == self.plan.input else None
         name = step.variables["weights"]
         operands = {"weights": self._locate(self._packed[name]), "zeros": self._locate(self._zeros)}
         geometry: ConvGeometry = padded or step.geometry
-        # A kernel of one tap has nothing outside: its weights need no look.
-        looks = geometry.kernel_height * geometry.kernel_width > 1
-        return geometry, operands | {"finite": int(looks and self._is_finite(name))}
+        return geometry, operands | {"finite": int(self._is_finite(name))}
 
     def _is_finite(self, name: str) -> bool:
         """Whether all weights of a packed kernel are; looked at once."""

@@ -75,6 +75,26 @@ def fma(typingctx, a, b, c):
 
 
 @intrinsic
+def count_ones(typingctx, bits):
+    """How many bits of an int64 are set."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def lowest_one(typingctx, bits):
+    """Which bit of an int64 is the lowest that is set; there must be one."""
+
+    def codegen(context, builder, signature, args):
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def fetch_add(typingctx, address, value):
     """Add to the int64 at an address, atomically; the value from before. Sequentially consistent."""
 
@@ -94,13 +114,13 @@ def load_atomic(typingctx, address):
     return types.int64(types.int64), codegen
 
 
-def emit_prefetch(builder: Any, address: Any, write: bool) -> None:
+def emit_prefetch(builder: Any, address: Any, write: bool = False, second: bool = False) -> None:
     """Ask for the cache line at an address, an LLVM int64; an address where nothing is does no harm."""
     pointer, flag = ir.PointerType(_INT), ir.IntType(32)
     function = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
     hint = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-    # To the nearest cache, data.
-    builder.call(hint, [builder.inttoptr(address, pointer), flag(int(write)), flag(3), flag(1)])
+    # Data, to the nearest cache or the one behind it.
+    builder.call(hint, [builder.inttoptr(address, pointer), flag(int(write)), flag(2 if second else 3), flag(1)])
 
 
 @intrinsic
@@ -108,7 +128,18 @@ def prefetch(typingctx, address):
     """Ask for the cache line at an address, to be read."""
 
     def codegen(context, builder, signature, args):
-        emit_prefetch(builder, args[0], write=False)
+        emit_prefetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def prefetch_to_second(typingctx, address):
+    """Ask for the cache line at an address, to be read later: it comes to the second-level cache."""
+
+    def codegen(context, builder, signature, args):
+        emit_prefetch(builder, args[0], second=True)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

@@ -18,6 +18,7 @@ from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
+from refnet_kernels.contract import RUN
 from refnet_kernels.kernel import helper
 from refnet_kernels.memory import FLOATS, emit_prefetch, floats
 from refnet_kernels.target import LINE_BYTES, ROWS, VECTOR_BYTES, VECTORS, WIDTH_BYTES
@@ -130,6 +131,19 @@ def move_rows(typingctx, rows, distance):
 
 
 @intrinsic
+def scale_rows(typingctx, rows, factor):
+    """A tuple of int64, each of them ``factor`` times as large."""
+
+    def codegen(context, builder, signature, args):
+        scaled = args[0]
+        for row in range(rows.count):
+            scaled = builder.insert_value(scaled, builder.mul(builder.extract_value(args[0], row), args[1]), row)
+        return scaled
+
+    return rows(rows, types.int64), codegen
+
+
+@intrinsic
 def multiply_add(typingctx, sums, pixels, k, weights):
     """``sums[row, column] = fma(x[row, k], w[column], sums[row, column])``: one product of every chain.
 
@@ -152,6 +166,48 @@ def multiply_add(typingctx, sums, pixels, k, weights):
         return products
 
     return sums(sums, pixels, types.int64, types.int64), codegen
+
+
+@intrinsic
+def multiply_add_pixel(typingctx, sums, pixel, k, panels):
+    """``sums[panel, column] = fma(x[k], w[panel, column], sums[panel, column])``: a product of one pixel's chains.
+
+    ``pixel`` is an address; ``panels`` are those of the weights of ``k`` = 0, one for each row of the tile.
+    """
+
+    def codegen(context, builder, signature, args):
+        value, address, index, starts = args
+        where = builder.add(address, builder.mul(index, _INT(sums.element_bytes)))
+        x = builder.load(builder.inttoptr(where, ir.PointerType(sums.element)), typ=sums.element)
+        x, offset = _splat(builder, sums, x), builder.mul(index, _INT(WIDTH_BYTES))
+        products = value
+        for panel in range(sums.rows):
+            weights = builder.add(builder.extract_value(starts, panel), offset)
+            for vector, column in enumerate(_columns(builder, sums, weights)):
+                i = panel * VECTORS + vector
+                total = _fma(builder, sums, x, column, builder.extract_value(value, i))
+                products = builder.insert_value(products, total, i)
+        return products
+
+    return sums(sums, types.int64, types.int64, panels), codegen
+
+
+@intrinsic
+def find_nonzero(typingctx, address, element):
+    """Which of a run's numbers, from an address on, are not 0: the bits of an int64, from the lowest. NaN is not 0."""
+    tile = TileType(element.instance_type, 1)
+    lanes = tile.vector.count
+
+    def codegen(context, builder, signature, args):
+        found = _INT(0)
+        for vector in range(RUN // lanes):
+            numbers = _load(builder, tile, args[0], vector)
+            differ = builder.fcmp_unordered("!=", numbers, ir.Constant(tile.vector, None))
+            bits = builder.zext(builder.bitcast(differ, ir.IntType(lanes)), _INT)
+            found = builder.or_(found, builder.shl(bits, _INT(vector * lanes)))
+        return found
+
+    return types.int64(types.int64, element), codegen
 
 
 @intrinsic

@@ -55,6 +55,11 @@ def numbers(kind: str, seed: int, *shape: int, dtype: np.dtype[Any] = BINARY32) 
         return rng.integers(-3, 4, shape).astype(dtype)
     if kind == "zeros and ones":
         return rng.choice(special[:4], shape)
+    if kind == "many zeros":
+        return np.where(rng.random(shape) < 0.6, rng.choice(special[:2], shape), normal)
+    if kind == "many zeros, rarely special":
+        rest = np.where(rng.random(shape) < 0.01, rng.choice(special, shape), normal)
+        return np.where(rng.random(shape) < 0.6, rng.choice(special[:2], shape), rest)
     if kind == "huge":
         return normal * dtype.type(1e19 if dtype == BINARY32 else 1e154)
     if kind == "tiny":
@@ -63,7 +68,10 @@ def numbers(kind: str, seed: int, *shape: int, dtype: np.dtype[Any] = BINARY32) 
     return normal
 
 
-KINDS = ("normal", "far from 0", "small integers", "zeros and ones", "tiny", "huge", "rarely special", "special")
+KINDS = (
+    "normal", "far from 0", "small integers", "zeros and ones", "tiny", "huge", "rarely special", "special",
+    "many zeros", "many zeros, rarely special",
+)  # fmt: skip
 
 
 def norm(kind: str, seed: int, channels: int, dtype: np.dtype[Any] = BINARY32) -> Norm:
@@ -340,14 +348,18 @@ def conv_problem(
     epilogue: str = "",
     seed: int = 0,
     dtype: np.dtype[Any] = BINARY32,
+    weights: str | None = None,
 ) -> ConvProblem:
-    """A convolution with the parts of the epilogue that are named, separated by commas."""
+    """A convolution with the parts of the epilogue that are named, separated by commas.
+
+    All numbers are of a kind, but for the ``weights`` where they have one of their own.
+    """
     parts = epilogue.split(",")
     draw, draw_norm = partial(numbers, kind, dtype=dtype), partial(norm, kind, channels=g.out_channels, dtype=dtype)
     return ConvProblem(
         name,
         draw(seed, g.batch, g.height, g.width, g.channels),
-        draw(seed + 1, g.kernel_height, g.kernel_width, g.channels, g.out_channels),
+        numbers(weights or kind, seed + 1, g.kernel_height, g.kernel_width, g.channels, g.out_channels, dtype=dtype),
         g,
         draw(seed + 2, g.out_channels) if "bias" in parts else None,
         draw_norm(seed + 3) if "norm" in parts else None,
@@ -386,7 +398,7 @@ def convs(draw: st.DrawFn) -> ConvProblem:
     # About as many products as 700: the definition takes them one by one.
     most = max(1, 700 // (kernel_height * kernel_width))
     channels = draw(st.sampled_from([c for c in (1, 2, 3, 7, 16, 31, 32, 33, 63, 64, 65, 128, 130) if c <= most]))
-    out = draw(st.sampled_from([1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 5]))
+    out = draw(st.sampled_from([1, 3, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 5, 4 * WIDTH, 5 * WIDTH + 1]))
     batch = draw(st.integers(0, 3))
     g = ConvGeometry(
         batch, height, width, channels, out_height, out_width, out, kernel_height, kernel_width, stride, rate, top, left
@@ -394,7 +406,7 @@ def convs(draw: st.DrawFn) -> ConvProblem:
     parts = [part for part in ("bias", "norm", "relu", "shortcut", "sum relu") if draw(st.booleans())]
     parts.append(draw(st.sampled_from(["", "preact", "preact only"])))
     kind, seed, dtype = draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), draw(dtypes)
-    return conv_problem("drawn", g, kind, ",".join(parts), seed, dtype)
+    return conv_problem("drawn", g, kind, ",".join(parts), seed, dtype, draw(st.sampled_from([kind, "normal"])))
 
 
 @st.composite
@@ -507,6 +519,13 @@ def rounded_once(dtype: np.dtype[Any]) -> ConvProblem:
     return ConvProblem("sums next to a tie", x, weights, conv_same(1, 1, 1, 2, 2, 1, 1))
 
 
+def nan_among_zeros(dtype: np.dtype[Any]) -> ConvProblem:
+    """All of a pixel's inputs are 0 but one, which is NaN."""
+    x = np.zeros((1, 6, 6, 64), dtype)
+    x[..., 7] = np.nan
+    return ConvProblem("NaN among zeros", x, np.ones((1, 1, 64, 3), dtype), conv_same(1, 6, 6, 64, 3, 1, 1))
+
+
 def named(dtype: np.dtype[Any]) -> list[Problem]:
     """Problems whose sizes are the same on every machine, so that their bits can be compared across vector widths.
 
@@ -530,8 +549,12 @@ def named(dtype: np.dtype[Any]) -> list[Problem]:
         conv("special values", conv_same(1, 6, 6, 3, 17, 3, 1), "rarely special", "bias,norm,relu,shortcut,preact"),
         conv("subnormal products", conv_same(1, 6, 6, 5, 17, 3, 1), "tiny"),
         conv("overflow", conv_same(1, 6, 6, 5, 17, 3, 1), "huge"),
+        conv("many zeros", conv_same(1, 7, 9, 64, 200, 3, 1), "many zeros", "bias,norm,relu,shortcut,preact"),
+        conv("many zeros, subsampled", conv_same(2, 9, 9, 128, 33, 1, 2), "many zeros, rarely special", weights="tiny"),
+        conv("zeros and an infinite weight", conv_same(1, 6, 6, 64, 5, 1, 1), "many zeros", weights="rarely special"),
         conv("no images", conv_same(0, 6, 6, 5, 17, 3, 1)),
         rounded_once(dtype),
+        nan_among_zeros(dtype),
         BatchNormProblem("several items", draw("normal", 1, 2, 33, 35, 65), draw_norm("normal", 2, 65), True),
         BatchNormProblem("no ReLU", draw("rarely special", 1, 2, 3, 5, 17), draw_norm("special", 2, 17), False),
         StatisticsProblem("several items", draw("normal", 1, 2, 9, 7, 200), draw("normal", 2, 200), 1e-5),

@@ -26,6 +26,8 @@ from problems import (
 import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, select
 from refnet_kernels.contract import ConvGeometry
+from refnet_kernels.conv.cpu import FEWEST_PIXELS, ITEM_TILES_MOST
+from refnet_kernels.target import WIDTH_BYTES
 from refnet_kernels.team import Program
 
 COMPILED = [row for row in HOST_ROWS if row[1] != "reference"]
@@ -104,8 +106,7 @@ def test_every_epilogue_of_a_convolution(epilogue: str, dtype: np.dtype[Any], mo
     expected = problem.defined()
     assert_same_bits(problem.call(select("conv", "cpu")), expected)
     # One tile and one panel an item.
-    monkeypatch.setattr(conv_cpu, "ITEM_PRODUCTS", 1)
-    monkeypatch.setattr(conv_cpu, "ITEM_WEIGHT_BYTES", 1)
+    monkeypatch.setattr(conv_cpu, "_item_of", lambda tiles, panels, threads: (1, 1))
     assert_launch_gives(expected, problem, select("conv", "cpu"), threads=3)
 
 
@@ -125,18 +126,50 @@ def test_taps_outside_the_image(size: int, rate: int, stride: int, kind: str, dt
 def test_products_outside_the_image_are_left_out_unless_a_weight_is_not_finite(weight: float) -> None:
     problem = conv_problem("a pixel", conv_same(1, 1, 1, 64, 8, 3, 1))
     problem.weights[0, 0, 5, 6] = weight
-    *_, parts, _, _ = problem.launch(select("conv", "cpu"), dict.fromkeys(("x", "zeros", "weights", "out"), 0)).kept
+    *_, parts, _ = problem.launch(select("conv", "cpu"), dict.fromkeys(("x", "zeros", "weights", "out"), 0)).kept
     taps = 1 if np.isfinite(weight) else 9
-    assert parts[-1, 2] == taps * 64 // 2  # pairs of products
+    first, stop, _ = parts[0]
+    assert stop - first == taps
     found = problem.call(select("conv", "cpu"))
     assert_same_bits(found, problem.defined())
     assert np.isnan(found["out"][..., 6]).all() == (not np.isfinite(weight))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("pixels", [FEWEST_PIXELS - 1, FEWEST_PIXELS, 100])
+@pytest.mark.parametrize("out", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("zeros", [0.0, 0.2, 0.3, 0.6, 1.0])
+def test_products_with_zeros_are_left_out_where_they_are_many(
+    zeros: float, out: int, pixels: int, dtype: np.dtype[Any]
+) -> None:
+    width = WIDTH_BYTES // dtype.itemsize
+    problem = conv_problem("zeros", conv_same(1, 1, pixels, 128, out * width, 1, 1), "normal", dtype=dtype)
+    problem.x[np.random.default_rng(1).random(problem.x.shape) < zeros] = -0.0
+    assert_launch_gives(problem.defined(), problem, select("conv", "cpu"), threads=2)
+    # An infinite weight by 0 is NaN, which shows who computed it.
+    problem.x[..., 5] = 0
+    problem.weights[0, 0, 5, 0] = np.inf
+    found = problem.call(select("conv", "cpu"))
+    assert_same_bits(found, problem.defined())
+    assert np.isnan(found["out"][..., 0]).all()
+    arrays = {name: array for name, array in (problem.inputs() | found).items() if array is not None}
+    addresses = {name: array.ctypes.data for name, array in arrays.items()} | {"finite": 1}
+    Program([select("conv", "cpu").launch(problem.geometry, addresses, False, False, dtype)], 2).run()
+    assert np.isnan(found["out"][..., 0]).all() == (zeros < 0.25 or pixels < FEWEST_PIXELS)
+
+
 @MANY
-@given(problem=DRAWN["conv"], products=st.integers(1, 10**6), weight_bytes=st.integers(1, 10**5))
-def test_how_a_convolution_is_divided_leaves_no_trace(problem: Problem, products: int, weight_bytes: int) -> None:
+@given(problem=DRAWN["conv"], item=st.tuples(st.integers(1, ITEM_TILES_MOST), st.integers(1, 9)))
+def test_how_a_convolution_is_divided_leaves_no_trace(problem: Problem, item: tuple[int, int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_cpu, "ITEM_PRODUCTS", products)
-        patch.setattr(conv_cpu, "ITEM_WEIGHT_BYTES", weight_bytes)
+        patch.setattr(conv_cpu, "_item_of", lambda tiles, panels, threads: item)
         assert_launch_gives(problem.defined(), problem, select("conv", "cpu"), threads=2)
+
+
+@given(tiles=st.integers(0, 500), panels=st.integers(0, 70), threads=st.integers(1, 64))
+def test_no_thread_is_without_work_where_there_is_enough(tiles: int, panels: int, threads: int) -> None:
+    item_tiles, item_panels = conv_cpu._item_of(tiles, panels, threads)
+    assert 1 <= item_tiles <= ITEM_TILES_MOST
+    assert item_panels >= 1
+    items = -(-tiles // item_tiles) * -(-panels // item_panels)
+    assert items >= min(threads, tiles * panels) / 2

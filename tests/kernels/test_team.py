@@ -1,4 +1,4 @@
-"""Teams of threads: what is run once or often, alone or beside others, is the same; and what they fetch ahead."""
+"""Teams of threads: what is run once or often, alone or beside others, is the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import select
-from refnet_kernels.conv.cpu import PRODUCTS, WEIGHTS, fetch_first
 from refnet_kernels.team import ITEMS_A_LOOK, SLICE_SECONDS, Launch, Program, share_of
 
 THREADS = [1, 2, 3, 8]
@@ -38,17 +37,6 @@ def assert_runs(problem: Problem, threads: int, times: int) -> None:
             output[...] = np.nan
         program.run()
         assert_same_bits(outputs, expected)
-
-
-def written_by(launch: Launch, out: np.ndarray, item: int) -> tuple[np.ndarray, int]:
-    """The pixels that an item writes, and its first channel."""
-    holes = []
-    for items in (item, item + 1):
-        out[...] = np.nan
-        Program([launch._replace(items=items)], 1).run()
-        holes.append(np.isnan(out).reshape(-1, out.shape[-1]))
-    written = holes[0] & ~holes[1]
-    return written.any(axis=1).nonzero()[0], int(written.any(axis=0).argmax())
 
 
 @pytest.fixture(scope="module")
@@ -106,23 +94,3 @@ def test_runs_of_several_callers_at_once(threads: int, problem: Problem) -> None
 @pytest.mark.parametrize("threads", THREADS)
 def test_shares_are_all_items_in_order(items: int, threads: int) -> None:
     assert [item for share in range(threads) for item in share_of(items, share, threads)] == list(range(items))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("size", [7, 42], ids=["few tiles", "many tiles"])
-def test_a_share_ends_by_fetching_the_first_weights_of_the_next(size: int, threads: int) -> None:
-    before, out, _ = launch_of(conv_problem("before", conv_same(1, size, size, 64, 64, 3, 1), "normal", "bias"))
-    following, after, _ = launch_of(conv_problem("following", conv_same(1, 7, 7, 256, 512, 1, 1), "normal", "bias"))
-    fetch_first(following, before, threads)
-    *_, offsets, parts, _, ahead = before.kept
-    channel_bytes = following.row[PRODUCTS] * np.dtype(np.float32).itemsize
-    for share in range(threads):
-        last = share_of(before.items, share, threads)[-1]
-        pixels, _ = written_by(before, out["out"], last)
-        _, channel = written_by(following, after["out"], share_of(following.items, share, threads).start)
-        address, step, pair_step, _ = ahead[last]
-        assert step > 0
-        if size > 7:  # with few tiles, each tile of a group fetches its part
-            first_tile = np.isin(offsets, pixels * out["out"][0, 0, 0].nbytes).any(axis=1).argmax()
-            address += parts[first_tile, 2] * pair_step
-        assert address == following.row[WEIGHTS] + channel * channel_bytes

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from refnet_kernels.contract import RUN
 from refnet_kernels.conv.cpu import (
-    AHEAD,
     BETA,
     BIAS,
     CHANNELS,
+    GROUP_PANELS,
     ITEM_PANELS,
     ITEM_TILES,
     LENGTH,
+    LINES_AHEAD,
+    MASKS_AT,
     MEAN,
     NEXT_BETA,
     NEXT_MEAN,
@@ -21,10 +23,14 @@ from refnet_kernels.conv.cpu import (
     PARTS,
     PREACT,
     PRODUCTS,
+    QUARTERS,
     RELU,
     SCALE,
     SHORTCUT,
+    SKIPS_ZEROS,
     SUM_RELU,
+    SUMS_AT,
+    SUMS_BYTES,
     TABLE,
     TAP_COUNT,
     TAPS,
@@ -34,22 +40,25 @@ from refnet_kernels.conv.cpu import (
 )
 from refnet_kernels.kernel import helper, kernel
 from refnet_kernels.layout import TILE_BYTES
-from refnet_kernels.memory import integers, prefetch, size_of
-from refnet_kernels.target import ROWS, WIDTH_BYTES
+from refnet_kernels.memory import count_ones, integers, lowest_one, prefetch, prefetch_to_second, size_of
+from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 from refnet_kernels.tile import (
     CLOSE_ROWS,
     add_bias,
     add_tiles,
     add_to_tile,
     copy_columns,
+    find_nonzero,
     load_rows,
     load_tile,
     move_rows,
     multiply_add,
+    multiply_add_pixel,
     normalize,
     prefetch_tile,
     relu_tile,
     repeat_last_row,
+    scale_rows,
     store_tile,
     zero_tile,
 )
@@ -127,40 +136,125 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
     return s
 
 
+@helper
+def _find_nonzero(step, tiles, masks, element):
+    """Note which inputs of some tiles' pixels are not 0, run by run; whether they are few."""
+    first, last = tiles
+    runs = step[LENGTH] // RUN
+    inputs, nonzero = 0, 0
+    for tile in range(first, last):
+        part = integers(step[PARTS] + tile * 24)
+        inputs += (part[1] - part[0]) * step[LENGTH] * part[2]
+        for tap in range(step[TAP_COUNT]):
+            pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
+            for row in range(part[2]):
+                for run in range(runs):
+                    found = find_nonzero(pixels[row] + run * RUN * size_of(element), element)
+                    integers(masks)[((tap * runs + run) * (last - first) + tile - first) * ROWS + row] = found
+                    nonzero += count_ones(found)
+    return 4 * nonzero <= QUARTERS * inputs
+
+
+@helper
+def _sum_nonzero(step, tiles, weights, masks, sums, panels, element):
+    """The sums of some tiles and panels, of the products with inputs that are not 0.
+
+    Parameters
+    ----------
+    weights : int64
+        The address of the first panel.
+    masks : int64
+        Where `_find_nonzero` left its notes.
+    sums : int64
+        Where the sums go: a tile after the other, and panels `SUMS_BYTES` apart.
+    panels : tuple of int64
+        Which panels' sums a pixel has in registers: numbers from 0. One that comes twice is summed twice, alike.
+    """
+    first, last = tiles
+    places = scale_rows(panels, SUMS_BYTES)
+    is_first = True
+    for tap in range(step[TAP_COUNT]):
+        for run in range(step[LENGTH] // RUN):
+            columns = move_rows(scale_rows(panels, step[PRODUCTS] * WIDTH_BYTES), weights)
+            ahead = RUN * WIDTH_BYTES
+            for tile in range(first, last):
+                pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
+                for row in range(integers(step[PARTS] + tile * 24)[2]):
+                    # The weights of the next run, spread over the pixels of this one.
+                    for panel in range(len(panels)):
+                        for line in range(LINES_AHEAD):
+                            prefetch_to_second(columns[panel] + ahead + line * LINE_BYTES)
+                    ahead += LINES_AHEAD * LINE_BYTES
+                    pixel = pixels[row] + run * RUN * size_of(element)
+                    left = integers(masks)[row]
+                    s = zero_tile(panels, element)
+                    while left != 0:
+                        s = multiply_add_pixel(s, pixel, lowest_one(left), columns)
+                        left &= left - 1
+                    place = sums + (tile - first) * TILE_BYTES + row * WIDTH_BYTES
+                    if is_first:
+                        store_tile(add_tiles(zero_tile(panels, element), s), place, places)
+                    else:
+                        store_tile(add_tiles(load_tile(place, places, element), s), place, places)
+                masks += ROWS * 8
+            weights += RUN * WIDTH_BYTES
+            is_first = False
+
+
 @kernel
 def conv_kernel(step, item, scratch, element):
     """One item: some tiles of pixels by some panels of output channels."""
-    blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
-    first_tile = item % blocks * step[ITEM_TILES]
-    last_tile = min(first_tile + step[ITEM_TILES], step[TILES])
-    first_panel = item // blocks * step[ITEM_PANELS]
+    item_blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
+    first_tile = item % item_blocks * step[ITEM_TILES]
+    tiles = first_tile, min(first_tile + step[ITEM_TILES], step[TILES])
+    first_panel = item // item_blocks * step[ITEM_PANELS]
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
-    ahead_of = integers(step[AHEAD] + item * 32)
-    first_ahead, ahead_step, ahead_tile, ahead_panel = ahead_of[0], ahead_of[1], ahead_of[2], ahead_of[3]
     width = WIDTH_BYTES // size_of(element)
-    for tile in range(first_tile, last_tile):
-        tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
-        rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
-        part = integers(step[PARTS] + tile * 32)
-        taps = part[0], part[1]
-        for panel in range(first_panel, last_panel):
-            weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
-            channels = panel * WIDTH_BYTES
-            columns = min(step[CHANNELS] - panel * width, width)
-            shortcut = step[SHORTCUT] + channels
-            place = channels, shortcut, step[OUT] + channels, step[PREACT] + channels, rows
-            if step[SHORTCUT] != 0:
-                # On its way while the sums are made. What is only written to needs no fetching: stores wait in a queue.
-                prefetch_tile(shortcut, rows)
-            ahead = first_ahead + part[2] * ahead_tile + (panel - first_panel) * ahead_panel, ahead_step
-            if step[LENGTH] % TURN != 0:
-                s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
-            elif part[3] == ROWS:
-                s = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS, element)
-            else:
-                short = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS[:-1], element)
-                s = repeat_last_row(short, CLOSE_ROWS)
-            if columns == width:
-                _finish(step, s, place, element)
-            else:
-                _finish_part(step, s, place, scratch, columns, element)
+    panel_bytes = step[PRODUCTS] * WIDTH_BYTES
+    sums, masks = scratch + SUMS_AT, scratch + MASKS_AT
+    skips = step[SKIPS_ZEROS] != 0 and _find_nonzero(step, tiles, masks, element)
+    group_panels = GROUP_PANELS if skips else 1
+    # The next panel's weights, spread over the products of this one's tiles.
+    products_a_fetch = 2 if step[LENGTH] % TURN == 0 else 1
+    ahead_step = min(products_a_fetch * WIDTH_BYTES // (tiles[1] - tiles[0]), LINE_BYTES)
+    ahead_tile = step[PRODUCTS] // products_a_fetch * ahead_step
+    for group in range(first_panel, last_panel, group_panels):
+        last = min(group + group_panels, last_panel) - 1
+        if skips and last - group < 2:
+            few = 0, last - group
+            _sum_nonzero(step, tiles, step[WEIGHTS] + group * panel_bytes, masks, sums, few, element)
+        elif skips:
+            many = 0, 1, 2, last - group
+            _sum_nonzero(step, tiles, step[WEIGHTS] + group * panel_bytes, masks, sums, many, element)
+        for tile in range(tiles[0], tiles[1]):
+            tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
+            rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
+            part = integers(step[PARTS] + tile * 24)
+            taps, height = (part[0], part[1]), part[2]
+            for panel in range(group, last + 1):
+                weights = step[WEIGHTS] + panel * panel_bytes
+                channels = panel * WIDTH_BYTES
+                columns = min(step[CHANNELS] - panel * width, width)
+                shortcut = step[SHORTCUT] + channels
+                place = channels, shortcut, step[OUT] + channels, step[PREACT] + channels, rows
+                if step[SHORTCUT] != 0 and not skips:
+                    # On its way while the sums are made. What is only written to needs no fetching: stores wait in a
+                    # queue.
+                    prefetch_tile(shortcut, rows)
+                ahead = weights + panel_bytes + (tile - tiles[0]) * ahead_tile, ahead_step
+                summed = sums + (panel - group) * SUMS_BYTES + (tile - tiles[0]) * TILE_BYTES
+                if skips and height == ROWS:
+                    s = load_tile(summed, CLOSE_ROWS, element)
+                elif skips:
+                    s = repeat_last_row(load_tile(summed, CLOSE_ROWS[:-1], element), CLOSE_ROWS)
+                elif step[LENGTH] % TURN != 0:
+                    s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
+                elif height == ROWS:
+                    s = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS, element)
+                else:
+                    short = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS[:-1], element)
+                    s = repeat_last_row(short, CLOSE_ROWS)
+                if columns == width:
+                    _finish(step, s, place, element)
+                else:
+                    _finish_part(step, s, place, scratch, columns, element)
