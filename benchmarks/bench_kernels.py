@@ -3,8 +3,9 @@
     uv run --group bench benchmarks/bench_kernels.py [--shapes benchmarks/shapes/resnet_v2_50_224.txt] [--plot roof.png]
 
 A layer is run by itself over and over, so that its operands lie in the caches as far as they fit. "% of peak" divides
-the layer's best speed by the best of a loop of FMAs in registers that takes turns with all the layers. GB/s counts
-each operand once.
+the layer's best speed by the best of a loop of FMAs in registers that takes turns with all the layers; products with
+zeros that the kernel leaves out count as done, so that with --zeros it can be more than 100. GB/s counts each operand
+once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", type=Path, default=ROOT / "benchmarks" / "shapes" / "resnet_v2_50_224.txt")
     parser.add_argument("--ops", nargs="+", choices=_ops(), help="by default all of the catalog")
+    zeros = "the share of a convolution's inputs that are 0, as after a ReLU (half, most often); not of an image's"
+    parser.add_argument("--zeros", type=float, default=0.0, metavar="SHARE", help=zeros)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--plot", type=Path, help="where to write the figure with the roofline")
@@ -45,6 +48,8 @@ def _arguments() -> argparse.Namespace:
     for option in ("threads", "rounds"):
         if getattr(options, option) < 1:
             parser.error(f"--{option} is {getattr(options, option)}; it is 1 or more.")
+    if not 0 <= options.zeros <= 1:
+        parser.error(f"--zeros is {options.zeros}; it is a share, from 0 to 1.")
     if options.plot is not None:
         check_plot(parser, options.plot)
     try:
@@ -72,9 +77,9 @@ def _aligned(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _measure(layer: Layer, threads: int, rounds: int, peak: FmaPeak) -> dict[str, Any]:
+def _measure(layer: Layer, zeros: float, threads: int, rounds: int, peak: FmaPeak) -> dict[str, Any]:
     """A layer's row of the result; the program ends if the kernel is wrong."""
-    kernel, problem = select(layer.op, "cpu"), layer.problem()
+    kernel, problem = select(layer.op, "cpu"), layer.problem(zeros)
     found = problem.call(kernel)
     if not is_right(problem, found):
         sys.exit(f"The kernel's result is wrong, so nothing is timed: {layer.line}")
@@ -135,13 +140,13 @@ def main() -> None:
     bandwidths = _bandwidths(options.threads, options.quick)
     console = Console(width=130)
     layers = track(options.layers, "layers", console=Console(stderr=True), transient=True)
-    results = {layer.name: _measure(layer, options.threads, options.rounds, peak) for layer in layers}
+    results = {layer.name: _measure(layer, options.zeros, options.threads, options.rounds, peak) for layer in layers}
     best = max(row["peak_gflops"] for row in results.values())
     for row in results.values():
         row["percent_of_peak"] = 100 * row["gflops"] / best
     result = {
         "benchmark": "kernels",
-        "case": {"shapes": options.shapes.stem, "threads": options.threads},
+        "case": {"shapes": options.shapes.stem, "threads": options.threads, "zeros": options.zeros},
         "rounds": options.rounds,
         "machine": about,
         "peak_gflops": best,

@@ -102,10 +102,14 @@ class Layer(NamedTuple):
         each = {"batch_norm": 4, "batch_statistics": 4, "residual": 1, "mean": 1}.get(self.op, 0)
         return each * int(np.prod(self.sizes))
 
-    def problem(self) -> Problem:
-        """The layer with random numbers."""
+    def problem(self, zeros: float = 0.0) -> Problem:
+        """The layer with random numbers; of a convolution's inputs, but for an image's 3 channels, a share are 0."""
         if self.op == "conv":
-            return problems.conv_problem(self.name, ConvGeometry(*self.sizes), epilogue=self.epilogue.replace("_", " "))
+            g = ConvGeometry(*self.sizes)
+            problem = problems.conv_problem(self.name, g, epilogue=self.epilogue.replace("_", " "))
+            if g.channels > 3:
+                problem.x[np.random.default_rng(0).random(problem.x.shape) < zeros] = 0
+            return problem
         make = {
             "max_pool": self._max_pool,
             "avg_pool": lambda x: problems.AvgPoolProblem(self.name, x, PoolGeometry(*self.sizes)),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common import Case
+from benchmarks.layers import products_inside
 from benchmarks.slim import tensorflow
+from refnet.executors import make_executor
 from refnet.graph import Graph, Tensor
+from refnet.plan import make_plan
 from refnet.resnet_v2 import network_blocks, resnet_v2
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 
@@ -22,6 +26,19 @@ def network_graph(case: Case, weights: Mapping[str, np.ndarray]) -> tuple[list[T
     net, _ = resnet_v2(graph.placeholder(case.shape), network_blocks(case.network), scope=case.network, **case.options)
     graph.check_variables()
     return [tensor for tensor in graph.tensors if tensor.index <= net.index], net
+
+
+def share_of_zeros(case: Case, weights: Mapping[str, np.ndarray], images: np.ndarray) -> float:
+    """Of the products of the network's convolutions, the share whose input is 0; those outside the image left aside."""
+    convs = [tensor for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
+    inputs = {tensor.inputs[0].index: tensor.inputs[0] for tensor in convs}
+    plan = make_plan(convs[0].graph, list(inputs.values()))
+    # Read-only, as an executor may take a plain dict to pieces.
+    variables = MappingProxyType(dict(weights))
+    values = make_executor(plan, variables, "cpu", case.threads, {}, images.dtype).run(images)
+    zeros = {index: float(np.mean(value == 0)) for index, value in zip(inputs, values, strict=True)}
+    products = [products_inside(tensor.geometry) for tensor in convs]
+    return sum(zeros[t.inputs[0].index] * count for t, count in zip(convs, products, strict=True)) / sum(products)
 
 
 def _pads(g: ConvGeometry | PoolGeometry, reach_height: int, reach_width: int) -> tuple[int, int, int, int]:

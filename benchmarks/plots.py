@@ -51,7 +51,7 @@ def save_bars(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes, result in zip(panels, results, strict=True):
         _bars(axes, result)
     panels[-1].set_xlabel(
-        "ms an inference: bar to the minimum, line to the median\ndots: the convolutions alone at the FMA peak"
+        "ms an inference: bar to the minimum, line to the median\ndots: all products of the convolutions at the peak"
     )
     figure.savefig(path, dpi=160)
 
@@ -100,7 +100,8 @@ def save_roofline(result: Mapping[str, Any], path: Path) -> None:
             x, y, times = zip(*chosen, strict=True)
             axes.scatter(x, y, [20 + 12 * t for t in times], colour, alpha=0.75, linewidths=0, label=kind)
     axes.set(xscale="log", yscale="log", xlabel="FLOP a byte, each operand counted once", ylabel="GFLOP/s")
-    axes.set_title(f"{result['case']['shapes']}, threads: {result['case']['threads']}", loc="left", fontsize=10)
+    case = result["case"]
+    axes.set_title(f"{case['shapes']}, threads: {case['threads']}, zeros: {case['zeros']:.0%}", loc="left", fontsize=10)
     handles: list[Any] = axes.legend(frameon=False, fontsize=8, loc="lower right").legend_handles
     for handle in handles[len(result["gb_per_s"]) :]:
         handle.set_sizes([40])

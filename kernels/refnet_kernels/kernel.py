@@ -37,4 +37,4 @@ def compiled(signature: Any) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 #: Decorates a function that kernels call: compiled into each of them, never on its own.
-helper = numba.njit(error_model="numpy", forceinline=True)
+helper = numba.njit(error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)

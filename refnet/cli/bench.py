@@ -27,7 +27,8 @@ examples:
   refnet bench --batch 32 --device cuda
 
 Before anything is timed, the logits are compared with those of one thread of the CPU, bit by bit. On a GPU a forward is
-timed with its images and logits on their way.
+timed with its images and logits on their way. The CPU leaves out products with zeros, about half of them after a ReLU:
+its time depends on the weights and on the images.
 """
 
 

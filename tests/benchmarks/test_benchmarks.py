@@ -81,6 +81,7 @@ def test_every_installed_peer_is_timed(result: dict[str, Any], folder: Path) -> 
     assert list(result["rows"]) == [peer.title for peer in PEERS.values() if peer.installed]
     assert_timed(result)
     assert 0 < result["floor_ms"]["min"] <= result["floor_ms"]["median"]
+    assert 0.3 < result["zeros"] < 0.7  # a ReLU's of values around 0
     for row in result["rows"].values():
         assert row["first_output_s"] > 0
         assert row["peak_rss_mb"] > 0

@@ -137,6 +137,25 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
 
 
 @helper
+def _sum_tile(step, tile, tiles, panel, scratch, element):
+    """A tile's sums in a panel. Each of the item's tiles fetches its part of the next panel's weights meanwhile."""
+    part = integers(step[PARTS] + tile * 24)
+    taps, height = (part[0], part[1]), part[2]
+    tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
+    weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
+    products_a_fetch = 2 if step[LENGTH] % TURN == 0 else 1
+    distance = min(products_a_fetch * WIDTH_BYTES // (tiles[1] - tiles[0]), LINE_BYTES)
+    fetched = (tile - tiles[0]) * (step[PRODUCTS] // products_a_fetch) * distance
+    ahead = weights + step[PRODUCTS] * WIDTH_BYTES + fetched, distance
+    if step[LENGTH] % TURN != 0:
+        return _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
+    if height == ROWS:
+        return _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS, element)
+    short = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS[:-1], element)
+    return repeat_last_row(short, CLOSE_ROWS)
+
+
+@helper
 def _find_nonzero(step, tiles, masks, element):
     """Note which inputs of some tiles' pixels are not 0, run by run; whether they are few."""
     first, last = tiles
@@ -201,59 +220,58 @@ def _sum_nonzero(step, tiles, weights, masks, sums, panels, element):
             is_first = False
 
 
+@helper
+def _sum_group(step, tiles, group, last, masks, sums, element):
+    """`_sum_nonzero` of a group's panels, the last one included."""
+    weights = step[WEIGHTS] + group * step[PRODUCTS] * WIDTH_BYTES
+    if last - group < 2:
+        few = 0, last - group
+        _sum_nonzero(step, tiles, weights, masks, sums, few, element)
+    else:
+        many = 0, 1, 2, last - group
+        _sum_nonzero(step, tiles, weights, masks, sums, many, element)
+
+
+@helper
+def _load_sums(sums, height, element):
+    """The tile that `_sum_nonzero` left at an address."""
+    if height == ROWS:
+        return load_tile(sums, CLOSE_ROWS, element)
+    return repeat_last_row(load_tile(sums, CLOSE_ROWS[:-1], element), CLOSE_ROWS)
+
+
 @kernel
 def conv_kernel(step, item, scratch, element):
     """One item: some tiles of pixels by some panels of output channels."""
-    item_blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
-    first_tile = item % item_blocks * step[ITEM_TILES]
+    blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
+    first_tile = item % blocks * step[ITEM_TILES]
     tiles = first_tile, min(first_tile + step[ITEM_TILES], step[TILES])
-    first_panel = item // item_blocks * step[ITEM_PANELS]
+    first_panel = item // blocks * step[ITEM_PANELS]
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
     width = WIDTH_BYTES // size_of(element)
-    panel_bytes = step[PRODUCTS] * WIDTH_BYTES
     sums, masks = scratch + SUMS_AT, scratch + MASKS_AT
     skips = step[SKIPS_ZEROS] != 0 and _find_nonzero(step, tiles, masks, element)
     group_panels = GROUP_PANELS if skips else 1
-    # The next panel's weights, spread over the products of this one's tiles.
-    products_a_fetch = 2 if step[LENGTH] % TURN == 0 else 1
-    ahead_step = min(products_a_fetch * WIDTH_BYTES // (tiles[1] - tiles[0]), LINE_BYTES)
-    ahead_tile = step[PRODUCTS] // products_a_fetch * ahead_step
     for group in range(first_panel, last_panel, group_panels):
         last = min(group + group_panels, last_panel) - 1
-        if skips and last - group < 2:
-            few = 0, last - group
-            _sum_nonzero(step, tiles, step[WEIGHTS] + group * panel_bytes, masks, sums, few, element)
-        elif skips:
-            many = 0, 1, 2, last - group
-            _sum_nonzero(step, tiles, step[WEIGHTS] + group * panel_bytes, masks, sums, many, element)
+        if skips:
+            _sum_group(step, tiles, group, last, masks, sums, element)
         for tile in range(tiles[0], tiles[1]):
-            tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
             rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
-            part = integers(step[PARTS] + tile * 24)
-            taps, height = (part[0], part[1]), part[2]
             for panel in range(group, last + 1):
-                weights = step[WEIGHTS] + panel * panel_bytes
                 channels = panel * WIDTH_BYTES
                 columns = min(step[CHANNELS] - panel * width, width)
                 shortcut = step[SHORTCUT] + channels
                 place = channels, shortcut, step[OUT] + channels, step[PREACT] + channels, rows
-                if step[SHORTCUT] != 0 and not skips:
-                    # On its way while the sums are made. What is only written to needs no fetching: stores wait in a
-                    # queue.
-                    prefetch_tile(shortcut, rows)
-                ahead = weights + panel_bytes + (tile - tiles[0]) * ahead_tile, ahead_step
-                summed = sums + (panel - group) * SUMS_BYTES + (tile - tiles[0]) * TILE_BYTES
-                if skips and height == ROWS:
-                    s = load_tile(summed, CLOSE_ROWS, element)
-                elif skips:
-                    s = repeat_last_row(load_tile(summed, CLOSE_ROWS[:-1], element), CLOSE_ROWS)
-                elif step[LENGTH] % TURN != 0:
-                    s = _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
-                elif height == ROWS:
-                    s = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS, element)
+                if skips:
+                    at = sums + (panel - group) * SUMS_BYTES + (tile - first_tile) * TILE_BYTES
+                    s = _load_sums(at, integers(step[PARTS] + tile * 24)[2], element)
                 else:
-                    short = _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS[:-1], element)
-                    s = repeat_last_row(short, CLOSE_ROWS)
+                    if step[SHORTCUT] != 0:
+                        # On its way while the sums are made. What is only written to needs no fetching: stores wait
+                        # in a queue.
+                        prefetch_tile(shortcut, rows)
+                    s = _sum_tile(step, tile, tiles, panel, scratch, element)
                 if columns == width:
                     _finish(step, s, place, element)
                 else:
