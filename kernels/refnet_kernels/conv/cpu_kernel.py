@@ -175,11 +175,22 @@ def _find_nonzero(step, tiles, masks, element):
 
 
 @helper
-def _sum_nonzero(step, tiles, weights, masks, sums, panels, element):
+def _prefetch_outputs(step, place, size):
+    """What the epilogue reads and writes at some place of the output."""
+    for operand in (SHORTCUT, OUT, PREACT):
+        if step[operand] != 0:
+            for offset in range(0, size, LINE_BYTES):
+                prefetch_to_second(step[operand] + place + offset)
+
+
+@helper
+def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
     """The sums of some tiles and panels, of the products with inputs that are not 0.
 
     Parameters
     ----------
+    channels : int64
+        Where the first panel's channels lie in a pixel, in bytes.
     weights : int64
         The address of the first panel.
     masks : int64
@@ -196,6 +207,7 @@ def _sum_nonzero(step, tiles, weights, masks, sums, panels, element):
         for run in range(step[LENGTH] // RUN):
             columns = move_rows(scale_rows(panels, step[PRODUCTS] * WIDTH_BYTES), weights)
             ahead = RUN * WIDTH_BYTES
+            is_last = tap == step[TAP_COUNT] - 1 and run == step[LENGTH] // RUN - 1
             for tile in range(first, last):
                 pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
                 for row in range(integers(step[PARTS] + tile * 24)[2]):
@@ -204,17 +216,20 @@ def _sum_nonzero(step, tiles, weights, masks, sums, panels, element):
                         for line in range(LINES_AHEAD):
                             prefetch_to_second(columns[panel] + ahead + line * LINE_BYTES)
                     ahead += LINES_AHEAD * LINE_BYTES
+                    if is_last:
+                        place = integers(step[OFFSETS] + tile * ROWS * 8)[row] + channels
+                        _prefetch_outputs(step, place, len(panels) * WIDTH_BYTES)
                     pixel = pixels[row] + run * RUN * size_of(element)
                     left = integers(masks)[row]
                     s = zero_tile(panels, element)
                     while left != 0:
                         s = multiply_add_pixel(s, pixel, lowest_one(left), columns)
                         left &= left - 1
-                    place = sums + (tile - first) * TILE_BYTES + row * WIDTH_BYTES
+                    at = sums + (tile - first) * TILE_BYTES + row * WIDTH_BYTES
                     if is_first:
-                        store_tile(add_tiles(zero_tile(panels, element), s), place, places)
+                        store_tile(add_tiles(zero_tile(panels, element), s), at, places)
                     else:
-                        store_tile(add_tiles(load_tile(place, places, element), s), place, places)
+                        store_tile(add_tiles(load_tile(at, places, element), s), at, places)
                 masks += ROWS * 8
             weights += RUN * WIDTH_BYTES
             is_first = False
@@ -223,13 +238,14 @@ def _sum_nonzero(step, tiles, weights, masks, sums, panels, element):
 @helper
 def _sum_group(step, tiles, group, last, masks, sums, element):
     """`_sum_nonzero` of a group's panels, the last one included."""
-    weights = step[WEIGHTS] + group * step[PRODUCTS] * WIDTH_BYTES
+    channels = group * WIDTH_BYTES
+    weights = step[WEIGHTS] + step[PRODUCTS] * channels
     if last - group < 2:
         few = 0, last - group
-        _sum_nonzero(step, tiles, weights, masks, sums, few, element)
+        _sum_nonzero(step, tiles, channels, weights, masks, sums, few, element)
     else:
         many = 0, 1, 2, last - group
-        _sum_nonzero(step, tiles, weights, masks, sums, many, element)
+        _sum_nonzero(step, tiles, channels, weights, masks, sums, many, element)
 
 
 @helper
