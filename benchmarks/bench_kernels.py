@@ -38,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", type=Path, default=ROOT / "benchmarks" / "shapes" / "resnet_v2_50_224.txt")
     parser.add_argument("--ops", nargs="+", choices=_ops(), help="by default all of the catalog")
-    zeros = "the share of a convolution's inputs that are 0, as after a ReLU (half, most often); not of an image's"
+    zeros = "the share of a convolution's inputs that are 0, as after a ReLU; not of an image's"
     parser.add_argument("--zeros", type=float, default=0.0, metavar="SHARE", help=zeros)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)

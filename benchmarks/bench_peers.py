@@ -6,8 +6,7 @@ All get the same random weights and images. Each one's relative L2 error against
 come rounds of one inference of each, and last fresh processes, also in turn, with warm caches: from the start to the
 first output, and the most memory held, medians. A loop of FMAs in registers takes turns with them, as many as the
 convolutions have products inside the image: the floor for every engine that computes them all. refnet leaves out those
-with zeros, so that its time depends on the weights and images; the share of zeros is printed too, half of the products
-as in most networks with ReLU.
+with zeros, so that its time depends on the weights and images; their share is printed too.
 """
 
 from __future__ import annotations

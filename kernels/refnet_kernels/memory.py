@@ -123,26 +123,24 @@ def emit_prefetch(builder: Any, address: Any, write: bool = False, second: bool 
     builder.call(hint, [builder.inttoptr(address, pointer), flag(int(write)), flag(2 if second else 3), flag(1)])
 
 
-@intrinsic
-def prefetch(typingctx, address):
-    """Ask for the cache line at an address, to be read."""
-
+def _prefetch(second: bool) -> Any:
     def codegen(context, builder, signature, args):
-        emit_prefetch(builder, args[0])
+        emit_prefetch(builder, args[0], second=second)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address, to be read."""
+    return _prefetch(second=False)
 
 
 @intrinsic
 def prefetch_to_second(typingctx, address):
     """Ask for the cache line at an address, to be read later: it comes to the second-level cache."""
-
-    def codegen(context, builder, signature, args):
-        emit_prefetch(builder, args[0], second=True)
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
+    return _prefetch(second=True)
 
 
 @intrinsic

@@ -38,7 +38,7 @@ APART_BYTES = 128
 SPINS = 2000
 #: The caller comes back to Python this often, so that Ctrl-C is answered.
 SLICE_SECONDS = 0.05
-#: Items, of 20 us or so, that it does between two looks at the clock.
+#: Items, of a millisecond or less, that it does between two looks at the clock.
 ITEMS_A_LOOK = 16
 
 # What a run's int64 hold: addresses (of the steps' table and counters, of the threads' scratch memory, of the helpers'

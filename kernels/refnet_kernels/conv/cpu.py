@@ -44,6 +44,8 @@ TABLE, OFFSETS, PARTS, TAPS = range(11, 15)
 RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT, LENGTH = range(15, 21)
 PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(21, 25)
 SKIPS_ZEROS = 25
+#: Of a tile in the table of `_parts`.
+PART_BYTES = 3 * 8
 
 #: An item's most tiles. The sums of its pixels, in a group of panels, stay in the first-level cache or close to it.
 ITEM_TILES_MOST = 8
@@ -182,7 +184,7 @@ def launch(
         ``x``, ``zeros`` (as long as a tap), ``weights`` (from `pack`); if wanted ``bias``; ``mean``, ``scale``,
         ``beta``; ``shortcut``; ``out``; ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values a
         channel come from `pack_channels`. At least one of ``out`` and ``preact`` is written. And ``finite``: 1 where
-        all the weights are known to be, so that products outside the image may be left out.
+        all the weights are known to be, so that products with zeros, outside the image or in it, may be left out.
     relu : bool
         Whether ReLU follows the batch norm.
     sum_relu : bool

@@ -20,6 +20,7 @@ from refnet_kernels.conv.cpu import (
     OFFSETS,
     OUT,
     PANELS,
+    PART_BYTES,
     PARTS,
     PREACT,
     PRODUCTS,
@@ -139,7 +140,7 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
 @helper
 def _sum_tile(step, tile, tiles, panel, scratch, element):
     """A tile's sums in a panel. Each of the item's tiles fetches its part of the next panel's weights meanwhile."""
-    part = integers(step[PARTS] + tile * 24)
+    part = integers(step[PARTS] + tile * PART_BYTES)
     taps, height = (part[0], part[1]), part[2]
     tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
     weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
@@ -162,7 +163,7 @@ def _find_nonzero(step, tiles, masks, element):
     runs = step[LENGTH] // RUN
     inputs, nonzero = 0, 0
     for tile in range(first, last):
-        part = integers(step[PARTS] + tile * 24)
+        part = integers(step[PARTS] + tile * PART_BYTES)
         inputs += (part[1] - part[0]) * step[LENGTH] * part[2]
         for tap in range(step[TAP_COUNT]):
             pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
@@ -210,7 +211,7 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
             is_last = tap == step[TAP_COUNT] - 1 and run == step[LENGTH] // RUN - 1
             for tile in range(first, last):
                 pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
-                for row in range(integers(step[PARTS] + tile * 24)[2]):
+                for row in range(integers(step[PARTS] + tile * PART_BYTES)[2]):
                     # The weights of the next run, spread over the pixels of this one.
                     for panel in range(len(panels)):
                         for line in range(LINES_AHEAD):
@@ -281,7 +282,7 @@ def conv_kernel(step, item, scratch, element):
                 place = channels, shortcut, step[OUT] + channels, step[PREACT] + channels, rows
                 if skips:
                     at = sums + (panel - group) * SUMS_BYTES + (tile - first_tile) * TILE_BYTES
-                    s = _load_sums(at, integers(step[PARTS] + tile * 24)[2], element)
+                    s = _load_sums(at, integers(step[PARTS] + tile * PART_BYTES)[2], element)
                 else:
                     if step[SHORTCUT] != 0:
                         # On its way while the sums are made. What is only written to needs no fetching: stores wait
