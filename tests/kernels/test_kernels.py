@@ -138,7 +138,7 @@ def test_products_outside_the_image_are_left_out_unless_a_weight_is_not_finite(w
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("pixels", [FEWEST_PIXELS - 1, FEWEST_PIXELS, 100])
 @pytest.mark.parametrize("out", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("zeros", [0.0, 0.2, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("zeros", [0.0, 0.1, 0.25, 0.6, 1.0])
 def test_products_with_zeros_are_left_out_where_they_are_many(
     zeros: float, out: int, pixels: int, dtype: np.dtype[Any]
 ) -> None:
@@ -155,7 +155,7 @@ def test_products_with_zeros_are_left_out_where_they_are_many(
     arrays = {name: array for name, array in (problem.inputs() | found).items() if array is not None}
     addresses = {name: array.ctypes.data for name, array in arrays.items()} | {"finite": 1}
     Program([select("conv", "cpu").launch(problem.geometry, addresses, False, False, dtype)], 2).run()
-    assert np.isnan(found["out"][..., 0]).all() == (zeros < 0.25 or pixels < FEWEST_PIXELS)
+    assert np.isnan(found["out"][..., 0]).all() == (zeros < 1 / 6 or pixels < FEWEST_PIXELS)
 
 
 @MANY

@@ -14,8 +14,8 @@ products, and 12% at 41 x 41 with a rate of 4.
 *Without zeros*: half of what a ReLU gives is 0, and a product with 0 changes no sum where the weight is finite (the
 contract says why). An item first notes which inputs are not 0, a bit for each. If they are few enough, each pixel goes
 through its own, run by run, for a group of panels at a time: its sums are in registers, the run's weights, the same for
-all of the item's pixels, in the first-level cache. Each product then costs a load of weights, so that at 50% zeros it
-takes two thirds of the time of tiles, and is as fast at a quarter of zeros.
+all of the item's pixels, in the first-level cache. Each product then costs a load of weights: at half zeros it takes
+0.64 of the time of tiles on a Zen 4, and as long at a sixth of zeros.
 
 The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual, ReLU; and,
 from the stored value, a second output that the next unit starts with: its ``preact``.
@@ -49,10 +49,11 @@ PART_BYTES = 3 * 8
 
 #: An item's most tiles. The sums of its pixels, in a group of panels, stay in the first-level cache or close to it.
 ITEM_TILES_MOST = 8
-#: Panels of a group, whose sums a pixel has in registers at once: 8 vectors.
-GROUP_PANELS = 4
-#: Products with zeros are left out where up to so many quarters of an item's inputs are not 0.
-QUARTERS = 3
+#: Panels of a group, whose sums a pixel has in registers at once. A run's weights for them take 16 KiB, or 24 with
+#: vectors of 64 bytes: of a first-level cache of 32 KiB they must leave something to what passes through it.
+GROUP_PANELS = 4 if WIDTH_BYTES <= 64 else 3
+#: Products with zeros are left out where up to so many sixths of an item's inputs are not 0.
+SIXTHS = 5
 #: With fewer pixels, weights are read too few times for that.
 FEWEST_PIXELS = 32
 #: Products a turn of the innermost loop, where they divide a tap's, else one; each pair, or one, fetches a line ahead.
@@ -163,7 +164,7 @@ def _item_of(tiles: int, panels: int, threads: int) -> tuple[int, int]:
         return -(-items // threads) * item_tiles * (item_panels * panel + 0.1)
 
     most = max(1, min(tiles, ITEM_TILES_MOST))
-    some_panels = (min(max(1, panels), count) for count in (2 * GROUP_PANELS, GROUP_PANELS, 2, 1))
+    some_panels = (min(max(1, panels), count) for count in (8, 4, 2, 1))
     return min(product(range(most, 0, -1), some_panels), key=time)
 
 

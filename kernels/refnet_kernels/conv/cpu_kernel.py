@@ -24,10 +24,10 @@ from refnet_kernels.conv.cpu import (
     PARTS,
     PREACT,
     PRODUCTS,
-    QUARTERS,
     RELU,
     SCALE,
     SHORTCUT,
+    SIXTHS,
     SKIPS_ZEROS,
     SUM_RELU,
     SUMS_AT,
@@ -63,6 +63,9 @@ from refnet_kernels.tile import (
     store_tile,
     zero_tile,
 )
+
+#: Panels of a group of more than two, but for the last one.
+FIRST_OF_MANY = tuple(range(GROUP_PANELS - 1))
 
 
 @helper
@@ -172,7 +175,7 @@ def _find_nonzero(step, tiles, masks, element):
                     found = find_nonzero(pixels[row] + run * RUN * size_of(element), element)
                     integers(masks)[((tap * runs + run) * (last - first) + tile - first) * ROWS + row] = found
                     nonzero += count_ones(found)
-    return 4 * nonzero <= QUARTERS * inputs
+    return 6 * nonzero <= SIXTHS * inputs
 
 
 @helper
@@ -245,7 +248,7 @@ def _sum_group(step, tiles, group, last, masks, sums, element):
         few = 0, last - group
         _sum_nonzero(step, tiles, channels, weights, masks, sums, few, element)
     else:
-        many = 0, 1, 2, last - group
+        many = *FIRST_OF_MANY, last - group
         _sum_nonzero(step, tiles, channels, weights, masks, sums, many, element)
 
 
@@ -268,9 +271,10 @@ def conv_kernel(step, item, scratch, element):
     width = WIDTH_BYTES // size_of(element)
     sums, masks = scratch + SUMS_AT, scratch + MASKS_AT
     skips = step[SKIPS_ZEROS] != 0 and _find_nonzero(step, tiles, masks, element)
-    group_panels = GROUP_PANELS if skips else 1
-    for group in range(first_panel, last_panel, group_panels):
-        last = min(group + group_panels, last_panel) - 1
+    count = last_panel - first_panel
+    groups = (count + GROUP_PANELS - 1) // GROUP_PANELS if skips else count
+    for i in range(groups):
+        group, last = first_panel + i * count // groups, first_panel + (i + 1) * count // groups - 1
         if skips:
             _sum_group(step, tiles, group, last, masks, sums, element)
         for tile in range(tiles[0], tiles[1]):
