@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from refnet.errors import WeightsError
-from refnet.plan import NormNames, Plan, Step
+from refnet.plan import NormNames, Plan, Step, for_images
 from refnet_kernels.contract import FloatArray, Norm, norm_scale
 
 Variables = Mapping[str, Any]
@@ -57,6 +59,8 @@ class CompiledExecutor:
     #: Where the arena starts, and each value in it.
     _start: int
     _offsets: dict[int, int]
+    #: Bytes from one image's value to the next one's, where those of all images lie there and not only a part's.
+    _apart: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, plan: Plan, variables: Variables, packed: dict[Any, Any], dtype: np.dtype[Any]) -> None:
         self.plan = plan
@@ -89,16 +93,19 @@ class CompiledExecutor:
         """The address of memory for one value a channel, as long as this object lives."""
         raise NotImplementedError
 
-    def _launches(self, step: Step) -> list[Any]:
-        """The launches of a step; their operands' addresses stay valid as long as this object lives."""
-        addresses = {"x": self._address(step.inputs[0]), "out": self._address(step.out)}
+    def _launches(self, step: Step, images: range) -> list[Any]:
+        """The launches of a step for some images; their operands' addresses are valid as long as this object lives."""
+        step = for_images(step, len(images))
+        at = partial(self._address, image=images.start)
+        addresses = {"x": at(step.inputs[0]), "out": at(step.out)}
         if step.next_norm is not None:
-            addresses |= self._norm(step.next_norm, "next_") | {"preact": self._address(step.preact)}
-        *pixels, channels = self.plan.shapes[step.inputs[0]]
+            addresses |= self._norm(step.next_norm, "next_") | {"preact": at(step.preact)}
+        _, *sides, channels = self.plan.shapes[step.inputs[0]]
+        pixels = len(images), *sides
         count = int(np.prod(pixels))
         if step.op == "conv":
             geometry, operands = self._conv_operands(step)
-            addresses |= operands | self._epilogue(step)
+            addresses |= operands | self._epilogue(step) | {"shortcut": at(step.shortcut)}
             return [self._launch("conv", geometry, addresses, step.relu, step.sum_relu)]
         if step.op == "batch_norm":
             return [self._launch("batch_norm", count, channels, addresses | self._norm(NormNames.of(step)), step.relu)]
@@ -109,14 +116,14 @@ class CompiledExecutor:
         if step.op == "subsample":
             return [self._launch("subsample", *pixels, channels, step.geometry, addresses)]
         if step.op == "residual":
-            shortcut, x = (self._address(index) for index in step.inputs)
+            shortcut, x = (at(index) for index in step.inputs)
             return [self._launch("residual", count * channels, addresses | {"shortcut": shortcut, "x": x}, step.relu)]
         if step.op == "mean":
             return [self._launch("mean", pixels[0], pixels[1] * pixels[2], channels, addresses)]
         return [self._launch(step.op, count, channels, addresses)]  # softmax
 
     def _epilogue(self, step: Step) -> dict[str, int]:
-        operands = {"shortcut": self._address(step.shortcut)}
+        operands = {}
         if step.bias is not None:
             operands["bias"] = self._channels((step.bias,), self._variables[step.bias])
         return operands if step.norm is None else operands | self._norm(step.norm)
@@ -152,5 +159,9 @@ class CompiledExecutor:
         if isinstance(self._variables, dict):
             self._variables[name] = np.broadcast_to(np.float32(0), self._variables[name].shape)
 
-    def _address(self, index: int | None) -> int:
-        return 0 if index is None else self._start + self._offsets[self.plan.aliases.get(index, index)]
+    def _address(self, index: int | None, image: int = 0) -> int:
+        """Where a value lies, from that image on; where only a part's images do, from the part's first."""
+        if index is None:
+            return 0
+        value = self.plan.aliases.get(index, index)
+        return self._start + self._offsets[value] + image * self._apart.get(value, 0)

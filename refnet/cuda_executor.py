@@ -139,7 +139,9 @@ class CudaExecutor(CompiledExecutor):
         try:
             self._arena = self._device.allocate(self._total)
             self._start = self._arena.address
-            program = self._device.program([launch for step in self.plan.steps for launch in self._launches(step)])
+            images = range(self.plan.batch)
+            launches = [launch for step in self.plan.steps for launch in self._launches(step, images)]
+            program = self._device.program(launches)
             self.graph = _record(program)
         except (MemoryError, OverflowError) as error:
             raise self._too_large(str(error)) from error

@@ -17,10 +17,14 @@ import numpy as np
 from refnet.compiled import CompiledExecutor, Look, Variables, norm_of
 from refnet.cores import count_cores
 from refnet.errors import ConfigError, DeviceError, InputError
-from refnet.plan import NormNames, Plan, Step, assign_slots
+from refnet.plan import NormNames, Parts, Plan, Step, assign_slots, parts_of
 from refnet_kernels.catalog import select
 from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm
 from refnet_kernels.forks import Lock, making
+
+#: What a step's values may take for each thread, where a batch is done in parts: what a core has of the caches. Eight
+#: images of 224 pixels took 0.96 of the time one by one, by two threads on a Zen 4, and 0.98 by four.
+PART_BYTES_A_THREAD = 8 * 2**20
 
 
 class Executor(Protocol):
@@ -226,9 +230,13 @@ class CpuExecutor(CompiledExecutor):
         super().__init__(plan, variables, packed, dtype)
         self._threads = threads
         self._padded = _padded_input(plan)
-        sizes = {index: self._bytes(shape) for index, shape in plan.shapes.items()}
-        sizes[plan.input] = self._bytes(self._input_shape())
-        self._offsets, total = assign_slots(plan, sizes)
+        shapes = plan.shapes | {plan.input: self._input_shape()}
+        image_sizes = {value: self._bytes(shape[1:]) for value, shape in shapes.items()}
+        parts = parts_of(plan, image_sizes, self._weight_bytes, threads * PART_BYTES_A_THREAD)
+        self._apart = {value: size for value, size in image_sizes.items() if value not in parts.between}
+        most = max(map(len, parts.images), default=plan.batch)
+        sizes = {v: size * (most if v in parts.between else plan.batch) for v, size in image_sizes.items()}
+        self._offsets, total = assign_slots(plan, sizes, parts)
         _check_memory(total, plan.shapes[plan.input])
         from refnet_kernels.images import entry
         from refnet_kernels.team import Program, aligned_zeros
@@ -241,8 +249,7 @@ class CpuExecutor(CompiledExecutor):
         self._entry = entry(plan.shapes[plan.input], frame, *place, self._address(plan.input), dtype)
         self._outputs = [self._view(plan.aliases.get(index, index), plan.shapes[index]) for index in plan.outputs]
         self._pack_kernels(threads)
-        launches = [launch for step in plan.steps for launch in self._launches(step)]
-        self._program = Program([self._entry.launch, *launches], threads)
+        self._program = Program([self._entry.launch, *self._all_launches(parts)], threads)
         self._lock = Lock()
 
     def run(self, images: FloatArray, stream: None = None, look: Look | None = None) -> list[FloatArray]:
@@ -256,6 +263,24 @@ class CpuExecutor(CompiledExecutor):
                 low, high = self._entry.extremes
                 look(np.minimum.reduce(low), np.maximum.reduce(high))
             return [output.copy() for output in self._outputs]
+
+    def _all_launches(self, parts: Parts) -> list[Any]:
+        """The launches of the plan, in the order in which they are run."""
+        first, last = self.plan.steps[: parts.steps], self.plan.steps[parts.steps :]
+        made: dict[Any, list[Any]] = {}
+        launches = []
+        for images in parts.images:
+            for position, step in enumerate(first):
+                # A step on values that stay where they are is the same for all parts of as many images.
+                stays = parts.between.issuperset([*step.reads, *step.writes])
+                key = position, len(images) if stays else images
+                if key not in made:
+                    made[key] = self._launches(step, images)
+                launches += made[key]
+        return launches + [launch for step in last for launch in self._launches(step, range(self.plan.batch))]
+
+    def _weight_bytes(self, step: Step) -> int:
+        return self._bytes(self._variables[step.variables["weights"]].shape) if step.op == "conv" else 0
 
     def _bytes(self, shape: Sequence[int]) -> int:
         return self._dtype.itemsize * int(np.prod(shape))
@@ -313,7 +338,7 @@ class CpuExecutor(CompiledExecutor):
         padded = self._padded if step.inputs[0] == self.plan.input else None
         name = step.variables["weights"]
         operands = {"weights": self._locate(self._packed[name]), "zeros": self._locate(self._zeros)}
-        geometry: ConvGeometry = padded or step.geometry
+        geometry: ConvGeometry = step.geometry if padded is None else padded._replace(batch=step.geometry.batch)
         return geometry, operands | {"finite": int(self._is_finite(name))}
 
     def _is_finite(self, name: str) -> bool:

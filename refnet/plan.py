@@ -3,16 +3,18 @@
 `fuse` joins operations that one kernel does in one go: a convolution with its bias, batch norm, ReLU, residual and the
 ReLU of that sum, and with the ``preact`` of the next unit. The contract makes a fused step give the bits of its
 operations one by one.
-`assign_slots` lets values whose lifetimes do not meet share memory.
+`assign_slots` lets values whose lifetimes do not meet share memory. `parts_of` has the first steps done for some images
+of a batch after the others, so that what is between those steps stays in the caches, and takes memory for a few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from refnet.graph import Graph, Tensor
+from refnet_kernels.contract import ConvGeometry, PoolGeometry
 
 
 class NormNames(NamedTuple):
@@ -76,6 +78,16 @@ class Plan(NamedTuple):
     shapes: dict[int, tuple[int, ...]]
     outputs: list[int]
     aliases: dict[int, int]
+
+    @property
+    def batch(self) -> int:
+        """The number of images."""
+        return self.shapes[self.input][0]
+
+    @property
+    def returned(self) -> set[int]:
+        """The values whose memory holds the outputs at the end."""
+        return {self.aliases.get(value, value) for value in self.outputs}
 
 
 def make_plan(graph: Graph, outputs: Collection[Tensor]) -> Plan:
@@ -187,7 +199,69 @@ class _Fuser:
         return readers[0] if len(readers) == 1 and tensor.index not in self.wanted else None
 
 
-def assign_slots(plan: Plan, sizes: Mapping[int, int]) -> tuple[dict[int, int], int]:
+class Parts(NamedTuple):
+    """How a plan is run: its first steps once for each of some ranges of images, then the others for all images.
+
+    Attributes
+    ----------
+    steps : int
+        How many steps are run so.
+    images : list of range
+        All images, in order.
+    between : set of int
+        The values that only those steps have to do with: one part's take the place of another's.
+    """
+
+    steps: int
+    images: list[range]
+    between: set[int]
+
+
+#: All steps once for all images.
+WHOLE = Parts(0, [], set())
+
+
+def parts_of(plan: Plan, sizes: Mapping[int, int], weights: Callable[[Step], int], most: int) -> Parts:
+    """Parts for steps whose values of one image take more memory than their weights.
+
+    Such a step gains more by values that are still in the caches than it loses by weights that are read again.
+
+    Parameters
+    ----------
+    plan : Plan
+    sizes : mapping of int to int
+        Bytes of each value, for one image.
+    weights : callable
+        The bytes of a step's weights.
+    most : int
+        Bytes that a step's values may take, if there is more than one image in a part.
+    """
+    steps, largest = 0, 1
+    for step in plan.steps:
+        size = sum(sizes[value] for value in {*step.reads, *step.writes})
+        # Statistics are those of the batch.
+        if step.op == "batch_norm_training" or size <= weights(step):
+            break
+        steps, largest = steps + 1, max(largest, size)
+    count = max(1, most // largest)
+    if steps < 2 or count >= plan.batch:
+        return WHOLE
+    parts = -(-plan.batch // count)
+    images = [range(plan.batch * i // parts, plan.batch * (i + 1) // parts) for i in range(parts)]
+    first, last = plan.steps[:steps], plan.steps[steps:]
+    between = {value for step in first for value in step.writes}
+    between -= {value for step in last for value in step.reads} | plan.returned
+    return Parts(steps, images, between)
+
+
+def for_images(step: Step, images: int) -> Step:
+    """The step for so many images."""
+    if isinstance(step.geometry, ConvGeometry | PoolGeometry):
+        return replace(step, geometry=step.geometry._replace(batch=images))
+    return step
+
+
+def assign_slots(plan: Plan, sizes: Mapping[int, int], parts: Parts = WHOLE) -> tuple[dict[int, int], int]:
     """Give each value a place in one arena; values that live at different times may share it.
 
     A residual sum takes the place of its shortcut, where nobody else reads that: it then writes to memory that it has
@@ -197,7 +271,8 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int]) -> tuple[dict[int, int], 
     ----------
     plan : Plan
     sizes : mapping of int to int
-        Bytes of each value, the input included.
+        Bytes of each value, the input included: for all images, or for those of a part.
+    parts : Parts, optional
 
     Returns
     -------
@@ -207,6 +282,10 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int]) -> tuple[dict[int, int], 
         Bytes of the arena.
     """
     last_use = _last_uses(plan)
+    # What the parts leave, or find, is there from the first part to the last.
+    first = plan.steps[: parts.steps]
+    lasting = {value for step in first for value in (*step.reads, *step.writes)} - parts.between
+    last_use |= {value: max(last_use[value], parts.steps - 1) for value in lasting}
     live: list[tuple[int, int, int]] = []  # (offset, end, value)
     offsets: dict[int, int] = {}
     total = 0
@@ -223,10 +302,13 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int]) -> tuple[dict[int, int], 
         live.append((offset, offset + size, value))
         total = max(total, offset + size)
 
-    place(plan.input)
+    for value in sorted({plan.input} | lasting):
+        place(value)
     for position, step in enumerate(plan.steps):
         in_place = _in_place(step, last_use, position)
         for value in step.writes:
+            if value in lasting:
+                continue
             if value == step.out and in_place is not None:
                 offsets[value] = offsets[in_place]
                 live[:] = [(*entry[:2], value) if entry[2] == in_place else entry for entry in live]
@@ -247,6 +329,4 @@ def _in_place(step: Step, last_use: Mapping[int, int], position: int) -> int | N
 def _last_uses(plan: Plan) -> dict[int, int]:
     """The position of the last step that reads each value; outputs are kept to the end."""
     last = {value: position for position, step in enumerate(plan.steps) for value in step.reads}
-    for value in plan.outputs:
-        last[plan.aliases.get(value, value)] = len(plan.steps)
-    return last
+    return last | dict.fromkeys(plan.returned, len(plan.steps))

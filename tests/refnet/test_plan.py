@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,14 +11,16 @@ from hypothesis import strategies as st
 from nets import digest, post_activation_unit, post_activation_weights, random_images, small_blocks
 
 from refnet.graph import ArgScope, Graph
-from refnet.plan import Plan, assign_slots, make_plan
+from refnet.plan import WHOLE, Plan, Step, assign_slots, make_plan, parts_of
 from refnet.resnet_v2 import network_blocks, resnet_v2
 
 
-def plan_of(wanted: list[int] | None = None, network: str | None = None, is_training: bool = False) -> Plan:
+def plan_of(
+    wanted: list[int] | None = None, network: str | None = None, is_training: bool = False, batch: int = 2
+) -> Plan:
     graph = Graph({}, ArgScope(is_training=is_training))
     blocks = network_blocks(network) if network else small_blocks()
-    net, end_points = resnet_v2(graph.placeholder((2, 64, 64, 3)), blocks, 7)
+    net, end_points = resnet_v2(graph.placeholder((batch, 64, 64, 3)), blocks, 7)
     names = list(end_points)
     return make_plan(graph, [net, *(end_points[names[i % len(names)]] for i in wanted or [])])
 
@@ -32,33 +36,87 @@ def test_every_value_is_written_once_before_it_is_read(wanted: list[int], is_tra
     assert {plan.aliases.get(index, index) for index in plan.outputs} <= written
 
 
-@given(wanted=st.lists(st.integers(0, 99), max_size=6), is_training=st.booleans())
-def test_no_value_shares_memory_with_one_that_is_still_needed(wanted: list[int], is_training: bool) -> None:
+def until(plan: Plan, stop: int) -> Callable[[Step], int]:
+    """Weights that outweigh a step's values from the step of that number on."""
+    return lambda step: 0 if any(step is other for other in plan.steps[:stop]) else 10**9
+
+
+@given(
+    wanted=st.lists(st.integers(0, 99), max_size=6),
+    is_training=st.booleans(),
+    batch=st.integers(1, 5),
+    stop=st.integers(0, 20),
+    images=st.integers(1, 3),
+)
+def test_no_value_shares_memory_with_one_that_is_still_needed(
+    wanted: list[int], is_training: bool, batch: int, stop: int, images: int
+) -> None:
     """Played through with names in place of numbers: each read finds the value that was written."""
-    plan = plan_of(wanted, is_training=is_training)
-    sizes = {index: int(np.prod(shape)) for index, shape in plan.shapes.items()}
-    offsets, total = assign_slots(plan, sizes)
+    plan = plan_of(wanted, is_training=is_training, batch=batch)
+    image_sizes = {index: int(np.prod(shape[1:])) for index, shape in plan.shapes.items()}
+    largest = max(sum(image_sizes[v] for v in {*step.reads, *step.writes}) for step in plan.steps[: max(stop, 1)])
+    parts = parts_of(plan, image_sizes, until(plan, stop), images * largest)
+    most = max(map(len, parts.images), default=batch)
+    sizes = {v: size * (most if v in parts.between else batch) for v, size in image_sizes.items()}
+    offsets, total = assign_slots(plan, sizes, parts)
     memory = np.full(total, -1)
 
-    def place(index: int) -> slice:
-        return slice(offsets[index], offsets[index] + sizes[index])
+    def place(index: int, images: range) -> slice:
+        first = 0 if index in parts.between else images.start
+        return slice(*(offsets[index] + image_sizes[index] * i for i in (first, first + len(images))))
 
-    memory[place(plan.input)] = plan.input
-    for step in plan.steps:
+    def content(index: int, images: range) -> np.ndarray:
+        return np.repeat(100 * index + np.array(images), image_sizes[index])
+
+    def check(index: int, images: range) -> None:
+        assert (memory[place(index, images)] == content(index, images)).all()
+
+    def run(step: Step, images: range) -> None:
         # A kernel reads its shortcut just before it writes the sum, which may go to the same place.
-        in_place = step.shortcut is not None and step.out is not None and place(step.out) == place(step.shortcut)
+        in_place = step.shortcut is not None and step.out is not None and offsets[step.out] == offsets[step.shortcut]
         if in_place:
             assert step.shortcut not in step.inputs
-            assert (memory[place(step.shortcut)] == step.shortcut).all()
+            check(step.shortcut, images)
         # Otherwise the writes come first: a kernel may write its output while it still reads its input.
         for index in step.writes:
-            memory[place(index)] = index
+            memory[place(index, images)] = content(index, images)
         for index in step.inputs if in_place else step.reads:
-            assert (memory[place(index)] == index).all()
+            check(index, images)
+
+    everything = range(batch)
+    memory[place(plan.input, everything)] = content(plan.input, everything)
+    for some in parts.images:
+        for step in plan.steps[: parts.steps]:
+            run(step, some)
+    for step in plan.steps[parts.steps :]:
+        run(step, everything)
     for index in plan.outputs:
-        root = plan.aliases.get(index, index)
-        assert (memory[place(root)] == root).all()
+        check(plan.aliases.get(index, index), everything)
     assert all(offset % 64 == 0 for offset in offsets.values())
+
+
+def test_parts_are_of_the_steps_whose_values_outweigh_their_weights() -> None:
+    plan = plan_of(network="resnet_v2_50", batch=7)
+    sizes = {index: 4 * int(np.prod(shape[1:])) for index, shape in plan.shapes.items()}
+    needs = [sum(sizes[index] for index in {*step.reads, *step.writes}) for step in plan.steps]
+    parts = parts_of(plan, sizes, until(plan, 9), 2 * max(needs[:9]))
+    assert parts.steps == 9
+    assert parts.images == [range(1), range(1, 3), range(3, 5), range(5, 7)]
+    read_later = {index for step in plan.steps[9:] for index in step.reads}
+    assert parts.between == {index for step in plan.steps[:9] for index in step.writes} - read_later
+    assert parts_of(plan, sizes, until(plan, 9), 7 * max(needs[:9])) == WHOLE
+    assert parts_of(plan, sizes, until(plan, 1), 0) == WHOLE
+    # What is equal in weight gains nothing.
+    heavy = plan.steps[4]
+    assert parts_of(plan, sizes, lambda step: needs[4] if step is heavy else 0, 0).steps == 4
+    assert parts_of(plan, sizes, lambda step: needs[4] - 1 if step is heavy else 0, 0).steps > 4
+
+
+def test_statistics_of_a_batch_are_never_those_of_a_part() -> None:
+    plan = plan_of(is_training=True, batch=3)
+    parts = parts_of(plan, dict.fromkeys(plan.shapes, 1), lambda step: 0, 1)
+    assert parts.images == [range(1), range(1, 2), range(2, 3)]
+    assert [step.op for step in plan.steps].index("batch_norm_training") == parts.steps
 
 
 def test_residual_sums_take_the_place_of_their_shortcuts() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nets import digest, lively_weights, random_images, small_blocks
 
 import refnet
+from refnet.plan import parts_of
 
 HERE = Path(__file__).parent
 
@@ -33,6 +34,26 @@ def test_a_batch_is_its_images_one_by_one(batch: int, height: int, width: int, s
     together = refnet.forward(weights, images, dtype=dtype)
     for image, logits in zip(images, together, strict=True):
         assert digest(refnet.forward(weights, image, dtype=dtype)) == digest(logits)
+
+
+@pytest.mark.parametrize("part_bytes", [1, 60_000])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_batch_in_parts_has_the_bits_of_the_definitions(
+    part_bytes: int, is_training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refnet.executors.PART_BYTES_A_THREAD", part_bytes)
+    seen = []
+    monkeypatch.setattr("refnet.executors.parts_of", lambda *a: seen.append(parts_of(*a)) or seen[-1])
+    images, weights = random_images(5, 33, 40, 3), lively_weights()
+    by_definition = refnet.Engine(weights, device="reference", is_training=is_training)(images, end_points=True)
+    engine = refnet.Engine(weights, threads=2, is_training=is_training)
+    assert digest(engine(images)) == digest(by_definition[0])
+    # All end points are returned, and those of all images.
+    end_points = engine(images, end_points=True)[1]
+    assert {name: digest(value) for name, value in end_points.items()} == {
+        name: digest(value) for name, value in by_definition[1].items()
+    }
+    assert min(len(parts.images) for parts in seen) > 1
 
 
 def test_the_input_is_not_modified_and_the_output_is_the_callers_own() -> None:
