@@ -114,13 +114,13 @@ def load_atomic(typingctx, address):
     return types.int64(types.int64), codegen
 
 
-def emit_prefetch(builder: Any, address: Any, write: bool = False, second: bool = False) -> None:
+def emit_prefetch(builder: Any, address: Any, second: bool = False) -> None:
     """Ask for the cache line at an address, an LLVM int64; an address where nothing is does no harm."""
     pointer, flag = ir.PointerType(_INT), ir.IntType(32)
     function = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
     hint = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
     # Data, to the nearest cache or the one behind it.
-    builder.call(hint, [builder.inttoptr(address, pointer), flag(int(write)), flag(2 if second else 3), flag(1)])
+    builder.call(hint, [builder.inttoptr(address, pointer), flag(0), flag(2 if second else 3), flag(1)])
 
 
 def _prefetch(second: bool) -> Any:

@@ -354,12 +354,12 @@ def store_tile(typingctx, value, address, offsets):
 
 @intrinsic
 def prefetch_tile(typingctx, address, offsets):
-    """Ask for a tile's cache lines, to be written to; its rows lie at ``offsets`` from an address."""
+    """Ask for a tile's cache lines; its rows lie at ``offsets`` from an address."""
 
     def codegen(context, builder, signature, args):
         for start in _rows(builder, *args):
             for offset in range(0, WIDTH_BYTES, LINE_BYTES):
-                emit_prefetch(builder, builder.add(start, _INT(offset)), write=True)
+                emit_prefetch(builder, builder.add(start, _INT(offset)), second=True)
         return context.get_dummy_value()
 
     return types.void(types.int64, offsets), codegen

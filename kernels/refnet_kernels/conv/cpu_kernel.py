@@ -180,7 +180,7 @@ def _find_nonzero(step, tiles, masks, element):
 
 @helper
 def _prefetch_outputs(step, place, size):
-    """What the epilogue reads and writes at some place of the output."""
+    """What the epilogue reads and writes at some place of the output, on its way while sums are made."""
     for operand in (SHORTCUT, OUT, PREACT):
         if step[operand] != 0:
             for offset in range(0, size, LINE_BYTES):
@@ -288,10 +288,9 @@ def conv_kernel(step, item, scratch, element):
                     at = sums + (panel - group) * SUMS_BYTES + (tile - first_tile) * TILE_BYTES
                     s = _load_sums(at, integers(step[PARTS] + tile * PART_BYTES)[2], element)
                 else:
-                    if step[SHORTCUT] != 0:
-                        # On its way while the sums are made. What is only written to needs no fetching: stores wait
-                        # in a queue.
-                        prefetch_tile(shortcut, rows)
+                    for operand in (SHORTCUT, OUT, PREACT):
+                        if step[operand] != 0:
+                            prefetch_tile(step[operand] + channels, rows)
                     s = _sum_tile(step, tile, tiles, panel, scratch, element)
                 if columns == width:
                     _finish(step, s, place, element)
