@@ -69,9 +69,24 @@ FIRST_OF_MANY = tuple(range(GROUP_PANELS - 1))
 
 
 @helper
-def _finish(step, t, place, element):
-    """The epilogue of a tile's sums, and the stores."""
-    channels, shortcut, out, preact, rows = place
+def _finish(step, t, channels, columns, rows, edge, element):
+    """The epilogue of a tile's sums, and the stores.
+
+    Parameters
+    ----------
+    channels : int64
+        Where the tile's channels lie in a pixel, in bytes.
+    columns : int64
+        How many of the tile's columns exist. If not all do, a copy of the tile at ``edge`` is finished.
+    rows : tuple of int64
+        Where the tile's pixels lie in the output, in bytes.
+    """
+    shortcut, out, preact, apart = step[SHORTCUT] + channels, step[OUT] + channels, step[PREACT] + channels, rows
+    is_part = columns * size_of(element) < WIDTH_BYTES
+    if is_part:
+        if step[SHORTCUT] != 0:
+            copy_columns(shortcut, rows, edge, CLOSE_ROWS, columns, element)
+        shortcut, out, preact, apart = edge, edge, edge + TILE_BYTES, move_rows(CLOSE_ROWS, 0)
     if step[BIAS] != 0:
         t = add_bias(t, step[BIAS] + channels)
     if step[SCALE] != 0:
@@ -79,28 +94,19 @@ def _finish(step, t, place, element):
     if step[RELU] != 0:
         t = relu_tile(t)
     if step[SHORTCUT] != 0:
-        t = add_tiles(load_tile(shortcut, rows, element), t)
+        t = add_tiles(load_tile(shortcut, apart, element), t)
         if step[SUM_RELU] != 0:
             t = relu_tile(t)
     if step[OUT] != 0:
-        store_tile(t, out, rows)
+        store_tile(t, out, apart)
     if step[PREACT] != 0:
         t = normalize(t, step[NEXT_MEAN] + channels, step[NEXT_SCALE] + channels, step[NEXT_BETA] + channels)
-        store_tile(relu_tile(t), preact, rows)
-
-
-@helper
-def _finish_part(step, t, place, edge, columns, element):
-    """The epilogue of a tile of which only some columns exist: on a copy of them."""
-    channels, shortcut, out, preact, rows = place
-    edge_preact = edge + TILE_BYTES
-    if step[SHORTCUT] != 0:
-        copy_columns(shortcut, rows, edge, CLOSE_ROWS, columns, element)
-    _finish(step, t, (channels, edge, edge, edge_preact, CLOSE_ROWS), element)
-    if step[OUT] != 0:
-        copy_columns(edge, CLOSE_ROWS, out, rows, columns, element)
-    if step[PREACT] != 0:
-        copy_columns(edge_preact, CLOSE_ROWS, preact, rows, columns, element)
+        store_tile(relu_tile(t), preact, apart)
+    if is_part:
+        if step[OUT] != 0:
+            copy_columns(out, CLOSE_ROWS, step[OUT] + channels, rows, columns, element)
+        if step[PREACT] != 0:
+            copy_columns(preact, CLOSE_ROWS, step[PREACT] + channels, rows, columns, element)
 
 
 @helper
@@ -282,8 +288,6 @@ def conv_kernel(step, item, scratch, element):
             for panel in range(group, last + 1):
                 channels = panel * WIDTH_BYTES
                 columns = min(step[CHANNELS] - panel * width, width)
-                shortcut = step[SHORTCUT] + channels
-                place = channels, shortcut, step[OUT] + channels, step[PREACT] + channels, rows
                 if skips:
                     at = sums + (panel - group) * SUMS_BYTES + (tile - first_tile) * TILE_BYTES
                     s = _load_sums(at, integers(step[PARTS] + tile * PART_BYTES)[2], element)
@@ -292,7 +296,4 @@ def conv_kernel(step, item, scratch, element):
                         if step[operand] != 0:
                             prefetch_tile(step[operand] + channels, rows)
                     s = _sum_tile(step, tile, tiles, panel, scratch, element)
-                if columns == width:
-                    _finish(step, s, place, element)
-                else:
-                    _finish_part(step, s, place, scratch, columns, element)
+                _finish(step, s, channels, columns, rows, scratch, element)
