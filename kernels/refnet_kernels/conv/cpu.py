@@ -152,9 +152,9 @@ def _item_of(tiles: int, panels: int, threads: int) -> tuple[int, int]:
     """The tiles and panels of an item, with which so many threads are soon done.
 
     The more tiles and panels there are in an item, the less work is a product: a run's weights are fetched, and a
-    pixel's inputs are looked at, for more of them. All layers of resnet_v2_50 took, on a Zen 4 by two threads, 1.07 of
-    the time with items of 8 tiles by 2 panels that they took with 8 by 4; 1.10 with 4 by 4, 1.14 with 4 by 2, 1.20 with
-    2 by 2. What is compared here is near that: 1.06, 1.06, 1.11 and 1.22.
+    pixel's inputs are looked at, for more of them. resnet_v2_50 took, on a Zen 4 by two threads, 1.02 of the time with
+    items of 8 tiles by 2 panels that it took with 8 by 4; 1.07 with 4 by 4, 1.09 with 4 by 2, 1.14 with 2 by 2. What is
+    compared here is near that: 1.06, 1.05, 1.11 and 1.22.
     """
 
     def time(item: tuple[int, int]) -> float:
