@@ -148,7 +148,7 @@ class CudaExecutor(CompiledExecutor):
         return program
 
     def _check_memory(self) -> None:
-        sizes = {value: _bytes(shape) for value, shape in self.plan.shapes.items()}
+        sizes = {value: _bytes(shape[1:]) for value, shape in self.plan.shapes.items()}
         self._offsets, self._total = assign_slots(self.plan, sizes)
         if self._total + self._weights() > self._device.free_bytes():
             raise self._too_large()

@@ -231,11 +231,9 @@ class CpuExecutor(CompiledExecutor):
         self._threads = threads
         self._padded = _padded_input(plan)
         shapes = plan.shapes | {plan.input: self._input_shape()}
-        image_sizes = {value: self._bytes(shape[1:]) for value, shape in shapes.items()}
-        parts = parts_of(plan, image_sizes, self._weight_bytes, threads * PART_BYTES_A_THREAD)
-        self._apart = {value: size for value, size in image_sizes.items() if value not in parts.between}
-        most = max(map(len, parts.images), default=plan.batch)
-        sizes = {v: size * (most if v in parts.between else plan.batch) for v, size in image_sizes.items()}
+        sizes = {value: self._bytes(shape[1:]) for value, shape in shapes.items()}
+        parts = parts_of(plan, sizes, self._weight_bytes, threads * PART_BYTES_A_THREAD)
+        self._apart = {value: size for value, size in sizes.items() if value not in parts.between}
         self._offsets, total = assign_slots(plan, sizes, parts)
         _check_memory(total, plan.shapes[plan.input])
         from refnet_kernels.images import entry

@@ -236,6 +236,8 @@ def parts_of(plan: Plan, sizes: Mapping[int, int], weights: Callable[[Step], int
     most : int
         Bytes that a step's values may take, if there is more than one image in a part.
     """
+    from refnet_kernels.team import share_of
+
     steps, largest = 0, 1
     for step in plan.steps:
         size = sum(sizes[value] for value in {*step.reads, *step.writes})
@@ -247,7 +249,7 @@ def parts_of(plan: Plan, sizes: Mapping[int, int], weights: Callable[[Step], int
     if steps < 2 or count >= plan.batch:
         return WHOLE
     parts = -(-plan.batch // count)
-    images = [range(plan.batch * i // parts, plan.batch * (i + 1) // parts) for i in range(parts)]
+    images = [share_of(plan.batch, part, parts) for part in range(parts)]
     first, last = plan.steps[:steps], plan.steps[steps:]
     between = {value for step in first for value in step.writes}
     between -= {value for step in last for value in step.reads} | plan.returned
@@ -271,7 +273,7 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int], parts: Parts = WHOLE) -> 
     ----------
     plan : Plan
     sizes : mapping of int to int
-        Bytes of each value, the input included: for all images, or for those of a part.
+        Bytes of each value, the input included, for one image.
     parts : Parts, optional
 
     Returns
@@ -286,13 +288,15 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int], parts: Parts = WHOLE) -> 
     first = plan.steps[: parts.steps]
     lasting = {value for step in first for value in (*step.reads, *step.writes)} - parts.between
     last_use |= {value: max(last_use[value], parts.steps - 1) for value in lasting}
+    longest = max(map(len, parts.images), default=0)
     live: list[tuple[int, int, int]] = []  # (offset, end, value)
     offsets: dict[int, int] = {}
     total = 0
 
     def place(value: int) -> None:
         nonlocal total
-        size = -(-sizes[value] // 64) * 64
+        images = longest if value in parts.between else plan.batch
+        size = -(-images * sizes[value] // 64) * 64
         offset = 0
         for start, end, _ in sorted(live):
             if start - offset >= size:

@@ -53,20 +53,18 @@ def test_no_value_shares_memory_with_one_that_is_still_needed(
 ) -> None:
     """Played through with names in place of numbers: each read finds the value that was written."""
     plan = plan_of(wanted, is_training=is_training, batch=batch)
-    image_sizes = {index: int(np.prod(shape[1:])) for index, shape in plan.shapes.items()}
-    largest = max(sum(image_sizes[v] for v in {*step.reads, *step.writes}) for step in plan.steps[: max(stop, 1)])
-    parts = parts_of(plan, image_sizes, until(plan, stop), images * largest)
-    most = max(map(len, parts.images), default=batch)
-    sizes = {v: size * (most if v in parts.between else batch) for v, size in image_sizes.items()}
+    sizes = {index: int(np.prod(shape[1:])) for index, shape in plan.shapes.items()}
+    largest = max(sum(sizes[v] for v in {*step.reads, *step.writes}) for step in plan.steps[: max(stop, 1)])
+    parts = parts_of(plan, sizes, until(plan, stop), images * largest)
     offsets, total = assign_slots(plan, sizes, parts)
     memory = np.full(total, -1)
 
     def place(index: int, images: range) -> slice:
         first = 0 if index in parts.between else images.start
-        return slice(*(offsets[index] + image_sizes[index] * i for i in (first, first + len(images))))
+        return slice(*(offsets[index] + sizes[index] * i for i in (first, first + len(images))))
 
     def content(index: int, images: range) -> np.ndarray:
-        return np.repeat(100 * index + np.array(images), image_sizes[index])
+        return np.repeat(100 * index + np.array(images), sizes[index])
 
     def check(index: int, images: range) -> None:
         assert (memory[place(index, images)] == content(index, images)).all()
@@ -122,7 +120,7 @@ def test_statistics_of_a_batch_are_never_those_of_a_part() -> None:
 def test_residual_sums_take_the_place_of_their_shortcuts() -> None:
     """In resnet_v2_50 all that are read again: 16 units, of which 4 give nothing but the next one's preact."""
     plan = plan_of(network="resnet_v2_50")
-    offsets, _ = assign_slots(plan, {index: 4 * int(np.prod(shape)) for index, shape in plan.shapes.items()})
+    offsets, _ = assign_slots(plan, {index: 4 * int(np.prod(shape[1:])) for index, shape in plan.shapes.items()})
     sums = [step for step in plan.steps if step.shortcut is not None and step.out is not None]
     assert len(sums) == 12
     assert all(offsets[step.out] == offsets[step.shortcut] for step in sums)
