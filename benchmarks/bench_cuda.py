@@ -35,7 +35,7 @@ from benchmarks.common import (
     summary,
     write_result,
 )
-from refnet.plan import Step
+from refnet.graph.plan import Step
 from refnet_kernels.gpu.device import missing
 
 #: Times refnet's own; TF32's is some thousand times as large.

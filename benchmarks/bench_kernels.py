@@ -27,7 +27,7 @@ from benchmarks.layers import Layer, is_right, read_layers
 from benchmarks.peaks import Copy, FmaPeak
 from benchmarks.plots import check_plot, save_roofline
 from refnet_kernels.catalog import rows, select
-from refnet_kernels.team import Program, aligned_zeros
+from refnet_kernels.cpu.team import Program, aligned_zeros
 
 #: Seconds of a layer's runs in one turn.
 TURN = 0.01

@@ -127,7 +127,7 @@ def peak_rss_mb() -> float:
 
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     """The processor, its cores and its load, and the versions of Python, refnet's own packages and ``packages``."""
-    from refnet.cores import count_cores  # no other engine's process imports refnet
+    from refnet_kernels.system.cores import count_cores  # no other engine's process imports refnet
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

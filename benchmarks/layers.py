@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Norm, PoolGeometry
-from refnet_kernels.layout import taps_inside
+from refnet_kernels.cpu.layout import taps_inside
 from tests.kernels import problems
 from tests.kernels.problems import ConvProblem, Problem
 

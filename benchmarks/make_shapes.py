@@ -15,9 +15,10 @@ import numpy as np
 import refnet
 from benchmarks.common import ROOT, Case
 from benchmarks.layers import Layer, write_layers
-from refnet.graph import Graph
-from refnet.plan import Plan, Step, make_plan
-from refnet.resnet_v2 import network_blocks, resnet_v2
+from refnet.graph.fuse import make_plan
+from refnet.graph.graph import Graph
+from refnet.graph.plan import Plan, Step
+from refnet.network.resnet_v2 import network_blocks, resnet_v2
 from refnet_kernels.contract import ConvGeometry
 
 NETWORKS = [Case(f"resnet_v2_{depth}", 224, 1, 1, None, 1001) for depth in (50, 101, 152, 200)]

@@ -13,10 +13,10 @@ import numpy as np
 from benchmarks.common import Case
 from benchmarks.layers import products_inside
 from benchmarks.slim import tensorflow
-from refnet.executors import make_executor
-from refnet.graph import Graph, Tensor
-from refnet.plan import make_plan
-from refnet.resnet_v2 import network_blocks, resnet_v2
+from refnet.graph.fuse import make_plan
+from refnet.graph.graph import Graph, Tensor
+from refnet.network.resnet_v2 import network_blocks, resnet_v2
+from refnet.run.executor import make_executor
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 
 

@@ -8,10 +8,10 @@ import numba
 import numpy as np
 from numba import types
 
-from refnet_kernels.kernel import compiled
+from refnet_kernels.cpu.kernel import compiled
+from refnet_kernels.cpu.team import Launch, Program, aligned_zeros
+from refnet_kernels.cpu.tile import CLOSE_ROWS, load_tile, multiply_add, store_tile, zero_tile
 from refnet_kernels.target import ROWS, WIDTH
-from refnet_kernels.team import Launch, Program, aligned_zeros
-from refnet_kernels.tile import CLOSE_ROWS, load_tile, multiply_add, store_tile, zero_tile
 
 TILE_FLOATS = ROWS * WIDTH
 #: Rows that all read the number at an address / 4: one register for all of them, where each its own would not fit.

@@ -2,13 +2,13 @@
 
 from refnet.engine import Engine, forward
 from refnet.errors import RefnetError, RefnetWarning
-from refnet.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
-from refnet.images import load_image
+from refnet.graph.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
+from refnet.images.files import load_image
+from refnet.images.labels import decode_predictions
+from refnet.images.preprocess import Recipe, preprocess
 from refnet.keras_model import KerasModel
-from refnet.predictions import decode_predictions
-from refnet.preprocess import Recipe, preprocess
-from refnet.resnet_utils import Block, conv2d_same, stack_blocks_dense, subsample
-from refnet.resnet_v1 import (
+from refnet.network.resnet_utils import Block, conv2d_same, stack_blocks_dense, subsample
+from refnet.network.resnet_v1 import (
     resnet_v1,
     resnet_v1_50,
     resnet_v1_101,
@@ -16,7 +16,7 @@ from refnet.resnet_v1 import (
     resnet_v1_200,
     resnet_v1_block,
 )
-from refnet.resnet_v2 import (
+from refnet.network.resnet_v2 import (
     bottleneck,
     resnet_v2,
     resnet_v2_50,
@@ -25,7 +25,9 @@ from refnet.resnet_v2 import (
     resnet_v2_200,
     resnet_v2_block,
 )
-from refnet.weights import Weights, load_weights, random_weights, save_weights
+from refnet.weights.files import load_weights, save_weights
+from refnet.weights.initial import random_weights
+from refnet.weights.weights import Weights
 
 __version__ = "0.1.0"
 

@@ -12,17 +12,22 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet import doubts
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
-from refnet.executors import Executor, check_device, check_dtype, check_stream, check_threads, make_executor
-from refnet.graph import ArgScope, Graph, Tensor
-from refnet.networks import resnet_of
-from refnet.plan import make_plan
-from refnet.preprocess import is_masked, preprocess
-from refnet.resnet_utils import Block
-from refnet.weights import Architecture, Weights, as_variables, infer_architecture, load_weights, slim_recipe
-from refnet_kernels.contract import BINARY32, Float32Array, FloatArray
-from refnet_kernels.forks import Lock
+from refnet.graph.fuse import make_plan
+from refnet.graph.graph import ArgScope, Graph, Tensor
+from refnet.images import doubts
+from refnet.images.preprocess import preprocess
+from refnet.network.architecture import Architecture, infer_architecture
+from refnet.network.networks import resnet_of
+from refnet.network.resnet_utils import Block
+from refnet.run.devices import check_device, check_dtype, check_stream, check_threads
+from refnet.run.executor import Executor, make_executor
+from refnet.run.inputs import _as_array, _on_cuda, images_of
+from refnet.run.variables import as_variables
+from refnet.weights.files import load_weights
+from refnet.weights.weights import Weights, slim_recipe
+from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.forks import Lock
 
 #: Plans that an engine keeps; the one used longest ago makes room.
 KEPT_PLANS = 8
@@ -50,13 +55,13 @@ class Engine:
     is_training : bool
         True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
     global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
-        As `refnet.resnet_v2.resnet_v2` explains them.
+        As `refnet.network.resnet_v2.resnet_v2` explains them.
     batch_norm_epsilon, pool_mode, avg_down, bias_before_batch_norm : optional
-        As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
+        As `refnet.graph.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
     stride_place : {"last_unit", "first_unit"}, optional
-        As `refnet.weights.infer_architecture` explains it.
+        As `refnet.network.architecture.infer_architecture` explains it.
     batch_norm_scale, activation_fn, use_batch_norm
-        As `refnet.graph.ArgScope` explains them.
+        As `refnet.graph.graph.ArgScope` explains them.
     scope : str, optional
         Which network, if the weights hold several.
     device : {"cpu", "reference", "cuda", "cuda:1", ...}
@@ -110,7 +115,7 @@ class Engine:
         self._sizes: set[tuple[int, ...]] = set()
         # A plain dict is the engine's own, of which packed kernels take the place.
         self._variables: Mapping[str, Float32Array] = (
-            (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights)
+            (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights).arrays
         )
         said = {
             "batch_norm_epsilon": batch_norm_epsilon,
@@ -220,7 +225,7 @@ class Engine:
             Whether these are pixels that the caller says are normalised, so that it is worth a look.
         """
         if self._device.startswith("cuda") and _on_cuda(images):
-            from refnet.device_images import device_images
+            from refnet.run.cuda_images import device_images
 
             view = device_images(images, self._device, stream)
             single = self._is_single(view)
@@ -357,81 +362,6 @@ def forward(
 
 
 _engines_lock = Lock()
-
-
-def compute(graph: Graph, images: FloatArray, result: Any, device: str = "cpu", threads: int | None = None) -> Any:
-    """Run a graph on its input; arrays in place of the tensors of ``result``.
-
-    Parameters
-    ----------
-    graph : Graph
-    images : float32 or float64 array [N, H, W, C]
-        Its dtype is that of all that is computed.
-    result : Tensor, or (Tensor, dict of str to Tensor)
-    device, threads
-        As for `Engine`.
-    """
-    tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
-    plan = make_plan(graph, tensors)
-    variables = as_variables({name: graph.variables[name] for name in graph.used})
-    where, dtype = check_device(device), check_dtype(images.dtype, device)
-    executor = make_executor(plan, variables, where, check_threads(threads), {}, dtype)
-    arrays = executor.run(images)
-    return arrays[0] if isinstance(result, Tensor) else (arrays[0], dict(zip(result[1], arrays[1:], strict=True)))
-
-
-def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
-    """Float images as native, contiguous float32, or float64.
-
-    Raises
-    ------
-    InputError
-        They are not floats, or no plain array.
-    """
-    array = _as_array(images)
-    if array.dtype.kind != "f":
-        raise InputError(
-            f"Images are uint8 (raw pixels) or floats (normalised), not {array.dtype}.", found=str(array.dtype)
-        )
-    if array.dtype == dtype and array.flags.c_contiguous:
-        return array
-    _check_extent(array, dtype)
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype)
-
-
-def _check_extent(array: np.ndarray, dtype: np.dtype[Any]) -> None:
-    """Refuse a view that is far larger than the memory behind it, before it is copied."""
-    size = array.size * dtype.itemsize
-    if size > max(2**34, 64 * _extent(array)):
-        raise InputError(f"Images of shape {array.shape} are {size / 2**30:.0f} GiB as {dtype}; that is too much.")
-
-
-def _extent(array: np.ndarray) -> int:
-    return sum(abs(stride) * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True))
-
-
-def _as_array(images: Any) -> np.ndarray:
-    if _on_cuda(images):
-        raise InputError(
-            f"The images ({type(images).__name__}) lie on a CUDA device, where this does not run. Copy them to the "
-            "host first (.cpu() in PyTorch, .get() in CuPy, .copy_to_host() in Numba), or make an "
-            "Engine with device='cuda'."
-        )
-    if is_masked(images):
-        raise InputError("Masked arrays are not images: fill the masked pixels first (.filled()).")
-    try:
-        return np.asarray(images)
-    except Exception as error:
-        raise InputError(f"The images ({type(images).__name__}) cannot be read as an array: {error}") from error
-
-
-def _on_cuda(images: Any) -> bool:
-    if isinstance(images, np.ndarray):
-        return False
-    from refnet_kernels.gpu.arrays import on_cuda
-
-    return on_cuda(images)
 
 
 def _check_epsilon(epsilon: object) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import works_on_arrays
 from refnet.engine import Engine
 from refnet.errors import ConfigError
-from refnet.graph import Tensor
+from refnet.graph.graph import Tensor
+from refnet.network.eager import works_on_arrays
 from refnet_kernels.contract import FloatArray
 
 

@@ -1,4 +1,4 @@
-"""What a network consists of, layer by layer, read off its `refnet.graph.Graph`."""
+"""What a network consists of, layer by layer, read off its `refnet.graph.graph.Graph`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.graph import Graph, Tensor
-from refnet.networks import network_blocks, resnet_of
-from refnet.weights import Architecture, Weights, infer_architecture
+from refnet.graph.graph import Graph, Tensor
+from refnet.network.architecture import Architecture, infer_architecture
+from refnet.network.networks import network_blocks, resnet_of
+from refnet.weights.weights import Weights
 
 #: The leaves that batch norm computes and no gradient reaches.
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -74,7 +75,7 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
     if isinstance(network, str):
         architecture = Architecture(network, network_blocks(network), 1001, True, 3)
     else:
-        architecture = infer_architecture(network)
+        architecture = network.architecture if isinstance(network, Weights) else infer_architecture(network)
     graph = Graph(variables, network.arg_scope if isinstance(network, Weights) else None)
     resnet_of(architecture.blocks)(
         graph.placeholder((1, size, size, architecture.channels)),

@@ -24,7 +24,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from refnet.errors import ConfigError
-from refnet.golden import check, compare_end_points, encode_options, read_golden, record
+from refnet.evidence.golden import check, compare_end_points, encode_options, record
+from refnet.evidence.golden_file import read_golden
 
 #: Set to 1, goldens are recorded instead of compared with.
 UPDATE = "REFNET_UPDATE_GOLDENS"

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from refnet.errors import RefnetError
-from refnet.formats import read, write
+from refnet.weights.formats import read, write
 from tests.refnet.formats import (
     test_keras,
     test_npz,

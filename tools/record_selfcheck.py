@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from refnet.digest import digest, digest_all
-from refnet.end_points import in_network_order
 from refnet.engine import Engine
-from refnet.selfcheck import CASES, FORMAT, FORMAT_VERSION, PUBLISHED, Case
+from refnet.evidence.digest import digest, digest_all
+from refnet.evidence.end_points import in_network_order
+from refnet.evidence.selfcheck import CASES, FORMAT, FORMAT_VERSION, PUBLISHED, Case
 from refnet_kernels.contract import CONTRACT_VERSION
 
 

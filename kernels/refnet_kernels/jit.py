@@ -24,7 +24,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from refnet_kernels.forks import making
+from refnet_kernels.system.forks import making
 from refnet_kernels.target import CPU, FEATURES, LANES
 
 #: The compiled functions have this name, each in its own object file.
@@ -49,7 +49,7 @@ def function_address(module: str, name: str, element: str | None = None) -> int:
     module, name : str
         Where a function in Numba's subset of Python stands, whose ``signature`` attribute is its Numba signature.
     element : {"float32", "float64"}, optional
-        Of a `refnet_kernels.kernel.kernel`: what its arrays are made of.
+        Of a `refnet_kernels.cpu.kernel.kernel`: what its arrays are made of.
     """
     with making:
         file = ".".join(filter(None, (module, name, element, "o")))

@@ -13,10 +13,12 @@ from refnet.cli.console import print_json, print_table, track
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load, make_engine
 from refnet.engine import Engine
 from refnet.errors import RefnetError
-from refnet.executors import check_threads
-from refnet.graph import Graph
-from refnet.networks import NETWORKS, resnet_of
-from refnet.weights import Architecture, Weights, infer_architecture, random_weights
+from refnet.graph.graph import Graph
+from refnet.network.architecture import Architecture
+from refnet.network.networks import NETWORKS, resnet_of
+from refnet.run.devices import check_threads
+from refnet.weights.initial import random_weights
+from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 
 EPILOG = """\
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     threads = check_threads(arguments.threads) if arguments.device == "cpu" else None
     known = arguments.network in NETWORKS
     weights = random_weights(arguments.network) if known else load(arguments.network)
-    architecture = infer_architecture(weights)
+    architecture = weights.architecture
     shape = (arguments.batch, arguments.size, arguments.size, architecture.channels)
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     engine = make_engine(weights, arguments.device, threads)

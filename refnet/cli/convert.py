@@ -11,8 +11,10 @@ from refnet.cli.failures import file_errors
 from refnet.cli.options import add_json_option, load
 from refnet.cli.summary import describe, describe_lines, weights_lines, weights_object
 from refnet.errors import ConfigError, WeightsError
-from refnet.graph import Graph
-from refnet.weights import Weights, graph_of, infer_architecture, save_weights
+from refnet.graph.graph import Graph
+from refnet.network.architecture import graph_of
+from refnet.weights.files import save_weights
+from refnet.weights.weights import Weights
 
 EPILOG = """\
 examples:
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     source, target = arguments.source, arguments.target
     _check_target(source, target, arguments.force)
     weights = load(source)
-    architecture = infer_architecture(weights)
+    architecture = weights.architecture
     graph = graph_of(architecture, weights, weights.arg_scope)
     if not arguments.anyway:
         _check_whole(graph)
@@ -117,7 +119,7 @@ def _check_function(target: str, weights: Weights) -> None:
     ------
     ConfigError
     """
-    from refnet.formats import is_checkpoint
+    from refnet.weights.formats import is_checkpoint
 
     if weights.changes and is_checkpoint(target):
         raise ConfigError(
@@ -141,7 +143,7 @@ def _check_target(source: str, target: str, force: bool) -> None:
     ------
     ConfigError
     """
-    from refnet.formats import files_written
+    from refnet.weights.formats import files_written
 
     files = files_written(target)
     if os.path.realpath(source) in map(os.path.realpath, [target, *files]):

@@ -17,8 +17,8 @@ from refnet.cli.console import print_json, track
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, make_engine
 from refnet.cli.plot import check_plot, save_plot
 from refnet.engine import Engine
-from refnet.preprocess import Recipe
-from refnet.weights import load_weights
+from refnet.images.preprocess import Recipe
+from refnet.weights.files import load_weights
 from refnet_kernels.contract import Float32Array
 
 EPILOG = """\

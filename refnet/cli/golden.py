@@ -13,14 +13,15 @@ import numpy as np
 from refnet.cli.console import announce_compilation, print_json, print_table, printable
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load
-from refnet.end_points import Difference
-from refnet.environment import versions
 from refnet.errors import ConfigError, GoldenError, InputError
-from refnet.golden import OPTIONS, Golden, Report, check, read_golden, record
-from refnet.images import load_image
-from refnet.networks import NETWORKS
-from refnet.preprocess import Recipe, for_size
-from refnet.weights import Weights
+from refnet.evidence.end_points import Difference
+from refnet.evidence.environment import versions
+from refnet.evidence.golden import OPTIONS, Report, check, record
+from refnet.evidence.golden_file import Golden, read_golden
+from refnet.images.files import load_image
+from refnet.images.preprocess import Recipe, for_size
+from refnet.network.networks import NETWORKS
+from refnet.weights.weights import Weights
 
 EPILOG = """\
 examples:

@@ -10,10 +10,11 @@ from refnet.cli.console import announce_compilation
 from refnet.cli.failures import file_errors
 from refnet.engine import Engine
 from refnet.errors import ConfigError, WeightsError
-from refnet.executors import check_device, check_threads
-from refnet.predictions import class_index
-from refnet.preprocess import Recipe
-from refnet.weights import Weights, load_weights
+from refnet.images.labels import class_index
+from refnet.images.preprocess import Recipe
+from refnet.run.devices import check_device, check_threads
+from refnet.weights.files import load_weights
+from refnet.weights.weights import Weights
 
 
 def count(text: str) -> int:

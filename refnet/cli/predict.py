@@ -22,10 +22,10 @@ from refnet.cli.options import (
 )
 from refnet.engine import Engine
 from refnet.errors import ConfigError, InputError
-from refnet.images import load_image
-from refnet.predictions import IMAGENET, WITH_BACKGROUND, classes_of
-from refnet.preprocess import Recipe, for_size
-from refnet.weights import Weights, infer_architecture
+from refnet.images.files import load_image
+from refnet.images.labels import IMAGENET, WITH_BACKGROUND, classes_of
+from refnet.images.preprocess import Recipe, for_size
+from refnet.weights.weights import Weights
 
 EPILOG = """\
 examples:
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_engine_options(arguments)
     weights = load(arguments.weights, read_labels(arguments.labels))
     weights.recipe = _recipe(arguments, weights.recipe)
-    classes = infer_architecture(weights).num_classes
+    classes = weights.architecture.num_classes
     _check_top(arguments.top, classes)
     say(f"recipe: {recipe_text(weights.recipe)}")
     if weights.labels is None and classes in (IMAGENET, WITH_BACKGROUND):

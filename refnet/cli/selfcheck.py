@@ -7,9 +7,9 @@ from typing import Any
 
 from refnet.cli.console import announce_compilation, print_json, print_table, printable, track
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options
-from refnet.environment import environment
 from refnet.errors import ConfigError
-from refnet.selfcheck import CASES, Case, Outcome, cases_of, check, published
+from refnet.evidence.environment import environment
+from refnet.evidence.selfcheck import CASES, Case, Outcome, cases_of, check, published
 
 EPILOG = f"""\
 examples:

@@ -8,14 +8,15 @@ import os
 import re
 from typing import Any
 
-from refnet import doubts
 from refnet.cli.console import print_json, print_table, printable
 from refnet.cli.options import add_json_option, count, load, recipe_text
 from refnet.errors import ConfigError
-from refnet.networks import NETWORKS
-from refnet.predictions import IMAGENET, WITH_BACKGROUND
+from refnet.images import doubts
+from refnet.images.labels import IMAGENET, WITH_BACKGROUND
+from refnet.network.architecture import Architecture
+from refnet.network.networks import NETWORKS
 from refnet.summary import Layer, Summary, summarize
-from refnet.weights import Architecture, Weights
+from refnet.weights.weights import Weights
 
 EPILOG = f"""\
 examples:

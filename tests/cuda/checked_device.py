@@ -14,8 +14,9 @@ import pytest
 from compiling import ptx
 from ptx import Memory, PtxKernel
 
-from refnet import cuda_executor
+from refnet.run import cuda as cuda_executor
 from refnet_kernels.gpu import device as gpu_device
+from refnet_kernels.gpu import program as gpu_program
 from refnet_kernels.gpu.launch import CudaKernel, CudaLaunch
 
 POISON = np.float32(-1.2345e30)
@@ -56,9 +57,6 @@ class CheckedDevice:
 
     def allocate(self, size: int) -> CheckedMemory:
         return CheckedMemory(self, size)
-
-    def program(self, launches: list[CudaLaunch]) -> CheckedProgram:
-        return CheckedProgram(self, launches)
 
     def run(self, launch: CudaLaunch) -> None:
         if not launch.grid:
@@ -111,6 +109,8 @@ def use(device: CheckedDevice, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gpu_device, "missing", lambda index=0: None)
     for module in (gpu_device, cuda_executor):
         patch.setattr(module, "open_device", lambda index: device)
+    for module in (gpu_program, cuda_executor):
+        patch.setattr(module, "make_program", CheckedProgram)
 
 
 @cache

@@ -32,6 +32,7 @@ from refnet_kernels.gpu import program
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import missing, open_device
 from refnet_kernels.gpu.launch import SHARED_BYTES, CudaKernel, CudaLaunch
+from refnet_kernels.gpu.program import make_program
 from refnet_kernels.subsample.cuda_kernel import SUBSAMPLE
 from tests.refnet.on_device import on_device
 
@@ -423,7 +424,7 @@ def test_memory_that_is_not_there_is_counted(driver: Driver) -> None:
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_kernel_may_have_as_much_shared_memory_as_it_asks_for(index: int, driver: Driver) -> None:
     kernel = CudaKernel(lambda: None, types.void(), 32, 1, SHARED_BYTES)
-    open_device(index).program([CudaLaunch(kernel, 1, ())]).run()
+    make_program(open_device(index), [CudaLaunch(kernel, 1, ())]).run()
     assert driver.launches() == 1
 
 

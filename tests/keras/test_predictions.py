@@ -13,7 +13,7 @@ import pytest
 
 import refnet
 from refnet.errors import ConfigError, InputError
-from refnet.predictions import Class, _from_package, class_index, imagenet_classes
+from refnet.images.labels import Class, _from_package, class_index, imagenet_classes
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from refnet_kernels.catalog import Kernel, rows, select
 from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm, PoolGeometry, same_padding
 from refnet_kernels.conv.cpu import pack
-from refnet_kernels.layout import pack_channels
+from refnet_kernels.cpu.layout import pack_channels
+from refnet_kernels.cpu.team import Launch
 from refnet_kernels.target import ROWS, WIDTH, WIDTH_BYTES
-from refnet_kernels.team import Launch
 
 Arrays = dict[str, FloatArray]
 

@@ -76,11 +76,13 @@ FAULTS = [
         "True",
         in_vectors=False,
     ),
-    _fault("NaN left out", "conv cpu", "tile.py", 'fcmp_unordered("!=", n', 'fcmp_ordered("!=", n', in_vectors=False),
+    _fault(
+        "NaN left out", "conv cpu", "cpu/tile.py", 'fcmp_unordered("!=", n', 'fcmp_ordered("!=", n', in_vectors=False
+    ),
     _fault(
         "not the lowest input that is left",
         "conv cpu",
-        "memory.py",
+        "cpu/memory.py",
         "builder.cttz(args[0], ir.IntType(1)(1))",
         "builder.sub(_INT(63), builder.ctlz(args[0], ir.IntType(1)(1)))",
         in_vectors=False,
@@ -96,7 +98,7 @@ FAULTS = [
     _fault(
         "a product rounded on its own",
         "conv cpu",
-        "tile.py",
+        "cpu/tile.py",
         "return builder.call(get_or_insert_function(builder.module, function, name), [a, b, c])",
         "return builder.fadd(builder.fmul(a, b), c)",
     ),
@@ -117,7 +119,7 @@ FAULTS = [
     _fault(
         "ReLU eats NaN",
         "conv cpu",
-        "tile.py",
+        "cpu/tile.py",
         'fcmp_ordered("<", v, zero), zero, v)',
         'fcmp_ordered(">", v, zero), v, zero)',
     ),
@@ -161,7 +163,7 @@ FAULTS = [
     _fault(
         "ReLU of -0 is +0",
         "conv cpu",
-        "tile.py",
+        "cpu/tile.py",
         'fcmp_ordered("<", v, zero), zero',
         'fcmp_ordered("<=", v, zero), zero',
     ),
@@ -211,8 +213,8 @@ FAULTS = [
     _fault("ReLU eats NaN", "residual cpu", "residual/cpu_kernel.py", "0) if v < 0 else v", "0) if not v > 0 else v"),
     _fault("a difference", "residual reference", "residual/reference.py", "t = shortcut + x", "t = shortcut - x"),
     _fault("padding takes part", "max_pool cpu", "max_pool/cpu.py", "else -np.inf", "else 0"),
-    _fault("NaN is skipped", "max_pool cpu", "tile.py", "builder.or_(ordered, nan)", "ordered"),
-    _fault("the last of equals stays", "max_pool cpu", "tile.py", '_choose(left, ">")', '_choose(left, ">=")'),
+    _fault("NaN is skipped", "max_pool cpu", "cpu/tile.py", "builder.or_(ordered, nan)", "ordered"),
+    _fault("the last of equals stays", "max_pool cpu", "cpu/tile.py", '_choose(left, ">")', '_choose(left, ">=")'),
     _fault("zeros do not take part", "max_pool cpu", "max_pool/cpu.py", "0 if g.zero_padding else ", ""),
     _fault("zeros do not take part", "max_pool reference", "max_pool/reference.py", "or g.zero_padding", ""),
     _fault("padding takes part", "max_pool reference", "max_pool/reference.py", "-np.inf", "0"),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_kernels.images import entry
+from refnet_kernels.cpu.entry import entry
+from refnet_kernels.cpu.team import Program
 from refnet_kernels.target import WIDTH
-from refnet_kernels.team import Program
 from tests.kernels.problems import DTYPES, numbers
 
 

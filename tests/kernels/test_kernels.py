@@ -27,8 +27,8 @@ import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, select
 from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.conv.cpu import FEWEST_PIXELS, ITEM_TILES_MOST
+from refnet_kernels.cpu.team import Program
 from refnet_kernels.target import WIDTH_BYTES
-from refnet_kernels.team import Program
 
 COMPILED = [row for row in HOST_ROWS if row[1] != "reference"]
 THREADS = [1, 2, 3, 8]

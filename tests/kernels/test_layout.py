@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_kernels.contract import ConvGeometry
-from refnet_kernels.layout import Tiles, taps_inside, tiles_of
+from refnet_kernels.cpu.layout import Tiles, taps_inside, tiles_of
 from refnet_kernels.target import ROWS
 from tests.kernels.problems import conv_same
 

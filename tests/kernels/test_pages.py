@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from refnet_kernels import pages
+from refnet_kernels.system import pages
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, pages.LARGE_BYTES - 1, pages.LARGE_BYTES, pages.LARGE_BYTES + 4097])

@@ -11,7 +11,8 @@ import pytest
 from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import select
-from refnet_kernels.team import ITEMS_A_LOOK, SLICE_SECONDS, Launch, Program, share_of
+from refnet_kernels.cpu.team import ITEMS_A_LOOK, SLICE_SECONDS, Launch, Program
+from refnet_kernels.system.cores import share_of
 
 THREADS = [1, 2, 3, 8]
 
@@ -46,7 +47,7 @@ def problem() -> Problem:
 
 @pytest.fixture(params=[SLICE_SECONDS, 0.0], ids=["in one go", "in slices"])
 def _slices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_kernels.team.SLICE_SECONDS", request.param)
+    monkeypatch.setattr("refnet_kernels.cpu.team.SLICE_SECONDS", request.param)
 
 
 @pytest.mark.usefixtures("_slices")
@@ -60,7 +61,7 @@ def test_every_run_is_as_the_first(threads: int, problem: Problem) -> None:
 def test_a_run_that_is_ended_leaves_all_alone(
     slices: int, threads: int, problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refnet_kernels.team.SLICE_SECONDS", 0.0)
+    monkeypatch.setattr("refnet_kernels.cpu.team.SLICE_SECONDS", 0.0)
     launch, outputs, expected = launch_of(problem)
     program = Program([launch] * 300, threads)
     clock_gettime_ns, reads = time.clock_gettime_ns, iter(range(slices))

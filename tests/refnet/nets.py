@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.arrays import works_on_arrays
-from refnet.graph import Graph, Tensor
+from refnet.graph.graph import Graph, Tensor
+from refnet.network.eager import works_on_arrays
 
 
 def small_blocks(units: int = 2, base_depth: int = 3) -> list[refnet.Block]:

@@ -16,8 +16,8 @@ import refnet
 from refnet.cli import convert, main, predict, summary
 from refnet.cli.bench import products
 from refnet.cli.console import printable
-from refnet.resnet_v2 import network_blocks
-from refnet.weights import Architecture
+from refnet.network.architecture import Architecture
+from refnet.network.resnet_v2 import network_blocks
 
 DIGITS = Path(refnet.__file__).parent / "data" / "digits"
 CHECKPOINT = str(DIGITS / "digits.ckpt")

@@ -83,7 +83,7 @@ def test_the_batch_that_is_said_to_fit_does_and_no_larger_one(monkeypatch: pytes
     with pytest.raises(errors.DeviceError, match=r"enough for a batch of 3\."):
         refnet.forward(WEIGHTS, random_images(4, 9, 8, 3), blocks=BLOCKS, device="cuda")
     # Only what a plan needs is counted, not what it does.
-    monkeypatch.setattr("refnet.cuda_executor.CudaExecutor._make_program", no_program)
+    monkeypatch.setattr("refnet.run.cuda.CudaExecutor._make_program", no_program)
     with pytest.raises(FitsError):
         refnet.forward(WEIGHTS, random_images(3, 9, 8, 3), blocks=BLOCKS, device="cuda")
 

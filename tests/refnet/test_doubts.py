@@ -12,9 +12,9 @@ import pytest
 from nets import lively_weights, random_images, small_blocks
 
 import refnet
-from refnet import doubts
 from refnet.cli import main
-from refnet.preprocess import MODES
+from refnet.images import doubts
+from refnet.images.preprocess import MODES
 
 
 def warned(weights: Any, images: np.ndarray, **options: Any) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from nets import lively_weights, random_images, small_blocks
 
 import refnet
-from refnet.end_points import compare, in_network_order, roundings
+from refnet.evidence.end_points import compare, in_network_order, roundings
 from refnet_kernels.conv import reference
 
 FLOATS = arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))

@@ -13,7 +13,7 @@ from nets import digest, lively_weights, random_images, small_blocks
 
 import refnet
 from refnet import errors
-from refnet.executors import check_dtype
+from refnet.run.devices import check_dtype
 
 WEIGHTS = lively_weights()
 IMAGE = random_images(32, 40, 3)

@@ -19,9 +19,9 @@ from nets import digest, lively_weights, random_images, small_blocks
 from safetensors.numpy import load_file, save
 
 import refnet
-from refnet import golden
 from refnet.cli import main
 from refnet.errors import ConfigError, GoldenError, InputError, RefnetError, WeightsError
+from refnet.evidence import golden
 from refnet.golden import check, compare_end_points, read_golden, record
 from refnet.seeded import random_images as seeded_images
 

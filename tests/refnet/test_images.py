@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from refnet.errors import ConfigError, InputError
-from refnet.images import load_image
+from refnet.images.files import load_image
 
 RNG = np.random.default_rng(11)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)

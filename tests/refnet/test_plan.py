@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nets import digest, post_activation_unit, post_activation_weights, random_images, small_blocks
 
-from refnet.graph import ArgScope, Graph
-from refnet.plan import WHOLE, Plan, Step, assign_slots, make_plan, parts_of
-from refnet.resnet_v2 import network_blocks, resnet_v2
+from refnet.graph.fuse import make_plan
+from refnet.graph.graph import ArgScope, Graph
+from refnet.graph.memory import WHOLE, assign_slots, parts_of
+from refnet.graph.plan import Plan, Step
+from refnet.network.resnet_v2 import network_blocks, resnet_v2
 
 
 def plan_of(

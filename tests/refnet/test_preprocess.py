@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from refnet.errors import ConfigError, InputError
-from refnet.preprocess import (
+from refnet.images.preprocess import (
     MAX_PIXELS,
     VGG,
     Recipe,

@@ -14,10 +14,10 @@ import refnet
 from refnet import golden
 from refnet.cli import main
 from refnet.errors import ConfigError, GoldenError
-from refnet.golden import decode_options, encode_options
-from refnet.networks import NETWORKS, network_blocks
-from refnet.plan import make_plan
-from refnet.preprocess import VGG
+from refnet.evidence.golden import decode_options, encode_options
+from refnet.graph.fuse import make_plan
+from refnet.images.preprocess import VGG
+from refnet.network.networks import NETWORKS, network_blocks
 from refnet.summary import summarize
 
 BLOCKS = [refnet.resnet_v1_block("block1", 4, 2, 2), refnet.resnet_v1_block("block2", 7, 2, 1)]
@@ -70,7 +70,7 @@ def test_all_but_the_pools_is_fused_into_convolutions() -> None:
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "v1" in name])
 def test_published_networks_are_read_off_their_names(name: str) -> None:
-    found = refnet.weights.infer_architecture(refnet.random_weights(name, num_classes=None))
+    found = refnet.network.architecture.infer_architecture(refnet.random_weights(name, num_classes=None))
     assert (found.scope, found.num_classes) == (name, None)
     assert [block.args for block in found.blocks] == [block.args for block in network_blocks(name)]
     assert {block.unit_fn for block in found.blocks} == {BLOCKS[0].unit_fn}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nets import digest, lively_weights, random_images, small_blocks
 
 import refnet
-from refnet.plan import parts_of
+from refnet.graph.memory import parts_of
 
 HERE = Path(__file__).parent
 
@@ -41,9 +41,9 @@ def test_a_batch_is_its_images_one_by_one(batch: int, height: int, width: int, s
 def test_a_batch_in_parts_has_the_bits_of_the_definitions(
     part_bytes: int, is_training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refnet.executors.PART_BYTES_A_THREAD", part_bytes)
+    monkeypatch.setattr("refnet.run.cpu.PART_BYTES_A_THREAD", part_bytes)
     seen = []
-    monkeypatch.setattr("refnet.executors.parts_of", lambda *a: seen.append(parts_of(*a)) or seen[-1])
+    monkeypatch.setattr("refnet.run.cpu.parts_of", lambda *a: seen.append(parts_of(*a)) or seen[-1])
     images, weights = random_images(5, 33, 40, 3), lively_weights()
     by_definition = refnet.Engine(weights, device="reference", is_training=is_training)(images, end_points=True)
     engine = refnet.Engine(weights, threads=2, is_training=is_training)

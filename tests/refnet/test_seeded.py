@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 from nets import small_blocks
+from refnet.seeded import lively_weights, random_images
 
 import refnet
-from refnet.seeded import lively_weights, random_images
-from refnet.weights import _quantiles, random_bits
+from refnet.network.seeded_bits import random_bits
+from refnet.weights.initial import _quantiles
 
 
 def philox_4x64(key: int, count: int) -> list[int]:

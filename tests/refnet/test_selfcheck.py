@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet import selfcheck
 from refnet.cli import main
-from refnet.digest import digest, digest_all
-from refnet.resnet_v2 import NETWORKS
-from refnet.selfcheck import CASES, FORMAT, FORMAT_VERSION, Case, cases_of, check, hashes, published
+from refnet.evidence import selfcheck
+from refnet.evidence.digest import digest, digest_all
+from refnet.evidence.selfcheck import CASES, FORMAT, FORMAT_VERSION, Case, cases_of, check, hashes, published
+from refnet.network.resnet_v2 import NETWORKS
 from refnet_kernels.contract import CONTRACT_VERSION
 from tools.record_selfcheck import record
 

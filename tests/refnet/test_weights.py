@@ -11,9 +11,10 @@ from nets import lively_weights, random_images, small_blocks
 
 import refnet
 from refnet import errors
-from refnet.formats import write_npz
-from refnet.resnet_v2 import network_blocks
-from refnet.weights import _quantiles, infer_architecture
+from refnet.network.architecture import infer_architecture
+from refnet.network.resnet_v2 import network_blocks
+from refnet.weights.formats import write_npz
+from refnet.weights.initial import _quantiles
 
 # Variables, parameters and depth of the published networks, from TF-Slim itself (1001 classes).
 PUBLISHED = {
@@ -28,7 +29,7 @@ PUBLISHED = {
 def test_published_networks_have_their_variables(name: str) -> None:
     weights = refnet.random_weights(name)
     assert (len(weights), sum(value.size for value in weights.values())) == PUBLISHED[name]
-    architecture = infer_architecture(weights)
+    architecture = weights.architecture
     assert architecture.scope == name
     assert architecture.num_classes == 1001
     assert architecture.blocks == network_blocks(name)
@@ -45,7 +46,7 @@ def test_a_root_of_several_convolutions() -> None:
         "resnet_v2/conv1_3/biases": (8,),
     }
     assert {name.split("/")[1] for name in root if "BatchNorm" in name} == {"conv1_1", "conv1_2"}
-    architecture = infer_architecture(weights)
+    architecture = weights.architecture
     assert (architecture.include_root_block, architecture.channels) == (True, 4)
     assert architecture.root_depths == (3, 5, 8)
     assert infer_architecture(refnet.random_weights(small_blocks())).root_depths is None
@@ -98,10 +99,10 @@ def test_save_and_load_keep_every_bit_and_the_recipe(name: str, tmp_path: Path) 
 
 def test_a_recipe_from_before_it_had_a_resize_side() -> None:
     stored = {"height": 20, "width": 30, "central_fraction": 0.9, "mode": "tf"}
-    assert refnet.weights.recipe_from(stored) == refnet.Recipe(20, 30, 0.9, "tf", None)
-    assert refnet.weights.recipe_from({**stored, "resize_side": 32}) == refnet.Recipe(20, 30, 0.9, "tf", 32)
+    assert refnet.weights.files.recipe_from(stored) == refnet.Recipe(20, 30, 0.9, "tf", None)
+    assert refnet.weights.files.recipe_from({**stored, "resize_side": 32}) == refnet.Recipe(20, 30, 0.9, "tf", 32)
     with pytest.raises(refnet.RefnetError, match="not understood"):
-        refnet.weights.recipe_from({**stored, "filter": "bicubic"})
+        refnet.weights.files.recipe_from({**stored, "filter": "bicubic"})
 
 
 def test_load_weights_notes_what_is_no_part_of_the_network(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_two_networks_in_one_file_ask_which() -> None:
 def test_any_scope_and_ten_blocks_in_their_natural_order() -> None:
     blocks = [refnet.resnet_v2_block(f"block{i}", base_depth=i, num_units=1, stride=1) for i in range(1, 12)]
     weights = refnet.random_weights(blocks, num_classes=None, scope="deep/er")
-    architecture = infer_architecture(weights)
+    architecture = weights.architecture
     assert architecture.scope == "deep/er"
     assert [block.scope for block in architecture.blocks] == [block.scope for block in blocks]
     assert [block.args[0]["stride"] for block in architecture.blocks] == [2] * 10 + [1]

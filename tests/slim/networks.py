@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import refnet
-from refnet.networks import UNITS
+from refnet.network.networks import UNITS
 from tests.slim import error_bound
 from tests.slim.oracle import BlockSpec, Net, Slim, block, draw_images, draw_weights
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import refnet
 from refnet import errors
-from refnet.graph import Graph
+from refnet.graph.graph import Graph
 from tests.slim.networks import assert_close_to_truth, assert_is_the_truth
 from tests.slim.oracle import Net, draw_images
 from tests.timm.networks import (
@@ -75,7 +75,7 @@ def test_blocks_stride_in_their_first_unit(depth: int, tmp_path: Path) -> None:
     state = {name: np.broadcast_to(np.float32(0.5), shape) for name, shape in shapes.items()}
     np.savez(tmp_path / "a.npz", **{name: value.astype(np.float16) for name, value in state.items()})
     weights = refnet.load_weights(tmp_path / "a.npz")
-    architecture = refnet.weights.infer_architecture(weights)
+    architecture = weights.architecture
     assert (architecture.scope, architecture.num_classes) == (f"resnet_v2_{depth}", 1000)
     assert [(block.scope, list(block.args)) for block in architecture.blocks] == published(depth).blocks()
     engine = refnet.Engine(weights)
@@ -203,7 +203,7 @@ def test_each_difference_from_tf_slim_matters(tmp_path: Path) -> None:
 def test_a_deep_stem_and_pooled_shortcuts_travel_with_the_weights(tmp_path: Path) -> None:
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL_DEEP, 3)))
     assert weights.options == {**OPTIONS, "avg_down": True}
-    assert refnet.weights.infer_architecture(weights).root_depths == DEEP
+    assert weights.architecture.root_depths == DEEP
     image = draw_images((49, 48, 3), 4)
     logits = refnet.forward(weights, image)
     for options in ({**OPTIONS, "avg_down": True}, {**OPTIONS, "avg_down": True, "device": "reference"}):
@@ -235,7 +235,7 @@ def test_zero_biases_change_no_bit(tmp_path: Path) -> None:
     x = graph.placeholder(images.shape)
     with graph.variable_scope("resnet_v2/conv1"):
         bare = graph.conv(x, 64, (7, 7), 2, 1, False)
-    without = refnet.engine.compute(graph, images, bare)
+    without = refnet.run.compute.compute(graph, images, bare)
     assert without.tobytes() == end_points["resnet_v2/conv1"].tobytes()
     assert (without == 0).any()
     assert not np.signbit(without[without == 0]).any()

@@ -56,7 +56,7 @@ def test_every_tensor_has_its_place(tmp_path: Path) -> None:
         same = weights[slim].transpose(3, 2, 0, 1) if slim.endswith("/weights") else weights[slim]
         assert same.tobytes() == state[name].tobytes(), slim
     assert len(weights.conversion.left_out) == 53
-    found = refnet.weights.infer_architecture(weights)
+    found = weights.architecture
     assert found.scope == "resnet_v1_50"
     assert [(block.scope, list(block.args)) for block in found.blocks] == blocks_of(published(50))
 

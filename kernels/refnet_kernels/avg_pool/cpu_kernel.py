@@ -18,8 +18,8 @@ from refnet_kernels.avg_pool.cpu import (
     ZERO_PADDING,
     X,
 )
-from refnet_kernels.kernel import helper, kernel
-from refnet_kernels.memory import doubles, floats, size_of
+from refnet_kernels.cpu.kernel import helper, kernel
+from refnet_kernels.cpu.memory import doubles, floats, size_of
 
 
 @helper

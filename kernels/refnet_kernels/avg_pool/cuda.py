@@ -11,8 +11,8 @@ from functools import partial
 
 from refnet_kernels.avg_pool.cuda_kernel import AVG_POOL
 from refnet_kernels.contract import Float32Array, PoolGeometry
-from refnet_kernels.gpu.device import run_once
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
+from refnet_kernels.gpu.program import run_once
 
 
 def launch(geometry: PoolGeometry, addresses: dict[str, int]) -> CudaLaunch:

@@ -20,8 +20,8 @@ from refnet_kernels.batch_norm.cpu import (
     SCALE,
     X,
 )
-from refnet_kernels.kernel import kernel
-from refnet_kernels.memory import doubles, float_of_bits, floats, fma, size_of
+from refnet_kernels.cpu.kernel import kernel
+from refnet_kernels.cpu.memory import doubles, float_of_bits, floats, fma, size_of
 
 
 @kernel

@@ -17,8 +17,9 @@ import numpy as np
 
 from refnet_kernels.batch_norm.cuda_kernel import BATCH_NORM, BATCH_STATISTICS
 from refnet_kernels.contract import Float32Array, Norm
-from refnet_kernels.gpu.device import pack_channels, run_once
+from refnet_kernels.gpu.device import pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
+from refnet_kernels.gpu.program import run_once
 
 
 def launch(pixels: int, channels: int, addresses: dict[str, int], relu: bool) -> CudaLaunch:

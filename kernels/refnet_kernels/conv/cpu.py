@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from refnet_kernels.contract import BINARY32, RUN, ConvGeometry, FloatArray, Norm
+from refnet_kernels.cpu.layout import TILE_BYTES, pack_channels, tiles_of
+from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
-from refnet_kernels.layout import TILE_BYTES, pack_channels, tiles_of
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
-from refnet_kernels.team import Launch, run_once
 
 # What a step's row holds. Addresses; 0 stands for "none".
 OPERANDS = (

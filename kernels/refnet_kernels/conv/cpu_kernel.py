@@ -39,11 +39,10 @@ from refnet_kernels.conv.cpu import (
     TURN,
     WEIGHTS,
 )
-from refnet_kernels.kernel import helper, kernel
-from refnet_kernels.layout import TILE_BYTES
-from refnet_kernels.memory import count_ones, integers, lowest_one, prefetch, prefetch_to_second, size_of
-from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
-from refnet_kernels.tile import (
+from refnet_kernels.cpu.kernel import helper, kernel
+from refnet_kernels.cpu.layout import TILE_BYTES
+from refnet_kernels.cpu.memory import count_ones, integers, lowest_one, prefetch, prefetch_to_second, size_of
+from refnet_kernels.cpu.tile import (
     CLOSE_ROWS,
     add_bias,
     add_tiles,
@@ -63,6 +62,7 @@ from refnet_kernels.tile import (
     store_tile,
     zero_tile,
 )
+from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 
 #: Panels of a group of more than two, but for the last one.
 FIRST_OF_MANY = tuple(range(GROUP_PANELS - 1))

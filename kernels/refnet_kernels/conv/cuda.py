@@ -34,8 +34,9 @@ from refnet_kernels.conv.cuda_kernel import (
     Tile,
     conv_kernel,
 )
-from refnet_kernels.gpu import device
+from refnet_kernels.gpu.device import first_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
+from refnet_kernels.gpu.program import run_once
 
 
 def _padded(size: int, multiple: int) -> int:
@@ -141,14 +142,14 @@ def call(
     g = geometry
     arrays = {"x": x, "weights": pack(weights), "taps": tap_table(g)}
     if bias is not None:
-        arrays["bias"] = device.pack_channels(bias)
+        arrays["bias"] = pack_channels(bias)
     for prefix, statistics in (("", norm), ("next_", next_norm)):
         if statistics is not None:
-            arrays |= {f"{prefix}{role}": device.pack_channels(values) for role, values in statistics._asdict().items()}
+            arrays |= {f"{prefix}{role}": pack_channels(values) for role, values in statistics._asdict().items()}
     if shortcut is not None:
         arrays["shortcut"] = shortcut
     shape = (g.batch, g.out_height, g.out_width, g.out_channels)
     shapes = {name: shape for name, kept in (("out", keep_out), ("preact", next_norm is not None)) if kept}
-    make = partial(launch, g, relu=relu, processors=device.first_device().processors, sum_relu=sum_relu)
-    outputs = device.run_once(make, arrays, shapes)
+    make = partial(launch, g, relu=relu, processors=first_device().processors, sum_relu=sum_relu)
+    outputs = run_once(make, arrays, shapes)
     return outputs.get("out"), outputs.get("preact")

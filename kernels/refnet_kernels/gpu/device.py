@@ -9,19 +9,15 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from refnet_kernels.contract import Float32Array
-from refnet_kernels.gpu.launch import CudaLaunch
-
-if TYPE_CHECKING:
-    from refnet_kernels.gpu.program import Program
 
 #: What refnet[cuda] installs and is imported here.
 _PACKAGES = ("numba-cuda", "cuda-bindings", "cuda-core")
@@ -122,7 +118,7 @@ class Device:
         self.processors = 132 if simulated() else int(self._context.MULTIPROCESSOR_COUNT)
         self.compute_capability = (9, 0) if simulated() else tuple(self._context.compute_capability)
         # It waits for the legacy default stream, on which others work who never heard of streams, and that for it.
-        self._stream = self._new_stream(nonblocking=False)
+        self._stream = self.new_stream(nonblocking=False)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -185,16 +181,8 @@ class Device:
         with self.current():
             return Memory(self, self._cuda.device_array(max(size, 1), np.uint8))
 
-    def program(self, launches: list[CudaLaunch]) -> Program:
-        """Launches to be run in order, any number of times; compiles their kernels."""
-        from refnet_kernels.gpu.program import Program
-
-        with self.current():
-            # Others may use the legacy default stream while this one is being recorded: it must not wait for it.
-            stream = self._new_stream(nonblocking=True)
-            return Program(self, stream, launches)
-
-    def _new_stream(self, nonblocking: bool) -> Any:
+    def new_stream(self, nonblocking: bool) -> Any:
+        """A stream; unless it is ``nonblocking`` it waits for the legacy default stream, and that for it."""
         if simulated():
             return InOrder()
         from cuda.core import StreamOptions
@@ -284,28 +272,5 @@ def open_device(index: int) -> Device:
 
 
 def first_device() -> Device:
-    """The device that ``call`` runs on."""
+    """The device that kernels' ``call`` runs on."""
     return open_device(0)
-
-
-def run_once(
-    make: Callable[[dict[str, int]], CudaLaunch], inputs: dict[str, np.ndarray], outputs: Mapping[str, Any]
-) -> dict[str, Float32Array]:
-    """Upload arrays to the first device, launch once, and download the outputs.
-
-    Parameters
-    ----------
-    make : callable
-        Makes the launch from the addresses of inputs and outputs.
-    inputs : dict of str to array
-    outputs : mapping of str to shape
-    """
-    device = first_device()
-    results = {name: np.empty(shape, np.float32) for name, shape in outputs.items()}
-    memory = {name: device.allocate(array.nbytes) for name, array in (inputs | results).items()}
-    for name, array in inputs.items():
-        memory[name].upload(array)
-    device.program([make({name: block.address for name, block in memory.items()})]).run()
-    for name, array in results.items():
-        memory[name].download(array)
-    return results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import pairwise
@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet_kernels.gpu.device import Device, simulated
+from refnet_kernels.contract import Float32Array
+from refnet_kernels.gpu.device import Device, first_device, simulated
 from refnet_kernels.gpu.launch import CudaKernel, CudaLaunch
 from refnet_kernels.jit import kept
 
@@ -22,7 +23,7 @@ _C_TYPES: dict[str, Any] = {"int64": ctypes.c_int64, "int32": ctypes.c_int32, "f
 
 
 class Program:
-    """Launches in order; `Device.program` makes it."""
+    """Launches in order; `make_program` makes it."""
 
     def __init__(self, device: Device, stream: Any, launches: list[CudaLaunch]) -> None:
         self._device = device
@@ -76,6 +77,36 @@ class Program:
     def _issue(self) -> None:
         for launch in self._launches:
             launch()
+
+
+def make_program(device: Device, launches: list[CudaLaunch]) -> Program:
+    """Launches to be run in order on a device, any number of times; compiles their kernels."""
+    with device.current():
+        # Others may use the legacy default stream while this one is being recorded: it must not wait for it.
+        return Program(device, device.new_stream(nonblocking=True), launches)
+
+
+def run_once(
+    make: Callable[[dict[str, int]], CudaLaunch], inputs: dict[str, np.ndarray], outputs: Mapping[str, Any]
+) -> dict[str, Float32Array]:
+    """Upload arrays to the first device, launch once, and download the outputs.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the launch from the addresses of inputs and outputs.
+    inputs : dict of str to array
+    outputs : mapping of str to shape
+    """
+    device = first_device()
+    results = {name: np.empty(shape, np.float32) for name, shape in outputs.items()}
+    memory = {name: device.allocate(array.nbytes) for name, array in (inputs | results).items()}
+    for name, array in inputs.items():
+        memory[name].upload(array)
+    make_program(device, [make({name: block.address for name, block in memory.items()})]).run()
+    for name, array in results.items():
+        memory[name].download(array)
+    return results
 
 
 def _profile(launches: list[Callable[[], None]], stream: Any) -> list[float]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray, Norm, PoolGeometry
+from refnet_kernels.cpu.layout import TILE_BYTES, pack_channels, tiles_of
+from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
-from refnet_kernels.layout import TILE_BYTES, pack_channels, tiles_of
-from refnet_kernels.team import Launch, run_once
 
 # What a step's row holds: addresses, then integers.
 OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT, TABLE, OFFSETS = range(7)
@@ -27,7 +27,7 @@ def launch(geometry: PoolGeometry, addresses: dict[str, int], dtype: np.dtype[An
     """The step that pools.
 
     ``addresses`` has ``x``, and ``out`` or ``preact`` (with ``next_mean``, ``next_scale``, ``next_beta``, from
-    `refnet_kernels.layout.pack_channels`) or both.
+    `refnet_kernels.cpu.layout.pack_channels`) or both.
     """
     g = geometry
     outside = np.full(g.channels, 0 if g.zero_padding else -np.inf, dtype)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from refnet_kernels.kernel import helper, kernel
+from refnet_kernels.cpu.kernel import helper, kernel
+from refnet_kernels.cpu.memory import prefetch, size_of
+from refnet_kernels.cpu.tile import (
+    CLOSE_ROWS,
+    copy_columns,
+    larger_tile,
+    load_rows,
+    load_tile,
+    normalize,
+    prefetch_tile,
+    relu_tile,
+    store_tile,
+)
 from refnet_kernels.max_pool.cpu import (
     CHANNELS,
     ITEM_TILES,
@@ -16,19 +28,7 @@ from refnet_kernels.max_pool.cpu import (
     TAP_COUNT,
     TILES,
 )
-from refnet_kernels.memory import prefetch, size_of
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
-from refnet_kernels.tile import (
-    CLOSE_ROWS,
-    copy_columns,
-    larger_tile,
-    load_rows,
-    load_tile,
-    normalize,
-    prefetch_tile,
-    relu_tile,
-    store_tile,
-)
 
 
 @helper

@@ -11,8 +11,9 @@ from __future__ import annotations
 from functools import partial
 
 from refnet_kernels.contract import Float32Array, Norm, PoolGeometry
-from refnet_kernels.gpu.device import pack_channels, run_once
+from refnet_kernels.gpu.device import pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
+from refnet_kernels.gpu.program import run_once
 from refnet_kernels.max_pool.cuda_kernel import MAX_POOL
 
 OPERANDS = ("x", "out", "next_mean", "next_scale", "next_beta", "preact")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
-from refnet_kernels.team import Launch, run_once
 
 X, OUT, PIXELS, CHANNELS, BLOCKS = range(5)
 #: Channels of an item: 2 KiB of sums, which stay in the first-level cache.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.kernel import kernel
+from refnet_kernels.cpu.kernel import kernel
+from refnet_kernels.cpu.memory import doubles, floats, size_of
 from refnet_kernels.mean.cpu import BLOCK, BLOCKS, CHANNELS, OUT, PIXELS, X
-from refnet_kernels.memory import doubles, floats, size_of
 
 
 @kernel

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
-from refnet_kernels.team import Launch, run_once
 
 SHORTCUT, X, OUT, RELU, COUNT = range(5)
 #: Numbers of an item.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from refnet_kernels.kernel import kernel
-from refnet_kernels.memory import floats, size_of
+from refnet_kernels.cpu.kernel import kernel
+from refnet_kernels.cpu.memory import floats, size_of
 from refnet_kernels.residual.cpu import COUNT, ITEM, OUT, RELU, SHORTCUT, X
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 
 from refnet_kernels.contract import Float32Array
-from refnet_kernels.gpu.device import run_once
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
+from refnet_kernels.gpu.program import run_once
 from refnet_kernels.residual.cuda_kernel import RESIDUAL
 
 

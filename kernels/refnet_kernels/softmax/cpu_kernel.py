@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from refnet_kernels.kernel import helper, kernel
-from refnet_kernels.memory import doubles, float_of_bits, floats, size_of
+from refnet_kernels.cpu.kernel import helper, kernel
+from refnet_kernels.cpu.memory import doubles, float_of_bits, floats, size_of
 from refnet_kernels.softmax import COEFFICIENTS, LN2_HIGH, LN2_LOW, LOG2_E, UNDERFLOW
 from refnet_kernels.softmax.cpu import CLASSES, OUT, X
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from refnet.errors import RefnetError
-from refnet.formats import read
+from refnet.weights.formats import read
 
 
 class BadFile(NamedTuple):

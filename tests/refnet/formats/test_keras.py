@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, MissingTensorError, RefnetError
-from refnet.formats import read
+from refnet.weights.formats import read
 from tests.refnet.formats import bad_files
 from tests.refnet.formats.bad_files import BadFile, check_refused, read_or_refuse
 
@@ -343,7 +343,7 @@ def test_flipped_bytes_in_a_process_of_its_own(tmp_path: Path) -> None:
 import random, resource, sys
 import h5py
 from refnet.errors import RefnetError
-from refnet.formats import read
+from refnet.weights.formats import read
 path = sys.argv[1]
 content = open(path, "rb").read()
 read(path)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from refnet.errors import CorruptError, FormatError
-from refnet.formats import read, write
-from refnet.formats.loaded import read_all
+from refnet.weights.formats import read, write
+from refnet.weights.formats.loaded import read_all
 from tests.refnet.formats.bad_files import BadFile, check_refused, content
 
 
@@ -147,7 +147,7 @@ def test_forged_sizes_take_no_memory(tables: Any, tmp_path: Path) -> None:
     script = """
 import resource, sys
 from refnet.errors import RefnetError
-from refnet.formats import read
+from refnet.weights.formats import read
 from tests.refnet.formats.bad_files import BadFile, check_refused, content
 for path in sys.argv[1:]:
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -11,8 +11,8 @@ import pytest
 
 import refnet
 from refnet.errors import CorruptError, FormatError, RefnetError
-from refnet.formats import read
-from refnet.formats.tf_objects import KEY
+from refnet.weights.formats import read
+from refnet.weights.formats.tf_objects import KEY
 from tests.refnet.formats.bad_files import BadFile, check_refused
 from tests.refnet.formats.tables import Tables
 from tests.refnet.nets import lively_weights

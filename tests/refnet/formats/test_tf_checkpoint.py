@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from refnet.errors import CorruptError, FormatError, LimitError, RefnetError
-from refnet.formats import read
-from refnet.formats.table import read_table
+from refnet.weights.formats import read
+from refnet.weights.formats.table import read_table
 from tests.refnet.formats import bad_files
 from tests.refnet.formats.bad_files import BadFile, check_refused
 from tests.refnet.formats.tables import MAGIC, Tables

@@ -1,0 +1,223 @@
+"""Threads that walk a program of steps together.
+
+A program is a table of int64, a row a step: the kernel's address, its number of items, then what the kernel reads.
+All threads walk the whole table in compiled code. A step's items are cut into as many shares as there are threads, in
+order. Each thread draws items from its own share's atomic counter, so that from step to step it finds what it wrote in
+its own core's caches; then it helps with the others' shares. It goes on when all the items are *finished*: a thread
+that comes late, or never, holds nobody up, and which thread did which item leaves no trace in the result.
+
+The caller walks, and asks helpers to: threads that wait in compiled code, each at a mailbox, and never come back to
+Python. So nobody waits for the GIL, which costs 0.1 ms where two threads want it at once, and a run costs one call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from refnet_kernels.jit import function_address
+from refnet_kernels.system import pages
+from refnet_kernels.system.forks import Lock
+
+#: int64 in a row of a program: the kernel, its items, and its own.
+ROW = 64
+
+HEADER = 2
+
+ROW_BYTES = ROW * 8
+
+#: A step's counters (of each share the items drawn, then the items finished) stand apart, on cache lines of their own.
+APART_BYTES = 128
+
+#: Loads of the counter, some nanoseconds each, before a waiting thread offers its core to others.
+SPINS = 2000
+
+#: The caller comes back to Python this often, so that Ctrl-C is answered.
+SLICE_SECONDS = 0.05
+
+#: Items, of a millisecond or less, that it does between two looks at the clock.
+ITEMS_A_LOOK = 16
+
+# What a run's int64 hold: addresses (of the steps' table and counters, of the threads' scratch memory, of the helpers'
+# mailboxes) and numbers; a deadline in nanoseconds, of a clock of the system; whether the helpers have been asked, and
+# whether all is done.
+TABLE, COUNTERS, SCRATCHES, MAILBOXES, STEPS, THREADS, CLOCK, DEADLINE, BEGUN, DONE = range(10)
+
+# Apart from those: a word that stops all threads, the time when the clock was read, and a word for each thread, which
+# is not 0 once it has left.
+STOP, NOW, LEFT = (APART_BYTES // 8 * i for i in (1, 2, 3))
+
+# What a helper's mailbox holds: what it is at, for which run, its number there; and what it waits on.
+STATE, WHOSE, NUMBER = range(3)
+
+FREE, ASKED, WALKING = range(3)
+
+MUTEX, CONDITION, MAILBOX_BYTES = (APART_BYTES * i for i in (1, 2, 3))
+
+
+class Launch(NamedTuple):
+    """One step, ready to run: a kernel, how many items it has, and the row that it reads."""
+
+    kernel: int
+    items: int
+    row: list[int]
+    scratch: int
+    kept: tuple[np.ndarray, ...] = ()
+
+
+def aligned_zeros(count: int, dtype: DTypeLike) -> np.ndarray:
+    """``count`` zeros that start on a cache line, which NumPy does not promise."""
+    size = np.dtype(dtype).itemsize
+    raw = pages.zeros(count * size + 64)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * size].view(dtype)
+
+
+class Program:
+    """Steps to be run in order, any number of times, by one caller at a time.
+
+    Parameters
+    ----------
+    launches : list of Launch
+    threads : int
+        How many threads share each step.
+    """
+
+    def __init__(self, launches: list[Launch], threads: int) -> None:
+        self._launches = launches
+        self._threads = threads
+        self._table = aligned_zeros(len(launches) * ROW, np.int64).reshape(len(launches), ROW)
+        for row, launch in zip(self._table, launches, strict=True):
+            row[: HEADER + len(launch.row)] = [launch.kernel, launch.items, *launch.row]
+        self._counters = aligned_zeros(len(launches) * (threads + 1) * APART_BYTES // 8, np.int64)
+        size = max((launch.scratch for launch in launches), default=0)
+        self._scratch = [aligned_zeros(size + 64, np.uint8) for _ in range(threads)]
+        self._scratches = np.array([scratch.ctypes.data for scratch in self._scratch])
+        self._run = aligned_zeros(LEFT + threads, np.int64)
+        for which, array in ((TABLE, self._table), (COUNTERS, self._counters), (SCRATCHES, self._scratches)):
+            self._run[which] = array.ctypes.data
+        self._run[STEPS], self._run[THREADS], self._run[CLOCK] = len(launches), threads, time.CLOCK_MONOTONIC
+        self._address = self._run.ctypes.data
+        self._walk = _walk()
+
+    def set_operand(self, step: int, which: int, address: int) -> None:
+        """Have a step read another address."""
+        self._table[step, HEADER + which] = address
+
+    def run(self) -> None:
+        """Run every step. Ctrl-C stops it after the items in hand."""
+        run = self._run
+        self._counters[:] = 0
+        run[BEGUN:] = 0
+        try:
+            run[MAILBOXES] = _mailboxes(self._threads)
+            while not run[DONE]:
+                run[DEADLINE] = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(SLICE_SECONDS * 1e9)
+                self._walk(self._address, 0)
+        except BaseException:
+            run[STOP] = 1
+            self._walk(self._address, 0)
+            raise
+
+
+@cache
+def _walk() -> Callable[[int, int], None]:
+    """`refnet_kernels.cpu.team_kernel.walk`. ctypes lets go of the GIL while it runs."""
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
+    return kind(function_address("refnet_kernels.cpu.team_kernel", "walk"))
+
+
+class _Helper(NamedTuple):
+    """A thread that waits at its mailbox, and the core that it stays on, if there is one for each of its team."""
+
+    core: int | None
+    mailbox: int
+
+
+_teams: dict[int, list[_Helper]] = {}
+
+_teams_lock = Lock()
+
+#: By a team's number of threads and the caller's core: where the addresses of the others' mailboxes are.
+_others: dict[tuple[int, int | None], int] = {}
+
+#: Mailboxes, at which threads wait as long as the process lives, and lists of them.
+_kept: list[np.ndarray] = []
+
+
+def _mailboxes(threads: int) -> int:
+    """Where the addresses of the mailboxes are, of one helper less than threads, none of them on the caller's core."""
+    here = _this_core()
+    address = _others.get((threads, here))
+    if address is None:
+        team = _teams.get(threads) or _new_team(threads)
+        others = [helper.mailbox for helper in team if helper.core is None or helper.core != here]
+        mailboxes = np.array(others[: threads - 1], np.int64)
+        _kept.append(mailboxes)
+        address = _others[threads, here] = mailboxes.ctypes.data
+    return address
+
+
+def _new_team(threads: int) -> list[_Helper]:
+    with _teams_lock.held():
+        if threads not in _teams:
+            cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+            places = cores if 1 < threads == len(cores) else [None] * (threads - 1)
+            _teams[threads] = [_new_helper(place) for place in places]
+        return _teams[threads]
+
+
+def _new_helper(core: int | None) -> _Helper:
+    mailbox = aligned_zeros(MAILBOX_BYTES // 8, np.int64)
+    _kept.append(mailbox)
+    address = mailbox.ctypes.data
+    _system.pthread_mutex_init(ctypes.c_void_p(address + MUTEX), None)
+    _system.pthread_cond_init(ctypes.c_void_p(address + CONDITION), None)
+    threading.Thread(target=_help, name="refnet", args=(core, address), daemon=True).start()
+    return _Helper(core, address)
+
+
+def _help(core: int | None, mailbox: int) -> None:
+    _stay(core)
+    _walk()(0, mailbox)
+
+
+def _this_core() -> int | None:
+    """The core on which this thread runs, where the system says so."""
+    return int(_sched_getcpu()) if _sched_getcpu else None
+
+
+_system: Any = ctypes.CDLL(None) if os.name == "posix" else None
+
+_sched_getcpu = getattr(_system, "sched_getcpu", None)
+
+
+def _stay(core: int | None) -> None:
+    """Keep this thread on a core.
+
+    Where there is a thread for each of the process's cores, Linux sometimes wakes two of them on the same core and
+    leaves them there for a whole forward, which then takes twice as long.
+    """
+    if core is not None:
+        with suppress(OSError):
+            os.sched_setaffinity(threading.get_native_id(), {core})
+
+
+if hasattr(os, "register_at_fork"):
+    # In the child of a fork the parent's threads do not exist.
+    os.register_at_fork(after_in_child=_teams.clear)
+    os.register_at_fork(after_in_child=_others.clear)
+
+
+def run_once(launch: Launch) -> None:
+    """Run a single step on one thread."""
+    Program([launch], threads=1).run()

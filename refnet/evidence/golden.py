@@ -1,0 +1,378 @@
+"""Goldens: record a network's end points, and say later, on any machine, whether they still have the same bits."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.engine import Engine
+from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
+from refnet.evidence.digest import digest, digest_all
+from refnet.evidence.end_points import Difference, compare, in_network_order, roundings
+from refnet.evidence.environment import versions
+from refnet.evidence.golden_file import EndPoint, Golden, read_golden, write_golden
+from refnet.evidence.seeded import random_images
+from refnet.graph.graph import Tensor
+from refnet.images.preprocess import Recipe, preprocess
+from refnet.network.networks import NETWORKS, UNITS
+from refnet.network.resnet_utils import Block
+from refnet.network.resnet_v2 import bottleneck
+from refnet.run.devices import check_dtype
+from refnet.run.inputs import images_of
+from refnet.weights.files import load_weights
+from refnet.weights.initial import random_weights
+from refnet.weights.weights import Weights
+from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
+
+__all__ = ["Golden", "Report", "check", "compare_end_points", "read_golden", "record"]
+
+#: The options of `Engine` that belong to a golden: all but those that leave every bit alone.
+OPTIONS = frozenset(inspect.signature(Engine).parameters) - {"weights", "device", "threads"}
+
+
+class Report(NamedTuple):
+    """A golden beside what was found.
+
+    Attributes
+    ----------
+    path : str
+        The golden.
+    rows : list of Difference
+        In network order, the net among them.
+    max_ulps : float
+        How far an end point may be off; 0: not a bit.
+    """
+
+    path: str
+    rows: list[Difference]
+    max_ulps: float = 0
+
+    @property
+    def differing(self) -> list[Difference]:
+        """The end points that are further off, in network order: the first one is where to look."""
+        return [row for row in self.rows if not row.same and not self._near(row)]
+
+    def _near(self, row: Difference) -> bool:
+        return self.max_ulps > 0 and row.ulps is not None and row.ulps <= self.max_ulps
+
+    def __str__(self) -> str:
+        """The verdict, and the first end points that differ."""
+        differing, shown = self.differing, 5
+        far = f" by more than {self.max_ulps:g} ULPs" if self.max_ulps else ""
+        if not differing:
+            return f"None of {len(self.rows)} end points differs from {self.path}{far}."
+        lines = [f"{len(differing)} of {len(self.rows)} end points differ from {self.path}{far}; in network order:"]
+        lines += [f"  {row}" for row in differing[:shown]]
+        lines += [f"  and {len(differing) - shown} more"] if len(differing) > shown else []
+        return "\n".join(lines)
+
+
+def record(
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Any] | str | os.PathLike[str],
+    images: Any,
+    *,
+    end_points: bool | Sequence[str] = True,
+    hashes_only: bool = False,
+    store_images: bool = False,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    **options: Any,
+) -> Golden:
+    """Run a network and keep its end points in a golden.
+
+    Parameters
+    ----------
+    path : path
+        The file to write, by custom ending in .safetensors; whole or not at all.
+    weights : Weights, mapping of str to array, path, or the name of a published network
+        By name: `refnet.random_weights` of ``seed``; then the golden can be checked without a weights file.
+    images : array [H, W, C] or [N, H, W, C], or a tuple of these sizes
+        As for `Engine`; uint8 images go through the recipe of the weights, which is kept in the golden. A tuple:
+        `refnet.seeded.random_images` of ``seed``; then the golden can be checked without images.
+    end_points : bool or sequence of str
+        True: every end point; False: the net alone; or the names of some.
+    hashes_only : bool
+        Keep the end points' hashes but not their values: 18 KB for resnet_v2_50, which say whether bits differ but not
+        by how much.
+    store_images : bool
+        Keep the normalised images too; then the golden can be checked without the images' file.
+    recipe : Recipe, optional
+        For uint8 images, in place of the weights' own.
+    seed : int
+    device, threads
+        As for `Engine`. The golden does not depend on them.
+    **options
+        As for `Engine`.
+
+    Returns
+    -------
+    Golden
+        What was written.
+
+    Raises
+    ------
+    WeightsError, InputError, ConfigError, DeviceError
+        As `Engine` raises them.
+    """
+    network = weights if isinstance(weights, str) and weights in NETWORKS else None
+    loaded = _weights(weights, seed)
+    if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
+        recipe = loaded.recipe
+    kept = encode_options(options)
+    batch = _images(images, recipe, seed, kept)
+    engine = Engine(loaded, device=device, threads=threads, **options)
+    net, found = engine(batch, end_points=end_points or [])
+    traced, order = engine.trace(_batch_shape(batch.shape))
+    values = in_network_order({name: found[name] for name in order if name in found}, net)
+    golden = Golden(
+        contract=CONTRACT_VERSION,
+        made_with=versions(),
+        options=kept,
+        weights=digest_all(loaded, traced.graph.used),
+        network=network,
+        images=digest(batch),
+        shape=batch.shape,
+        recipe=recipe if _is_raw(images) else None,
+        seeded_images=isinstance(images, tuple),
+        seed=seed,
+        end_points=_entries(values, {**order, "net": traced}),
+        values={} if hashes_only else values,
+        stored_images=batch if store_images else None,
+    )
+    write_golden(path, golden)
+    return golden
+
+
+def check(
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    images: Any = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Report:
+    """Run the network of a golden, with the recorded options, and compare every end point with it.
+
+    Parameters
+    ----------
+    path : path
+        What `record` wrote.
+    weights : Weights, mapping of str to array, path, or the name of a published network, optional
+        Left out: the seeded weights that the golden was recorded with.
+    images : array [H, W, C] or [N, H, W, C], or a tuple of these sizes, optional
+        Left out: the stored or seeded images that the golden was recorded with.
+    device, threads
+        As for `Engine`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    GoldenError
+        The file cannot be used.
+    WeightsError, InputError
+        These are other weights, or other images, than those that the golden was recorded with; or they cannot be used.
+    ConfigError
+        Weights or images are left out, and the golden holds none.
+    """
+    golden = read_golden(path)
+    loaded = _weights(golden.network if weights is None else weights, golden.seed)
+    options = decode_options(golden.options)
+    batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
+    engine = Engine(loaded, device=device, threads=threads, **options)
+    traced, order = engine.trace(_batch_shape(golden.shape))
+    _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
+    unknown = [name for name in golden.end_points if name not in order and name != "net"]
+    if unknown:
+        raise GoldenError(f"{os.fsdecode(path)}: the network has no end points {', '.join(unknown)}.", found=unknown)
+    net, found = engine(batch, end_points=[name for name in golden.end_points if name != "net"])
+    found["net"] = net
+    return Report(os.fsdecode(path), [_row(golden, name, found[name]) for name in golden.end_points])
+
+
+def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, Any], max_ulps: float = 0) -> Report:
+    """Compare end points that were computed elsewhere, by a port of the network, with a golden.
+
+    Parameters
+    ----------
+    path : path
+        What `record` wrote, with values.
+    end_points : mapping of str to array
+        Some of the golden's end points, in NHWC; "net" is the network's output. Values of another dtype are converted
+        to the golden's first.
+    max_ulps : float
+        How far they may be off, in units in the last place of each end point's largest value; 0: not a bit.
+
+    Returns
+    -------
+    Report
+        Of these end points.
+
+    Raises
+    ------
+    GoldenError
+        The file cannot be used.
+    ConfigError
+        There are none to compare, or some that the golden does not have; or ``max_ulps`` is no distance.
+    """
+    if not 0 <= max_ulps < np.inf:
+        raise ConfigError(f"max_ulps is {max_ulps!r}; it is a number of 0 or more.", found=max_ulps)
+    golden = read_golden(path)
+    unknown = [name for name in end_points if name not in golden.end_points]
+    if unknown or not end_points:
+        what = f"{', '.join(map(str, unknown))}, which it does not have" if unknown else "none"
+        raise ConfigError(
+            f"Of the end points of {os.fsdecode(path)} {what} can be compared; it has {', '.join(golden.end_points)}.",
+            found=unknown,
+        )
+    arrays = {name: np.asarray(value) for name, value in end_points.items()}
+    wrong = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.kind not in "fiu"]
+    if wrong:
+        raise InputError(f"These end points are no arrays of real numbers: {', '.join(wrong)}.", found=wrong)
+    rows = [_row(golden, name, arrays[name]) for name in golden.end_points if name in arrays]
+    return Report(os.fsdecode(path), rows, max_ulps)
+
+
+def _entries(values: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> dict[str, EndPoint]:
+    """What a golden tells of each value, the result of the tensor of that name."""
+    counts = roundings(tensors["net"])
+    return {name: EndPoint(value.shape, digest(value), counts[tensors[name].index]) for name, value in values.items()}
+
+
+def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an engine as JSON holds them.
+
+    Raises
+    ------
+    ConfigError
+        An option has no place in a golden, or a block is not made of `bottleneck`.
+    """
+    unknown = sorted(set(options) - OPTIONS)
+    if unknown:
+        raise ConfigError(f"No options of a golden: {', '.join(unknown)}; there are {', '.join(sorted(OPTIONS))}.")
+    encoded = dict(options)
+    if "dtype" in options:
+        encoded["dtype"] = check_dtype(options["dtype"]).name
+    if options.get("blocks") is not None:
+        blocks: Sequence[Block] = options["blocks"]
+        if any(block.unit_fn not in UNITS.values() for block in blocks):
+            raise ConfigError("A golden can only hold blocks of bottleneck units.")
+        encoded["blocks"] = [_encode_block(block) for block in blocks]
+    return encoded
+
+
+def _encode_block(block: Block) -> dict[str, Any]:
+    units = {"scope": block.scope, "units": [dict(unit) for unit in block.args]}
+    return units if block.unit_fn is bottleneck else {**units, "unit_fn": "bottleneck_v1"}
+
+
+def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a golden as `Engine` takes them.
+
+    Raises
+    ------
+    GoldenError
+        This refnet has no such option, or a value is none that `record` writes.
+    """
+    unknown = sorted(set(encoded) - OPTIONS)
+    if unknown:
+        raise GoldenError(f"The golden was recorded with options that this refnet lacks: {', '.join(unknown)}.")
+    options = dict(encoded)
+    blocks = options.pop("blocks", None)
+    wrong = [name for name, value in options.items() if isinstance(value, list | dict) and name != "multi_grid"]
+    if wrong or not isinstance(blocks, list | None):
+        raise GoldenError(f"The golden's options are damaged: {', '.join(wrong or ['blocks'])}.", found=wrong)
+    return options if blocks is None else {**options, "blocks": [_block(entry) for entry in blocks]}
+
+
+def _block(entry: Any) -> Block:
+    keys = {"depth", "depth_bottleneck", "stride"}
+    match entry:
+        case {"scope": str(scope), "units": [_, *_] as units, **rest} if all(
+            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
+        ):
+            unit_fn = UNITS.get(str(rest.get("unit_fn", "bottleneck_v2")))
+            if unit_fn is not None:
+                return Block(scope, unit_fn, units)
+    raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
+
+
+def _weights(weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int) -> Weights:
+    if weights is None:
+        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+    if isinstance(weights, Weights):
+        return weights
+    if isinstance(weights, Mapping):
+        return Weights(weights)
+    return random_weights(str(weights), seed=seed) if weights in NETWORKS else load_weights(weights)
+
+
+def _is_raw(images: Any) -> bool:
+    """Whether the images are raw pixels, not normalised ones."""
+    return bool(getattr(images, "dtype", None) == np.uint8)
+
+
+def _images(images: Any, recipe: Recipe | None, seed: int, options: Mapping[str, Any]) -> FloatArray:
+    """The images as the network gets them."""
+    dtype = check_dtype(options.get("dtype", "float32"))
+    if isinstance(images, tuple):
+        if not all(isinstance(size, int) and size > 0 for size in images):
+            raise InputError(f"Seeded images have a shape of positive sizes, not {images!r}.", found=images)
+        return random_images(images, seed).astype(dtype)
+    if not _is_raw(images):
+        return images_of(images, dtype)
+    if recipe is None:
+        raise InputError("uint8 images are raw pixels, and there is no recipe for them: pass normalised floats.")
+    return preprocess(images, recipe).astype(dtype)
+
+
+def _golden_images(golden: Golden, options: Mapping[str, Any]) -> FloatArray:
+    if golden.stored_images is not None:
+        return golden.stored_images
+    if not golden.seeded_images:
+        raise ConfigError("The golden neither holds its images nor was recorded with seeded ones: pass the images.")
+    return _images(golden.shape, None, golden.seed, options)
+
+
+def _batch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape if len(shape) == 4 else (1, *shape)
+
+
+def _check_same_inputs(golden: Golden, weights: str, images: FloatArray) -> None:
+    """Refuse other weights and other images: they explain every difference.
+
+    Raises
+    ------
+    WeightsError, InputError
+    """
+    if weights != golden.weights:
+        raise WeightsError(
+            "These are other weights than those that the golden was recorded with.",
+            expected=golden.weights,
+            found=weights,
+        )
+    if images.shape != golden.shape or digest(images) != golden.images:
+        shapes = "" if images.shape == golden.shape else f" Their shape is {images.shape}, not {golden.shape}."
+        raise InputError(
+            f"These are other images than those that the golden was recorded with.{shapes}",
+            expected=golden.images,
+            found=digest(images),
+        )
+
+
+def _row(golden: Golden, name: str, value: np.ndarray) -> Difference:
+    shape, sha256, count = golden.end_points[name]
+    if name in golden.values:
+        return compare(name, golden.values[name], value, count)
+    if value.shape != shape:
+        return Difference(name, shape, count, same=False, found_shape=value.shape)
+    return Difference(name, shape, count, same=digest(value) == sha256)

@@ -1,0 +1,287 @@
+"""A golden's file: end points, their hashes and how they were made, in one safetensors file.
+
+The tensors are ``end_points/<name>`` and ``images``. All else is one JSON document under the key ``refnet`` of the
+metadata, which lists the end points in network order, the net among them; ``refnet_sha256`` is its hash.
+
+Source of the format: the safetensors library's own documentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
+from refnet.evidence.digest import digest
+from refnet.files import json_object, regular_file_size
+from refnet.images.preprocess import MAX_PIXELS, Recipe
+from refnet.network.networks import NETWORKS
+from refnet.weights.files import recipe_from
+from refnet.weights.formats.safetensors import pack, unpack
+from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
+
+FORMAT = "refnet golden"
+FORMAT_VERSION = 1
+
+_DOCUMENT, _DOCUMENT_SHA256 = "refnet", "refnet_sha256"
+_PREFIX = "end_points/"
+_IMAGES = "images"
+
+T = TypeVar("T")
+
+
+class EndPoint(NamedTuple):
+    """What is known of an end point: its shape, the SHA-256 of its values, and the roundings behind it."""
+
+    shape: tuple[int, ...]
+    sha256: str
+    roundings: int
+
+
+class Golden(NamedTuple):
+    """A recorded run.
+
+    Attributes
+    ----------
+    contract : int
+        The version of the arithmetic contract.
+    made_with : dict of str to str
+        Versions of refnet and what it stands on.
+    options : dict of str to Any
+        Those that were given to `Engine`, as JSON holds them.
+    weights : str
+        SHA-256 of the variables that the network reads.
+    network : str or None
+        The published network whose weights `refnet.random_weights` draws from ``seed``.
+    images : str
+        SHA-256 of the normalised images.
+    shape : tuple of int
+        Theirs.
+    recipe : Recipe or None
+        How they were made of raw pixels, if they were.
+    seeded_images : bool
+        Whether `refnet.seeded.random_images` draws them from ``seed``.
+    seed : int
+    end_points : dict of str to EndPoint
+        In network order, the net among them.
+    values : dict of str to array
+        Of all end points, or of none.
+    stored_images : array or None
+        The normalised images, if the file holds them.
+    """
+
+    contract: int
+    made_with: dict[str, str]
+    options: dict[str, Any]
+    weights: str
+    network: str | None
+    images: str
+    shape: tuple[int, ...]
+    recipe: Recipe | None
+    seeded_images: bool
+    seed: int
+    end_points: dict[str, EndPoint]
+    values: dict[str, np.ndarray]
+    stored_images: FloatArray | None
+
+
+def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:
+    """Write the file, whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        `path` is a directory, or the options do not fit JSON.
+    """
+    try:
+        document = json.dumps(_as_document(golden), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"The options cannot be kept in a golden: {error}.") from error
+    tensors = {_PREFIX + name: value for name, value in golden.values.items()}
+    if golden.stored_images is not None:
+        tensors[_IMAGES] = golden.stored_images
+    pack(os.fsdecode(path), tensors, {_DOCUMENT: document, _DOCUMENT_SHA256: _sha256(document)})
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_document(golden: Golden) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "contract": golden.contract,
+        "made_with": golden.made_with,
+        "options": golden.options,
+        "seed": golden.seed,
+        "weights": {"sha256": golden.weights, "network": golden.network},
+        "images": {
+            "sha256": golden.images,
+            "shape": golden.shape,
+            "recipe": None if golden.recipe is None else golden.recipe._asdict(),
+            "seeded": golden.seeded_images,
+            "stored": golden.stored_images is not None,
+        },
+        "values_stored": bool(golden.values),
+        "end_points": {name: end_point._asdict() for name, end_point in golden.end_points.items()},
+    }
+
+
+def read_golden(path: str | os.PathLike[str]) -> Golden:
+    """Read a golden and verify every hash in it.
+
+    Raises
+    ------
+    GoldenError
+        The file is damaged, is no golden, or is one of another format version or another arithmetic contract.
+    FileNotFoundError, PermissionError
+        As the system raises them.
+    """
+    name = os.fsdecode(path)
+    try:
+        regular_file_size(name)
+        return _parse(*_unpack(name))
+    except FormatError as error:
+        raise GoldenError(error.message) from error
+    except GoldenError as error:
+        message = f"{name}: {error.message}"
+        raise GoldenError(message, tensor=error.tensor, expected=error.expected, found=error.found) from error
+
+
+def _unpack(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The document and the tensors."""
+    try:
+        tensors, metadata, _ = unpack(path)
+    except WeightsError as error:
+        raise GoldenError(f"it is no safetensors file, or damaged: {error.message}", tensor=error.tensor) from error
+    if _DOCUMENT not in metadata:
+        raise GoldenError(f"it is a safetensors file, but no golden: its metadata have no {_DOCUMENT!r}.")
+    document = metadata[_DOCUMENT]
+    if metadata.get(_DOCUMENT_SHA256) != _sha256(document):
+        raise GoldenError("it is damaged: its document does not have its hash.")
+    try:
+        return json_object(document.encode(), "document"), tensors
+    except FormatError as error:
+        raise GoldenError(error.message) from error
+
+
+def _parse(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Golden:
+    _check_versions(document)
+    weights, images = (_field(document, key, dict) for key in ("weights", "images"))
+    shape = _shape(images)
+    golden = Golden(
+        contract=CONTRACT_VERSION,
+        made_with=_field(document, "made_with", dict),
+        options=_field(document, "options", dict),
+        weights=_field(weights, "sha256", str),
+        network=_network(weights),
+        images=_field(images, "sha256", str),
+        shape=shape,
+        recipe=_recipe(images, shape),
+        seeded_images=_field(images, "seeded", bool),
+        seed=_field(document, "seed", int),
+        end_points={name: _end_point(name, entry) for name, entry in _field(document, "end_points", dict).items()},
+        values={name[len(_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_PREFIX)},
+        stored_images=tensors.get(_IMAGES),
+    )
+    if "net" not in golden.end_points:
+        raise GoldenError("its end points lack the net.")
+    expected = [_PREFIX + name for name in golden.end_points] if _field(document, "values_stored", bool) else []
+    expected += [_IMAGES] if _field(images, "stored", bool) else []
+    _check_tensors(golden, expected, tensors)
+    return golden
+
+
+def _check_versions(document: Mapping[str, Any]) -> None:
+    if document.get("format") != FORMAT:
+        raise GoldenError(f"it is no golden: its format is {document.get('format')!r}.", expected=FORMAT)
+    if document.get("version") != FORMAT_VERSION:
+        version = document.get("version")
+        raise GoldenError(
+            f"it has version {version!r} of the format, and this refnet reads {FORMAT_VERSION}.",
+            expected=FORMAT_VERSION,
+            found=version,
+        )
+    if document.get("contract") != CONTRACT_VERSION:
+        contract = document.get("contract")
+        raise GoldenError(
+            f"it was recorded under version {contract!r} of the arithmetic contract, and this refnet computes by "
+            f"{CONTRACT_VERSION}, which defines other bits: record it anew.",
+            expected=CONTRACT_VERSION,
+            found=contract,
+        )
+
+
+def _field(document: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    value = document.get(key)
+    if type(value) is not kind:
+        raise GoldenError(f"its {key!r} is {value!r}, not a {kind.__name__}.", expected=kind.__name__, found=value)
+    return value
+
+
+def _dimensions(document: Mapping[str, Any], what: str) -> tuple[int, ...]:
+    shape = _field(document, "shape", list)
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise GoldenError(f"the shape of its {what} is {shape!r}, not a list of sizes.", found=shape)
+    return tuple(shape)
+
+
+def _shape(images: Mapping[str, Any]) -> tuple[int, ...]:
+    """The images' shape, small enough that seeded or preprocessed images of it may be made."""
+    shape = _dimensions(images, "images")
+    made = shape if images.get("seeded") else shape[-3:]
+    if len(shape) not in (3, 4) or math.prod(made) > 3 * MAX_PIXELS:
+        raise GoldenError(f"the shape of its images is {list(shape)}: these are no images, or too many.", found=shape)
+    return shape
+
+
+def _network(weights: Mapping[str, Any]) -> str | None:
+    network = weights.get("network")
+    if network is not None and network not in list(NETWORKS):
+        raise GoldenError(f"its network is {network!r}; there are {', '.join(NETWORKS)}.", found=network)
+    return network
+
+
+def _recipe(images: Mapping[str, Any], shape: tuple[int, ...]) -> Recipe | None:
+    """The recipe, if it can have led to the shape."""
+    stored = images.get("recipe")
+    if stored is None:
+        return None
+    try:
+        recipe = recipe_from(stored)
+    except WeightsError as error:
+        raise GoldenError(f"its recipe is not understood: {stored!r}.", found=stored) from error
+    if any(size not in (None, side) for size, side in zip(recipe[:2], shape[-3:-1], strict=True)):
+        raise GoldenError(f"its recipe {stored!r} does not lead to images of shape {list(shape)}.", found=stored)
+    return recipe
+
+
+def _end_point(name: str, entry: Any) -> EndPoint:
+    if not isinstance(entry, dict):
+        raise GoldenError(f"its end point {name} is {entry!r}, not an object.", tensor=name, found=entry)
+    return EndPoint(_dimensions(entry, name), _field(entry, "sha256", str), _field(entry, "roundings", int))
+
+
+def _check_tensors(golden: Golden, expected: list[str], tensors: Mapping[str, np.ndarray]) -> None:
+    """Every tensor that the document promises is there, no other is, and each has its shape and hash."""
+    known = {_PREFIX + name: (entry.shape, entry.sha256) for name, entry in golden.end_points.items()}
+    known[_IMAGES] = (golden.shape, golden.images)
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is not in its document" for name in tensors if name not in expected]
+    for name in expected:
+        if name in tensors:
+            shape, sha256 = known[name]
+            tensor = tensors[name]
+            if tensor.shape != shape or tensor.dtype.kind != "f":
+                problems.append(f"{name} is {tensor.dtype} {list(tensor.shape)}, not floats {list(shape)}")
+            elif digest(tensor) != sha256:
+                problems.append(f"the values of {name} do not have its hash")
+    if problems:
+        raise GoldenError(f"it is damaged: {'; '.join(problems)}.")

@@ -1,0 +1,69 @@
+"""Seeded images, and weights in which every variable does something: the same bits on every machine.
+
+Random bits come from Philox, a generator of integer operations; what follows are exact products with powers of two, and
+single sums and products that IEEE-754 rounds in one way only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from refnet.network.seeded_bits import random_bits
+from refnet.weights.weights import Weights
+from refnet_kernels.contract import Float32Array
+
+
+def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
+    """Normalised pixels, uniform in [-1, 1).
+
+    Parameters
+    ----------
+    shape : sequence of int
+        [H, W, C] or [N, H, W, C].
+    seed : int
+
+    Returns
+    -------
+    float32 array
+    """
+    return _uniform(shape, "images", seed).astype(np.float32)
+
+
+def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weights:
+    """The weights with batch norms and biases that change the values, and residuals that stay small.
+
+    In untrained weights beta, means and biases are 0 and gamma and variances 1, and the values grow by a factor in each
+    unit. Here gamma and variances are uniform in [0.5, 1.5), the others in [-0.25, 0.25), and each unit's last kernel
+    is a quarter of what it was, which keeps the logits of 200 layers below 100. Each convolution also has biases, for
+    networks without batch norm.
+
+    Parameters
+    ----------
+    weights : mapping of str to float32 array
+        As `refnet.random_weights` draws them.
+    seed : int
+    """
+    tensors: dict[str, Float32Array] = {}
+    for name, value in weights.items():
+        scope, leaf = name.rsplit("/", 1)
+        if leaf == "weights":
+            tensors[name] = value * np.float32(0.25) if scope.endswith("conv3") else value
+            tensors[f"{scope}/biases"] = _small(f"{scope}/biases", value.shape[-1:], seed)
+        elif leaf in ("gamma", "moving_variance"):
+            tensors[name] = (1 + _uniform(value.shape, name, seed) / 2).astype(np.float32)
+        else:
+            tensors[name] = _small(name, value.shape, seed)
+    return Weights(tensors, source=f"lively_weights(seed={seed})", copy=False)
+
+
+def _small(name: str, shape: Sequence[int], seed: int) -> Float32Array:
+    return (_uniform(shape, name, seed) / 4).astype(np.float32)
+
+
+def _uniform(shape: Sequence[int], name: str, seed: int) -> np.ndarray:
+    """Multiples of 2**-23 in [-1, 1), which binary32 holds exactly."""
+    bits = random_bits(name, int(np.prod(shape)), seed)
+    numbers: np.ndarray = ((bits >> np.uint64(40)).astype(np.float64) * 2.0**-23 - 1).reshape(tuple(shape))
+    return numbers

@@ -1,0 +1,281 @@
+"""The network as a list of operations, one value each, as TF-Slim's functions write it down.
+
+Nothing is computed here: a `Tensor` knows its shape and where it comes from. `refnet.graph.fuse` turns the list into
+steps for the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError
+from refnet_kernels.contract import ConvGeometry, PoolGeometry, same_padding
+
+Shape = tuple[int, int, int, int]
+
+# So many problems an error tells one by one.
+_LISTED = 20
+
+
+class ArgScope(NamedTuple):
+    """The options of TF-Slim's ``resnet_arg_scope``, and ``is_training``.
+
+    Attributes
+    ----------
+    is_training : bool
+        Whether batch norm uses the batch's own mean and biased variance, not the moving ones.
+    batch_norm_epsilon : float
+        Added to the variance.
+    batch_norm_scale : bool
+        Whether batch norm multiplies by gamma.
+    activation_fn : {"relu", None}
+        What follows conv1 and conv2 of each unit, and the first version's root; all other ReLUs are always there.
+    use_batch_norm : bool
+        False: the convolutions that would have a batch norm (conv1 and conv2 of each unit; in the first version all but
+        the logits) have biases instead.
+    pool_mode : {"slim", "keras", "torch"}
+        pool1's padding: TF-Slim's "SAME", which never wins; Keras Applications' border of one zero all round, which
+        wins where all else is negative; or PyTorch's border of one all round, which never wins.
+    avg_down : bool
+        Whether the shortcut of a unit that strides is the 1x1 convolution of a 2x2 average pool, as in ResNet-D (He et
+        al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", 2019).
+    bias_before_batch_norm : bool
+        Whether convolutions with batch norm have biases too, as in Keras Applications' first version.
+    """
+
+    is_training: bool = False
+    batch_norm_epsilon: float = 1e-5
+    batch_norm_scale: bool = True
+    activation_fn: str | None = "relu"
+    use_batch_norm: bool = True
+    pool_mode: str = "slim"
+    avg_down: bool = False
+    bias_before_batch_norm: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A value of the network: NHWC, or [N, classes] after the squeeze.
+
+    ``variables`` names the weights that its operation reads, by their role (``weights``, ``biases``, ``gamma``, ...).
+    """
+
+    graph: Graph
+    index: int
+    op: str
+    inputs: tuple[Tensor, ...]
+    shape: tuple[int, ...]
+    geometry: Any = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def depth(self) -> int:
+        """Channels."""
+        return self.shape[-1]
+
+
+class Graph:
+    """Operations in the order of their creation, and the variables that they read.
+
+    Parameters
+    ----------
+    variables : mapping of str to array
+        Every weight, by TF-Slim's name.
+    arg_scope : ArgScope
+    """
+
+    def __init__(self, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> None:
+        self.variables = variables
+        self.arg_scope = arg_scope or ArgScope()
+        self.tensors: list[Tensor] = []
+        self.end_points: dict[str, Tensor] = {}
+        #: Every problem with the variables, so that the user hears of all at once.
+        self.missing: list[tuple[str, tuple[int, ...]]] = []
+        self.misshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        self.used: set[str] = set()
+        self._scopes: list[str] = []
+
+    @contextmanager
+    def variable_scope(self, name: str) -> Iterator[str]:
+        """Put ``name`` before the names of the variables and end points made inside, as TensorFlow does."""
+        self._scopes.append(name)
+        try:
+            yield self.name()
+        finally:
+            self._scopes.pop()
+
+    def name(self, leaf: str = "") -> str:
+        """The full name of ``leaf`` in the current scope."""
+        return "/".join(part for part in (*self._scopes, leaf) if part)
+
+    def collect(self, name: str, tensor: Tensor) -> Tensor:
+        """Make ``tensor`` the end point ``name``."""
+        self.end_points[name] = tensor
+        return tensor
+
+    def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
+        """Note that the network reads the variable, and check its shape; its full name."""
+        name = self.name(leaf)
+        self.used.add(name)
+        if name not in self.variables:
+            self.missing.append((name, shape))
+        elif np.shape(self.variables[name]) != shape:
+            self.misshaped.append((name, shape, np.shape(self.variables[name])))
+        return name
+
+    def check_variables(self) -> None:
+        """Raise one error that lists every variable that is missing or has another shape.
+
+        Raises
+        ------
+        MissingTensorError, ShapeMismatchError
+        """
+        if self.missing:
+            raise self._missing_error()
+        if self.misshaped:
+            name, expected, found = self.misshaped[0]
+            lines = [_shape_line(*entry) for entry in self.misshaped]
+            raise ShapeMismatchError("; ".join(lines) + ".", tensor=name, expected=expected, found=found)
+
+    def _missing_error(self) -> MissingTensorError:
+        listed = self.missing[:_LISTED]
+        near = self.nearest(listed)
+        names = ", ".join(
+            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in listed
+        )
+        more = f" and {len(self.missing) - _LISTED} more" if len(self.missing) > _LISTED else ""
+        text = f"The weights lack {len(self.missing)} of the network's tensors: {names}{more}."
+        if self.misshaped:
+            text += " Also: " + "; ".join(_shape_line(*entry) for entry in self.misshaped[:_LISTED]) + "."
+        return MissingTensorError(text, tensor=self.missing[0][0], expected=self.missing[0][1])
+
+    def nearest(self, missing: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
+        """For each missing variable the left-over tensor of its shape that has the most similar name, if there is one.
+
+        Each left-over is proposed once.
+        """
+        import difflib  # only where something is wrong
+
+        left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
+        near = {}
+        for name, shape in missing:
+            found = difflib.get_close_matches(name, [other for other in left if left[other] == shape], 1, cutoff=0)
+            if found:
+                near[name] = found[0]
+                del left[found[0]]
+        return near
+
+    def _add(self, op: str, inputs: tuple[Tensor, ...], shape: tuple[int, ...], **attributes: Any) -> Tensor:
+        tensor = Tensor(self, len(self.tensors), op, inputs, shape, **attributes)
+        self.tensors.append(tensor)
+        return tensor
+
+    def placeholder(self, shape: tuple[int, ...]) -> Tensor:
+        """The input: images, or the output of another network."""
+        return self._add("input", (), shape)
+
+    def conv(
+        self, inputs: Tensor, num_outputs: int, kernel_size: tuple[int, int], stride: int, rate: int, same: bool
+    ) -> Tensor:
+        """Convolve, without bias. ``same``: TensorFlow's "SAME"; else `conv2d_same`'s pads, then "VALID".
+
+        The weights are the current scope's ``weights``, [height, width, channels, num_outputs].
+        """
+        batch, height, width, channels = inputs.shape
+        windows = [size + (size - 1) * (rate - 1) for size in kernel_size]
+        if same:
+            out_height, top = same_padding(height, windows[0], stride)
+            out_width, left = same_padding(width, windows[1], stride)
+        else:
+            out_height, out_width = -(-height // stride), -(-width // stride)
+            top, left = ((window - 1) // 2 for window in windows)
+        geometry = ConvGeometry(
+            batch, height, width, channels, out_height, out_width, num_outputs, *kernel_size, stride, rate, top, left
+        )
+        weights = self.variable("weights", (*kernel_size, channels, num_outputs))
+        shape = (batch, out_height, out_width, num_outputs)
+        return self._add("conv", (inputs,), shape, geometry=geometry, variables={"weights": weights})
+
+    def bias_add(self, inputs: Tensor) -> Tensor:
+        """Add the current scope's ``biases``."""
+        biases = self.variable("biases", (inputs.depth,))
+        return self._add("bias_add", (inputs,), inputs.shape, variables={"biases": biases})
+
+    def batch_norm(self, inputs: Tensor, scope: str) -> Tensor:
+        """Normalise by the moving statistics in ``scope``, or when training by the batch's own."""
+        roles = ["beta"]
+        if self.arg_scope.batch_norm_scale:
+            roles.append("gamma")
+        if not self.arg_scope.is_training:
+            roles += ["moving_mean", "moving_variance"]
+        with self.variable_scope(scope):
+            variables = {role: self.variable(role, (inputs.depth,)) for role in roles}
+        op = "batch_norm_training" if self.arg_scope.is_training else "batch_norm"
+        return self._add(op, (inputs,), inputs.shape, geometry=self.arg_scope.batch_norm_epsilon, variables=variables)
+
+    def relu(self, inputs: Tensor) -> Tensor:
+        """``0 if x < 0 else x``."""
+        return self._add("relu", (inputs,), inputs.shape)
+
+    def subsample(self, inputs: Tensor, factor: int) -> Tensor:
+        """``x[:, ::factor, ::factor, :]``."""
+        batch, height, width, channels = inputs.shape
+        shape = (batch, -(-height // factor), -(-width // factor), channels)
+        return self._add("subsample", (inputs,), shape, geometry=factor)
+
+    def add(self, shortcut: Tensor, residual: Tensor) -> Tensor:
+        """``shortcut + residual``."""
+        if shortcut.shape != residual.shape:
+            raise ConfigError(f"A shortcut of shape {shortcut.shape} cannot be added to one of {residual.shape}.")
+        return self._add("residual", (shortcut, residual), residual.shape)
+
+    def max_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
+        """Max pool with the arg scope's ``pool_mode``."""
+        batch, height, width, channels = inputs.shape
+        mode = self.arg_scope.pool_mode
+        padding = same_padding if mode == "slim" else _border
+        (out_height, top), (out_width, left) = (padding(size, window, stride) for size in (height, width))
+        geometry = PoolGeometry(
+            batch, height, width, channels, out_height, out_width, window, stride, top, left, int(mode == "keras")
+        )
+        return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry=geometry)
+
+    def avg_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
+        """The mean of each window that begins inside the image; the last ones are cut off where it ends."""
+        batch, height, width, channels = inputs.shape
+        shape = (batch, -(-height // stride), -(-width // stride), channels)
+        geometry = PoolGeometry(batch, height, width, channels, *shape[1:3], window, stride, 0, 0)
+        return self._add("avg_pool", (inputs,), shape, geometry=geometry)
+
+    def reduce_mean(self, inputs: Tensor) -> Tensor:
+        """The mean over height and width, both kept as 1."""
+        batch, _, _, channels = inputs.shape
+        return self._add("mean", (inputs,), (batch, 1, 1, channels))
+
+    def softmax(self, inputs: Tensor) -> Tensor:
+        """Softmax over the last axis."""
+        return self._add("softmax", (inputs,), inputs.shape)
+
+    def squeeze(self, inputs: Tensor) -> Tensor:
+        """Drop height and width, which are 1."""
+        return self._add("squeeze", (inputs,), (inputs.shape[0], inputs.shape[3]))
+
+
+def _border(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Half a window all round, then "VALID": the output's size, and the pads before."""
+    pad = window // 2
+    return (size + 2 * pad - window) // stride + 1, pad
+
+
+def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) -> str:
+    line = f"{name} should have shape {expected}, but has {found}"
+    if len(found) == 4 and (found[2], found[3], found[1], found[0]) == expected:
+        line += " (an OIHW kernel; transpose it to HWIO)"
+    if name.endswith("logits/biases") and abs(expected[0] - found[0]) == 1:
+        line += " (one class more or less: is there a background class?)"
+    return line

@@ -1,0 +1,97 @@
+"""From the network's operations to the steps that kernels run, and the memory between them.
+
+`fuse` joins operations that one kernel does in one go: a convolution with its bias, batch norm, ReLU, residual and the
+ReLU of that sum, and with the ``preact`` of the next unit. The contract makes a fused step give the bits of its
+operations one by one.
+`assign_slots` lets values whose lifetimes do not meet share memory. `parts_of` has the first steps done for some images
+of a batch after the others, so that what is between those steps stays in the caches, and takes memory for a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from refnet.graph.graph import Tensor
+from refnet_kernels.contract import ConvGeometry, PoolGeometry
+
+
+class NormNames(NamedTuple):
+    """The variables of a batch norm with stored statistics."""
+
+    mean: str
+    variance: str
+    gamma: str | None
+    beta: str
+    epsilon: float
+
+    @classmethod
+    def of(cls, operation: Tensor | Step) -> NormNames:
+        """The variables that a "batch_norm" operation, or a step of nothing else, names."""
+        names = operation.variables
+        return cls(
+            names["moving_mean"], names["moving_variance"], names.get("gamma"), names["beta"], operation.geometry
+        )
+
+
+@dataclass
+class Step:
+    """One kernel's work. Values are named by their tensors' indices in the graph.
+
+    ``out`` is the value after all of ``bias`` to ``sum_relu``; ``preact``, if any, is its batch norm ``next_norm``
+    and ReLU. Either may be None where nobody reads it.
+    """
+
+    op: str
+    inputs: list[int]
+    out: int | None
+    geometry: Any = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    bias: str | None = None
+    norm: NormNames | None = None
+    relu: bool = False
+    shortcut: int | None = None
+    sum_relu: bool = False
+    next_norm: NormNames | None = None
+    preact: int | None = None
+
+    @property
+    def reads(self) -> list[int]:
+        """Every value that the step reads."""
+        return self.inputs if self.shortcut is None else [*self.inputs, self.shortcut]
+
+    @property
+    def writes(self) -> list[int]:
+        """Every value that the step writes."""
+        return [value for value in (self.out, self.preact) if value is not None]
+
+
+class Plan(NamedTuple):
+    """Steps in order, the shape of each value, and the values to return.
+
+    ``aliases`` maps a value that is another one under a new shape to that one.
+    """
+
+    input: int
+    steps: list[Step]
+    shapes: dict[int, tuple[int, ...]]
+    outputs: list[int]
+    aliases: dict[int, int]
+
+    @property
+    def batch(self) -> int:
+        """The number of images."""
+        return self.shapes[self.input][0]
+
+    @property
+    def returned(self) -> set[int]:
+        """The values whose memory holds the outputs at the end."""
+        return {self.aliases.get(value, value) for value in self.outputs}
+
+
+def for_images(step: Step, images: int) -> Step:
+    """The step for so many images."""
+    if isinstance(step.geometry, ConvGeometry | PoolGeometry):
+        return replace(step, geometry=step.geometry._replace(batch=images))
+    return step

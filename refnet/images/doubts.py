@@ -1,0 +1,84 @@
+"""What is allowed and looks wrong all the same: each is said once, in a sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refnet.images.preprocess import CAFFE_MEAN, VGG_MEAN
+from refnet_kernels.contract import FloatArray
+
+#: What a recipe of each mode makes of black and of white pixels, at the most.
+_RANGES = {
+    "inception": (-1.0, 1.0),
+    "tf": (-1.0, 1.0),
+    "torch": (-2.12, 2.65),
+    "caffe": (-123.7, 151.1),
+    "vgg": (-123.7, 151.1),
+}
+
+#: What the modes of other units than 1 subtract from each channel.
+_MEANS = {"caffe": CAFFE_MEAN, "vgg": VGG_MEAN}
+
+
+def pixels(images: FloatArray, low: float, high: float, mode: str = "inception") -> str | None:
+    """Whether float images, which are taken as normalised, look as if they were not.
+
+    Parameters
+    ----------
+    images : float array
+    low, high : float
+        The least and the largest pixel.
+    mode : str
+        Of the weights' recipe: what they should have been normalised by.
+
+    Returns
+    -------
+    str or None
+        The sentence, if they do.
+    """
+    lowest, highest = _RANGES[mode]
+    wrong = _wrong_range(lowest, highest, low, high)
+    if wrong is not None:
+        expected, found = f"{lowest:.3g} to {highest:.3g}", f"{low:.3g} to {high:.3g}"
+        return f"Float images are taken as normalised ({expected}), but these are {found}{wrong}."
+    if mode in _MEANS and _is_reversed(images, _MEANS[mode]):
+        order, other = ("BGR", "RGB") if mode == "caffe" else ("RGB", "BGR")
+        return f"Float images are taken as {order}, less the mean; these look like {other}: reverse the last axis."
+    return None
+
+
+def _wrong_range(lowest: float, highest: float, low: float, high: float) -> str | None:
+    """How a sentence on pixels out of range ends, or None if they are within it."""
+    if low >= 0 and max(highest, 2) < high <= 255:
+        return ", as raw pixels are: pass those as uint8"
+    if low < 2 * lowest or high > 2 * highest:
+        return ""
+    # An image of one colour, or a dark one, may well have no negative values.
+    if low >= 0 and 0.5 < high <= 1 and low < high:
+        return ", as if scaled to 0..1: normalise them as the recipe does, or pass uint8"
+    if highest > 100 and 0.5 < max(-low, high) <= 2.65 and low < high:
+        return ", as if scaled to about -1..1: normalise them as the recipe does, or pass uint8"
+    return None
+
+
+def _is_reversed(images: FloatArray, mean: FloatArray) -> bool:
+    """Whether pixels less their mean are out of range by their channels' order, and within it by the reverse one."""
+    if images.shape[-1] != len(mean):
+        return False
+    low, high = (
+        np.array([extreme(images[..., channel]) for channel in range(len(mean))]) for extreme in (np.min, np.max)
+    )
+    slack = 0.01  # Keras' means and TF-Slim's differ by less
+
+    def fit(mean: FloatArray) -> bool:
+        return bool((low >= -mean - slack).all() and (high <= 255 - mean + slack).all())
+
+    return fit(mean[::-1]) and not fit(mean)
+
+
+def size(images: tuple[int, ...], recipe: tuple[int | None, int | None] | None) -> str | None:
+    """Whether images are of another height and width than the weights' recipe makes them; the sentence, if they are."""
+    if recipe is None or all(asked in (None, found) for asked, found in zip(recipe, images, strict=True)):
+        return None
+    asked = " x ".join(str(side or "any") for side in recipe)
+    return f"The images are {images[0]} x {images[1]}, but the recipe of these weights says {asked}."

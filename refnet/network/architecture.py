@@ -1,0 +1,172 @@
+"""The architecture of a network, read off the names and shapes of its variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
+from refnet.graph.graph import ArgScope, Graph
+from refnet.network.networks import UNITS, resnet_of
+from refnet.network.resnet_utils import Block
+
+
+class Architecture(NamedTuple):
+    """What the names and shapes of a network's variables tell.
+
+    Attributes
+    ----------
+    scope : str
+        What stands before every name.
+    blocks : list of Block
+        Widths and units as the shapes have them; the strides as `infer_architecture` says.
+    num_classes : int or None
+        None without logits.
+    include_root_block : bool
+    channels : int
+        Of the input.
+    root_depths : tuple of int or None
+        See `refnet.network.resnet_v2.resnet_v2`.
+    """
+
+    scope: str
+    blocks: list[Block]
+    num_classes: int | None
+    include_root_block: bool
+    channels: int
+    root_depths: tuple[int, ...] | None = None
+
+
+#: In which unit a block strides.
+STRIDE_PLACES = ("last_unit", "first_unit")
+
+_UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>bottleneck_v[12])/(?P<leaf>.+)$")
+
+
+def infer_architecture(
+    variables: Mapping[str, Any], scope: str | None = None, stride_place: str | None = None
+) -> Architecture:
+    """Read scope, blocks, classes and root block off the names and shapes of the variables.
+
+    Parameters
+    ----------
+    variables : mapping of str to array
+    scope : str, optional
+        Which network, where the mapping holds several.
+    stride_place : {"last_unit", "first_unit"}, optional
+        TF-Slim's rule: the last unit of each block but the last one strides by 2; or timm's: the first unit of each
+        block but the first one. None: TF-Slim's.
+
+    Raises
+    ------
+    MissingTensorError
+        There is no ResNet among the variables; the message lists what there is.
+    ConfigError
+        There are several, and ``scope`` does not say which; or there is no such ``stride_place``.
+    WeightsError
+        Some units are of the first version, some of the second.
+    """
+    place = STRIDE_PLACES[0] if stride_place is None else stride_place
+    if place not in STRIDE_PLACES:
+        raise ConfigError(f"stride_place is {place!r}; it can be {' or '.join(map(repr, STRIDE_PLACES))}.", found=place)
+    units: dict[tuple[str, str], dict[str, int]] = {}
+    for match in filter(None, map(_UNIT.match, variables)):
+        if scope is None or (match["scope"] or "") == scope:
+            blocks = units.setdefault((match["scope"] or "", match["kind"]), {})
+            blocks[match["block"]] = max(blocks.get(match["block"], 1), int(match["unit"]))
+    if not units:
+        names = ", ".join(sorted(variables)[:8]) or "none"
+        raise MissingTensorError(
+            "These are not the weights of a ResNet: no tensor is named .../unit_1/bottleneck_v2/... or bottleneck_v1. "
+            f"There are {len(variables)} tensors: {names}{', ...' if len(variables) > 8 else ''}."
+        )
+    scopes = sorted({found for found, _ in units})
+    if len(scopes) > 1:
+        raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.")
+    if len(units) > 1:
+        raise WeightsError(f"The weights hold units of both versions below {scopes[0]!r}, bottleneck_v1 and _v2.")
+    (found_scope, kind), blocks = next(iter(units.items()))
+    return _architecture(found_scope, kind, blocks, variables, place)
+
+
+def _architecture(
+    scope: str, kind: str, units: Mapping[str, int], variables: Mapping[str, Any], stride_place: str
+) -> Architecture:
+    """The architecture whose blocks have so many units of a kind."""
+
+    def full(place: str) -> str:
+        return f"{scope}/{place}/weights" if scope else f"{place}/weights"
+
+    def kernel(place: str) -> tuple[int, ...]:
+        return _kernel_shape(variables, full(place))
+
+    names = sorted(units, key=_natural)
+    result = []
+    for name in names:
+        args = []
+        for unit in range(1, units[name] + 1):
+            conv1, conv3 = (kernel(f"{name}/unit_{unit}/{kind}/{leaf}") for leaf in ("conv1", "conv3"))
+            args.append({"depth": conv3[3], "depth_bottleneck": conv1[3], "stride": 1})
+        if stride_place == "last_unit":
+            args[-1]["stride"] = 1 if name == names[-1] else 2
+        else:
+            args[0]["stride"] = 1 if name == names[0] else 2
+        result.append(Block(name, UNITS[kind], args))
+    deep: list[tuple[int, ...]] = []
+    while full(f"conv1_{len(deep) + 1}") in variables:
+        deep.append(kernel(f"conv1_{len(deep) + 1}"))
+    root = full("conv1") in variables
+    first = kernel("conv1") if root else deep[0] if deep else kernel(f"{names[0]}/unit_1/{kind}/conv1")
+    return Architecture(
+        scope,
+        result,
+        kernel("logits")[3] if full("logits") in variables else None,
+        include_root_block=root or bool(deep),
+        channels=first[2],
+        root_depths=None if root or not deep else tuple(shape[3] for shape in deep),
+    )
+
+
+def _kernel_shape(variables: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    if name not in variables:
+        raise MissingTensorError(f"{name} is missing.", tensor=name)
+    found: tuple[int, ...] = np.shape(variables[name])
+    if len(found) != 4:
+        raise ShapeMismatchError(f"{name} has shape {found}, not four dimensions.", tensor=name, found=found)
+    if found[:2] != (1, 1) and found[2:] == (1, 1):
+        message = f"{name} has shape {found}, an OIHW kernel; transpose the kernels to HWIO."
+        raise ShapeMismatchError(message, tensor=name, found=found)
+    return found
+
+
+def _natural(name: str) -> list[Any]:
+    """Order "block10" after "block2"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def variables_of(architecture: Architecture, arg_scope: ArgScope | None = None) -> set[str]:
+    """The names of all the variables of an architecture."""
+    return {name for name, _ in _variables(architecture, arg_scope)}
+
+
+def _variables(architecture: Architecture, arg_scope: ArgScope | None = None) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes in network order: all that a network without any variable misses."""
+    return graph_of(architecture, {}, arg_scope).missing
+
+
+def graph_of(architecture: Architecture, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> Graph:
+    """The network for a small image; what it misses among the variables, the graph knows."""
+    graph = Graph(variables, arg_scope)
+    placeholder = graph.placeholder((1, 32, 32, architecture.channels))
+    resnet_of(architecture.blocks)(
+        placeholder,
+        architecture.blocks,
+        architecture.num_classes,
+        include_root_block=architecture.include_root_block,
+        root_depths=architecture.root_depths,
+        scope=architecture.scope,
+    )
+    return graph

@@ -1,0 +1,54 @@
+"""Let the network's functions compute at once when they are given arrays."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from refnet.errors import InputError
+from refnet.graph.graph import ArgScope, Graph, Tensor
+
+
+def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of symbolic tensors accept an array in place of its first argument, and compute.
+
+    Then it takes these keywords too: ``variables`` (mapping of names to arrays; the names as the function's scopes
+    make them), the fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays where it returned
+    tensors.
+
+    Raises
+    ------
+    InputError
+        By the function that this makes: the array is none of images [N, H, W, C].
+    """
+    signature = inspect.signature(function)
+    first = next(iter(signature.parameters))
+    own = set(signature.parameters)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        inputs = args[0] if args else kwargs.get(first)
+        if isinstance(inputs, Tensor) or inputs is None:
+            return function(*args, **kwargs)
+        from refnet.run.compute import compute
+        from refnet.run.devices import check_dtype
+        from refnet.run.inputs import images_of
+
+        options = {name: kwargs.pop(name) for name in ArgScope._fields if name in kwargs and name not in own}
+        where = {name: kwargs.pop(name) for name in ("device", "threads") if name in kwargs}
+        images = images_of(inputs, check_dtype(kwargs.pop("dtype", "float32")))
+        if images.ndim != 4:
+            hint = "; pass one image as images[None]" if images.ndim == 3 else ""
+            raise InputError(
+                f"{function.__name__} takes images of shape [N, H, W, C], not {images.shape}{hint}.", found=images.shape
+            )
+        graph = Graph(kwargs.pop("variables", None) or {}, ArgScope(**options))
+        placeholder = graph.placeholder(images.shape)
+        kwargs.pop(first, None)
+        result = function(placeholder, *args[1:], **kwargs)
+        graph.check_variables()
+        return compute(graph, images, result, **where)
+
+    return wrapper

@@ -1,0 +1,292 @@
+"""What both versions of the network are made of: TF-Slim's ``resnet_utils.py``, under the same names.
+
+Each function takes a symbolic `refnet.graph.Tensor`, as in TF-Slim, or NumPy arrays: then it computes at once, with
+the weights given as ``variables=``.
+
+Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_utils.py``, and what its ``resnet_v1.py`` and ``resnet_v2.py`` share;
+tensorflow/models, ``research/slim/nets`` for ``store_non_strided_activations``, ``spatial_squeeze``, ``activation_fn``
+and ``use_batch_norm``, and ``research/deeplab/core/resnet_v1_beta.py`` for ``multi_grid``; timm,
+``models/resnetv2.py`` for ``root_depths`` and ``avg_down``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from refnet.errors import ConfigError
+from refnet.graph.graph import Graph, Tensor
+from refnet.network.eager import works_on_arrays
+
+
+class Block(NamedTuple):
+    """A ResNet block (TF-Slim: ``resnet_utils.Block``).
+
+    Attributes
+    ----------
+    scope : str
+        Its name, "block1".
+    unit_fn : callable
+        The function that makes a unit: `bottleneck`.
+    args : sequence of dict
+        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``; and ``unit_rate``, where it is not 1.
+    """
+
+    scope: str
+    unit_fn: Callable[..., Any]
+    args: Sequence[Mapping[str, int]]
+
+
+@works_on_arrays
+def subsample(inputs: Tensor, factor: int, scope: str | None = None) -> Tensor:
+    """Every ``factor``-th row and column (TF-Slim: ``resnet_utils.subsample``).
+
+    Parameters
+    ----------
+    inputs : Tensor or float array [N, H, W, C]
+    factor : int
+        1 gives the input itself.
+    scope : str, optional
+        Taken as TF-Slim takes it; nothing is stored under it.
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / factor), ceil(W / factor), C]
+    """
+    check_positive(factor=factor)
+    return inputs if factor == 1 else inputs.graph.subsample(inputs, factor)
+
+
+@works_on_arrays
+def conv2d_same(
+    inputs: Tensor,
+    num_outputs: int,
+    kernel_size: int,
+    stride: int,
+    rate: int = 1,
+    scope: str = "Conv",
+    *,
+    activation_fn: str | None = "relu",
+    normalizer_fn: str | None = None,
+) -> Tensor:
+    """Strided convolution whose padding does not depend on the image's size (``resnet_utils.conv2d_same``).
+
+    With stride s it equals the convolution of stride 1, "SAME"-padded, then `subsample` by s; plain "SAME" with a
+    stride does not, where the size is even.
+
+    Parameters
+    ----------
+    inputs : Tensor or float array [N, H, W, C]
+    num_outputs, kernel_size, stride, rate : int
+        TF-Slim refuses a stride and a rate above 1 together; so does this.
+    scope : str
+        Where ``weights`` and ``biases`` (or ``BatchNorm/...``) are found.
+    activation_fn : {"relu", None}
+        What follows; ``slim.conv2d``'s default.
+    normalizer_fn : {None, "batch_norm"}
+        With it there is no bias, but where the arg scope has ``bias_before_batch_norm``.
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / stride), ceil(W / stride), num_outputs]
+    """
+    check_positive(num_outputs=num_outputs, kernel_size=kernel_size, stride=stride, rate=rate)
+    if stride > 1 and rate > 1:
+        raise ConfigError("`strides > 1` not supported in conjunction with `dilation_rate > 1`.")
+    return conv2d(inputs, num_outputs, kernel_size, stride, rate, scope, False, activation_fn, normalizer_fn)
+
+
+def conv2d(
+    inputs: Tensor,
+    num_outputs: int,
+    kernel_size: int,
+    stride: int,
+    rate: int,
+    scope: str,
+    same: bool,
+    activation_fn: str | None,
+    normalizer_fn: str | None,
+) -> Tensor:
+    """``slim.conv2d``: convolution, then bias or batch norm, then the activation."""
+    _check_choice("activation_fn", activation_fn, (None, "relu"))
+    _check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
+    graph = inputs.graph
+    with graph.variable_scope(scope):
+        net = graph.conv(inputs, num_outputs, (kernel_size, kernel_size), stride, rate, same)
+        if graph.arg_scope.bias_before_batch_norm or not normalizer_fn:
+            net = graph.bias_add(net)
+        if normalizer_fn:
+            net = graph.batch_norm(net, "BatchNorm")
+    return graph.relu(net) if activation_fn else net
+
+
+def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
+    """What follows a convolution by the arg scope."""
+    return graph.arg_scope.activation_fn, "batch_norm" if graph.arg_scope.use_batch_norm else None
+
+
+def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer_fn: str | None) -> Tensor:
+    """The input of a unit itself, subsampled; or where its depth changes, a 1x1 convolution of ``source``."""
+    _check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
+    if depth == inputs.depth:
+        subsampled: Tensor = subsample(inputs, stride)
+        return subsampled
+    graph = source.graph
+    if stride > 1 and graph.arg_scope.avg_down:
+        source, stride = graph.collect(graph.name("avg_pool"), graph.avg_pool(source, 2, stride)), 1
+    net = conv2d(source, depth, 1, stride, 1, "shortcut", True, None, normalizer_fn)
+    return graph.collect(graph.name("shortcut"), net)
+
+
+@works_on_arrays
+def stack_blocks_dense(
+    net: Tensor,
+    blocks: Sequence[Block],
+    output_stride: float | None = None,
+    store_non_strided_activations: bool = False,
+) -> Tensor:
+    """Stack blocks, with atrous convolution where the stride would pass ``output_stride``.
+
+    TF-Slim: ``resnet_utils.stack_blocks_dense``. The unit that would have strided keeps the old rate; its stride
+    multiplies the rate of the units after it.
+
+    Parameters
+    ----------
+    net : Tensor or float array [N, H, W, C]
+    blocks : sequence of Block
+    output_stride : int, optional
+        How much smaller the output may be than the input; None: as the strides have it.
+    store_non_strided_activations : bool
+        Make the end point of each block the activations before its stride (models repository).
+
+    Raises
+    ------
+    ConfigError
+        The strides' product passes ``output_stride`` without ever being equal to it; or a unit would have to leave its
+        stride out, though its shortcut is an average pool by that stride (``avg_down``).
+    """
+    _check_number(output_stride)
+    graph = net.graph
+    current_stride, rate = 1, 1
+    for block in blocks:
+        block_stride = 1
+        with graph.variable_scope(block.scope) as block_name:
+            for i, unit in enumerate(block.args):
+                arguments = dict(unit)
+                if store_non_strided_activations and i == len(block.args) - 1:
+                    # The block strides after its last unit.
+                    block_stride = arguments.get("stride", 1)
+                    arguments["stride"] = _left_out(graph, block_stride)
+                with graph.variable_scope(f"unit_{i + 1}"):
+                    if output_stride is not None and current_stride == output_stride:
+                        stride = arguments.pop("stride", 1)
+                        net = block.unit_fn(net, **arguments, stride=_left_out(graph, stride), rate=rate)
+                        rate *= stride
+                    else:
+                        net = block.unit_fn(net, **arguments, rate=1)
+                        current_stride *= arguments.get("stride", 1)
+                _check_stride(current_stride, output_stride)
+            graph.collect(block_name, net)
+        if output_stride is not None and current_stride == output_stride:
+            rate *= block_stride
+        else:
+            net = subsample(net, block_stride)
+            current_stride *= block_stride
+            _check_stride(current_stride, output_stride)
+    if output_stride is not None and current_stride != output_stride:
+        raise ConfigError("The target output_stride cannot be reached.", expected=output_stride, found=current_stride)
+    return net
+
+
+def _left_out(graph: Graph, stride: int) -> int:
+    """The stride of a unit that leaves its own to what follows."""
+    if stride > 1 and graph.arg_scope.avg_down:
+        raise ConfigError(
+            "The network's shortcuts are average pools by the units' strides (avg_down), which have no atrous form: "
+            "leave output_stride and store_non_strided_activations out."
+        )
+    return 1
+
+
+def _check_number(output_stride: object) -> None:
+    if output_stride is not None and (isinstance(output_stride, bool) or not isinstance(output_stride, int | float)):
+        raise ConfigError(f"output_stride is {output_stride!r}; it is a number, or None.", found=output_stride)
+
+
+def _check_stride(current_stride: int, output_stride: float | None) -> None:
+    if output_stride is not None and current_stride > output_stride:
+        raise ConfigError("The target output_stride cannot be reached.", expected=output_stride, found=current_stride)
+
+
+def with_multi_grid(blocks: Sequence[Block], multi_grid: Sequence[int]) -> list[Block]:
+    """The blocks with these unit rates in the last one."""
+    *others, last = blocks
+    if not isinstance(multi_grid, Sequence) or len(multi_grid) != len(last.args):
+        raise ConfigError(f"Expect multi_grid to have length {len(last.args)}.", found=multi_grid)
+    units = [{**unit, "unit_rate": unit_rate} for unit, unit_rate in zip(last.args, multi_grid, strict=True)]
+    return [*others, last._replace(args=units)]
+
+
+def after_root(output_stride: float | None) -> float | None:
+    """What is left of the output stride after the root block's 4."""
+    _check_number(output_stride)
+    if output_stride is None:
+        return None
+    if output_stride % 4 != 0:
+        raise ConfigError("The output_stride needs to be a multiple of 4.", found=output_stride)
+    return output_stride / 4
+
+
+def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Tensor:
+    """The convolutions and pool1; ``activate``: batch norm and activation follow the last convolution too."""
+    graph = net.graph
+    activation_fn, normalizer_fn = activation_and_normalizer(graph)
+    layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else [("conv1", 64, 7)]
+    for scope, depth, kernel_size in layers:
+        if scope == layers[-1][0] and not activate:
+            activation_fn = normalizer_fn = None
+        net = conv2d_same(
+            net, depth, kernel_size, 2 if scope == layers[0][0] else 1, scope=scope,
+            activation_fn=activation_fn, normalizer_fn=normalizer_fn,
+        )  # fmt: skip
+        graph.collect(graph.name(scope), net)
+    _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
+    return graph.collect(graph.name("pool1"), graph.max_pool(net, 3, 2))
+
+
+def head(net: Tensor, num_classes: int | None, global_pool: bool, spatial_squeeze: bool | None) -> Tensor:
+    """The global pool and the logits."""
+    graph = net.graph
+    if global_pool:
+        net = graph.collect(graph.name("pool5"), graph.reduce_mean(net))
+        graph.collect("global_pool", net)
+    if num_classes is None:
+        return net
+    return _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
+
+
+def _logits(net: Tensor, num_classes: int, spatial_squeeze: bool) -> Tensor:
+    graph = net.graph
+    net = conv2d(net, num_classes, 1, 1, 1, "logits", True, None, None)
+    graph.collect(graph.name("logits"), net)
+    if spatial_squeeze:
+        if net.shape[1:3] != (1, 1):
+            raise ConfigError(
+                f"Logits of {net.shape[1]} x {net.shape[2]} places cannot be squeezed: "
+                "ask for spatial_squeeze=False, or for global_pool=True."
+            )
+        net = graph.collect(graph.name("spatial_squeeze"), graph.squeeze(net))
+    graph.collect("predictions", graph.softmax(net))
+    return net
+
+
+def check_positive(**values: int) -> None:
+    """Refuse, by its name, a value that is no whole number of 1 or more."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} is {value!r}; it is a whole number of 1 or more.", found=value)
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(map(repr, choices))}.", found=value)

@@ -1,0 +1,201 @@
+"""TF-Slim's ``resnet_v2.py``: the same functions under the same names.
+
+Each takes symbolic tensors or NumPy arrays, as in `refnet.network.resnet_utils`.
+
+Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_v2.py``; DeepLab's ``resnet_v1_beta.py`` for ``unit_rate``; for the other
+options `refnet.network.resnet_utils`. He et al., "Identity Mappings in Deep Residual Networks", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from refnet.errors import ConfigError
+from refnet.graph.graph import Tensor
+from refnet.network.eager import works_on_arrays
+from refnet.network.resnet_utils import (
+    Block,
+    activation_and_normalizer,
+    after_root,
+    check_positive,
+    conv2d,
+    conv2d_same,
+    head,
+    root_block,
+    shortcut,
+    stack_blocks_dense,
+    with_multi_grid,
+)
+
+
+@works_on_arrays
+def bottleneck(
+    inputs: Tensor,
+    depth: int,
+    depth_bottleneck: int,
+    stride: int,
+    rate: int = 1,
+    scope: str = "bottleneck_v2",
+    unit_rate: int = 1,
+) -> Tensor:
+    """The bottleneck unit with the batch norm before the convolutions (``resnet_v2.bottleneck``).
+
+    Parameters
+    ----------
+    inputs : Tensor or float array [N, H, W, C]
+    depth : int
+        Channels of the output. Where it equals C the shortcut is the input itself, subsampled.
+    depth_bottleneck : int
+        Channels of the two convolutions inside.
+    stride : int
+        Of the 3x3 convolution and the shortcut.
+    rate : int
+        Of the 3x3 convolution.
+    scope : str
+    unit_rate : int
+        The unit's own factor of that rate, as DeepLab has it.
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
+    """
+    check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
+    graph = inputs.graph
+    activation_fn, normalizer_fn = activation_and_normalizer(graph)
+    with graph.variable_scope(scope) as name:
+        preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
+        identity = shortcut(inputs, preact, depth, stride, None)
+        residual = conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
+        graph.collect(f"{name}/conv1", residual)
+        residual = conv2d_same(
+            residual, depth_bottleneck, 3, stride, rate * unit_rate, "conv2",
+            activation_fn=activation_fn, normalizer_fn=normalizer_fn,
+        )  # fmt: skip
+        graph.collect(f"{name}/conv2", residual)
+        residual = conv2d(residual, depth, 1, 1, 1, "conv3", True, None, None)
+        graph.collect(f"{name}/conv3", residual)
+        return graph.collect(name, graph.add(identity, residual))
+
+
+def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
+    """A block of bottleneck units of which the last one strides (``resnet_v2.resnet_v2_block``).
+
+    Parameters
+    ----------
+    scope : str
+    base_depth : int
+        Channels inside the units; their output has four times as many.
+    num_units : int
+    stride : int
+        Of the last unit; the others have 1.
+    """
+    check_positive(base_depth=base_depth, num_units=num_units, stride=stride)
+    unit = {"depth": base_depth * 4, "depth_bottleneck": base_depth}
+    return Block(scope, bottleneck, [{**unit, "stride": 1}] * (num_units - 1) + [{**unit, "stride": stride}])
+
+
+@works_on_arrays
+def resnet_v2(
+    inputs: Tensor,
+    blocks: Sequence[Block],
+    num_classes: int | None = None,
+    *,
+    global_pool: bool = True,
+    output_stride: float | None = None,
+    include_root_block: bool = True,
+    spatial_squeeze: bool | None = None,
+    store_non_strided_activations: bool = False,
+    multi_grid: Sequence[int] | None = None,
+    root_depths: Sequence[int] | None = None,
+    scope: str = "resnet_v2",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The whole network (``resnet_v2.resnet_v2``).
+
+    Parameters
+    ----------
+    inputs : Tensor or float array [N, H, W, C]
+        Normalised images; without the root block, the output of a convolution that no activation follows.
+    blocks : sequence of Block
+    num_classes : int, optional
+        None: no logits; the features are returned.
+    global_pool : bool
+        Average over height and width before the logits. False gives dense features or dense logits.
+    output_stride : int, optional
+        How much smaller the features are than the images; with the root block a multiple of 4.
+    include_root_block : bool
+        Whether the convolution, of 7x7 and stride 2, and the max pool come first.
+    spatial_squeeze : bool, optional
+        Logits of shape [N, num_classes]; False keeps [N, h, w, num_classes]. By default they are squeezed after the
+        global pool and kept dense without it.
+    store_non_strided_activations : bool
+        See `stack_blocks_dense`.
+    multi_grid : sequence of int, optional
+        DeepLab's: the ``unit_rate`` of each unit of the last block.
+    root_depths : sequence of int, optional
+        Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ... that take the place of the 7x7 one, as in
+        ResNet-D; the first one strides, and the last one has neither batch norm nor activation.
+    scope : str
+        Before the names of all variables and end points.
+
+    Returns
+    -------
+    net : Tensor or array
+        Logits, or without classes the features after ``postnorm``.
+    end_points : dict
+        TF-Slim's end points in its order, and between them those that it lacks: ``pool1``, each unit's ``preact``,
+        ``postnorm``, ``pool5``, ``global_pool``.
+
+    Raises
+    ------
+    ConfigError
+        The options break one of TF-Slim's rules.
+    """
+    graph = inputs.graph
+    if multi_grid is not None:
+        blocks = with_multi_grid(blocks, multi_grid)
+    with graph.variable_scope(scope) as name:
+        net = inputs
+        if include_root_block:
+            output_stride = after_root(output_stride)
+            net = root_block(net, root_depths, activate=False)
+        net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
+        net = graph.collect(f"{name}/postnorm", graph.relu(graph.batch_norm(net, "postnorm")))
+        net = head(net, num_classes, global_pool, spatial_squeeze)
+    return net, graph.end_points
+
+
+#: Base depth, units and stride of each block of the four published networks (He et al., 2016).
+NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "resnet_v2_50": ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)),
+    "resnet_v2_101": ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1)),
+    "resnet_v2_152": ((64, 3, 2), (128, 8, 2), (256, 36, 2), (512, 3, 1)),
+    "resnet_v2_200": ((64, 3, 2), (128, 24, 2), (256, 36, 2), (512, 3, 1)),
+}
+
+
+def network_blocks(name: str) -> list[Block]:
+    """The blocks of "resnet_v2_50", "resnet_v2_101", "resnet_v2_152" or "resnet_v2_200"."""
+    if name not in NETWORKS:
+        raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
+    return [resnet_v2_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
+
+
+def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:
+    """ResNet-50 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_50``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_50"), num_classes, scope=scope, **options)
+
+
+def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_101", **options: Any) -> Any:
+    """ResNet-101 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_101``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_101"), num_classes, scope=scope, **options)
+
+
+def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_152", **options: Any) -> Any:
+    """ResNet-152 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_152``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_152"), num_classes, scope=scope, **options)
+
+
+def resnet_v2_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_200", **options: Any) -> Any:
+    """ResNet-200 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_200``)."""
+    return resnet_v2(inputs, network_blocks("resnet_v2_200"), num_classes, scope=scope, **options)

@@ -1,0 +1,33 @@
+"""Run a graph at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refnet.graph.fuse import make_plan
+from refnet.graph.graph import Graph, Tensor
+from refnet.run.devices import check_device, check_dtype, check_threads
+from refnet.run.executor import make_executor
+from refnet.run.variables import as_variables
+from refnet_kernels.contract import FloatArray
+
+
+def compute(graph: Graph, images: FloatArray, result: Any, device: str = "cpu", threads: int | None = None) -> Any:
+    """Run a graph on its input; arrays in place of the tensors of ``result``.
+
+    Parameters
+    ----------
+    graph : Graph
+    images : float32 or float64 array [N, H, W, C]
+        Its dtype is that of all that is computed.
+    result : Tensor, or (Tensor, dict of str to Tensor)
+    device, threads
+        As for `Engine`.
+    """
+    tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
+    plan = make_plan(graph, tensors)
+    variables = as_variables({name: graph.variables[name] for name in graph.used}).arrays
+    where, dtype = check_device(device), check_dtype(images.dtype, device)
+    executor = make_executor(plan, variables, where, check_threads(threads), {}, dtype)
+    arrays = executor.run(images)
+    return arrays[0] if isinstance(result, Tensor) else (arrays[0], dict(zip(result[1], arrays[1:], strict=True)))

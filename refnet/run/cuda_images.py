@@ -1,0 +1,70 @@
+"""Images that lie on a CUDA device, as other libraries hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import InputError
+from refnet.run.cuda import said_of_the_device
+from refnet.run.devices import cuda_index
+from refnet_kernels.contract import BINARY32
+from refnet_kernels.gpu.arrays import DeviceView, view_of
+from refnet_kernels.gpu.device import DriverError, open_device
+
+
+def device_images(images: Any, device: str, stream: Any) -> DeviceView:
+    """Float32 images on the device, where they lie.
+
+    Parameters
+    ----------
+    images : object with DLPack or ``__cuda_array_interface__``
+    device : str
+        Where they should lie.
+    stream
+        What is done on it from now on comes after what made the images; None: the device's own.
+
+    Raises
+    ------
+    InputError
+        They lie elsewhere, are not float32 or not C-contiguous, or their library does not give them away.
+    DeviceError
+        The driver failed.
+    """
+    with said_of_the_device():
+        opened = open_device(cuda_index(device))
+        try:
+            view = view_of(images, opened, opened.stream() if stream is None else stream)
+        except DriverError:
+            raise
+        except Exception as error:
+            # Whatever a library may raise: BufferError, mostly.
+            raise InputError(
+                f"The images ({type(images).__name__}) on a CUDA device cannot be read: {error}"
+            ) from error
+    if view.device != opened.index:
+        raise InputError(
+            f"The images lie on the CUDA device {view.device}, and the network runs on {opened.index}: move them, or "
+            f"make an Engine with device='cuda:{view.device}'.",
+            expected=opened.index, found=view.device,
+        )  # fmt: skip
+    if view.dtype == np.uint8:
+        raise InputError(
+            "uint8 images are raw pixels, and these are prepared on the host: pass a NumPy array, or float32 images "
+            "that are normalised.",
+            expected="float32", found="uint8",
+        )  # fmt: skip
+    if view.dtype != BINARY32:
+        raise InputError(
+            f"Images on a CUDA device are float32, not {view.dtype}: convert them there first (.float() in PyTorch, "
+            ".astype('float32') in CuPy).",
+            expected="float32", found=str(view.dtype),
+        )  # fmt: skip
+    if not view.contiguous:
+        raise InputError(
+            f"Images on a CUDA device are C-contiguous, and these of shape {view.shape} have strides of {view.strides} "
+            "elements: call .contiguous() in PyTorch, or ascontiguousarray in CuPy, first.",
+            found=view.strides,
+        )
+    return view

@@ -1,0 +1,65 @@
+"""Images at the edge: plain arrays of floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import InputError
+from refnet.images.preprocess import is_masked
+from refnet_kernels.contract import BINARY32, FloatArray
+
+
+def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
+    """Float images as native, contiguous float32, or float64.
+
+    Raises
+    ------
+    InputError
+        They are not floats, or no plain array.
+    """
+    array = _as_array(images)
+    if array.dtype.kind != "f":
+        raise InputError(
+            f"Images are uint8 (raw pixels) or floats (normalised), not {array.dtype}.", found=str(array.dtype)
+        )
+    if array.dtype == dtype and array.flags.c_contiguous:
+        return array
+    _check_extent(array, dtype)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype)
+
+
+def _check_extent(array: np.ndarray, dtype: np.dtype[Any]) -> None:
+    """Refuse a view that is far larger than the memory behind it, before it is copied."""
+    size = array.size * dtype.itemsize
+    if size > max(2**34, 64 * _extent(array)):
+        raise InputError(f"Images of shape {array.shape} are {size / 2**30:.0f} GiB as {dtype}; that is too much.")
+
+
+def _extent(array: np.ndarray) -> int:
+    return sum(abs(stride) * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True))
+
+
+def _as_array(images: Any) -> np.ndarray:
+    if _on_cuda(images):
+        raise InputError(
+            f"The images ({type(images).__name__}) lie on a CUDA device, where this does not run. Copy them to the "
+            "host first (.cpu() in PyTorch, .get() in CuPy, .copy_to_host() in Numba), or make an "
+            "Engine with device='cuda'."
+        )
+    if is_masked(images):
+        raise InputError("Masked arrays are not images: fill the masked pixels first (.filled()).")
+    try:
+        return np.asarray(images)
+    except Exception as error:
+        raise InputError(f"The images ({type(images).__name__}) cannot be read as an array: {error}") from error
+
+
+def _on_cuda(images: Any) -> bool:
+    if isinstance(images, np.ndarray):
+        return False
+    from refnet_kernels.gpu.arrays import on_cuda
+
+    return on_cuda(images)

@@ -1,0 +1,80 @@
+"""The variables of a network as the kernels want them: float32 arrays, by TF-Slim's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import DtypeError, WeightsError
+from refnet_kernels.contract import Float32Array
+
+
+class Variables(NamedTuple):
+    """What `as_variables` makes of a mapping.
+
+    Attributes
+    ----------
+    arrays : dict of str to float32 array
+        Read-only and C-contiguous.
+    converted : dict of str to str
+        The dtype that a tensor had before it became float32.
+    left_out : dict of str to str
+        Why a tensor is not among the arrays.
+    """
+
+    arrays: dict[str, Float32Array]
+    converted: dict[str, str]
+    left_out: dict[str, str]
+
+
+def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
+    """Read-only, contiguous float32 arrays of a mapping's floating-point tensors.
+
+    Wider and narrower floats are converted, integers (``global_step``) left out. Without ``copy`` arrays that need no
+    conversion are taken themselves.
+
+    Raises
+    ------
+    WeightsError
+        A key is no string, or a value no array.
+    DtypeError
+        A tensor of the network itself is of integers, complex numbers, strings or booleans.
+    """
+    if not isinstance(tensors, Mapping):
+        raise WeightsError(f"Weights are a mapping of names to arrays, not {type(tensors).__name__}.")
+    result = Variables({}, {}, {})
+    for name, value in tensors.items():
+        if not isinstance(name, str):
+            raise WeightsError(f"The names of weights are strings; {name!r} is {type(name).__name__}.")
+        array = _array_of(name, value)
+        if array.dtype.kind == "f":
+            if array.dtype.itemsize != 4:
+                result.converted[name] = str(array.dtype)
+            with np.errstate(over="ignore"):
+                array = np.array(array, np.float32, order="C", copy=copy or None)
+            array.flags.writeable = False
+            result.arrays[name] = array
+        elif _VARIABLE.search(name):
+            raise DtypeError(
+                f"{name} is of {array.dtype}, which is no float.", tensor=name, expected="float32", found=array.dtype
+            )
+        else:
+            result.left_out[name] = f"{array.dtype} is no float"
+    return result
+
+
+#: The leaves of the network's own variables.
+_VARIABLE = re.compile(r"(^|/)(weights|biases|gamma|beta|moving_mean|moving_variance)$")
+
+
+def _array_of(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
+    if array.dtype.kind in "OSUV":
+        raise DtypeError(f"{name} is no array of numbers, but of {array.dtype}.", tensor=name, found=array.dtype)
+    return array

@@ -1,0 +1,25 @@
+"""What is allowed in weights and looks wrong all the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+_CONVOLUTION_BIASES = re.compile(r"(^|/)(conv3|shortcut|conv1)/biases$")
+
+
+def biases(variables: Mapping[str, np.ndarray]) -> str | None:
+    """Whether trained weights have nothing but zeros for their convolutions' biases; the sentence, if they have.
+
+    The shapes are the same for every framework, and only this tells of one whose convolutions have no biases.
+    """
+    found = [value for name, value in variables.items() if _CONVOLUTION_BIASES.search(name)]
+    trained = any(value.any() for name, value in variables.items() if name.endswith("/moving_mean"))
+    if not found or not trained or any(value.any() for value in found):
+        return None
+    return (
+        "all the convolutions' biases are zero, as if the weights came from PyTorch or MXNet: there, blocks stride in "
+        'their first unit and pool1 pads both sides (stride_place="first_unit", pool_mode="torch")'
+    )

@@ -1,0 +1,171 @@
+"""Weights files: which format a file is, and its tensors; one module a format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ConfigError, FormatError, WeightsError
+from refnet.files import regular_file_size
+from refnet.weights.formats import hdf5, npz, safetensors, tf_checkpoint, tf_checkpoint_writer
+from refnet.weights.formats.loaded import Loaded, in_context
+from refnet.weights.formats.npz import write_npz
+from refnet.weights.formats.safetensors import read_safetensors, write_safetensors
+from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
+
+__all__ = [
+    "Loaded",
+    "files_written",
+    "is_checkpoint",
+    "read",
+    "write",
+    "write_checkpoint",
+    "write_npz",
+    "write_safetensors",
+]
+
+# What people are likely to have in hand instead.
+_FOREIGN = {
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"\x80\x02": "a pickle, which refnet never loads",
+    b"\x93NUMPY": "a single NumPy array: weights are many, saved by numpy.savez",
+}
+
+
+def read(path: str | os.PathLike[str]) -> Loaded:
+    """Read a weights file, whatever its name says: the format is known by the content.
+
+    Parameters
+    ----------
+    path : path-like
+        A safetensors file, an ``.npz``, Keras' ``.h5``, ``.weights.h5`` or ``.keras``, a V1 checkpoint, or a V2
+        checkpoint by its prefix or any of its files (``.index``, ``.meta``, ``.data-SSSSS-of-NNNNN``); or a directory
+        with a ``checkpoint`` file or exactly one checkpoint.
+
+    Returns
+    -------
+    Loaded
+        The numeric tensors in the file's own dtypes.
+
+    Raises
+    ------
+    FormatError
+        No format that refnet reads, or malformed.
+    CorruptError
+        A checksum differs, or a part is missing.
+    LimitError
+        The file claims more memory than its size justifies.
+    DtypeError
+        An ``.npz`` holds Python objects or records.
+    FileNotFoundError, PermissionError
+        As the system raises them.
+    """
+    name = os.fsdecode(path)
+    is_file = os.path.exists(name) and not os.path.isdir(name)
+    file = name if is_file else tf_checkpoint.find(name)
+    reader = _reader(file)
+    if reader is None and tf_checkpoint.is_companion(file):
+        file = tf_checkpoint.find(file)
+        reader = _reader(file)
+    if reader is None:
+        raise _unknown(file)
+    try:
+        return reader(file)
+    except WeightsError as error:
+        raise in_context(file, error) from error
+
+
+#: How the names of Keras' formats start, and those of TensorFlow's.
+KERAS = hdf5.FORMAT_START
+TF_CHECKPOINT = tf_checkpoint.FORMAT_START
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether `write` makes a TensorFlow checkpoint of `path`."""
+    return tf_checkpoint_writer.is_prefix(path)
+
+
+def files_written(path: str) -> list[str]:
+    """The files that `write` makes of `path`.
+
+    Raises
+    ------
+    ConfigError
+        The name says no format that refnet writes.
+    """
+    if tf_checkpoint_writer.is_prefix(path):
+        return tf_checkpoint_writer.files_of(path)
+    if not path.endswith((npz.SUFFIX, safetensors.SUFFIX)):
+        raise ConfigError(
+            f"{path} does not end in .npz, .safetensors or .ckpt, the formats that refnet writes.", found=path
+        )
+    return [path]
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write weights in the format that the name says, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in ``.npz``, in ``.safetensors``, or as the prefix of a TensorFlow checkpoint (V2) in ``.ckpt`` or
+        ``.ckpt-1234``.
+    tensors : mapping of str to ndarray
+    metadata : mapping of str to Any
+        What is said beside the tensors, as JSON can hold it.
+
+    Raises
+    ------
+    ConfigError
+        The name says no format, is that of a directory, or a tensor's name or the metadata cannot be written.
+    DtypeError
+        A tensor is no integers or floats.
+    """
+    target = os.fsdecode(path)
+    for file in files_written(target):
+        if os.path.isdir(file):
+            raise ConfigError(f"{file} is a directory; give the path of a file to write.", found=file)
+    if target.endswith(npz.SUFFIX):
+        write_npz(target, tensors, metadata)
+    elif target.endswith(safetensors.SUFFIX):
+        write_safetensors(target, tensors, metadata)
+    else:
+        write_checkpoint(target, tensors, metadata)
+
+
+def _reader(path: str) -> Callable[[str], Loaded] | None:
+    """What reads the file, by its content."""
+    head = _head(path)
+    if tf_checkpoint.is_table(path):
+        return tf_checkpoint.read_checkpoint
+    if head.startswith(hdf5.MAGIC):
+        return hdf5.read_hdf5
+    if head.startswith(npz.MAGICS):
+        return hdf5.read_archive if hdf5.is_archive(path) else npz.read_npz
+    # The format has no magic: where the content speaks for no other, the name counts too, so that damage can be told.
+    named = path.endswith(safetensors.SUFFIX) and bool(head) and _foreign(head) is None
+    return read_safetensors if named or safetensors.is_safetensors(head) else None
+
+
+def _head(path: str) -> bytes:
+    regular_file_size(path)
+    with open(path, "rb") as file:
+        return file.read(9)
+
+
+def _unknown(path: str) -> FormatError:
+    head = _head(path)
+    if not head:
+        return FormatError(f"{path}: the file is empty.")
+    guess = _foreign(head) or "of an unknown format"
+    return FormatError(
+        f"{path}: the file is {guess}, or it is cut off. "
+        "refnet reads TensorFlow checkpoints (V1 and V2), safetensors, .npz and Keras' .h5 and .keras."
+    )
+
+
+def _foreign(head: bytes) -> str | None:
+    return next((text for magic, text in _FOREIGN.items() if head.startswith(magic)), None)

@@ -1,0 +1,217 @@
+"""Keras' files of weights: legacy ``.h5``, ``.weights.h5`` and ``.keras``, by h5py and without Keras.
+
+Tensors are found by the names of their layers, never by their order. Nothing but groups and datasets that lie in the
+file itself is read; ``config.json``, which names Python code, is not even opened. HDF5 is parsed by its own C library:
+see SECURITY.md for what that means.
+
+Sources: Keras' ``legacy/saving/legacy_h5_format.py`` and ``saving/saving_lib.py``; the HDF5 File Format Specification.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+
+from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.weights.conversion import Conversion
+from refnet.weights.formats.loaded import Loaded, check_shape, in_context, not_numeric, raise_problems
+from refnet.weights.formats.npz import check_archive, zip_errors
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+FORMAT_START = "Keras"
+
+_LEGACY, _WEIGHTS, _ARCHIVE = (f"{FORMAT_START} {name}" for name in (".h5", ".weights.h5", ".keras"))
+_MEMBER, _CONFIG = "model.weights.h5", "config.json"
+_OPTIMIZER = ("optimizer", "optimizer_weights")
+_MAX_DEPTH, _MAX_OBJECTS = 16, 1 << 17
+# The roles of Keras 3's numbered variables, by how many a layer has.
+_ROLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+# Filters by their number: deflate, shuffle, fletcher32. Others may live in plug-ins, which are code.
+_FILTERS = {1, 2, 3}
+_DEFLATE_MAX_RATIO = 1032
+# As for .npz: weights compress a little.
+_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
+# What h5py raises on files that are damaged or hostile.
+_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
+
+
+def is_archive(path: str) -> bool:
+    """Whether a zip archive is a ``.keras`` file: by its members, of which an ``.npz`` has none."""
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            return not {_MEMBER, _CONFIG}.isdisjoint(archive.namelist())
+    except Exception:  # a damaged archive raises many things, and is reported as an .npz
+        return False
+
+
+def read_archive(path: str) -> Loaded:
+    """Read a ``.keras`` file: the one member that holds weights; the errors are those of `read_hdf5`."""
+    with open(path, "rb") as file, zip_errors(), zipfile.ZipFile(file) as archive:
+        file_size = os.fstat(file.fileno()).st_size
+        check_archive(archive.infolist(), file_size)
+        if _MEMBER not in archive.namelist():
+            raise CorruptError(f"member {_MEMBER!r}, which holds the weights of a .keras file, is missing.")
+        content = archive.read(_MEMBER)
+    try:
+        loaded = _read(io.BytesIO(content), len(content), file_size)
+    except WeightsError as error:
+        raise in_context(f"member {_MEMBER!r}", error) from error
+    return loaded._replace(format=_ARCHIVE)
+
+
+def read_hdf5(path: str) -> Loaded:
+    """Read a ``.h5`` file of either kind.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    Loaded
+        The integers and floats of all layers, by ``layer/role``; an optimizer's are left out.
+
+    Raises
+    ------
+    FormatError
+        The file has links, external or virtual parts, or is no Keras file; or h5py is not installed.
+    CorruptError, LimitError, DtypeError
+        All the problems found, with the datasets that they are in.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return _read(file, size, size)
+
+
+def _read(file: IO[bytes], size: int, given: int) -> Loaded:
+    """Read HDF5 of ``size`` bytes, which came in ``given`` bytes."""
+    h5py = _h5py()
+    loaded = Loaded({}, _LEGACY, {}, Conversion())
+    problems: list[WeightsError] = []
+    with _hdf5_errors(), h5py.File(file, "r") as root:
+        datasets = _datasets(h5py, root)
+        total = 0
+        for path, dataset in datasets.items():
+            try:
+                with _hdf5_errors():
+                    total += _check(dataset, size)
+            except WeightsError as error:
+                problems.append(in_context(f"dataset {path!r}", error, tensor=path))
+        raise_problems(problems)
+        if total > _SMALL_BYTES + _MAX_EXPANSION * given:
+            raise LimitError(f"its datasets expand to {total} bytes, and the file has {given}.", found=total)
+        if "layers" in root:
+            loaded = loaded._replace(format=_WEIGHTS)
+        for path, dataset in datasets.items():
+            _load(path, dataset, loaded)
+    return loaded
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise FormatError(
+            "it is an HDF5 file, as Keras writes them, and h5py, which reads them, is not installed: "
+            "pip install refnet[keras]."
+        ) from error
+    return h5py
+
+
+@contextlib.contextmanager
+def _hdf5_errors() -> Iterator[None]:
+    try:
+        yield
+    except WeightsError:
+        raise
+    except _H5PY_ERRORS as error:
+        raise CorruptError(f"the HDF5 file is damaged: {error}.") from error
+
+
+def _datasets(h5py: Any, root: Any) -> dict[str, Any]:
+    """Every dataset by its path, each object once and by hard links alone, but for the optimizer's."""
+    found: dict[str, Any] = {}
+    seen: set[Any] = set()
+    pending = [("", root)]
+    while pending:
+        path, group = pending.pop()
+        for name in group:
+            child_path = f"{path}/{name}" if path else name
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise FormatError(
+                    f"{child_path!r} is a link, to elsewhere in the file or to another one; refnet follows none.",
+                    tensor=child_path,
+                )
+            if child_path in _OPTIMIZER:
+                continue
+            child = group[name]
+            address = h5py.h5o.get_info(child.id).addr
+            if address in seen or len(seen) > _MAX_OBJECTS or child_path.count("/") > _MAX_DEPTH:
+                raise FormatError(f"{child_path!r} is there by another name too, or the file is a maze.")
+            seen.add(address)
+            if isinstance(child, h5py.Dataset):
+                found[child_path] = child
+            elif isinstance(child, h5py.Group):
+                pending.append((child_path, child))
+    return found
+
+
+def _check(dataset: Any, file_size: int) -> int:
+    """The bytes that reading a dataset takes, held against the bytes that the file has for it."""
+    if dataset.is_virtual or dataset.external:
+        raise FormatError("its values lie in other files, which refnet does not open.")
+    dtype = dataset.dtype
+    if dtype.kind in "OV":
+        raise DtypeError(f"it is of {dtype}: of varying length, records or references, not of numbers.", found=dtype)
+    if dataset.shape is None:
+        raise FormatError("it has no shape.")
+    check_shape(dataset.shape, dtype.itemsize)
+    nbytes: int = math.prod(dataset.shape) * dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    filters = dataset.id.get_create_plist()
+    codes = [filters.get_filter(index)[0] for index in range(filters.get_nfilters())]
+    if not _FILTERS.issuperset(codes):
+        raise FormatError(f"it is compressed by the filters {codes}; refnet reads gzip alone.", found=codes)
+    if stored > file_size:
+        raise CorruptError(f"it takes {stored} bytes of a file of {file_size}: the file is cut off.")
+    if nbytes > stored * (_DEFLATE_MAX_RATIO if codes else 1):
+        raise LimitError(
+            f"its shape {dataset.shape} takes {nbytes} bytes, and the file holds {stored} for it.",
+            expected=nbytes,
+            found=stored,
+        )
+    # Values that pass through a filter do so in whole chunks.
+    chunk: int = math.prod(dataset.chunks or ()) * dtype.itemsize
+    return max(nbytes, chunk)
+
+
+def _load(path: str, dataset: Any, loaded: Loaded) -> None:
+    name = _name(path, dataset)
+    if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
+        loaded.conversion.left_out[name] = not_numeric(dataset.dtype)
+        return
+    if name in loaded.tensors:
+        raise FormatError(f"two datasets are {name!r}; the second is {path!r}.", tensor=name)
+    values = np.asarray(dataset[()])
+    loaded.tensors[name] = values.astype(values.dtype.newbyteorder("="), order="C", copy=False)
+
+
+def _name(path: str, dataset: Any) -> str:
+    """``layer/role``: Keras 3 numbers a layer's variables and keeps its name as an attribute."""
+    parts = path.split("/")
+    if len(parts) < 2:
+        return path
+    if parts[-2] != "vars":
+        return f"{parts[-2]}/{parts[-1].removesuffix(':0')}"
+    variables = dataset.parent
+    layer, roles = variables.attrs.get("name"), _ROLES.get(len(variables), ())
+    if not isinstance(layer, str) or not parts[-1].isdecimal() or int(parts[-1]) >= len(roles):
+        return path
+    return f"{layer}/{roles[int(parts[-1])]}"

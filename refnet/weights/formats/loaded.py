@@ -1,0 +1,200 @@
+"""What every format's reader returns, and what the readers share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.weights.conversion import Conversion
+from refnet_kernels.system import pages
+from refnet_kernels.system.cores import count_cores
+from refnet_kernels.system.forks import Lock
+
+# NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
+MAX_RANK = 32
+
+#: Under this name each format holds what refnet stores beside the tensors.
+METADATA_NAME = "__refnet__"
+
+METADATA_MAX_BYTES = 1 << 20
+
+_LINE_BYTES = 64
+
+#: From here on an array is worth a hand-over to another thread.
+_LARGE_BYTES = 1 << 19
+
+_Entry = TypeVar("_Entry")
+
+_Result = TypeVar("_Result")
+
+
+class Loaded(NamedTuple):
+    """The contents of a weights file.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
+    format : str
+        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"`` or ``"safetensors"``.
+    metadata : dict of str to Any
+        What refnet stored beside the tensors, else empty.
+    conversion : Conversion
+        What was left out, and why, and what was converted.
+    """
+
+    tensors: dict[str, np.ndarray]
+    format: str
+    metadata: dict[str, Any]
+    conversion: Conversion
+
+
+class Arena:
+    """Memory for all the arrays of a file in one piece, in large pages: the system gives these several times as fast.
+
+    There kernels can be packed where they lie.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of all the arrays, at most.
+    count : int
+        How many arrays there are, at most.
+
+    Raises
+    ------
+    MemoryError
+        The system has no such memory.
+    """
+
+    def __init__(self, size: int, count: int) -> None:
+        memory = pages.zeros(size + (count + 1) * _LINE_BYTES)
+        self._rest = memory[-memory.ctypes.data % _LINE_BYTES :]
+        self._lock = Lock()
+
+    def take(self, nbytes: int) -> np.ndarray:
+        """So many bytes that start on a cache line, all zero."""
+        with self._lock.held():
+            taken = self._rest[:nbytes]
+            self._rest = self._rest[nbytes + -nbytes % _LINE_BYTES :]
+            return taken
+
+
+def read_all(
+    read: Callable[[_Entry], _Result], entries: Iterable[_Entry], nbytes: Callable[[_Entry], int]
+) -> list[_Result]:
+    """``read(entry)`` of each, in their order; large ones in threads.
+
+    What takes long (fresh memory, the file, its checksum) leaves the interpreter alone.
+
+    Parameters
+    ----------
+    read : function
+        From an entry to what it holds.
+    entries : iterable
+    nbytes : function
+        From an entry to about how many bytes it has in the file.
+
+    Raises
+    ------
+    WeightsError
+        All the problems together.
+    """
+    results: list[_Result] = []
+    problems: list[WeightsError] = []
+    with ThreadPoolExecutor(count_cores()) as pool:
+        jobs = [(entry, pool.submit(read, entry) if nbytes(entry) >= _LARGE_BYTES else None) for entry in entries]
+        for entry, job in jobs:
+            try:
+                results.append(read(entry) if job is None else job.result())
+            except WeightsError as error:
+                problems.append(error)
+            except BaseException:
+                # Ctrl-C, or no memory: it is told once the arrays in hand are read.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    raise_problems(problems)
+    return results
+
+
+def read_at(file: int, start: int, content: memoryview) -> int:
+    """Fill ``content`` with a file's bytes from ``start`` on, whatever else reads it; how many there were."""
+    done = 0
+    while count := os.preadv(file, [content[done:]], start + done):
+        done += count
+    return done
+
+
+def check_shape(shape: Sequence[int], itemsize: int) -> None:
+    """Raise FormatError or LimitError when no array can have `shape`, even one without elements."""
+    if len(shape) > MAX_RANK:
+        raise FormatError(f"it has {len(shape)} dimensions, and refnet reads up to {MAX_RANK}.")
+    nbytes = itemsize
+    for size in shape:
+        if size < 0:
+            raise FormatError(f"its shape {tuple(shape)} has a negative dimension.", found=tuple(shape))
+        # NumPy refuses (0, 2**62) too, so zeros count as ones.
+        nbytes *= max(size, 1)
+        if nbytes >= 2**63:
+            raise LimitError(
+                f"its shape {tuple(shape)} has more bytes than a computer can address.", found=tuple(shape)
+            )
+
+
+def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The values of bfloat16, the upper half of a binary32, given as uint16."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def json_document(metadata: Mapping[str, Any]) -> bytes:
+    """The metadata as they are stored; ConfigError where JSON cannot hold them."""
+    try:
+        return json.dumps(dict(metadata), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the metadata cannot be written as JSON: {error}.") from error
+
+
+def writable(name: str, tensor: np.ndarray) -> np.ndarray:
+    """The tensor as files hold it, C-contiguous and little-endian on every machine.
+
+    Raises
+    ------
+    DtypeError
+        It is not of integers or floats of up to 64 bits.
+    """
+    array = np.asarray(tensor, order="C")
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise DtypeError(f"tensor {name!r} has dtype {array.dtype}; refnet writes integers and floats.", tensor=name)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def not_numeric(dtype: object) -> str:
+    """Why a tensor of `dtype` is left out."""
+    return f"{dtype} is no numeric type that refnet reads"
+
+
+def raise_problems(problems: Sequence[WeightsError]) -> None:
+    """Raise all of `problems` as one error, of their common type where they have one; nothing if there are none."""
+    if not problems:
+        return
+    first = problems[0]
+    if len(problems) == 1:
+        raise first
+    kind = type(first) if all(type(problem) is type(first) for problem in problems) else FormatError
+    lines = "".join(f"\n  - {problem.message}" for problem in problems)
+    raise kind(
+        f"{len(problems)} problems were found:{lines}", tensor=first.tensor, expected=first.expected, found=first.found
+    ) from first
+
+
+def in_context(context: str, error: WeightsError, *, tensor: str | None = None) -> WeightsError:
+    """The same error with `context` (a file, a tensor) put before its message."""
+    return type(error)(
+        f"{context}: {error.message}", tensor=tensor or error.tensor, expected=error.expected, found=error.found
+    )

@@ -1,0 +1,104 @@
+"""Writing TensorFlow checkpoints, V2: one shard of raw bytes, and the table that says where each tensor lies.
+
+Sources: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` and ``core/protobuf/tensor_bundle.proto``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ConfigError
+from refnet.files import written_together
+from refnet.weights.formats.loaded import METADATA_NAME, json_document, writable
+from refnet.weights.formats.protobuf import write_field, write_fixed32
+from refnet.weights.formats.table import masked_crc32c, write_table
+from refnet.weights.formats.tf_checkpoint import NUMBERS
+
+_PREFIX = re.compile(r"\.ckpt(-\d+)?$")
+# BundleHeaderProto: num_shards 1, endianness LITTLE (0, so left out), version {producer: 1}.
+_HEADER = write_field(1, 1) + write_field(3, write_field(1, 1))
+
+
+def is_prefix(path: str) -> bool:
+    """Whether `path` is named as the prefix of a checkpoint to write: it ends in ``.ckpt``, or ``.ckpt-1234``."""
+    return _PREFIX.search(path) is not None
+
+
+def files_of(prefix: str) -> list[str]:
+    """The files of a checkpoint of one shard, in the order in which they are put in their places."""
+    return [f"{prefix}.data-00000-of-00001", f"{prefix}.index"]
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> None:
+    """Write a V2 checkpoint that TensorFlow reads too, whole or not at all.
+
+    The index comes last: until it is there, there is no checkpoint, and an old one refuses other data by its checksums.
+    The same tensors and metadata give the same bytes.
+
+    Parameters
+    ----------
+    path : path-like
+        The prefix; it ends in ``.ckpt`` or ``.ckpt-1234``. Files that are there are replaced once both new ones are
+        complete and on the disk.
+    tensors : mapping of str to ndarray
+        Integers or floats, of any layout.
+    metadata : mapping of str to Any
+        What JSON can hold; its bytes are the uint8 tensor ``__refnet__``, which is left out where there are none.
+
+    Raises
+    ------
+    ConfigError
+        The name is that of no checkpoint or a file hides it, a name cannot be written, or `metadata` does not fit JSON.
+    DtypeError
+        A tensor is no integers or floats.
+    """
+    prefix = os.fsdecode(path)
+    if not is_prefix(prefix):
+        raise ConfigError(f"the prefix of a checkpoint to write must end in .ckpt, found {prefix}.", found=prefix)
+    if os.path.lexists(prefix):
+        raise ConfigError(
+            f"{prefix} is there: a checkpoint of that prefix, which is no file itself, would be hidden by it; "
+            "give another name.",
+            found=prefix,
+        )
+    arrays = {_key(name): writable(name, tensor) for name, tensor in tensors.items()}
+    if metadata:
+        arrays[METADATA_NAME.encode()] = np.frombuffer(json_document(metadata), np.uint8)
+    with written_together(*files_of(prefix)) as (data, index):
+        table, offset = {b"": _HEADER}, 0
+        for key, array in sorted(arrays.items()):
+            content = array.reshape(-1).view(np.uint8).data
+            data.write(content)
+            table[key] = _entry(array, offset, masked_crc32c(content))
+            offset += array.nbytes
+        index.write(write_table(table))
+
+
+def _key(name: str) -> bytes:
+    """The key of a tensor: not that of the header, and not one that starts as those of slices do."""
+    try:
+        key = name.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"tensor {name!r}: its name cannot be written as UTF-8.", tensor=name) from error
+    if not key or key.startswith(b"\0") or name == METADATA_NAME:
+        raise ConfigError(f"tensor {name!r}: a checkpoint cannot hold a tensor of this name.", tensor=name)
+    return key
+
+
+def _entry(array: np.ndarray, offset: int, crc: int) -> bytes:
+    """The BundleEntryProto of a whole tensor in shard 0."""
+    shape = b"".join(write_field(2, write_field(1, size)) for size in array.shape)
+    return (
+        write_field(1, NUMBERS[array.dtype.str])
+        + write_field(2, shape)
+        + write_field(4, offset)
+        + write_field(5, array.nbytes)
+        + write_fixed32(6, crc)
+    )

@@ -1,0 +1,1 @@
+"""Other frameworks' ResNets by TF-Slim's names; one module per home."""

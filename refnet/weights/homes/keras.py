@@ -1,0 +1,147 @@
+"""Weights of Keras Applications' ResNet50, 101 and 152, of both versions, by TF-Slim's names.
+
+All tensors fit one to one, but for the biases that Keras' first version has before each batch norm. The networks are
+TF-Slim's but for batch norm's epsilon and the padding of pool1. In the first version Keras strides in a block's first
+convolution and its shortcut, which are 1x1: that is TF-Slim's stride in the last unit of the block before.
+
+Source: Keras' ``applications/resnet.py`` and ``resnet_v2.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import MissingTensorError
+from refnet.images.preprocess import Recipe
+from refnet.network.networks import network_name
+
+_ROLES = {"kernel": "weights", "bias": "biases"}
+_UNIT = re.compile(r"^conv(\d+)_block(\d+)_(preact_bn|[0-3]_conv|[0-3]_bn)$")
+_OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
+
+
+class Version(NamedTuple):
+    """What TF-Slim calls the layers of a version, how it differs from TF-Slim's, and how its images are prepared.
+
+    Attributes
+    ----------
+    number : int
+    ends : dict of str to str
+        Layers outside of the units.
+    in_unit : dict of str to str
+        Layers of a unit, by the end of Keras' name.
+    options : dict of str to Any
+        As `refnet.Weights` has them.
+    recipe : Recipe
+    """
+
+    number: int
+    ends: dict[str, str]
+    in_unit: dict[str, str]
+    options: dict[str, Any]
+    recipe: Recipe
+
+
+_CONVOLUTIONS = {
+    "0_conv": "shortcut",
+    "1_conv": "conv1",
+    "1_bn": "conv1/BatchNorm",
+    "2_conv": "conv2",
+    "2_bn": "conv2/BatchNorm",
+    "3_conv": "conv3",
+}
+_V2 = Version(
+    2,
+    {"conv1_conv": "conv1", "post_bn": "postnorm", "predictions": "logits"},
+    {"preact_bn": "preact", **_CONVOLUTIONS},
+    _OPTIONS,
+    Recipe(224, 224, 1.0, "tf"),
+)
+_V1 = Version(
+    1,
+    {"conv1_conv": "conv1", "conv1_bn": "conv1/BatchNorm", "predictions": "logits"},
+    {"0_bn": "shortcut/BatchNorm", "3_bn": "conv3/BatchNorm", **_CONVOLUTIONS},
+    {**_OPTIONS, "bias_before_batch_norm": True},
+    Recipe(224, 224, 1.0, "caffe"),
+)
+
+
+def is_keras(names: Iterable[str]) -> bool:
+    """Whether tensors have the names of Keras' layers, in a file of another format than Keras' own."""
+    return any(_UNIT.match(name.rpartition("/")[0]) for name in names)
+
+
+def slim_tensors(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str], Version]:
+    """Rename, and give the dense layer at the end the shape of a convolution.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        By ``layer/role``.
+
+    Returns
+    -------
+    tensors : dict of str to array
+        By TF-Slim's names; what is not part of the network keeps its own.
+    renamed : dict of str to str
+        Keras' name of each of them that has another now.
+    version : Version
+
+    Raises
+    ------
+    MissingTensorError
+        These are no weights of such a network.
+    """
+    layers = {name.rpartition("/")[0] for name in tensors}
+    units = [match for match in map(_UNIT.match, layers) if match]
+    if not units:
+        names = ", ".join(sorted(layers)[:8]) or "none"
+        raise MissingTensorError(f"These are not the weights of Keras' ResNets; the layers are {names}.{_hint(layers)}")
+    version = _version(layers)
+    counts = {int(match[1]): 0 for match in units}
+    for match in units:
+        counts[int(match[1])] = max(counts[int(match[1])], int(match[2]))
+    scope = network_name(tuple(counts[stack] for stack in sorted(counts)), version.number)
+    result, renamed = {}, {}
+    for name, tensor in tensors.items():
+        slim = _slim_name(name, scope, version)
+        if slim == f"{scope}/logits/weights" and tensor.ndim == 2:
+            tensor = tensor[np.newaxis, np.newaxis]
+        result[slim] = tensor
+        if slim != name:
+            renamed[slim] = name
+    return result, renamed, version
+
+
+def _version(layers: set[str]) -> Version:
+    """The first, where there is a batch norm that only it has and none that only the second has."""
+    ends = {match[3] for match in map(_UNIT.match, layers) if match}
+    first = "conv1_bn" in layers or not ends.isdisjoint(_V1.in_unit.keys() - _V2.in_unit.keys())
+    second = "post_bn" in layers or "preact_bn" in ends
+    return _V1 if first and not second else _V2
+
+
+def _hint(layers: set[str]) -> str:
+    """What the file may be instead."""
+    if any(layer.endswith("/vars") for layer in layers):
+        return " The .keras files of Keras 2 have no layers' names: save as .h5."
+    if any(layer.startswith("res2a_branch") for layer in layers):
+        return (
+            " This is the ResNet50 of Keras' early releases, with another epsilon: "
+            "load the file that Keras Applications has under that name today."
+        )
+    return ""
+
+
+def _slim_name(name: str, scope: str, version: Version) -> str:
+    layer, _, role = name.rpartition("/")
+    role = _ROLES.get(role, role)
+    match = _UNIT.match(layer)
+    if match and match[3] in version.in_unit:
+        unit = f"block{int(match[1]) - 1}/unit_{match[2]}/bottleneck_v{version.number}"
+        return f"{scope}/{unit}/{version.in_unit[match[3]]}/{role}"
+    return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else name

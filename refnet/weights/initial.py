@@ -1,0 +1,112 @@
+"""Untrained weights by TF-Slim's initialisers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from refnet.network.architecture import Architecture, _variables
+from refnet.network.networks import network_blocks, resnet_of
+from refnet.network.resnet_utils import Block
+from refnet.network.seeded_bits import random_bits
+from refnet.weights.weights import Weights
+from refnet_kernels.contract import Float32Array
+
+
+def random_weights(
+    network: str | Sequence[Block],
+    num_classes: int | None = 1001,
+    seed: int = 0,
+    *,
+    include_root_block: bool = True,
+    channels: int = 3,
+    root_depths: Sequence[int] | None = None,
+    scope: str | None = None,
+) -> Weights:
+    """Untrained weights by TF-Slim's initialisers, the same bits on every machine.
+
+    Kernels are drawn from a normal distribution cut off at two deviations, of standard deviation
+    ``sqrt(1.3 * 2 / fan_in)`` before the cut (``slim.variance_scaling_initializer()``; He et al., 2015); biases,
+    beta and moving means are 0, gamma and moving variances 1.
+
+    Parameters
+    ----------
+    network : str or sequence of Block
+        "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200", the same of "resnet_v1", or blocks.
+    num_classes : int, optional
+        None: without logits.
+    seed : int
+        Each tensor's numbers depend on the seed and on its name alone.
+    include_root_block : bool
+    channels : int
+        Of the input.
+    root_depths : sequence of int, optional
+        See `refnet.network.resnet_v2.resnet_v2`.
+    scope : str, optional
+        Before every name; by default the network's name, or "resnet_v2" or "resnet_v1".
+
+    Returns
+    -------
+    Weights
+    """
+    if isinstance(network, str):
+        blocks, scope = network_blocks(network), scope or network
+    else:
+        blocks, scope = list(network), scope or resnet_of(network).__name__
+    depths = None if root_depths is None else tuple(root_depths)
+    architecture = Architecture(scope, blocks, num_classes, include_root_block, channels, depths)
+    tensors = {name: _initial(name, shape, seed) for name, shape in _variables(architecture)}
+    return Weights(tensors, source=f"random_weights(seed={seed})", copy=False)
+
+
+def _initial(name: str, shape: tuple[int, ...], seed: int) -> Float32Array:
+    leaf = name.rsplit("/", 1)[-1]
+    if leaf != "weights":
+        return np.full(shape, leaf in ("gamma", "moving_variance"), np.float32)
+    bits = random_bits(name, int(np.prod(shape)), seed)
+    fan_in = shape[0] * shape[1] * shape[2]
+    deviation = np.sqrt(1.3 * 2.0 / fan_in)
+    kernel: Float32Array = (_truncated_normal(bits) * deviation).astype(np.float32).reshape(shape)
+    return kernel
+
+
+_STEPS = 4096
+
+
+def _truncated_normal(bits: np.ndarray) -> np.ndarray:
+    """Numbers of the standard normal distribution within two deviations, from 64 random bits each.
+
+    The quantile function at 4096 equal steps, linear between them: only sums, products and comparisons, so that
+    every machine draws the same bits.
+    """
+    quantiles = _quantiles()
+    step = (bits >> np.uint64(52)).astype(np.int64)
+    fraction = ((bits & np.uint64((1 << 52) - 1)).astype(np.float64) + 0.5) * 2.0**-52
+    low = quantiles[step]
+    number: np.ndarray = low + fraction * (quantiles[step + 1] - low)
+    return number
+
+
+@cache
+def _quantiles() -> np.ndarray:
+    """Where the truncated normal's distribution function reaches i / 4096, by bisection."""
+    total = _normal_integral(np.array([2.0]))[0]
+    targets = (np.arange(_STEPS + 1) / _STEPS * 2 - 1) * total
+    low, high = np.full(targets.shape, -2.0), np.full(targets.shape, 2.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = _normal_integral(middle) < targets
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    low[0], low[-1] = -2.0, 2.0
+    return low
+
+
+def _normal_integral(x: np.ndarray) -> np.ndarray:
+    """The integral of exp(-t^2 / 2) from 0 to x, by its power series, for |x| <= 2."""
+    total, power = np.zeros_like(x), x.copy()
+    for n in range(40):
+        total = total + power / (2 * n + 1)
+        power = power * (x * x) / (-2.0 * (n + 1))
+    return total
