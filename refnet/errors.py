@@ -88,3 +88,7 @@ class ConfigError(RefnetError, ValueError):
     """The options contradict each other, the weights or TF-Slim's rules."""
 
     exit_code = 2
+
+
+class ImmutableError(RefnetError, AttributeError):
+    """An attribute was set of an object that does not change; the message says what to call instead."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.architecture import Architecture, infer_architecture
-from refnet.network.networks import network_blocks, resnet_of
+from refnet.network.networks import network_blocks
 from refnet.weights.weights import Weights
 
 #: The leaves that batch norm computes and no gradient reaches.
@@ -76,15 +76,9 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
         architecture = Architecture(network, network_blocks(network), 1001, True, 3)
     else:
         architecture = network.architecture if isinstance(network, Weights) else infer_architecture(network)
-    graph = Graph(variables, network.arg_scope if isinstance(network, Weights) else None)
-    resnet_of(architecture.blocks)(
-        graph.placeholder((1, size, size, architecture.channels)),
-        architecture.blocks,
-        architecture.num_classes,
-        include_root_block=architecture.include_root_block,
-        root_depths=architecture.root_depths,
-        scope=architecture.scope,
-    )
+    arg_scope = network.arg_scope if isinstance(network, Weights) else None
+    net, _ = architecture.trace(variables, (1, size, size, architecture.channels), arg_scope)
+    graph = net.graph
     if not isinstance(network, str):
         graph.check_variables()
     # A network that is only named has no variables: all that it misses is all that it has.

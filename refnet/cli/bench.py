@@ -13,9 +13,8 @@ from refnet.cli.console import print_json, print_table, track
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load, make_engine
 from refnet.engine import Engine
 from refnet.errors import RefnetError
-from refnet.graph.graph import Graph
 from refnet.network.architecture import Architecture
-from refnet.network.networks import NETWORKS, resnet_of
+from refnet.network.networks import NETWORKS
 from refnet.run.devices import check_threads
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
@@ -80,13 +79,8 @@ def _time(engine: Engine, images: Float32Array) -> float:
 
 def products(architecture: Architecture, shape: tuple[int, ...]) -> int:
     """Products in all convolutions of a network; each is a multiplication and an addition."""
-    graph = Graph({})
-    resnet_of(architecture.blocks)(
-        graph.placeholder(shape), architecture.blocks, architecture.num_classes,
-        include_root_block=architecture.include_root_block, root_depths=architecture.root_depths,
-        scope=architecture.scope,
-    )  # fmt: skip
-    geometries = [tensor.geometry for tensor in graph.tensors if tensor.op == "conv"]
+    net, _ = architecture.trace({}, shape)
+    geometries = [tensor.geometry for tensor in net.graph.tensors if tensor.op == "conv"]
     return sum(g.pixels * g.products * g.out_channels for g in geometries)
 
 

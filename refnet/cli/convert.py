@@ -12,7 +12,6 @@ from refnet.cli.options import add_json_option, load
 from refnet.cli.summary import describe, describe_lines, weights_lines, weights_object
 from refnet.errors import ConfigError, WeightsError
 from refnet.graph.graph import Graph
-from refnet.network.architecture import graph_of
 from refnet.weights.files import save_weights
 from refnet.weights.weights import Weights
 
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_target(source, target, arguments.force)
     weights = load(source)
     architecture = weights.architecture
-    graph = graph_of(architecture, weights, weights.arg_scope)
+    graph = architecture.graph(weights, weights.arg_scope)
     if not arguments.anyway:
         _check_whole(graph)
         _check_function(target, weights)

@@ -72,12 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_engine_options(arguments)
     weights = load(arguments.weights, read_labels(arguments.labels))
-    weights.recipe = _recipe(arguments, weights.recipe)
+    weights = weights.replace(recipe=_recipe(arguments, weights.recipe))
     classes = weights.architecture.num_classes
     _check_top(arguments.top, classes)
     say(f"recipe: {recipe_text(weights.recipe)}")
     if weights.labels is None and classes in (IMAGENET, WITH_BACKGROUND):
-        weights.labels = _imagenet_labels(classes)
+        weights = weights.replace(labels=_imagenet_labels(classes))
     engine = make_engine(weights, arguments.device, arguments.threads)
     results, exit_code = [], 0
     for path in track(arguments.images, "classifying"):

@@ -14,7 +14,7 @@ from refnet.errors import ConfigError
 from refnet.images import doubts
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND
 from refnet.network.architecture import Architecture
-from refnet.network.networks import NETWORKS
+from refnet.network.networks import BY_UNIT, NETWORKS
 from refnet.summary import Layer, Summary, summarize
 from refnet.weights.weights import Weights
 
@@ -122,7 +122,7 @@ def weights_object(weights: Weights) -> dict[str, Any]:
     return {
         "format": weights.source,
         "recipe": weights.recipe._asdict(),
-        "options": weights.options,
+        "options": dict(weights.options),
         "notes": weights.notes,
     }
 
@@ -165,5 +165,9 @@ def _row(layer: Layer, scope: str) -> list[str]:
     return [name, layer.operation, shape, f"{layer.parameters:,}", ", ".join(sources)]
 
 
+#: What stands between a unit and its variables.
+_UNIT_NAMES = "/" + "|/".join(BY_UNIT)
+
+
 def _short(name: str, scope: str) -> str:
-    return re.sub("/bottleneck_v[12]", "", name.removeprefix(f"{scope}/") if scope else name)
+    return re.sub(_UNIT_NAMES, "", name.removeprefix(f"{scope}/") if scope else name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,20 +17,20 @@ from refnet.evidence.golden_file import EndPoint, Golden, read_golden, write_gol
 from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, preprocess
-from refnet.network.networks import NETWORKS, UNITS
+from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
+from refnet.network.options import BIT_OPTIONS
 from refnet.network.resnet_utils import Block
-from refnet.network.resnet_v2 import bottleneck
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import images_of
-from refnet.weights.files import load_weights
+from refnet.weights.files import weights_of
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
 
 __all__ = ["Golden", "Report", "check", "compare_end_points", "read_golden", "record"]
 
-#: The options of `Engine` that belong to a golden: all but those that leave every bit alone.
-OPTIONS = frozenset(inspect.signature(Engine).parameters) - {"weights", "device", "threads"}
+#: The options of `Engine` that belong to a golden: all except those that leave every bit alone.
+OPTIONS = BIT_OPTIONS
 
 
 class Report(NamedTuple):
@@ -264,7 +263,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
         encoded["dtype"] = check_dtype(options["dtype"]).name
     if options.get("blocks") is not None:
         blocks: Sequence[Block] = options["blocks"]
-        if any(block.unit_fn not in UNITS.values() for block in blocks):
+        if any(block.unit_fn is not family_of([block]).unit for block in blocks):
             raise ConfigError("A golden can only hold blocks of bottleneck units.")
         encoded["blocks"] = [_encode_block(block) for block in blocks]
     return encoded
@@ -272,7 +271,8 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encode_block(block: Block) -> dict[str, Any]:
     units = {"scope": block.scope, "units": [dict(unit) for unit in block.args]}
-    return units if block.unit_fn is bottleneck else {**units, "unit_fn": "bottleneck_v1"}
+    family = family_of([block])
+    return units if family is FAMILIES[0] else {**units, "unit_fn": family.unit_name}
 
 
 def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,20 +300,18 @@ def _block(entry: Any) -> Block:
         case {"scope": str(scope), "units": [_, *_] as units, **rest} if all(
             isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
         ):
-            unit_fn = UNITS.get(str(rest.get("unit_fn", "bottleneck_v2")))
-            if unit_fn is not None:
-                return Block(scope, unit_fn, units)
+            family = BY_UNIT.get(str(rest.get("unit_fn", FAMILIES[0].unit_name)))
+            if family is not None:
+                return Block(scope, family.unit, units)
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
 
 
 def _weights(weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int) -> Weights:
     if weights is None:
         raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
-    if isinstance(weights, Weights):
-        return weights
-    if isinstance(weights, Mapping):
-        return Weights(weights)
-    return random_weights(str(weights), seed=seed) if weights in NETWORKS else load_weights(weights)
+    if isinstance(weights, str) and weights in NETWORKS:
+        return random_weights(weights, seed=seed)
+    return weights_of(weights)
 
 
 def _is_raw(images: Any) -> bool:

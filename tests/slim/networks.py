@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import refnet
-from refnet.network.networks import UNITS
+from refnet.network.networks import BY_UNIT
 from tests.slim import error_bound
 from tests.slim.oracle import BlockSpec, Net, Slim, block, draw_images, draw_weights
 
@@ -89,7 +89,7 @@ def cases(draw: st.DrawFn, /, **options: st.SearchStrategy[Any]) -> Case:
 
 def refnet_blocks(blocks: Sequence[BlockSpec], version: int = 2) -> list[refnet.Block]:
     """The same blocks for refnet."""
-    unit = UNITS[f"bottleneck_v{version}"]
+    unit = BY_UNIT[f"bottleneck_v{version}"].unit
     return [refnet.Block(scope, unit, units) for scope, units in blocks]
 
 
