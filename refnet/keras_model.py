@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.checks import check_choice
 from refnet.engine import Engine
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
@@ -58,8 +59,8 @@ class KerasModel:
                 "refnet downloads no weights: save Keras' own by model.save_weights('resnet50.weights.h5'), and pass "
                 "that path in place of 'imagenet'."
             )
-        _check("pooling", pooling, (None, "avg", "max"))
-        _check("classifier_activation", classifier_activation, ("softmax", None))
+        check_choice("pooling", pooling, (None, "avg", "max"))
+        check_choice("classifier_activation", classifier_activation, ("softmax", None))
         if not include_top:
             options |= {"num_classes": None, "global_pool": pooling == "avg"}
         elif classes is not None:
@@ -100,8 +101,3 @@ def _global_max(net: Tensor) -> Tensor:
     """One square window that covers the image; padding never wins."""
     size = max(net.shape[1:3])
     return net.graph.max_pool(net, size, size)
-
-
-def _check(name: str, value: object, choices: tuple[str | None, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(map(repr, choices))}.", found=value)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import as_int, check_positive
 from refnet.errors import ConfigError, InputError, WeightsError
 
 #: ImageNet's classes, without and with TF-Slim's background, which is class 0.
@@ -61,8 +62,7 @@ def decode_predictions(
         There is not a label for each class, no package to take them from, or the file is no class index.
     """
     scores = _scores(predictions)
-    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
-        raise ConfigError(f"top is {top!r}; it is a whole number of 1 or more.", found=top)
+    check_positive(top=as_int(top))
     classes = classes_of(scores.shape[1], labels)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [

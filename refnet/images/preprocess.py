@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.checks import as_int, check_choice, check_fraction, check_positive
 from refnet.errors import ConfigError, InputError
 
 Float32 = npt.NDArray[np.float32]
@@ -262,7 +263,7 @@ def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
     InputError
         The array is not float32, not of rank 4, or has no pixels.
     ConfigError
-        A size is no integer of at least 1.
+        A size is not a whole number of 1 or more.
     """
     height, width = _checked_size("height", height), _checked_size("width", width)
     if images.dtype != np.float32 or images.ndim != 4:
@@ -308,11 +309,11 @@ def is_masked(images: Any) -> bool:
 def _check_images(images: Any) -> None:
     """Raise an InputError unless ``images`` are uint8 [H, W, 3] or [N, H, W, 3], with pixels and not too many."""
     if not isinstance(images, np.ndarray) or is_masked(images):
-        raise InputError(f"Raw images must be a plain NumPy array, not {type(images).__name__}; use numpy.asarray.")
+        raise InputError(f"The raw images are a {type(images).__name__}; pass a plain NumPy array, by numpy.asarray.")
     shape = images.shape
     if images.dtype != np.uint8:
         raise InputError(
-            f"Raw images must be uint8 (0 to 255), not {images.dtype}; float images are taken as already preprocessed.",
+            f"The raw images are {images.dtype}; they are uint8 (0 to 255), and float images count as preprocessed.",
             expected="uint8",
             found=str(images.dtype),
         )
@@ -320,21 +321,20 @@ def _check_images(images: Any) -> None:
         looks_like_chw = images.ndim in (3, 4) and shape[-3] == 3
         hint = " It looks like CHW: move the channels last." if looks_like_chw else ""
         raise InputError(
-            f"Raw images must have the shape [H, W, 3] or [N, H, W, 3], not {list(shape)}.{hint}",
+            f"The raw images have shape {list(shape)}; it is [H, W, 3] or [N, H, W, 3].{hint}",
             expected="[H, W, 3] or [N, H, W, 3]",
             found=shape,
         )
     height, width = shape[-3:-1]
     if not 0 < height * width <= MAX_PIXELS:
         raise InputError(
-            f"An image of {height} x {width} has {height * width:,} pixels; there must be between 1 and {MAX_PIXELS:,}."
+            f"An image of {height} x {width} has {height * width:,} pixels; it can have 1 to {MAX_PIXELS:,}."
         )
 
 
 def _checked_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with plain numbers, or raise a ConfigError."""
-    if recipe.mode not in MODES:
-        raise ConfigError(f"mode must be one of {', '.join(map(repr, MODES))}, not {recipe.mode!r}.", found=recipe.mode)
+    check_choice("mode", recipe.mode, MODES)
     checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
         width=None if recipe.width is None else _checked_size("width", recipe.width),
@@ -361,12 +361,11 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
 
 
 def _checked_size(name: str, size: Any) -> int:
-    if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
-        raise ConfigError(f"{name} must be a whole number of pixels, at least 1, not {size!r}.")
+    size = as_int(size)
+    check_positive(**{name: size})
     return int(size)
 
 
 def _checked_fraction(fraction: Any) -> float:
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 < fraction <= 1:
-        raise ConfigError(f"central_fraction must be a number in (0, 1], not {fraction!r}.")
+    check_fraction(central_fraction=fraction)
     return float(fraction)

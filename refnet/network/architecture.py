@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import check_choice
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph.graph import ArgScope, Graph
 from refnet.network.networks import UNITS, resnet_of
@@ -70,8 +71,7 @@ def infer_architecture(
         Some units are of the first version, some of the second.
     """
     place = STRIDE_PLACES[0] if stride_place is None else stride_place
-    if place not in STRIDE_PLACES:
-        raise ConfigError(f"stride_place is {place!r}; it can be {' or '.join(map(repr, STRIDE_PLACES))}.", found=place)
+    check_choice("stride_place", place, STRIDE_PLACES)
     units: dict[tuple[str, str], dict[str, int]] = {}
     for match in filter(None, map(_UNIT.match, variables)):
         if scope is None or (match["scope"] or "") == scope:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from refnet.checks import check_choice, check_positive
 from refnet.errors import ConfigError
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.eager import works_on_arrays
@@ -108,8 +109,8 @@ def conv2d(
     normalizer_fn: str | None,
 ) -> Tensor:
     """``slim.conv2d``: convolution, then bias or batch norm, then the activation."""
-    _check_choice("activation_fn", activation_fn, (None, "relu"))
-    _check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
+    check_choice("activation_fn", activation_fn, (None, "relu"))
+    check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
     graph = inputs.graph
     with graph.variable_scope(scope):
         net = graph.conv(inputs, num_outputs, (kernel_size, kernel_size), stride, rate, same)
@@ -127,7 +128,7 @@ def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
 
 def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer_fn: str | None) -> Tensor:
     """The input of a unit itself, subsampled; or where its depth changes, a 1x1 convolution of ``source``."""
-    _check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
+    check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
     if depth == inputs.depth:
         subsampled: Tensor = subsample(inputs, stride)
         return subsampled
@@ -250,7 +251,7 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(graph.name(scope), net)
-    _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
+    check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
     return graph.collect(graph.name("pool1"), graph.max_pool(net, 3, 2))
 
 
@@ -278,15 +279,3 @@ def _logits(net: Tensor, num_classes: int, spatial_squeeze: bool) -> Tensor:
         net = graph.collect(graph.name("spatial_squeeze"), graph.squeeze(net))
     graph.collect("predictions", graph.softmax(net))
     return net
-
-
-def check_positive(**values: int) -> None:
-    """Refuse, by its name, a value that is no whole number of 1 or more."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} is {value!r}; it is a whole number of 1 or more.", found=value)
-
-
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(map(repr, choices))}.", found=value)

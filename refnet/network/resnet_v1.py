@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from refnet.checks import check_positive
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
 from refnet.network.resnet_utils import (
     Block,
     activation_and_normalizer,
     after_root,
-    check_positive,
     conv2d,
     conv2d_same,
     head,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from refnet.checks import check_positive
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
@@ -18,7 +19,6 @@ from refnet.network.resnet_utils import (
     Block,
     activation_and_normalizer,
     after_root,
-    check_positive,
     conv2d,
     conv2d_same,
     head,

@@ -124,8 +124,8 @@ def test_other_numbers_of_classes() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no proper JSON"),
-        ("[]", "no JSON object but a list"),
+        ("", "not valid JSON"),
+        ("[]", "not a JSON object but a list"),
         ("{}", "should have"),
         ('{"0": ["n01440764", "tench"], "0": ["n01440764", "tench"]}', "a key is there twice"),
         ('{"0": ["n01440764", "tench"], "2": ["n01443537", "goldfish"]}', "has not by 1"),

@@ -96,7 +96,7 @@ def test_without_the_top(saved: SimpleNamespace, pooling: str | None, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "mean"}, "pooling is 'mean'; it can be None or 'avg' or 'max'"),
+        ({"pooling": "mean"}, "pooling is 'mean'; it can be None, 'avg' or 'max'"),
         ({"classifier_activation": "relu"}, "classifier_activation is 'relu'; it can be 'softmax' or None"),
         ({"classes": 10}, "num_classes is 10, but the weights have 1000"),
         ({"classes": 1001}, "background"),

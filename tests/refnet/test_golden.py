@@ -334,13 +334,13 @@ def broken(good: bytes) -> dict[str, tuple[bytes, str]]:
         "a header of 2^63 bytes": (struct.pack("<Q", 2**63) + b"{}", "no safetensors file"),
         "a deep header": (with_header(deep, b""), "no safetensors file"),
         "another dtype": (with_header(json.dumps(half), values), r"net is float32 \[4\], not floats \[2\]"),
-        "a tensor twice": (with_header(twice, values), "header is no proper JSON: a key is there twice"),
+        "a tensor twice": (with_header(twice, values), "header is not valid JSON: a key is there twice"),
         "weights, no golden": (with_header(json.dumps(plain), values), "no golden: its metadata have no 'refnet'"),
         "another document": (good.replace(rb"\"seed\": 0", rb"\"seed\": 1"), "document does not have its hash"),
-        "a document that is no JSON": (around("{"), "document is no proper JSON"),
+        "a document that is no JSON": (around("{"), "document is not valid JSON"),
         "a document that is a list": (around("[]"), "no JSON object but a list"),
-        "a deep document": (around(deep), "document is no proper JSON"),
-        "a key twice": (around(document[:-1] + ', "seed": 1}'), "document is no proper JSON: a key is there twice"),
+        "a deep document": (around(deep), "document is not valid JSON"),
+        "a key twice": (around(document[:-1] + ', "seed": 1}'), "document is not valid JSON: a key is there twice"),
     }
 
 
