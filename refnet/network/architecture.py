@@ -16,19 +16,19 @@ from refnet.network.resnet_utils import Block
 
 
 class Architecture(NamedTuple):
-    """What the names and shapes of a network's variables tell.
+    """What the names and shapes of a network's variables say about it.
 
     Attributes
     ----------
     scope : str
-        What stands before every name.
+        The prefix of every name.
     blocks : list of Block
-        Widths and units as the shapes have them; the strides as `infer_architecture` says.
+        Widths and units by the shapes; strides as `infer_architecture` says.
     num_classes : int or None
-        None without logits.
+        None where there are no logits.
     include_root_block : bool
     channels : int
-        Of the input.
+        Channels of the input.
     root_depths : tuple of int or None
         See `refnet.network.resnet_v2.resnet_v2`.
     """
@@ -41,7 +41,7 @@ class Architecture(NamedTuple):
     root_depths: tuple[int, ...] | None = None
 
 
-#: In which unit a block strides.
+#: The unit of a block that strides.
 STRIDE_PLACES = ("last_unit", "first_unit")
 
 _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>bottleneck_v[12])/(?P<leaf>.+)$")
@@ -56,7 +56,7 @@ def infer_architecture(
     ----------
     variables : mapping of str to array
     scope : str, optional
-        Which network, where the mapping holds several.
+        Which network to read, where the mapping holds several.
     stride_place : {"last_unit", "first_unit"}, optional
         TF-Slim's rule: the last unit of each block but the last one strides by 2; or timm's: the first unit of each
         block but the first one. None: TF-Slim's.
@@ -64,9 +64,9 @@ def infer_architecture(
     Raises
     ------
     MissingTensorError
-        There is no ResNet among the variables; the message lists what there is.
+        There is no ResNet among the variables; the message lists those that there are.
     ConfigError
-        There are several, and ``scope`` does not say which; or there is no such ``stride_place``.
+        There are several networks, and ``scope`` does not say which; or there is no such ``stride_place``.
     WeightsError
         Some units are of the first version, some of the second.
     """
@@ -95,7 +95,7 @@ def infer_architecture(
 def _architecture(
     scope: str, kind: str, units: Mapping[str, int], variables: Mapping[str, Any], stride_place: str
 ) -> Architecture:
-    """The architecture whose blocks have so many units of a kind."""
+    """The architecture whose blocks have these numbers of units of a kind."""
 
     def full(place: str) -> str:
         return f"{scope}/{place}/weights" if scope else f"{place}/weights"
@@ -153,12 +153,12 @@ def variables_of(architecture: Architecture, arg_scope: ArgScope | None = None) 
 
 
 def _variables(architecture: Architecture, arg_scope: ArgScope | None = None) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes in network order: all that a network without any variable misses."""
+    """Names and shapes in network order: all that a network without any variables is missing."""
     return graph_of(architecture, {}, arg_scope).missing
 
 
 def graph_of(architecture: Architecture, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> Graph:
-    """The network for a small image; what it misses among the variables, the graph knows."""
+    """The network for a small image; the graph knows which variables are missing."""
     graph = Graph(variables, arg_scope)
     placeholder = graph.placeholder((1, 32, 32, architecture.channels))
     resnet_of(architecture.blocks)(

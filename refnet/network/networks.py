@@ -1,4 +1,4 @@
-"""Both versions of the network: the published ones by name, and which one blocks are of."""
+"""Both versions of the network: the published ones by name, and the version to which blocks belong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def network_blocks(name: str) -> list[Block]:
 
 
 def network_name(units: tuple[int, ...], version: int = 2) -> str:
-    """The published network whose blocks have so many units; of others, "resnet_v2" or "resnet_v1"."""
+    """The published network whose blocks have these numbers of units; else "resnet_v2" or "resnet_v1"."""
     networks = V1_NETWORKS if version == 1 else V2_NETWORKS
     known = {tuple(block[1] for block in blocks): name for name, blocks in networks.items()}
     return known.get(units, f"resnet_v{version}")
