@@ -266,7 +266,7 @@ def test_a_strip_that_would_be_too_large() -> None:
     [
         (VGG._replace(resize_side=223), "cannot be cut out of an image with a shorter side of 223"),
         (VGG._replace(width=300), "a width of 300 cannot be cut"),
-        (VGG._replace(central_fraction=0.875), "make central_fraction 1, not 0.875"),
+        (VGG._replace(central_fraction=0.875), "central_fraction is 0.875; with resize_side=256 it is 1"),
         (VGG._replace(resize_side=0), "resize_side is .*; it is a whole number of 1 or more"),
         (VGG._replace(resize_side=256.0), "resize_side is .*; it is a whole number of 1 or more"),
     ],
