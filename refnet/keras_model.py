@@ -1,4 +1,4 @@
-"""A network of Keras Applications with Keras' arguments, and with its outputs."""
+"""A network of Keras Applications, with Keras' arguments and outputs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from refnet_kernels.contract import FloatArray
 
 
 class KerasModel:
-    """What ``keras.applications.ResNet50(weights="resnet50.h5")`` is in Keras, and the other five networks.
+    """The counterpart of ``keras.applications.ResNet50(weights="resnet50.h5")``, and of the other five networks.
 
-    Which of them it is, the weights say.
+    The weights say which of them it is.
 
     Parameters
     ----------
     weights : Weights, mapping of str to array, or path
-        A file that Keras saved, for instance; refnet downloads none.
+        A file that Keras saved, for instance; refnet downloads nothing.
     include_top : bool
         Whether the classifier comes last. False: the features.
     pooling : {None, "avg", "max"}
-        Of the features, over height and width; without a meaning where the classifier comes last.
+        How the features are pooled over height and width; it has no meaning where the classifier comes last.
     classes : int, optional
-        None: as many as the weights have. A number must agree with them.
+        None: as many as the weights have. A number has to agree with them.
     classifier_activation : {"softmax", None}
         None: the logits.
     **options

@@ -44,7 +44,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="how many threads (default: one per core); the bits do not depend on it",
     )
     parser.add_argument(
-        "--device", default="cpu", help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, slowly"
+        "--device",
+        default="cpu",
+        help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, which are slow",
     )
 
 
@@ -71,7 +73,7 @@ def load(path: str, labels: Sequence[str] | None = None) -> Weights:
 
 
 def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
-    """An engine that says which kernels it has to compile."""
+    """An engine that reports which kernels it has to compile."""
     announce_compilation()
     return Engine(weights, device=device, threads=threads)
 

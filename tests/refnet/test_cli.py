@@ -124,7 +124,7 @@ FAILURES = [
     ("predict digit0.png --weights none.npz", 4, "none.npz"),
     ("predict digit0.png --weights lacks_gamma.npz --top 1 --size 9", 4, "resnet_v2/postnorm/gamma (4,)"),
     ("predict none.png --weights digits.npz", 5, "none.png: No such file"),
-    ("predict text.png --weights digits.npz", 5, "text.png is no image"),
+    ("predict text.png --weights digits.npz", 5, "text.png is not an image"),
     ("predict no_checkpoint --weights digits.npz", 5, "not a regular file"),
 ]
 
@@ -432,7 +432,7 @@ class TestConvert:
         for prefix in ("a.ckpt", "b.ckpt"):
             refnet.save_weights(tmp_path / prefix, refnet.random_weights(BLOCKS, 3))
         (tmp_path / "b.ckpt.index").unlink()
-        assert "b.ckpt.data-00000-of-00001 is there" in run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt").err
+        assert "b.ckpt.data-00000-of-00001 exists already" in run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt").err
         assert run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt", "--force").code == 0
         for source in ("a.ckpt", "a.ckpt.index", "a.ckpt.data-00000-of-00001"):
             outcome = run("convert", tmp_path / source, tmp_path / "a.ckpt", "--force")
@@ -514,7 +514,7 @@ class TestBench:
         monkeypatch.setattr(refnet.Engine, "__call__", lambda self, images: call(self, images) * self._threads)
         outcome = run("bench", files / "small.npz", "--size", "16", "--rounds", "1", "--threads", "2")
         assert outcome.code != 0
-        assert "One thread of the CPU gives other bits; nothing is timed." in outcome.err
+        assert "One CPU thread gives other bits, so nothing is timed." in outcome.err
 
     def test_work_of_the_published_network(self) -> None:
         """6.96 GFLOP for resnet_v2_50 at 224 x 224, as others count it."""
