@@ -432,7 +432,9 @@ class TestConvert:
         for prefix in ("a.ckpt", "b.ckpt"):
             refnet.save_weights(tmp_path / prefix, refnet.random_weights(BLOCKS, 3))
         (tmp_path / "b.ckpt.index").unlink()
-        assert "b.ckpt.data-00000-of-00001 exists already" in run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt").err
+        assert (
+            "b.ckpt.data-00000-of-00001 exists already" in run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt").err
+        )
         assert run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt", "--force").code == 0
         for source in ("a.ckpt", "a.ckpt.index", "a.ckpt.data-00000-of-00001"):
             outcome = run("convert", tmp_path / source, tmp_path / "a.ckpt", "--force")
