@@ -180,20 +180,20 @@ def network_blocks(name: str) -> list[Block]:
 
 
 def resnet_v1_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_50", **options: Any) -> Any:
-    """ResNet-50: `resnet_v1` and its arguments, with these blocks (``resnet_v1.resnet_v1_50``)."""
+    """ResNet-50: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_50``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_50"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_101", **options: Any) -> Any:
-    """ResNet-101: `resnet_v1` and its arguments, with these blocks (``resnet_v1.resnet_v1_101``)."""
+    """ResNet-101: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_101``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_101"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_152", **options: Any) -> Any:
-    """ResNet-152: `resnet_v1` and its arguments, with these blocks (``resnet_v1.resnet_v1_152``)."""
+    """ResNet-152: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_152``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_152"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_200", **options: Any) -> Any:
-    """ResNet-200: `resnet_v1` and its arguments, with these blocks (``resnet_v1.resnet_v1_200``)."""
+    """ResNet-200: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_200``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_200"), num_classes, scope=scope, **options)

@@ -84,6 +84,7 @@ def bottleneck(
         # The input itself, untouched. Where the depth changes a convolution takes its place: it reads the preact, as in
         # this version every convolution reads normalised values, and like conv3 it goes into the sum as it is.
         identity = shortcut(inputs, preact, depth, stride, None)
+        # The norms and ReLUs after conv1 and conv2 are those before conv2 and conv3.
         residual = conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
         graph.collect(f"{name}/conv1", residual)
         residual = conv2d_same(
@@ -244,20 +245,20 @@ def network_blocks(name: str) -> list[Block]:
 
 
 def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:
-    """ResNet-50: `resnet_v2` and its arguments, with these blocks (``resnet_v2.resnet_v2_50``)."""
+    """ResNet-50: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_50``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_50"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_101", **options: Any) -> Any:
-    """ResNet-101: `resnet_v2` and its arguments, with these blocks (``resnet_v2.resnet_v2_101``)."""
+    """ResNet-101: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_101``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_101"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_152", **options: Any) -> Any:
-    """ResNet-152: `resnet_v2` and its arguments, with these blocks (``resnet_v2.resnet_v2_152``)."""
+    """ResNet-152: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_152``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_152"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_200", **options: Any) -> Any:
-    """ResNet-200: `resnet_v2` and its arguments, with these blocks (``resnet_v2.resnet_v2_200``)."""
+    """ResNet-200: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_200``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_200"), num_classes, scope=scope, **options)
