@@ -1,6 +1,6 @@
 """The layers of networks: text files under ``benchmarks/shapes``, and each line of them as a problem for a kernel.
 
-A line is an op, its integers, for some ops an epilogue (``-`` for none), and how many times the network has it.
+A line holds an op, its integers, for some ops an epilogue (``-`` for none), and how often the network has it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from refnet_kernels.cpu.layout import taps_inside
 from tests.kernels import problems
 from tests.kernels.problems import ConvProblem, Problem
 
-#: What the columns between the op and the count hold.
+#: The columns between the op and the count.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "conv": (*ConvGeometry._fields, "epilogue"),
     "max_pool": (*PoolGeometry._fields, "epilogue"),
@@ -31,7 +31,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def products_inside(g: ConvGeometry) -> int:
-    """The products of a convolution that are not with a zero outside the image: what need be computed."""
+    """The products of a convolution that have to be computed: those inside the image."""
     down, right = np.arange(g.kernel_height) * g.rate, np.arange(g.kernel_width) * g.rate
     rows = int(np.sum(taps_inside(g.out_height, g.stride, g.pad_top, g.height, down)))
     columns = int(np.sum(taps_inside(g.out_width, g.stride, g.pad_left, g.width, right)))
@@ -48,7 +48,7 @@ class Layer(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The layer as its file has it."""
+        """The layer's line in its file."""
         epilogue = [self.epilogue or "-"] if "epilogue" in COLUMNS[self.op] else []
         return " ".join([self.op, *map(str, self.sizes), *epilogue, str(self.times)])
 
@@ -65,7 +65,7 @@ class Layer(NamedTuple):
         columns = COLUMNS.get(op)
         if columns is None or len(fields) != len(columns) + 1:
             raise ValueError(
-                f"{line!r} is no layer: {', '.join(COLUMNS)}, with the columns of the op and how many times."
+                f"{line!r} is not a layer: {', '.join(COLUMNS)}, with the columns of the op and how many times."
             )
         *fields, times = fields
         epilogue = fields.pop() if "epilogue" in columns else "-"
@@ -73,7 +73,7 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The layer's name in tables."""
         if self.op == "conv":
             g = ConvGeometry(*self.sizes)
             text = f"conv {self.kernel} {g.channels} > {g.out_channels}, {g.out_height}x{g.out_width}"
@@ -91,7 +91,7 @@ class Layer(NamedTuple):
 
     @property
     def flop(self) -> int:
-        """Additions, multiplications and comparisons of the contract's definition, but those with zeros outside the
+        """Additions, multiplications and comparisons of the contract's definition, except those with zeros outside the
         image; softmax is not counted.
         """
         if self.op == "conv":
@@ -103,7 +103,7 @@ class Layer(NamedTuple):
         return each * int(np.prod(self.sizes))
 
     def problem(self, zeros: float = 0.0) -> Problem:
-        """The layer with random numbers; of a convolution's inputs, but for an image's 3 channels, a share are 0."""
+        """The layer with random numbers; a share of a convolution's inputs is 0, except for an image's 3 channels."""
         if self.op == "conv":
             g = ConvGeometry(*self.sizes)
             problem = problems.conv_problem(self.name, g, epilogue=self.epilogue.replace("_", " "))
@@ -136,7 +136,7 @@ def read_layers(path: Path) -> list[Layer]:
     Raises
     ------
     OSError, ValueError
-        There is no such file, or a line of it is no layer.
+        There is no such file, or a line of it is not a layer.
     """
     lines = path.read_text().splitlines()
     return [Layer.parse(line) for line in lines if line.strip() and not line.startswith("#")]
@@ -169,9 +169,9 @@ def _patches(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
 def conv_is_right(problem: ConvProblem, found: problems.Arrays) -> bool:
     """Whether a convolution with its epilogue lies within the bound of its roundings around binary64's values.
 
-    Each step's rounding is at most u = 2**-24 of the step's magnitude, by which later steps multiply like the value
+    Each step's rounding is at most u = 2**-24 of the step's magnitude, which later steps multiply like the value
     itself. So a value lies within (number of roundings) u / (1 - that) of the magnitude: the same sums of absolute
-    values. A product goes through one run of fma's and an addition a run; no step of the epilogue has more than two.
+    values. A product goes through one run of fma's and one addition per run; no step of the epilogue has more than two.
     """
     g = problem.geometry
     products = _patches(problem.x, g)

@@ -18,7 +18,7 @@ from benchmarks.common import Case
 def tensorflow(threads: int) -> SimpleNamespace:
     """TensorFlow, its interface of version 1, and tf_slim's resnet_v2, ready to run on a current TensorFlow.
 
-    ``threads`` holds for the process: sessions share the pool of the first thing that runs, the converter included.
+    ``threads`` is for the whole process: sessions share the pool of whatever runs first, the converter included.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with warnings.catch_warnings():
@@ -32,7 +32,7 @@ def tensorflow(threads: int) -> SimpleNamespace:
         tf.get_logger().setLevel("ERROR")
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    # Where tf_slim 1.1.0 looks for it, a current TensorFlow no longer has it.
+    # A current TensorFlow no longer has it where tf_slim 1.1.0 looks for it.
     normalization.normalization = legacy
     return SimpleNamespace(tf=tf, v1=tf.compat.v1, slim=slim, resnet_v2=resnet_v2)
 
@@ -70,7 +70,7 @@ class SlimNetwork:
             self._saver.save(self._session, str(path), write_meta_graph=False)
 
     def restore(self, path: Path) -> None:
-        """Set the variables as they were saved."""
+        """Set the variables from a checkpoint."""
         with self._session.graph.as_default():
             self._saver.restore(self._session, str(path))
 

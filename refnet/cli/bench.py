@@ -27,9 +27,9 @@ examples:
   refnet bench mine.ckpt --size 321 --json
   refnet bench --batch 32 --device cuda
 
-Before anything is timed, the logits are compared with those of one thread of the CPU, bit by bit. On a GPU a forward is
-timed with its images and logits on their way. The CPU leaves out products with zeros, about half of them after a ReLU:
-its time depends on the weights and on the images.
+Before anything is timed, the logits are compared, bit by bit, with those of one CPU thread. On a GPU the time includes
+the transfer of images and logits. The CPU kernels leave out products with zeros, about half of them after a ReLU, so
+their time depends on the weights and on the images.
 """
 
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resnet_v2_50 (default), _101, _152 or _200 with random weights, or a weights file",
     )  # fmt: skip
     parser.add_argument("--size", type=count, default=224, metavar="N", help="height and width (default: 224)")
-    parser.add_argument("--batch", type=count, default=1, metavar="N", help="images in a forward (default: 1)")
+    parser.add_argument("--batch", type=count, default=1, metavar="N", help="images per forward (default: 1)")
     parser.add_argument("--rounds", type=count, default=20, metavar="N", help="forwards to time (default: 20)")
     add_engine_options(parser)
     add_json_option(parser)
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(weights: Weights, images: Float32Array, logits: Float32Array) -> None:
     if Engine(weights, threads=1)(images).tobytes() != logits.tobytes():
-        raise RefnetError("One thread of the CPU gives other bits; nothing is timed. Please report this.")
+        raise RefnetError("One CPU thread gives other bits, so nothing is timed. Please report this.")
 
 
 def _time(engine: Engine, images: Float32Array) -> float:

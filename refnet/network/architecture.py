@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import check_choice
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph.graph import ArgScope, Graph, Tensor
 from refnet.network.networks import BY_UNIT, Family, family_of
@@ -15,19 +16,19 @@ from refnet.network.resnet_utils import Block
 
 
 class Architecture(NamedTuple):
-    """What the names and shapes of a network's variables tell.
+    """What the names and shapes of a network's variables say about it.
 
     Attributes
     ----------
     scope : str
-        What stands before every name.
+        The prefix of every name.
     blocks : list of Block
-        Widths and units as the shapes have them; the strides as `infer_architecture` says.
+        Widths and units by the shapes; strides as `infer_architecture` says.
     num_classes : int or None
-        None without logits.
+        None where there are no logits.
     include_root_block : bool
     channels : int
-        Of the input.
+        Channels of the input.
     root_depths : tuple of int or None
         See `refnet.network.resnet_v2.resnet_v2`.
     """
@@ -82,7 +83,7 @@ class Architecture(NamedTuple):
         return self.graph({}, arg_scope).missing
 
 
-#: In which unit a block strides.
+#: The unit of a block that strides.
 STRIDE_PLACES = ("last_unit", "first_unit")
 
 _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>" + "|".join(BY_UNIT) + r")/")
@@ -97,7 +98,7 @@ def infer_architecture(
     ----------
     variables : mapping of str to array
     scope : str, optional
-        Which network, where the mapping holds several.
+        Which network to read, where the mapping holds several.
     stride_place : {"last_unit", "first_unit"}, optional
         TF-Slim's rule: the last unit of each block but the last one strides by 2; or timm's: the first unit of each
         block but the first one. None: TF-Slim's.
@@ -105,15 +106,14 @@ def infer_architecture(
     Raises
     ------
     MissingTensorError
-        There is no ResNet among the variables; the message lists what there is.
+        There is no ResNet among the variables; the message lists those that there are.
     ConfigError
-        There are several, and ``scope`` does not say which; or there is no such ``stride_place``.
+        There are several networks, and ``scope`` does not say which; or there is no such ``stride_place``.
     WeightsError
         Some units are of the first version, some of the second.
     """
     place = STRIDE_PLACES[0] if stride_place is None else stride_place
-    if place not in STRIDE_PLACES:
-        raise ConfigError(f"stride_place is {place!r}; it can be {' or '.join(map(repr, STRIDE_PLACES))}.", found=place)
+    check_choice("stride_place", place, STRIDE_PLACES)
     units: dict[tuple[str, str], dict[str, int]] = {}
     for match in filter(None, map(_UNIT.match, variables)):
         if scope is None or (match["scope"] or "") == scope:
@@ -138,7 +138,7 @@ def infer_architecture(
 def _architecture(
     scope: str, kind: str, units: Mapping[str, int], variables: Mapping[str, Any], stride_place: str
 ) -> Architecture:
-    """The architecture whose blocks have so many units of a kind."""
+    """The architecture whose blocks have these numbers of units of a kind."""
 
     def full(place: str) -> str:
         return f"{scope}/{place}/weights" if scope else f"{place}/weights"

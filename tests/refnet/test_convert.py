@@ -104,6 +104,6 @@ def test_the_report_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "missing: 1\n",
         "missing: resnet_v2/postnorm/beta (is it resnet_v2/postnorm/bet?)",
         "stride_place='first_unit' (TF-Slim: 'last_unit')",
-        "to others it is another function",
+        "in other programs it is another function",
     ):
         assert words in out

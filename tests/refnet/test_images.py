@@ -228,9 +228,9 @@ def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, image_form
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"once upon a time", "Known: BMP, GIF, JPEG, PNG"),
-        (b"\x93NUMPY\x01\x00", "no image that refnet reads"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no image that refnet reads"),
+        (b"once upon a time", "Known formats: BMP, GIF, JPEG, PNG"),
+        (b"\x93NUMPY\x01\x00", "not an image that refnet reads"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image that refnet reads"),
         (b"\x89PNG\r\n\x1a\n", "damaged or incomplete PNG"),
         (b"\xff\xd8\xff", "damaged or incomplete JPEG"),
         (b"BM", "damaged or incomplete BMP"),

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nets import lively_weights, random_images
-from refnet.golden import read_golden, record
 
 import refnet
 from refnet.errors import ConfigError, WeightsError
+from refnet.golden import read_golden, record
 from refnet.testing import UPDATE, assert_golden
 
 WEIGHTS = refnet.Weights(lively_weights())
