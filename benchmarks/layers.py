@@ -13,8 +13,17 @@ import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Norm, PoolGeometry
 from refnet_kernels.cpu.layout import taps_inside
-from tests.kernels import problems
-from tests.kernels.problems import ConvProblem, Problem
+from tests.problems.avg_pool import AvgPoolProblem
+from tests.problems.base import Problem, norm, numbers
+from tests.problems.batch_norm import BatchNormProblem
+from tests.problems.batch_statistics import StatisticsProblem
+from tests.problems.conv import ConvProblem, conv_problem
+from tests.problems.max_pool import MaxPoolProblem
+from tests.problems.mean import MeanProblem
+from tests.problems.residual import ResidualProblem
+from tests.problems.softmax import SoftmaxProblem
+from tests.problems.subsample import SubsampleProblem
+from tests.support.arrays import Arrays
 
 #: The columns between the op and the count.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -106,28 +115,26 @@ class Layer(NamedTuple):
         """The layer with random numbers; a share of a convolution's inputs is 0, except for an image's 3 channels."""
         if self.op == "conv":
             g = ConvGeometry(*self.sizes)
-            problem = problems.conv_problem(self.name, g, epilogue=self.epilogue.replace("_", " "))
+            problem = conv_problem(self.name, g, epilogue=self.epilogue.replace("_", " "))
             if g.channels > 3:
                 problem.x[np.random.default_rng(0).random(problem.x.shape) < zeros] = 0
             return problem
         make = {
             "max_pool": self._max_pool,
-            "avg_pool": lambda x: problems.AvgPoolProblem(self.name, x, PoolGeometry(*self.sizes)),
-            "batch_norm": lambda x: problems.BatchNormProblem(
-                self.name, x, problems.norm("normal", 1, x.shape[-1]), True
-            ),
-            "batch_statistics": lambda x: problems.StatisticsProblem(self.name, x, None, 1e-5),
-            "residual": lambda x: problems.ResidualProblem(self.name, x, x[::-1].copy(), False),
-            "subsample": lambda x: problems.SubsampleProblem(self.name, x, self.sizes[-1]),
-            "mean": lambda x: problems.MeanProblem(self.name, x),
-            "softmax": lambda x: problems.SoftmaxProblem(self.name, x),
+            "avg_pool": lambda x: AvgPoolProblem(self.name, x, PoolGeometry(*self.sizes)),
+            "batch_norm": lambda x: BatchNormProblem(self.name, x, norm("normal", 1, x.shape[-1]), True),
+            "batch_statistics": lambda x: StatisticsProblem(self.name, x, None, 1e-5),
+            "residual": lambda x: ResidualProblem(self.name, x, x[::-1].copy(), False),
+            "subsample": lambda x: SubsampleProblem(self.name, x, self.sizes[-1]),
+            "mean": lambda x: MeanProblem(self.name, x),
+            "softmax": lambda x: SoftmaxProblem(self.name, x),
         }
         shape = self.sizes[:4] if len(self.sizes) > 2 else self.sizes
-        return make[self.op](problems.numbers("normal", 0, *shape))
+        return make[self.op](numbers("normal", 0, *shape))
 
     def _max_pool(self, x: np.ndarray) -> Problem:
-        norm = problems.norm("normal", 1, x.shape[-1]) if "preact" in self.epilogue else None
-        return problems.MaxPoolProblem(self.name, x, PoolGeometry(*self.sizes), norm)
+        next_norm = norm("normal", 1, x.shape[-1]) if "preact" in self.epilogue else None
+        return MaxPoolProblem(self.name, x, PoolGeometry(*self.sizes), next_norm)
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -166,7 +173,7 @@ def _patches(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
     return np.stack(cut, axis=3).reshape(g.pixels, g.products)
 
 
-def conv_is_right(problem: ConvProblem, found: problems.Arrays) -> bool:
+def conv_is_right(problem: ConvProblem, found: Arrays) -> bool:
     """Whether a convolution with its epilogue lies within the bound of its roundings around binary64's values.
 
     Each step's rounding is at most u = 2**-24 of the step's magnitude, which later steps multiply like the value
@@ -206,7 +213,7 @@ def conv_is_right(problem: ConvProblem, found: problems.Arrays) -> bool:
     return right
 
 
-def is_right(problem: Problem, found: problems.Arrays) -> bool:
+def is_right(problem: Problem, found: Arrays) -> bool:
     """Whether a kernel's outputs are right: a convolution's by binary64, the others' bit for bit by the definitions."""
     if isinstance(problem, ConvProblem):
         return conv_is_right(problem, found)

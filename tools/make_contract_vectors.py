@@ -16,9 +16,11 @@ import numpy as np
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 from tests.exact import ops
 from tests.exact.arithmetic import Format
-from tests.kernels.problems import NEXT_TO_A_TIE, conv_same, pool_cut_off, pool_keras, pool_same
-from tests.kernels.truth import TRUTHS
-from tests.kernels.vectors import DTYPES, FILE, FORMATS, Arrays, Vector, problem, write
+from tests.kernels.vectors import DTYPES, FILE, FORMATS, Vector, problem, write
+from tests.problems.conv import conv_same
+from tests.problems.pools import pool_cut_off, pool_keras, pool_same
+from tests.problems.softmax import NEXT_TO_A_TIE
+from tests.support.arrays import Arrays
 
 NORM = ("mean", "scale", "beta")
 NEXT_NORM = tuple(f"next_{role}" for role in NORM)
@@ -264,7 +266,7 @@ def _solved(v: Vector) -> Vector:
             ops.scale(v.numbers, g, s, epsilon) for g, s in zip(gammas, v.inputs["variance"].tolist(), strict=True)
         ]
         return v._replace(outputs={"scale": np.array(values, DTYPES[v.format])})
-    truth = TRUTHS[v.op](problem(v), v.numbers)
+    truth = problem(v).exact(v.numbers)
     places = [truth.at(place) for place in np.ndindex(truth.shape)]
     return v._replace(
         outputs={

@@ -10,7 +10,7 @@
 #     qemu/   qemu-user-static of this machine's architecture, unless qemu is on the PATH; it computes floating-point
 #             instructions, fma among them, with integers, as IEEE-754 defines them
 #     root/   Debian's Python for arm64, and the libraries that it needs
-#     site/   the wheels for aarch64 of refnet's dependencies and of hypothesis, by requirements-dev.txt
+#     site/   the wheels for aarch64 of refnet's dependencies, by requirements-dev.txt
 #
 # It takes minutes, most of them for Numba under emulation. Needs apt-get and dpkg with Debian's package sources, and python3
 # (3.11 or later) with pip. The kernels compiled are those of FOLDER/cache, empty at first.
@@ -51,7 +51,7 @@ if [ ! -e "$folder/site" ]; then
     python3 -m pip install --quiet --no-compile --target "$folder/site.new" --only-binary=:all: \
         --implementation cp --python-version "${python##*python}" \
         --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-        --constraint "$folder/constraints.txt" --requirement "$folder/requirements.txt" hypothesis
+        --constraint "$folder/constraints.txt" --requirement "$folder/requirements.txt"
     mv "$folder/site.new" "$folder/site"
 fi
 

@@ -12,13 +12,15 @@ from typing import NamedTuple
 import pytest
 from checked_device import CheckedDevice, use
 from compiling import mutant
-from problems import NAMED, Arrays, Problem, assert_same_bits, conv_problem, conv_same, in_binary32
 from ptx import PtxError
 
 from refnet_kernels.catalog import select
 from refnet_kernels.conv import cuda as conv_cuda
 from refnet_kernels.conv import cuda_kernel as conv_kernels
 from refnet_kernels.gpu import intrinsics
+from tests.problems import NAMED, Problem, in_binary32
+from tests.problems.conv import conv_problem, conv_same
+from tests.support.arrays import Arrays, assert_same_bits
 
 
 class Mutant(NamedTuple):

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import lively_weights, random_images
 
 import refnet
 from refnet.cli import main
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights
 
 OPTIONS = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "torch", "stride_place": "first_unit"}
 

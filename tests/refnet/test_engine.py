@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import digest, lively_weights, random_images, small_blocks
 
 import refnet
 from refnet import errors
 from refnet.run.devices import check_dtype
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights, small_blocks
 
 WEIGHTS = lively_weights()
 IMAGE = random_images(32, 40, 3)

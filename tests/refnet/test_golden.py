@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import digest, lively_weights, random_images, small_blocks
 from safetensors.numpy import load_file, save
 
 import refnet
@@ -24,6 +23,8 @@ from refnet.errors import ConfigError, GoldenError, InputError, RefnetError, Wei
 from refnet.evidence import golden
 from refnet.golden import check, compare_end_points, read_golden, record
 from refnet.seeded import random_images as seeded_images
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights, small_blocks
 
 WEIGHTS = refnet.Weights(lively_weights())
 IMAGES = random_images(2, 33, 40, 3)

@@ -20,7 +20,8 @@ import pytest
 import refnet
 from refnet.engine import KEPT_ENGINES, Engine
 from refnet.errors import ConfigError, ImmutableError
-from tests.refnet.nets import digest, lively_weights, random_images, small_blocks
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights, small_blocks
 
 RECIPE, OTHER = refnet.Recipe(40, 48, 0.875), refnet.Recipe(40, 48, 1.0, "tf")
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
