@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import RUN, ConvGeometry, Norm, PoolGeometry
+from refnet_kernels.contract import ConvGeometry, Norm, PoolGeometry
 from refnet_kernels.cpu.layout import taps_inside
 from tests.problems.avg_pool import AvgPoolProblem
 from tests.problems.base import Problem, norm, numbers
@@ -23,6 +23,7 @@ from tests.problems.mean import MeanProblem
 from tests.problems.residual import ResidualProblem
 from tests.problems.softmax import SoftmaxProblem
 from tests.problems.subsample import SubsampleProblem
+from tests.slim.error_bound import Bounded, add, exact, normalize, relu, sums_of_products
 from tests.support.arrays import Arrays
 
 #: The columns between the op and the count.
@@ -174,43 +175,29 @@ def _patches(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
 
 
 def conv_is_right(problem: ConvProblem, found: Arrays) -> bool:
-    """Whether a convolution with its epilogue lies within the bound of its roundings around binary64's values.
-
-    Each step's rounding is at most u = 2**-24 of the step's magnitude, which later steps multiply like the value
-    itself. So a value lies within (number of roundings) u / (1 - that) of the magnitude: the same sums of absolute
-    values. A product goes through one run of fma's and one addition per run; no step of the epilogue has more than two.
-    """
+    """Whether a convolution with its epilogue lies within the bound of its roundings around binary64's values."""
     g = problem.geometry
-    products = _patches(problem.x, g)
-    kernel = problem.weights.reshape(g.products, g.out_channels).astype(np.float64)
-    value, size = products @ kernel, np.abs(products) @ np.abs(kernel)
-    roundings = min(g.products, RUN) + -(-g.products // RUN)
+    shape = g.pixels, g.out_channels
 
-    def normalize(norm: Norm, value: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, scale, beta = (array.astype(np.float64) for array in norm)
-        return (value - mean) * scale + beta, (size + np.abs(mean)) * np.abs(scale) + np.abs(beta)
+    def normalized(t: Bounded, norm: Norm) -> Bounded:
+        mean, scale, beta = map(exact, norm)
+        return normalize(t, mean, scale, beta.value)
 
-    def close(name: str) -> bool:
-        allowed = roundings * 2.0**-24 / (1 - roundings * 2.0**-24) * size
-        return bool((np.abs(found[name].reshape(value.shape) - value) <= allowed).all())
-
+    t = sums_of_products(exact(_patches(problem.x, g)), problem.weights.reshape(g.products, g.out_channels))
     if problem.bias is not None:
-        value, size, roundings = value + problem.bias, size + np.abs(problem.bias), roundings + 1
+        t = add(t, problem.bias)
     if problem.norm is not None:
-        (value, size), roundings = normalize(problem.norm, value, size), roundings + 2
+        t = normalized(t, problem.norm)
     if problem.relu:
-        value = np.maximum(value, 0)
+        t = relu(t)
     if problem.shortcut is not None:
-        shortcut = problem.shortcut.reshape(value.shape).astype(np.float64)
-        value, size, roundings = value + shortcut, size + np.abs(shortcut), roundings + 1
+        t = add(t, problem.shortcut.reshape(shape))
     if problem.sum_relu:
-        value = np.maximum(value, 0)
-    right = close("out") if problem.keep_out else True
+        t = relu(t)
+    expected = {"out": t} if problem.keep_out else {}
     if problem.next_norm is not None:
-        (value, size), roundings = normalize(problem.next_norm, value, size), roundings + 2
-        value = np.maximum(value, 0)
-        right = right and close("preact")
-    return right
+        expected["preact"] = relu(normalized(t, problem.next_norm))
+    return all(bool((np.abs(found[name].reshape(shape) - e.value) <= e.bound).all()) for name, e in expected.items())
 
 
 def is_right(problem: Problem, found: Arrays) -> bool:
