@@ -30,13 +30,13 @@ from benchmarks.common import (
     alternate,
     lively,
     machine,
-    random_images,
     relative_error,
     summary,
     write_result,
 )
 from refnet.graph.plan import Step
 from refnet_kernels.gpu.device import missing
+from tests.support.arrays import random_images
 
 #: In multiples of refnet's own error; that of TF32 is some thousand times as large.
 LARGEST_ERROR = 10

@@ -38,7 +38,6 @@ from benchmarks.common import (
     alternate,
     lively,
     machine,
-    random_images,
     relative_error,
     summary,
     write_result,
@@ -49,6 +48,7 @@ from benchmarks.peaks import FmaPeak
 from benchmarks.peers import PEERS, Opened
 from benchmarks.plots import check_plot, save_bars
 from benchmarks.slim import SlimNetwork
+from tests.support.arrays import random_images
 
 WARM_UP = 3
 #: Fresh processes per engine.

@@ -128,7 +128,7 @@ def write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> Non
 
 def write_litert(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     """The network as a LiteRT flatbuffer, by TensorFlow's converter: NHWC images to logits or dense features."""
-    tf = tensorflow(case.threads).tf
+    tf = tensorflow(case.threads)
     tensors, net = network_graph(case, weights)
 
     def network(images: Any) -> Any:

@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,6 @@ RNG = np.random.default_rng(11)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0].copy()
 ALPHA = RGB[:, :, 1].copy()
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow  # type: ignore[import-untyped]
-
-        return tensorflow
 
 
 def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from fractions import Fraction
 from typing import Any
 
@@ -28,15 +27,6 @@ from refnet.images.preprocess import (
 side = st.integers(1, 40)
 fractions = st.floats(0.05, 1.0)
 seeds = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow  # type: ignore[import-untyped]
-
-        return tensorflow
 
 
 def pixels(seed: int, *shape: int) -> np.ndarray:
