@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 import refnet
 from refnet import errors
 from refnet.graph.graph import Graph
+from refnet.run.compute import compute
 from tests.slim.networks import assert_close_to_truth, assert_is_the_truth
 from tests.slim.oracle import Net
 from tests.support.arrays import random_images
@@ -236,7 +237,7 @@ def test_zero_biases_change_no_bit(tmp_path: Path) -> None:
     x = graph.placeholder(images.shape)
     with graph.variable_scope("resnet_v2/conv1"):
         bare = graph.conv(x, 64, (7, 7), 2, 1, False)
-    without = refnet.run.compute.compute(graph, images, bare)
+    without = compute(graph, images, bare)
     assert without.tobytes() == end_points["resnet_v2/conv1"].tobytes()
     assert (without == 0).any()
     assert not np.signbit(without[without == 0]).any()
