@@ -20,6 +20,7 @@ from refnet.images.preprocess import preprocess
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.networks import resnet_of
 from refnet.network.resnet_utils import Block
+from refnet.run.constants import Constants
 from refnet.run.devices import check_device, check_dtype, check_stream, check_threads
 from refnet.run.executor import Executor, make_executor
 from refnet.run.inputs import _as_array, _on_cuda, images_of
@@ -113,10 +114,10 @@ class Engine:
         self._recipe = weights.recipe if isinstance(weights, Weights) else None
         self._image_size = weights.image_size if isinstance(weights, Weights) else None
         self._sizes: set[tuple[int, ...]] = set()
-        # A plain dict is the engine's own, of which packed kernels take the place.
-        self._variables: Mapping[str, Float32Array] = (
-            (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights).arrays
+        variables: Mapping[str, Float32Array] = (
+            weights if isinstance(weights, Weights) else as_variables(weights).arrays
         )
+        self._constants = Constants(variables, owned=own or not isinstance(weights, Weights))
         said = {
             "batch_norm_epsilon": batch_norm_epsilon,
             "pool_mode": pool_mode,
@@ -132,7 +133,7 @@ class Engine:
         self._arg_scope = ArgScope(is_training, **options)._replace(
             batch_norm_scale=batch_norm_scale, activation_fn=activation_fn, use_batch_norm=use_batch_norm
         )
-        self._architecture = _architecture(self._variables, scope, blocks, num_classes, include_root_block, place)
+        self._architecture = _architecture(variables, scope, blocks, num_classes, include_root_block, place)
         self._options: dict[str, Any] = {
             "global_pool": global_pool,
             "output_stride": output_stride,
@@ -143,8 +144,7 @@ class Engine:
             "root_depths": self._architecture.root_depths,
         }
         # What float images should have been normalised by.
-        self._mode = (self._recipe or slim_recipe(self._variables)).mode
-        self._packed: dict[Any, Any] = {}
+        self._mode = (self._recipe or slim_recipe(variables)).mode
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
@@ -191,14 +191,11 @@ class Engine:
             end_points = [end_points]
         wanted = end_points if isinstance(end_points, bool) else tuple(end_points)
         compiled = self._compile(batch.shape, wanted)
-        found: list[str | None] = []
-
-        def look(low: float, high: float) -> None:
-            found.append(doubts.pixels(batch, float(low), float(high), self._mode))
-
-        outputs = compiled.executor.run(batch, on, look if normalised and batch.size else None)
-        for doubt in filter(None, found):
-            warnings.warn(doubt, RefnetWarning, stacklevel=2)
+        outputs, extremes = compiled.executor.run(batch, on)
+        if normalised and extremes is not None:
+            doubt = doubts.pixels(batch, *extremes, self._mode)
+            if doubt:
+                warnings.warn(doubt, RefnetWarning, stacklevel=2)
         net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs
         if end_points is False:
             return net
@@ -299,7 +296,7 @@ class Engine:
         WeightsError
             Tensors are missing or have other shapes; the message lists them all.
         """
-        graph = Graph(self._variables, self._arg_scope)
+        graph = Graph(self._constants.shapes, self._arg_scope)
         traced: tuple[Tensor, dict[str, Tensor]] = resnet_of(self._architecture.blocks)(
             graph.placeholder(shape),
             self._architecture.blocks,
@@ -318,7 +315,7 @@ class Engine:
             raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
         outputs = [net, *(end_points[name] for name in names)]
         plan = make_plan(net.graph, outputs)
-        executor = make_executor(plan, self._variables, self._device, self._threads, self._packed, self._dtype)
+        executor = make_executor(plan, self._constants, self._device, self._threads, self._dtype)
         return _Compiled(executor, names)
 
 

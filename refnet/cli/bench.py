@@ -19,7 +19,7 @@ from refnet.network.networks import NETWORKS, resnet_of
 from refnet.run.devices import check_threads
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import ConvGeometry, Float32Array
 
 EPILOG = """\
 examples:
@@ -86,7 +86,7 @@ def products(architecture: Architecture, shape: tuple[int, ...]) -> int:
         include_root_block=architecture.include_root_block, root_depths=architecture.root_depths,
         scope=architecture.scope,
     )  # fmt: skip
-    geometries = [tensor.geometry for tensor in graph.tensors if tensor.op == "conv"]
+    geometries = [tensor.geometry for tensor in graph.tensors if isinstance(tensor.geometry, ConvGeometry)]
     return sum(g.pixels * g.products * g.out_channels for g in geometries)
 
 

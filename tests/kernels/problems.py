@@ -14,7 +14,20 @@ import numpy as np
 from hypothesis import strategies as st
 
 from refnet_kernels.catalog import Kernel, rows, select
-from refnet_kernels.contract import BINARY32, BINARY64, ConvGeometry, FloatArray, Norm, PoolGeometry, same_padding
+from refnet_kernels.contract import (
+    BINARY32,
+    BINARY64,
+    ConvGeometry,
+    Flags,
+    FloatArray,
+    ImageGeometry,
+    Norm,
+    NormGeometry,
+    PoolGeometry,
+    SubsampleGeometry,
+    Target,
+    same_padding,
+)
 from refnet_kernels.conv.cpu import pack
 from refnet_kernels.cpu.layout import pack_channels
 from refnet_kernels.cpu.team import Launch
@@ -121,8 +134,7 @@ class ConvProblem(NamedTuple):
         return {name: value for name, value in (("out", out), ("preact", preact)) if value is not None}
 
     def inputs(self) -> Arrays:
-        zeros = np.zeros(self.geometry.kernel_width * self.geometry.channels, self.x.dtype)
-        arrays = {"x": self.x, "weights": pack(self.weights), "zeros": zeros}
+        arrays = {"x": self.x, "weights": pack(self.weights)}
         if self.bias is not None:
             arrays["bias"] = pack_channels(self.bias)
         if self.shortcut is not None:
@@ -130,8 +142,8 @@ class ConvProblem(NamedTuple):
         return arrays | packed("", self.norm) | packed("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        finite = {"finite": int(np.isfinite(self.weights).all())}
-        return kernel.launch(self.geometry, addresses | finite, self.relu, self.sum_relu, self.x.dtype)
+        flags = Flags(self.relu, self.sum_relu, bool(np.isfinite(self.weights).all()))
+        return kernel.launch(self.geometry, addresses, flags, Target(self.x.dtype))
 
 
 class BatchNormProblem(NamedTuple):
@@ -152,8 +164,7 @@ class BatchNormProblem(NamedTuple):
         return {"x": self.x, **self.norm._asdict()}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        *pixels, channels = self.x.shape
-        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.relu, self.x.dtype)
+        return kernel.launch(NormGeometry.of(self.x.shape), addresses, Flags(self.relu), Target(self.x.dtype))
 
 
 class StatisticsProblem(NamedTuple):
@@ -174,8 +185,7 @@ class StatisticsProblem(NamedTuple):
         return {"x": self.x} if self.gamma is None else {"x": self.x, "gamma": self.gamma}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        *pixels, channels = self.x.shape
-        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.epsilon, self.x.dtype)
+        return kernel.launch(NormGeometry.of(self.x.shape, self.epsilon), addresses, Flags(), Target(self.x.dtype))
 
 
 class SubsampleProblem(NamedTuple):
@@ -185,17 +195,22 @@ class SubsampleProblem(NamedTuple):
 
     op = "subsample"
 
+    @property
+    def geometry(self) -> SubsampleGeometry:
+        batch, height, width, channels = self.x.shape
+        return SubsampleGeometry(batch, height, width, channels, self.factor)
+
     def defined(self) -> Arrays:
-        return {"out": definition(self.op, *self[1:])}
+        return {"out": definition(self.op, self.x, self.geometry)}
 
     def call(self, kernel: Kernel) -> Arrays:
-        return {"out": kernel.call(*self[1:])}
+        return {"out": kernel.call(self.x, self.geometry)}
 
     def inputs(self) -> Arrays:
         return {"x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(*self.x.shape, self.factor, addresses, self.x.dtype)
+        return kernel.launch(self.geometry, addresses, Flags(), Target(self.x.dtype))
 
 
 class ResidualProblem(NamedTuple):
@@ -216,7 +231,7 @@ class ResidualProblem(NamedTuple):
         return {"shortcut": self.shortcut, "x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.x.size, addresses, self.relu, self.x.dtype)
+        return kernel.launch(ImageGeometry.of(self.x.shape), addresses, Flags(self.relu), Target(self.x.dtype))
 
 
 class MaxPoolProblem(NamedTuple):
@@ -241,7 +256,7 @@ class MaxPoolProblem(NamedTuple):
         return {"x": self.x} | packed("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.x.dtype)
+        return kernel.launch(self.geometry, addresses, Flags(), Target(self.x.dtype))
 
 
 class AvgPoolProblem(NamedTuple):
@@ -261,7 +276,7 @@ class AvgPoolProblem(NamedTuple):
         return {"x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.x.dtype)
+        return kernel.launch(self.geometry, addresses, Flags(), Target(self.x.dtype))
 
 
 class MeanProblem(NamedTuple):
@@ -280,8 +295,7 @@ class MeanProblem(NamedTuple):
         return {"x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        batch, height, width, channels = self.x.shape
-        return kernel.launch(batch, height * width, channels, addresses, self.x.dtype)
+        return kernel.launch(ImageGeometry.of(self.x.shape), addresses, Flags(), Target(self.x.dtype))
 
 
 class SoftmaxProblem(NamedTuple):
@@ -300,8 +314,7 @@ class SoftmaxProblem(NamedTuple):
         return {"x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        *rows, classes = self.x.shape
-        return kernel.launch(int(np.prod(rows)), classes, addresses, self.x.dtype)
+        return kernel.launch(ImageGeometry.of(self.x.shape), addresses, Flags(), Target(self.x.dtype))
 
 
 Problem = (
