@@ -12,7 +12,8 @@ from problems import DRAWN, NAMED, Problem, assert_same_bits, conv_problem, conv
 
 from refnet_kernels.catalog import rows, select
 from refnet_kernels.conv import cuda as conv_cuda
-from refnet_kernels.conv.cuda_kernel import TILES, Tile, conv_kernel
+from refnet_kernels.conv.cuda_kernel import conv_kernel
+from refnet_kernels.conv.cuda_tile import TILES, Tile
 
 OPS = [op for op, backend in rows() if backend == "cuda"]
 #: Multiprocessors and compute capability: an A100's; and an H100's, but of one multiprocessor, on which other tiles are

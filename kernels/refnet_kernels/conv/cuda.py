@@ -12,8 +12,8 @@ The finished tile is parked in shared memory and comes out in vectors of four ch
 
 The kernels are ``cuda_kernel.conv_kernel(tile)`` for each tile of `TILES`; some copy four channels of the image as one
 vector, which must lie at a multiple of 16 bytes, and the others copy number by number. Parameters: the addresses
-`OPERANDS` (int64; 0 stands for "none"), then the integers `INTEGERS` (int32). `launch` gives kernel, grid and
-arguments; the block is ``kernel.threads`` threads and has ``kernel.shared_bytes`` of dynamic shared memory.
+`OPERANDS` (int64; 0 stands for "none"), then integers (int32). `launch` gives kernel, grid and arguments; the block is
+``kernel.threads`` threads and has ``kernel.shared_bytes`` of dynamic shared memory.
 """
 
 from __future__ import annotations
@@ -23,17 +23,9 @@ from functools import partial
 import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Float32Array, Norm
-from refnet_kernels.conv.cuda_kernel import (
-    CHANNELS,
-    OPERANDS,
-    OUTSIDE,
-    PANEL,
-    PRODUCTS,
-    TEAMS,
-    TILES,
-    Tile,
-    conv_kernel,
-)
+from refnet_kernels.conv.cuda_copies import OUTSIDE
+from refnet_kernels.conv.cuda_kernel import OPERANDS, conv_kernel
+from refnet_kernels.conv.cuda_tile import CHANNELS, PANEL, PRODUCTS, TEAMS, TILES, Tile
 from refnet_kernels.gpu.device import first_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
 from refnet_kernels.gpu.program import run_once
