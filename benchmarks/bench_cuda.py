@@ -2,11 +2,11 @@
 
     uv run --extra cuda benchmarks/bench_cuda.py [--network resnet_v2_50] [--batches 1 8 32 64]
 
-For each batch: ``NumPy``, the whole call, with images and logits on their way; ``device``, images and logits that stay
-on the device, by one CUDA graph; ``single launches``, the same with each kernel launched by itself; and if a PyTorch
-with CUDA is installed, the same network by cuDNN and cuBLAS without TF32, on images that lie on the device, by both
-orders of memory: launch by launch, and by one CUDA graph. ``kernels`` is the sum of the launches by the device's own
-events; those of small batches take longer to issue than to run, which it then includes.
+For each batch: ``NumPy`` is the whole call, with the transfer of images and logits; ``device`` has images and logits
+that stay on the device, and one CUDA graph; ``single launches`` is the same with each kernel launched by itself. If a
+PyTorch with CUDA is installed, the same network runs by cuDNN and cuBLAS without TF32, on images on the device, in both
+orders of memory: launch by launch, and as one CUDA graph. ``kernels`` is the sum of the launches by the device's own
+events; with small batches these take longer to issue than to run, and the sum includes that.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from benchmarks.common import (
     alternate,
     lively,
     machine,
-    random_images,
     relative_error,
     summary,
     write_result,
 )
 from refnet.graph.plan import Step
 from refnet_kernels.gpu.device import missing
+from tests.support.arrays import random_images
 
-#: Times refnet's own; TF32's is some thousand times as large.
+#: In multiples of refnet's own error; that of TF32 is some thousand times as large.
 LARGEST_ERROR = 10
 
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _measure(weights: dict[str, np.ndarray], options: argparse.Namespace, batch: int) -> dict[str, dict[str, Any]]:
-    """A batch's rows of the result; the program ends if a bit is wrong."""
+    """The rows of the result for a batch; the program ends if a bit is wrong."""
     from numba import cuda
 
     images = random_images(batch, options.size, options.size, 3)
@@ -125,7 +125,7 @@ def _torch_has_cuda() -> bool:
 def torch_runs(
     weights: dict[str, np.ndarray], case: Case, images: np.ndarray, logits: np.ndarray, device: str = "cuda"
 ) -> dict[str, Callable[[], object]]:
-    """PyTorch's forward of images on a device, to its end; the program ends if it does not compute in binary32."""
+    """PyTorch's complete forward of images on a device; the program ends if it does not compute in binary32."""
     import torch
 
     from benchmarks.models import write_torch
@@ -137,7 +137,7 @@ def torch_runs(
     runs: dict[str, Callable[[], object]] = {}
     orders = {"NHWC": torch.channels_last, "NCHW": torch.contiguous_format}
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Of weights that share memory, and of memory that is not written to.
+        # Warnings about weights that share memory, and about memory that is read-only.
         warnings.simplefilter("ignore")
         path = Path(folder) / "network.pt2"
         write_torch(case, weights, path)
@@ -171,7 +171,7 @@ def _torch_graph(network: Any, images: Any) -> Callable[[], object]:
 
     graph = torch.cuda.CUDAGraph()
     with torch.inference_mode(), torch.cuda.graph(graph):
-        # The graph keeps its memory, the output's too.
+        # The graph keeps its memory, also that of the output.
         network(images)
 
     def run() -> None:

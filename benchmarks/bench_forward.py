@@ -26,12 +26,12 @@ from benchmarks.common import (
     alternate,
     lively,
     machine,
-    random_images,
     relative_error,
     summary,
     write_result,
 )
 from benchmarks.slim import SlimNetwork
+from tests.support.arrays import random_images
 
 FIRST_CALL = """
 import json, sys, time

@@ -2,9 +2,9 @@
 
     uv run --group bench benchmarks/bench_kernels.py [--shapes benchmarks/shapes/resnet_v2_50_224.txt] [--plot roof.png]
 
-A layer is run by itself over and over, so that its operands lie in the caches as far as they fit. "% of peak" divides
-the layer's best speed by the best of a loop of FMAs in registers that takes turns with all the layers; products with
-zeros that the kernel leaves out count as done, so that with --zeros it can be more than 100. GB/s counts each operand
+A layer runs by itself over and over, so that its operands are in the caches as far as they fit. "% of peak" divides the
+layer's best speed by the best of a loop of FMAs in registers, which takes turns with all the layers. Products that the
+kernel leaves out, as they have zeros, count as done, so with --zeros it can be more than 100. GB/s counts each operand
 once.
 """
 
@@ -29,7 +29,7 @@ from benchmarks.plots import check_plot, save_roofline
 from refnet_kernels.catalog import rows, select
 from refnet_kernels.cpu.team import Program, aligned_zeros
 
-#: Seconds of a layer's runs in one turn.
+#: Seconds that a layer runs in one turn.
 TURN = 0.01
 MIB = 2**20
 
@@ -38,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", type=Path, default=ROOT / "benchmarks" / "shapes" / "resnet_v2_50_224.txt")
     parser.add_argument("--ops", nargs="+", choices=_ops(), help="by default all of the catalog")
-    zeros = "the share of a convolution's inputs that are 0, as after a ReLU; not of an image's"
+    zeros = "the share of a convolution's inputs that are 0, as after a ReLU; images have none"
     parser.add_argument("--zeros", type=float, default=0.0, metavar="SHARE", help=zeros)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
@@ -71,14 +71,14 @@ def _ops() -> list[str]:
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a cache line, as an executor's arena has it."""
+    """A copy that starts on a cache line, as in an executor's arena."""
     copy = aligned_zeros(array.size, np.float32).reshape(array.shape)
     copy[...] = array
     return copy
 
 
 def _measure(layer: Layer, zeros: float, threads: int, rounds: int, peak: FmaPeak) -> dict[str, Any]:
-    """A layer's row of the result; the program ends if the kernel is wrong."""
+    """The row of the result for a layer; the program ends if the kernel is wrong."""
     kernel, problem = select(layer.op, "cpu"), layer.problem(zeros)
     found = problem.call(kernel)
     if not is_right(problem, found):
@@ -94,7 +94,7 @@ def _measure(layer: Layer, zeros: float, threads: int, rounds: int, peak: FmaPea
     repeats = max(1, min(200, round(TURN / (time.perf_counter() - start))))
     times = alternate({"layer": Program([launch] * repeats, threads).run, "peak": peak.run}, rounds)
     ms = summary(value / repeats for value in times["layer"])
-    # Of its input, subsampling reads what it writes.
+    # Subsampling reads only those inputs that it writes.
     idle = ("zeros", "x") if layer.op == "subsample" else ("zeros",)
     size = sum(array.nbytes for name, array in arrays.items() if name not in idle)
     size += arrays["out"].nbytes if layer.op == "subsample" else 0
@@ -113,7 +113,7 @@ def _measure(layer: Layer, zeros: float, threads: int, rounds: int, peak: FmaPea
 
 
 def _bandwidths(threads: int, quick: bool) -> dict[str, float]:
-    """GB/s of copying, of arrays as large as memory, the last and the second cache of common processors hold them."""
+    """GB/s of copying arrays of three sizes: for memory, and for the last and the second cache of common processors."""
     sizes = {"DRAM": ((16 if quick else 256) * MIB, 1), "L3": (4 * MIB, 10), "L2": (threads * MIB // 8, 200)}
     copies = {name: Copy(threads, *arguments) for name, arguments in sizes.items()}
     times = alternate({name: copy.run for name, copy in copies.items()}, 2 if quick else 10)

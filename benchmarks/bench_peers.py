@@ -1,12 +1,12 @@
-"""A whole network in refnet and in the engines that one would use instead: checked first, then timed in turn.
+"""A whole network in refnet and in other engines: checked first, then timed in turn.
 
     uv run --group bench benchmarks/bench_peers.py [--size 321 --output-stride 8 --classes none] [--plot bars.png]
 
-All get the same random weights and images. Each one's relative L2 error against TF-Slim in binary64 is printed; then
-come rounds of one inference of each, and last fresh processes, also in turn, with warm caches: from the start to the
-first output, and the most memory held, medians. A loop of FMAs in registers takes turns with them, as many as the
-convolutions have products inside the image: the floor for every engine that computes them all. refnet leaves out those
-with zeros, so that its time depends on the weights and images; their share is printed too.
+All engines get the same random weights and images. First comes the relative L2 error of each against TF-Slim in
+binary64, then rounds with one inference of each. Last come fresh processes, also in turn, with warm caches: medians of
+the time from the start to the first output, and of the peak memory. A loop of FMAs in registers takes turns with them,
+with as many FMAs as the convolutions have products inside the image: the floor for engines that compute them all.
+refnet leaves out products with zeros, so its time depends on the weights and images; the share of zeros is printed too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from benchmarks.common import (
     alternate,
     lively,
     machine,
-    random_images,
     relative_error,
     summary,
     write_result,
@@ -49,12 +48,13 @@ from benchmarks.peaks import FmaPeak
 from benchmarks.peers import PEERS, Opened
 from benchmarks.plots import check_plot, save_bars
 from benchmarks.slim import SlimNetwork
+from tests.support.arrays import random_images
 
 WARM_UP = 3
-#: Fresh processes of each engine.
+#: Fresh processes per engine.
 FRESH = 5
-#: An engine may err so many times more than TF-Slim's own binary32. Half precision rounds 2**13 times as coarsely:
-#: this is the middle between the two, in powers of 2, and no order of summing comes near it.
+#: The largest error allowed, in multiples of that of TF-Slim's own binary32. Half precision rounds 2**13 times as
+#: coarsely: this is the middle between the two, in powers of 2, and no order of sums comes near it.
 LARGEST_ERROR = 2**6.5
 
 
@@ -84,14 +84,16 @@ def _arguments() -> argparse.Namespace:
     if missing:
         parser.error(f"not installed: {', '.join(missing)}; `uv run --group bench` installs every peer.")
     if not PEERS["tf-slim"].installed:
-        parser.error("the truth is TF-Slim's binary64, and tf-slim is not installed; `uv run --group bench` does it.")
+        parser.error(
+            "the truth is TF-Slim's binary64, but tf-slim is not installed; `uv run --group bench` installs it."
+        )
     if options.plot is not None:
         check_plot(parser, options.plot)
     return options
 
 
 def _chosen(asked: list[str] | None) -> list[str]:
-    """refnet, then the peers that are asked for, or all that are installed."""
+    """refnet, then the chosen peers, or all that are installed."""
     names = list(dict.fromkeys(["refnet", *(asked or PEERS)]))
     for name in names:
         if not PEERS[name].installed:
@@ -102,7 +104,7 @@ def _chosen(asked: list[str] | None) -> list[str]:
 def _open_all(
     names: list[str], case: Case, weights: Mapping[str, np.ndarray], images: np.ndarray, folder: Path
 ) -> dict[str, Opened]:
-    """Write what the engines read, and open them."""
+    """Write the files that the engines read, and open the engines."""
     (folder / "case.json").write_text(json.dumps(case._asdict()))
     np.save(folder / "images.npy", images)
     for name in names:
@@ -126,7 +128,7 @@ def _errors(
 
 
 def check_errors(errors: Mapping[str, float]) -> None:
-    """End the program if an engine computes something else, or not in binary32."""
+    """End the program if an engine computes another function, or not in binary32."""
     allowed = LARGEST_ERROR * errors["tf-slim"]
     wrong = [f"{PEERS[name].title} ({error:.1e})" for name, error in errors.items() if not error <= allowed]
     if wrong:
@@ -134,9 +136,9 @@ def check_errors(errors: Mapping[str, float]) -> None:
 
 
 def _fresh_processes(names: list[str], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of each engine's fresh processes, run in turn, each turn from another one on.
+    """Medians of each engine's fresh processes, run in turn; each turn starts with another engine.
 
-    A turn that does not count leaves warm caches of files, of kernels and of Python's own bytecode.
+    A first turn that does not count leaves warm caches of files, of kernels and of Python's bytecode.
     """
     turns = [names[first:] + names[:first] for first in (turn % len(names) for turn in range(1 + rounds))]
     found = [{name: _fresh_process(name, folder) for name in turn} for turn in turns][1:]
@@ -147,7 +149,7 @@ def _fresh_processes(names: list[str], folder: Path, rounds: int) -> dict[str, d
 def _fresh_process(name: str, folder: Path) -> dict[str, float]:
     """A process that does one inference: seconds from its start to the first output, and its memory."""
     command = [sys.executable, peers.__file__, name, str(folder), repr(time.monotonic())]
-    # As Python is by default, whatever this one is told: with a cache of its bytecode.
+    # With a cache of bytecode, as is Python's default, whatever the settings of this process are.
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -162,14 +164,14 @@ def _time(opened: Mapping[str, Opened], images: np.ndarray, rounds: int, peak: F
     runs = {name: lambda engine=engine, x=fed[name]: engine.run(x) for name, engine in opened.items()}
     runs["peak"] = peak.run
     alternate(runs, WARM_UP, PAUSE)
-    # Drawn between the rounds: not by a thread of its own while somebody is timed.
+    # Drawn between the rounds, not by a thread of its own during a measurement.
     with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         task = progress.add_task("rounds", total=rounds)
         return alternate(runs, rounds, PAUSE, lambda done: progress.update(task, completed=done, refresh=True))
 
 
 def _peak(case: Case, weights: Mapping[str, np.ndarray]) -> FmaPeak:
-    """As many FMAs in registers as the network's convolutions need: none of zeros outside the image."""
+    """As many FMAs in registers as the network's convolutions need, without the zeros outside the image."""
     geometries = [tensor.geometry for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
     return FmaPeak.of(case.threads, 2 * sum(map(products_inside, geometries)))
 

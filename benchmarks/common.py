@@ -1,7 +1,7 @@
 """What the benchmarks share: the machine, fair timing, and the form of a result file.
 
-A result is a JSON object: ``benchmark``, ``case`` (what was asked), ``machine``, and ``rows``, by name, each with the
-minimum and the median in ``ms``. `benchmarks/compare.py` reads any two of them.
+A result is a JSON object: ``benchmark``, ``case`` (what was measured), ``machine``, and ``rows``, by name, each with
+the minimum and the median in ``ms``. `benchmarks/compare.py` compares any two of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Seconds before each inference. The threads of the engine before it wait awake for a while (ONNX Runtime's for
-#: 40 ms), which would cost the next one a core.
+#: Seconds before each inference. The threads of the engine before it spin for a while (ONNX Runtime's for 40 ms),
+#: which would cost the next engine a core.
 PAUSE = 0.05
-#: Of the processor's features, those that kernels are written for.
+#: The processor features for which kernels are written.
 FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 
@@ -53,7 +53,11 @@ class Case(NamedTuple):
 
 
 def lively(weights: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights with batch norms and biases that do something, and values that stay near 1 in a deep network."""
+    """Random weights with batch norms and biases that do something, and values that stay near 1 in a deep network.
+
+    The stored results were measured on these weights. The tests' and `refnet.seeded`'s have other shares of zeros after
+    a ReLU, and with them other times.
+    """
     generator = np.random.default_rng(seed)
     result = {}
     for name, value in weights.items():
@@ -70,13 +74,8 @@ def lively(weights: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.nda
     return result
 
 
-def random_images(*shape: int) -> np.ndarray:
-    """Normalised images."""
-    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
-
-
 def relative_error(found: np.ndarray, truth: np.ndarray) -> float:
-    """The L2 norm of the difference by that of the truth, the mean over the images."""
+    """The L2 norm of the difference, divided by that of the truth; the mean over the images."""
     pairs = zip(found, truth, strict=True)
     return float(np.mean([np.linalg.norm(image - exactly) / np.linalg.norm(exactly) for image, exactly in pairs]))
 
@@ -87,14 +86,14 @@ def alternate(
     pause: float = 0.0,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each run, in turn, so that the machine's moods reach all alike.
+    """Milliseconds of each run, in turn, so that the machine's changes of speed affect all equally.
 
     Parameters
     ----------
     runs : mapping of str to callable
     rounds : int
     pause : float
-        Seconds before each run, in which the threads of the one before may fall asleep.
+        Seconds before each run, in which the threads of the run before may go to sleep.
     progress : callable, optional
         Called with the number of each finished round.
     """
@@ -111,7 +110,7 @@ def alternate(
 
 
 def summary(times: Iterable[float]) -> dict[str, float]:
-    """The minimum and the median, as a result's ``ms``."""
+    """The minimum and the median, the ``ms`` of a result."""
     values = list(times)
     return {"min": min(values), "median": statistics.median(values)}
 
@@ -119,7 +118,7 @@ def summary(times: Iterable[float]) -> dict[str, float]:
 def peak_rss_mb() -> float:
     """The most memory that this process itself has held, in MiB.
 
-    ``ru_maxrss`` outlives ``exec``: in a child it starts at what its parent held.
+    ``ru_maxrss`` survives ``exec``: in a child it starts at its parent's memory.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
@@ -152,22 +151,22 @@ def _version(package: str) -> str | None:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``--quick`` and ``--output``, which every benchmark has."""
-    parser.add_argument("--quick", action="store_true", help="something tiny, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a tiny case, to see that it runs")
     parser.add_argument("--output", type=Path, help="where to write the result as JSON")
 
 
 def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
-    """Write a result, if a file is asked for."""
+    """Write a result, if a file is given."""
     if path is not None:
         path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def read_result(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
-    """A result file; the program ends with the parser's error if it is none."""
+    """A result file; the program ends with the parser's error if it is not one."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         parser.error(f"{path} cannot be read: {error}")
     if not isinstance(result, dict) or not {"benchmark", "case", "machine", "rows"} <= result.keys():
-        parser.error(f"{path} is no result of a benchmark.")
+        parser.error(f"{path} is not the result of a benchmark.")
     return result

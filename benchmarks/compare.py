@@ -40,7 +40,7 @@ def main() -> None:
         print(f"only in {options.a if name in a['rows'] else options.b}: {name}")
     changed = [key for key in a["machine"] if key != "load_before" and a["machine"][key] != b["machine"].get(key)]
     if changed:
-        print(f"The machines differ in {', '.join(changed)}: only times that are taken in turn compare exactly.")
+        print(f"The machines differ in {', '.join(changed)}: only times measured in turn can be compared exactly.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The layers of networks: text files under ``benchmarks/shapes``, and each line of them as a problem for a kernel.
 
-A line is an op, its integers, for some ops an epilogue (``-`` for none), and how many times the network has it.
+A line holds an op, its integers, for some ops an epilogue (``-`` for none), and how often the network has it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import RUN, ConvGeometry, Norm, PoolGeometry
+from refnet_kernels.contract import ConvGeometry, Norm, PoolGeometry
 from refnet_kernels.cpu.layout import taps_inside
-from tests.kernels import problems
-from tests.kernels.problems import ConvProblem, Problem
+from tests.problems.avg_pool import AvgPoolProblem
+from tests.problems.base import Problem, norm, numbers
+from tests.problems.batch_norm import BatchNormProblem
+from tests.problems.batch_statistics import StatisticsProblem
+from tests.problems.conv import ConvProblem, conv_problem
+from tests.problems.max_pool import MaxPoolProblem
+from tests.problems.mean import MeanProblem
+from tests.problems.residual import ResidualProblem
+from tests.problems.softmax import SoftmaxProblem
+from tests.problems.subsample import SubsampleProblem
+from tests.slim.error_bound import Bounded, add, exact, normalize, relu, sums_of_products
+from tests.support.arrays import Arrays
 
-#: What the columns between the op and the count hold.
+#: The columns between the op and the count.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "conv": (*ConvGeometry._fields, "epilogue"),
     "max_pool": (*PoolGeometry._fields, "epilogue"),
@@ -31,7 +41,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def products_inside(g: ConvGeometry) -> int:
-    """The products of a convolution that are not with a zero outside the image: what need be computed."""
+    """The products of a convolution that have to be computed: those inside the image."""
     down, right = np.arange(g.kernel_height) * g.rate, np.arange(g.kernel_width) * g.rate
     rows = int(np.sum(taps_inside(g.out_height, g.stride, g.pad_top, g.height, down)))
     columns = int(np.sum(taps_inside(g.out_width, g.stride, g.pad_left, g.width, right)))
@@ -48,7 +58,7 @@ class Layer(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The layer as its file has it."""
+        """The layer's line in its file."""
         epilogue = [self.epilogue or "-"] if "epilogue" in COLUMNS[self.op] else []
         return " ".join([self.op, *map(str, self.sizes), *epilogue, str(self.times)])
 
@@ -65,7 +75,7 @@ class Layer(NamedTuple):
         columns = COLUMNS.get(op)
         if columns is None or len(fields) != len(columns) + 1:
             raise ValueError(
-                f"{line!r} is no layer: {', '.join(COLUMNS)}, with the columns of the op and how many times."
+                f"{line!r} is not a layer: {', '.join(COLUMNS)}, with the columns of the op and how many times."
             )
         *fields, times = fields
         epilogue = fields.pop() if "epilogue" in columns else "-"
@@ -73,7 +83,7 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The layer's name in tables."""
         if self.op == "conv":
             g = ConvGeometry(*self.sizes)
             text = f"conv {self.kernel} {g.channels} > {g.out_channels}, {g.out_height}x{g.out_width}"
@@ -91,7 +101,7 @@ class Layer(NamedTuple):
 
     @property
     def flop(self) -> int:
-        """Additions, multiplications and comparisons of the contract's definition, but those with zeros outside the
+        """Additions, multiplications and comparisons of the contract's definition, except those with zeros outside the
         image; softmax is not counted.
         """
         if self.op == "conv":
@@ -103,31 +113,29 @@ class Layer(NamedTuple):
         return each * int(np.prod(self.sizes))
 
     def problem(self, zeros: float = 0.0) -> Problem:
-        """The layer with random numbers; of a convolution's inputs, but for an image's 3 channels, a share are 0."""
+        """The layer with random numbers; a share of a convolution's inputs is 0, except for an image's 3 channels."""
         if self.op == "conv":
             g = ConvGeometry(*self.sizes)
-            problem = problems.conv_problem(self.name, g, epilogue=self.epilogue.replace("_", " "))
+            problem = conv_problem(self.name, g, epilogue=self.epilogue.replace("_", " "))
             if g.channels > 3:
                 problem.x[np.random.default_rng(0).random(problem.x.shape) < zeros] = 0
             return problem
         make = {
             "max_pool": self._max_pool,
-            "avg_pool": lambda x: problems.AvgPoolProblem(self.name, x, PoolGeometry(*self.sizes)),
-            "batch_norm": lambda x: problems.BatchNormProblem(
-                self.name, x, problems.norm("normal", 1, x.shape[-1]), True
-            ),
-            "batch_statistics": lambda x: problems.StatisticsProblem(self.name, x, None, 1e-5),
-            "residual": lambda x: problems.ResidualProblem(self.name, x, x[::-1].copy(), False),
-            "subsample": lambda x: problems.SubsampleProblem(self.name, x, self.sizes[-1]),
-            "mean": lambda x: problems.MeanProblem(self.name, x),
-            "softmax": lambda x: problems.SoftmaxProblem(self.name, x),
+            "avg_pool": lambda x: AvgPoolProblem(self.name, x, PoolGeometry(*self.sizes)),
+            "batch_norm": lambda x: BatchNormProblem(self.name, x, norm("normal", 1, x.shape[-1]), True),
+            "batch_statistics": lambda x: StatisticsProblem(self.name, x, None, 1e-5),
+            "residual": lambda x: ResidualProblem(self.name, x, x[::-1].copy(), False),
+            "subsample": lambda x: SubsampleProblem(self.name, x, self.sizes[-1]),
+            "mean": lambda x: MeanProblem(self.name, x),
+            "softmax": lambda x: SoftmaxProblem(self.name, x),
         }
         shape = self.sizes[:4] if len(self.sizes) > 2 else self.sizes
-        return make[self.op](problems.numbers("normal", 0, *shape))
+        return make[self.op](numbers("normal", 0, *shape))
 
     def _max_pool(self, x: np.ndarray) -> Problem:
-        norm = problems.norm("normal", 1, x.shape[-1]) if "preact" in self.epilogue else None
-        return problems.MaxPoolProblem(self.name, x, PoolGeometry(*self.sizes), norm)
+        next_norm = norm("normal", 1, x.shape[-1]) if "preact" in self.epilogue else None
+        return MaxPoolProblem(self.name, x, PoolGeometry(*self.sizes), next_norm)
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -136,7 +144,7 @@ def read_layers(path: Path) -> list[Layer]:
     Raises
     ------
     OSError, ValueError
-        There is no such file, or a line of it is no layer.
+        There is no such file, or a line of it is not a layer.
     """
     lines = path.read_text().splitlines()
     return [Layer.parse(line) for line in lines if line.strip() and not line.startswith("#")]
@@ -166,47 +174,33 @@ def _patches(x: np.ndarray, g: ConvGeometry) -> np.ndarray:
     return np.stack(cut, axis=3).reshape(g.pixels, g.products)
 
 
-def conv_is_right(problem: ConvProblem, found: problems.Arrays) -> bool:
-    """Whether a convolution with its epilogue lies within the bound of its roundings around binary64's values.
-
-    Each step's rounding is at most u = 2**-24 of the step's magnitude, by which later steps multiply like the value
-    itself. So a value lies within (number of roundings) u / (1 - that) of the magnitude: the same sums of absolute
-    values. A product goes through one run of fma's and an addition a run; no step of the epilogue has more than two.
-    """
+def conv_is_right(problem: ConvProblem, found: Arrays) -> bool:
+    """Whether a convolution with its epilogue lies within the bound of its roundings around binary64's values."""
     g = problem.geometry
-    products = _patches(problem.x, g)
-    kernel = problem.weights.reshape(g.products, g.out_channels).astype(np.float64)
-    value, size = products @ kernel, np.abs(products) @ np.abs(kernel)
-    roundings = min(g.products, RUN) + -(-g.products // RUN)
+    shape = g.pixels, g.out_channels
 
-    def normalize(norm: Norm, value: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, scale, beta = (array.astype(np.float64) for array in norm)
-        return (value - mean) * scale + beta, (size + np.abs(mean)) * np.abs(scale) + np.abs(beta)
+    def normalized(t: Bounded, norm: Norm) -> Bounded:
+        mean, scale, beta = map(exact, norm)
+        return normalize(t, mean, scale, beta.value)
 
-    def close(name: str) -> bool:
-        allowed = roundings * 2.0**-24 / (1 - roundings * 2.0**-24) * size
-        return bool((np.abs(found[name].reshape(value.shape) - value) <= allowed).all())
-
+    t = sums_of_products(exact(_patches(problem.x, g)), problem.weights.reshape(g.products, g.out_channels))
     if problem.bias is not None:
-        value, size, roundings = value + problem.bias, size + np.abs(problem.bias), roundings + 1
+        t = add(t, problem.bias)
     if problem.norm is not None:
-        (value, size), roundings = normalize(problem.norm, value, size), roundings + 2
+        t = normalized(t, problem.norm)
     if problem.relu:
-        value = np.maximum(value, 0)
+        t = relu(t)
     if problem.shortcut is not None:
-        shortcut = problem.shortcut.reshape(value.shape).astype(np.float64)
-        value, size, roundings = value + shortcut, size + np.abs(shortcut), roundings + 1
+        t = add(t, problem.shortcut.reshape(shape))
     if problem.sum_relu:
-        value = np.maximum(value, 0)
-    right = close("out") if problem.keep_out else True
+        t = relu(t)
+    expected = {"out": t} if problem.keep_out else {}
     if problem.next_norm is not None:
-        (value, size), roundings = normalize(problem.next_norm, value, size), roundings + 2
-        value = np.maximum(value, 0)
-        right = right and close("preact")
-    return right
+        expected["preact"] = relu(normalized(t, problem.next_norm))
+    return all(bool((np.abs(found[name].reshape(shape) - e.value) <= e.bound).all()) for name, e in expected.items())
 
 
-def is_right(problem: Problem, found: problems.Arrays) -> bool:
+def is_right(problem: Problem, found: Arrays) -> bool:
     """Whether a kernel's outputs are right: a convolution's by binary64, the others' bit for bit by the definitions."""
     if isinstance(problem, ConvProblem):
         return conv_is_right(problem, found)

@@ -39,14 +39,14 @@ def _epilogue(step: Step) -> str:
 
 
 def _padded(g: ConvGeometry) -> ConvGeometry:
-    """The same convolution of an image that is stored with its zeros around it, as an executor stores its input."""
+    """The same convolution of an image that is stored with a frame of zeros, as an executor stores its input."""
     height = max((g.out_height - 1) * g.stride + g.kernel_height, g.pad_top + g.height)
     width = max((g.out_width - 1) * g.stride + g.kernel_width, g.pad_left + g.width)
     return g._replace(height=height, width=width, pad_top=0, pad_left=0)
 
 
 def _steps(plan: Plan) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """What each step of a plan is for its kernel: op, sizes, epilogue."""
+    """What the kernel of each step of a plan receives: op, sizes, epilogue."""
     for step in plan.steps:
         shape = plan.shapes[step.inputs[0]]
         if step.op == "conv":
@@ -64,7 +64,7 @@ def _steps(plan: Plan) -> Iterator[tuple[str, tuple[int, ...], str]]:
 
 
 def network_layers(case: Case) -> list[Layer]:
-    """The fused steps of a network; and its batch norms and residuals as they are when nothing can be fused."""
+    """The fused steps of a network, and its batch norms and residuals as they are where nothing can be fused."""
     graph = Graph(refnet.random_weights(case.network, num_classes=case.classes))
     net, end_points = resnet_v2(
         graph.placeholder(case.shape), network_blocks(case.network), scope=case.network, **case.options

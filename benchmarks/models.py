@@ -29,7 +29,7 @@ def network_graph(case: Case, weights: Mapping[str, np.ndarray]) -> tuple[list[T
 
 
 def share_of_zeros(case: Case, weights: Mapping[str, np.ndarray], images: np.ndarray) -> float:
-    """Of the products of the network's convolutions, the share whose input is 0; those outside the image left aside."""
+    """The share of the products inside the image, in all convolutions of the network, whose input is 0."""
     convs = [tensor for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
     inputs = {tensor.inputs[0].index: tensor.inputs[0] for tensor in convs}
     plan = make_plan(convs[0].graph, list(inputs.values()))
@@ -42,7 +42,7 @@ def share_of_zeros(case: Case, weights: Mapping[str, np.ndarray], images: np.nda
 
 
 def _pads(g: ConvGeometry | PoolGeometry, reach_height: int, reach_width: int) -> tuple[int, int, int, int]:
-    """Top, left, bottom and right pads of windows that reach over so many rows and columns."""
+    """Top, left, bottom and right pads of windows that span these numbers of rows and columns."""
     bottom = (g.out_height - 1) * g.stride + reach_height - g.pad_top - g.height
     right = (g.out_width - 1) * g.stride + reach_width - g.pad_left - g.width
     return g.pad_top, g.pad_left, max(bottom, 0), max(right, 0)
@@ -92,7 +92,7 @@ class _OnnxWriter:
             pads = _pads(g, g.window, g.window)
             self.node("MaxPool", tensor, kernel_shape=[g.window] * 2, strides=[g.stride] * 2, pads=pads)
         elif tensor.op == "subsample":
-            # As TF-Slim does it; it also keeps the blocked layouts that engines choose.
+            # As in TF-Slim; it also keeps the blocked layouts that engines choose.
             self.node("MaxPool", tensor, kernel_shape=[1, 1], strides=[g, g])
         elif tensor.op == "squeeze":
             self.node("Flatten", tensor)
@@ -120,7 +120,7 @@ def write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> Non
         [helper.make_tensor_value_info(str(net.index), TensorProto.FLOAT, net_shape)],
         writer.constants,
     )
-    # IR 10 and opset 17 are old enough for every engine of the last years.
+    # IR 10 and opset 17 are old enough for every engine of recent years.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
@@ -128,7 +128,7 @@ def write_onnx(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> Non
 
 def write_litert(case: Case, weights: Mapping[str, np.ndarray], path: Path) -> None:
     """The network as a LiteRT flatbuffer, by TensorFlow's converter: NHWC images to logits or dense features."""
-    tf = tensorflow(case.threads).tf
+    tf = tensorflow(case.threads)
     tensors, net = network_graph(case, weights)
 
     def network(images: Any) -> Any:

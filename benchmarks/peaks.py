@@ -1,4 +1,4 @@
-"""What the machine can do, measured by the team that runs the kernels: binary32 FMA, and copying of memory."""
+"""The machine's limits, measured by the team of threads that runs the kernels: binary32 FMA, and copying of memory."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from refnet_kernels.cpu.tile import CLOSE_ROWS, load_tile, multiply_add, store_t
 from refnet_kernels.target import ROWS, WIDTH
 
 TILE_FLOATS = ROWS * WIDTH
-#: Rows that all read the number at an address / 4: one register for all of them, where each its own would not fit.
+#: Rows that all read the number at an address / 4: they share one register, as one per row would not fit.
 SAME_PIXEL = (0,) * ROWS
-#: FMAs that each vector of a tile takes in a thread's bracket: 10 ms or so. Short brackets flatter.
+#: FMAs per vector of a tile in one measurement of a thread: about 10 ms. Short measurements flatter.
 PEAK_STEPS = 2_000_000
 
-#: A kernel of binary32 alone.
+#: A kernel for binary32 only.
 _kernel = compiled(types.void(types.CPointer(types.int64), types.int64, types.int64))
 
 
 @_kernel
 def fma_kernel(step: Any, item: Any, scratch: Any) -> None:
-    """``step[1]`` times the multiply-add of a tile, its operands unchanging: all stays in registers."""
+    """The multiply-add of a tile, ``step[1]`` times, with constant operands: everything stays in registers."""
     sums = zero_tile(CLOSE_ROWS, np.float32)
     for _ in range(step[1]):
         sums = multiply_add(sums, SAME_PIXEL, step[0] // 4, step[0])
@@ -46,7 +46,7 @@ _functions: dict[Any, Any] = {}
 
 
 def _address(function: Any) -> int:
-    """A compiled kernel's address. refnet's own cache is keyed by its own sources, so it is not for these."""
+    """A compiled kernel's address. refnet's own cache is keyed by refnet's sources, so it cannot hold these."""
     if function not in _functions:
         _functions[function] = numba.cfunc(function.signature, error_model="numpy")(function)
     return int(_functions[function].address)
@@ -64,7 +64,7 @@ class FmaPeak:
 
     @classmethod
     def of(cls, threads: int, flop: int) -> FmaPeak:
-        """So many operations, to the nearest multiple of a tile's."""
+        """The number of operations, to the nearest multiple of a tile's."""
         return cls(threads, max(1, round(flop / (2 * TILE_FLOATS * threads))))
 
 
@@ -75,7 +75,7 @@ class Copy:
         tiles = size // (TILE_FLOATS * 4 * threads)
         self._arrays = [aligned_zeros(threads * tiles * TILE_FLOATS, np.float32) for _ in range(2)]
         for array in self._arrays:
-            # Zeros that were never written to share one page.
+            # Zeros that were never written share one page.
             array[:] = 1
         row = [*(array.ctypes.data for array in self._arrays), tiles, repeats]
         self.bytes = 2 * self._arrays[0].nbytes * repeats

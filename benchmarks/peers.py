@@ -1,6 +1,6 @@
 """The engines that refnet is measured against, each with its best settings that keep binary32.
 
-As a program, what a fresh process needs for one inference, from the start to the first output and in memory:
+As a program, it measures one inference in a fresh process, from the start to the first output, and its memory:
 
     python benchmarks/peers.py PEER FOLDER START
 
@@ -32,10 +32,10 @@ class Opened(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """An engine: what it is called, what it needs, how its model file is written and opened.
+    """An engine: its name, its packages, and how its model file is written and opened.
 
-    ``write(case, weights, path)`` runs in the benchmark; ``open(case, path)`` also in a fresh process, so that it
-    imports nothing but the engine.
+    ``write(case, weights, path)`` runs in the benchmark; ``open(case, path)`` also in a fresh process, so it
+    imports nothing except the engine.
     """
 
     title: str
@@ -185,7 +185,7 @@ PEERS = {
         "LiteRT (XNNPACK)", "ai-edge-litert", ("ai_edge_litert", "tensorflow"), "network.tflite",
         "XNNPACK delegate", _write_litert, _open_litert,
     ),
-    # Not in the group bench, since its package of a package index is of several GB: `uv pip install torch` adds it.
+    # Not in the group bench, as its package has several GB: `uv pip install torch` adds it.
     "pytorch": Peer(
         "PyTorch (compiled)", "torch", ("torch",), "network.pt2",
         "torch.compile, channels last, inference mode", _write_torch, _open_torch,

@@ -1,4 +1,4 @@
-"""Bars of refnet and its peers, a panel for each result file of `bench_peers.py`.
+"""Bars of refnet and its peers, one panel per result file of `bench_peers.py`.
 
 uv run --group bench benchmarks/plot_peers.py benchmarks/results/*.json --output bars.png
 """
@@ -21,7 +21,7 @@ def main() -> None:
     results = [read_result(parser, path) for path in options.results]
     others = [str(path) for path, found in zip(options.results, results, strict=True) if found["benchmark"] != "peers"]
     if others:
-        parser.error(f"no result of bench_peers.py: {', '.join(others)}.")
+        parser.error(f"not a result of bench_peers.py: {', '.join(others)}.")
     save_bars(results, options.output)
 
 

@@ -27,7 +27,7 @@ def check_plot(parser: argparse.ArgumentParser, path: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         parser.error("figures need matplotlib, which is not installed; `uv run --group bench` installs it.")
     if path.suffix not in (".png", ".svg", ".pdf"):
-        parser.error(f"a figure's name ends in .png, .svg or .pdf, not as {path} does.")
+        parser.error(f"the name of a figure is {path}; it can end in .png, .svg or .pdf.")
     if not path.parent.is_dir():
         parser.error(f"{path} cannot be written: there is no directory {path.parent}.")
 
@@ -41,7 +41,7 @@ def case_title(case: Mapping[str, Any]) -> str:
 
 
 def save_bars(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One panel a result of `bench_peers`: a bar to each engine's minimum, and a line from there to its median."""
+    """One panel per result of `bench_peers`: a bar to each engine's minimum, and a line from there to its median."""
     from matplotlib.figure import Figure
 
     rows = sum(len(result["rows"]) for result in results)
@@ -51,7 +51,7 @@ def save_bars(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes, result in zip(panels, results, strict=True):
         _bars(axes, result)
     panels[-1].set_xlabel(
-        "ms an inference: bar to the minimum, line to the median\ndots: all products of the convolutions at the peak"
+        "ms per inference: bar to the minimum, line to the median\ndots: all products of the convolutions at the peak"
     )
     figure.savefig(path, dpi=160)
 
@@ -99,7 +99,7 @@ def save_roofline(result: Mapping[str, Any], path: Path) -> None:
         if chosen:
             x, y, times = zip(*chosen, strict=True)
             axes.scatter(x, y, [20 + 12 * t for t in times], colour, alpha=0.75, linewidths=0, label=kind)
-    axes.set(xscale="log", yscale="log", xlabel="FLOP a byte, each operand counted once", ylabel="GFLOP/s")
+    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte, each operand counted once", ylabel="GFLOP/s")
     case = result["case"]
     axes.set_title(f"{case['shapes']}, threads: {case['threads']}, zeros: {case['zeros']:.0%}", loc="left", fontsize=10)
     handles: list[Any] = axes.legend(frameon=False, fontsize=8, loc="lower right").legend_handles

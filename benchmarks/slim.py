@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from benchmarks.common import Case
+from tests.support import tensorflow as support
+from tests.support.tensorflow import quiet, tf_slim
 
 
 @cache
-def tensorflow(threads: int) -> SimpleNamespace:
-    """TensorFlow, its interface of version 1, and tf_slim's resnet_v2, ready to run on a current TensorFlow.
+def tensorflow(threads: int) -> Any:
+    """TensorFlow 2 with this number of threads.
 
-    ``threads`` holds for the process: sessions share the pool of the first thing that runs, the converter included.
+    It is for the whole process: sessions share the pool of whatever runs first, the converter included.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow as tf
-        import tf_keras.src.legacy_tf_layers.normalization as legacy
-        import tf_slim as slim
-        from tensorflow.python.layers import normalization
-        from tf_slim.nets import resnet_v2
-
-        tf.get_logger().setLevel("ERROR")
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    # Where tf_slim 1.1.0 looks for it, a current TensorFlow no longer has it.
-    normalization.normalization = legacy
-    return SimpleNamespace(tf=tf, v1=tf.compat.v1, slim=slim, resnet_v2=resnet_v2)
+    tf = support.tensorflow()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    return tf
 
 
 class SlimNetwork:
     """A TF-Slim session of the network in a graph of its own; ``run(images)`` gives logits or dense features."""
 
     def __init__(self, case: Case, dtype: str = "float32") -> None:
-        library = tensorflow(case.threads)
-        tf, resnet_v2 = library.v1, library.resnet_v2
+        tensorflow(case.threads)
+        library = tf_slim()
+        tf, resnet_v2 = library.tf, library.resnet_v2
         self.dtype = np.dtype(dtype)
         self._squeeze = case.classes is not None
         graph = tf.Graph()
         config = tf.ConfigProto(intra_op_parallelism_threads=case.threads, inter_op_parallelism_threads=1)
-        with warnings.catch_warnings(), graph.as_default(), library.slim.arg_scope(resnet_v2.resnet_arg_scope()):
-            warnings.simplefilter("ignore")
+        with quiet(), graph.as_default(), library.slim.arg_scope(resnet_v2.resnet_arg_scope()):
             images = tf.placeholder(dtype, case.shape)
             net, _ = getattr(resnet_v2, case.network)(images, is_training=False, **case.options)
             self._session = tf.Session(config=config)
@@ -70,7 +59,7 @@ class SlimNetwork:
             self._saver.save(self._session, str(path), write_meta_graph=False)
 
     def restore(self, path: Path) -> None:
-        """Set the variables as they were saved."""
+        """Set the variables from a checkpoint."""
         with self._session.graph.as_default():
             self._saver.restore(self._session, str(path))
 

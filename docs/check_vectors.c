@@ -2,7 +2,7 @@
  *
  *     cc -O2 -ffp-contract=off check_vectors.c -o check_vectors -lm && ./check_vectors < contract-vectors-1.txt
  *
- * With -DDOUBLE it checks the cases in binary64. Clear before quick: it shows what a bit depends on, and no more. */
+ * With -DDOUBLE it checks the cases in binary64. It is clear, not quick: it shows what each bit depends on. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,7 +242,7 @@ static void read_array(int is_output) {
     for (long i = 0; i < a->size; i++) target[i] = read_number(!strcmp(kind, "binary64"));
 }
 
-/* Run a case's op; the outputs that are wrong. */
+/* Run the op of a case, and count the wrong outputs. */
 static int check(const char *op, const char *name) {
     int known = 0, wrong = 0;
     for (unsigned i = 0; i < sizeof ops / sizeof *ops; i++)

@@ -1,5 +1,8 @@
 """refnet: the forward pass of ResNets exactly as TF-Slim defines it, with every bit defined."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from refnet.engine import Engine, forward
 from refnet.errors import RefnetError, RefnetWarning
 from refnet.graph.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
@@ -28,6 +31,9 @@ from refnet.network.resnet_v2 import (
 from refnet.weights.files import load_weights, save_weights
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
+
+if TYPE_CHECKING:
+    from refnet import golden, seeded, testing  # noqa: F401
 
 __version__ = "0.1.0"
 
@@ -64,3 +70,16 @@ __all__ = [
     "stack_blocks_dense",
     "subsample",
 ]
+
+#: Modules that are imported when they are first asked for.
+_LAZY = ("golden", "seeded", "testing")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return import_module(f"refnet.{name}")
+    raise AttributeError(f"module 'refnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,36 +1,37 @@
-"""The way of an image: check it once, plan once a shape, run."""
+"""The way of an image: check it once, plan once per shape, run."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
-from refnet.graph.graph import ArgScope, Graph, Tensor
+from refnet.graph.graph import Tensor
 from refnet.images import doubts
 from refnet.images.preprocess import preprocess
 from refnet.network.architecture import Architecture, infer_architecture
-from refnet.network.networks import resnet_of
-from refnet.network.resnet_utils import Block
-from refnet.run.devices import check_device, check_dtype, check_stream, check_threads
+from refnet.network.options import Options
+from refnet.run.devices import check_dtype, check_stream, check_threads
 from refnet.run.executor import Executor, make_executor
-from refnet.run.inputs import _as_array, _on_cuda, images_of
-from refnet.run.variables import as_variables
-from refnet.weights.files import load_weights
-from refnet.weights.weights import Weights, slim_recipe
+from refnet.run.inputs import as_array, images_of, on_cuda
+from refnet.weights.files import weights_of
+from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.forks import Lock
 
 #: Plans that an engine keeps; the one used longest ago makes room.
 KEPT_PLANS = 8
+#: Engines that `forward` keeps, with their packed weights; the one used longest ago makes room.
+KEPT_ENGINES = 4
 
 
 class _Compiled(NamedTuple):
@@ -48,102 +49,38 @@ class Engine:
     Parameters
     ----------
     weights : Weights, mapping of str to array, or path
-    blocks : sequence of Block, optional
-        By default as the weights' names and shapes have them, with the strides by ``stride_place``.
-    num_classes : int, None or "from_weights"
-        None: the features, no logits. A number must agree with the weights.
-    is_training : bool
-        True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
-    global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
-        As `refnet.network.resnet_v2.resnet_v2` explains them.
-    batch_norm_epsilon, pool_mode, avg_down, bias_before_batch_norm : optional
-        As `refnet.graph.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
-    stride_place : {"last_unit", "first_unit"}, optional
-        As `refnet.network.architecture.infer_architecture` explains it.
-    batch_norm_scale, activation_fn, use_batch_norm
-        As `refnet.graph.graph.ArgScope` explains them.
-    scope : str, optional
-        Which network, if the weights hold several.
-    device : {"cpu", "reference", "cuda", "cuda:1", ...}
-        "reference" computes by the NumPy definitions, very slowly, and gives the same bits. CUDA needs ``refnet[cuda]``
-        and an NVIDIA GPU; where one is missing the error says which, and no other device takes its place.
-    threads : int, optional
-        None: as many as the process has cores. The bits do not depend on it.
-    dtype : {"float32", "float64"} or as NumPy has them
-        Of the images, the outputs and all between them. "float64": the same sums in the same order in binary64, the
-        truth that float32 is measured against (rule A8); the weights are the float32 ones.
+    **options
+        The fields of `refnet.network.options.Options`, which explains them.
 
     Raises
     ------
     WeightsError, ConfigError, DeviceError
+
+    Notes
+    -----
+    An engine is pickled, and copied, as its weights, or the path that it was given, and its options. It is made anew
+    where it arrives, with the threads of that process.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, Any] | str | os.PathLike[str],
-        *,
-        blocks: Sequence[Block] | None = None,
-        num_classes: int | Literal["from_weights"] | None = "from_weights",
-        is_training: bool = False,
-        global_pool: bool = True,
-        output_stride: float | None = None,
-        include_root_block: bool = True,
-        spatial_squeeze: bool | None = None,
-        store_non_strided_activations: bool = False,
-        multi_grid: Sequence[int] | None = None,
-        batch_norm_epsilon: float | None = None,
-        pool_mode: str | None = None,
-        avg_down: bool | None = None,
-        stride_place: str | None = None,
-        bias_before_batch_norm: bool | None = None,
-        batch_norm_scale: bool = True,
-        activation_fn: str | None = "relu",
-        use_batch_norm: bool = True,
-        scope: str | None = None,
-        device: str = "cpu",
-        threads: int | None = None,
-        dtype: DTypeLike = "float32",
-    ) -> None:
-        self._device = check_device(device)
-        self._threads = check_threads(threads)
-        self._dtype = check_dtype(dtype, self._device)
+    def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
+        self._given = Options(**options)
+        loaded = weights_of(weights)
         own = isinstance(weights, str | os.PathLike)
+        #: What an engine like this one is made of.
+        self._source: Mapping[str, Any] | str = loaded if loaded is weights else dict(loaded)
         if isinstance(weights, str | os.PathLike):
-            weights = load_weights(weights)
-        self._recipe = weights.recipe if isinstance(weights, Weights) else None
-        self._image_size = weights.image_size if isinstance(weights, Weights) else None
+            self._source = os.path.abspath(os.fsdecode(weights))
+        # A plain mapping says nothing of raw pixels.
+        self._recipe = loaded.recipe if own or loaded is weights else None
+        self._image_size = loaded.image_size
         self._sizes: set[tuple[int, ...]] = set()
         # A plain dict is the engine's own, of which packed kernels take the place.
-        self._variables: Mapping[str, Float32Array] = (
-            (dict(weights) if own else weights) if isinstance(weights, Weights) else as_variables(weights).arrays
-        )
-        said = {
-            "batch_norm_epsilon": batch_norm_epsilon,
-            "pool_mode": pool_mode,
-            "avg_down": avg_down,
-            "bias_before_batch_norm": bias_before_batch_norm,
-        }
-        options = dict(weights.options) if isinstance(weights, Weights) else {}
-        options |= {name: value for name, value in said.items() if value is not None}
-        told = options.pop("stride_place", None)
-        place = told if stride_place is None else stride_place
-        if "batch_norm_epsilon" in options:
-            options["batch_norm_epsilon"] = _check_epsilon(options["batch_norm_epsilon"])
-        self._arg_scope = ArgScope(is_training, **options)._replace(
-            batch_norm_scale=batch_norm_scale, activation_fn=activation_fn, use_batch_norm=use_batch_norm
-        )
-        self._architecture = _architecture(self._variables, scope, blocks, num_classes, include_root_block, place)
-        self._options: dict[str, Any] = {
-            "global_pool": global_pool,
-            "output_stride": output_stride,
-            "include_root_block": include_root_block,
-            "spatial_squeeze": spatial_squeeze,
-            "store_non_strided_activations": store_non_strided_activations,
-            "multi_grid": multi_grid,
-            "root_depths": self._architecture.root_depths,
-        }
+        self._variables: Mapping[str, Float32Array] = dict(loaded) if own else loaded
+        self._options = self._given.resolved(loaded.options)
+        self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
+        self._architecture = _architecture(loaded, self._options)
         # What float images should have been normalised by.
-        self._mode = (self._recipe or slim_recipe(self._variables)).mode
+        self._mode = loaded.recipe.mode
         self._packed: dict[Any, Any] = {}
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
@@ -185,12 +122,9 @@ class Engine:
         DeviceError
             The device's memory is too small, or the device failed.
         """
-        on = None if stream is None else check_stream(stream, self._device)
+        on = None if stream is None else check_stream(stream, self._options.device)
         single, batch, normalised = self._gate(images, on)
-        if isinstance(end_points, str):
-            end_points = [end_points]
-        wanted = end_points if isinstance(end_points, bool) else tuple(end_points)
-        compiled = self._compile(batch.shape, wanted)
+        compiled = self._compile(batch.shape, _wanted(end_points))
         found: list[str | None] = []
 
         def look(low: float, high: float) -> None:
@@ -209,8 +143,26 @@ class Engine:
         """Of the logits; None without them."""
         return self._architecture.num_classes
 
+    def prepared(self, shape: Sequence[int], end_points: bool | Sequence[str] = False) -> Executor:
+        """Plan for images of a shape, and compile what that takes, before the first of them comes.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            [H, W, C] or [N, H, W, C].
+        end_points : bool or sequence of str
+            As for a call.
+
+        Returns
+        -------
+        Executor
+            What runs such images; a call finds it by itself.
+        """
+        wanted = _wanted(end_points)
+        return self._compile(tuple(shape) if len(shape) == 4 else (1, *shape), wanted).executor
+
     def __reduce__(self) -> Any:
-        raise TypeError("An Engine holds threads and machine code and cannot be pickled; make one where it is needed.")
+        return _remade, (type(self), self._source, vars(self._given))
 
     def _gate(self, images: Any, stream: Any) -> tuple[bool, Any, bool]:
         """The images at the edge.
@@ -224,14 +176,14 @@ class Engine:
         normalised : bool
             Whether these are pixels that the caller says are normalised, so that it is worth a look.
         """
-        if self._device.startswith("cuda") and _on_cuda(images):
+        if self._options.device.startswith("cuda") and on_cuda(images):
             from refnet.run.cuda_images import device_images
 
-            view = device_images(images, self._device, stream)
+            view = device_images(images, self._options.device, stream)
             single = self._is_single(view)
             self._check_size(view.shape[-3:-1])
             return single, view.batch(), False
-        array = _as_array(images)
+        array = as_array(images)
         single = self._is_single(array)
         raw = array.dtype == np.uint8
         if raw:
@@ -244,13 +196,13 @@ class Engine:
         else:
             array = images_of(array, self._dtype)
         self._check_size(array.shape[-3:-1])
-        return single, array[None] if single else array, not raw and self._options["include_root_block"]
+        return single, array[None] if single else array, not raw and self._options.include_root_block
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         """Warn, once a size, of images on which a classifier was not trained."""
         options = self._options
-        classifies = self._architecture.num_classes is not None and options["global_pool"]
-        if not classifies or not options["include_root_block"] or options["output_stride"] is not None:
+        classifies = self._architecture.num_classes is not None and options.global_pool
+        if not classifies or not options.include_root_block or options.output_stride is not None:
             return
         doubt = doubts.size(size, self._image_size)
         if doubt and size not in self._sizes:
@@ -299,15 +251,9 @@ class Engine:
         WeightsError
             Tensors are missing or have other shapes; the message lists them all.
         """
-        graph = Graph(self._variables, self._arg_scope)
-        traced: tuple[Tensor, dict[str, Tensor]] = resnet_of(self._architecture.blocks)(
-            graph.placeholder(shape),
-            self._architecture.blocks,
-            self._architecture.num_classes,
-            scope=self._architecture.scope,
-            **self._options,
-        )
-        graph.check_variables()
+        options = self._options
+        traced = self._architecture.trace(self._variables, shape, options.arg_scope, **options.of_network)
+        traced[0].graph.check_variables()
         return traced
 
     def _make(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
@@ -317,8 +263,8 @@ class Engine:
         if unknown:
             raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
         outputs = [net, *(end_points[name] for name in names)]
-        plan = make_plan(net.graph, outputs)
-        executor = make_executor(plan, self._variables, self._device, self._threads, self._packed, self._dtype)
+        plan, options = make_plan(net.graph, outputs), self._options
+        executor = make_executor(plan, self._variables, options.device, self._threads, self._packed, self._dtype)
         return _Compiled(executor, names)
 
 
@@ -353,41 +299,78 @@ def forward(
     """
     if not isinstance(weights, Weights):
         return Engine(weights, **options)(images, end_points, stream)
-    key = tuple(sorted((name, repr(value)) for name, value in options.items()))
-    with _engines_lock.held():
-        if key not in weights.engines:
-            weights.engines[key] = Engine(weights, **options)
-        engine = weights.engines[key]
-    return engine(images, end_points, stream)
+    return _engines.engine_of(weights, options)(images, end_points, stream)
 
 
-_engines_lock = Lock()
+class _Kept(NamedTuple):
+    """An engine, and what it was asked for by: its weights, and its options in each way in which they were spelled."""
+
+    weights: weakref.ref[Weights]
+    options: str
+    spellings: set[tuple[tuple[str, str], ...]]
+    engine: Engine
 
 
-def _check_epsilon(epsilon: object) -> float:
-    if not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
-        raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
-    return float(epsilon)
+class _Engines:
+    """The engines that `forward` made, the one used last at the end. They go when their weights do."""
+
+    def __init__(self) -> None:
+        self._kept: list[_Kept] = []
+        self._lock = Lock()
+
+    def engine_of(self, weights: Weights, options: Mapping[str, Any]) -> Engine:
+        """The engine for these weights, by identity, and for these options, by what they come to."""
+        spelling = tuple(sorted((name, repr(value)) for name, value in options.items()))
+        with self._lock.held():
+            kept = self._find(weights, options, spelling)
+            kept.spellings.add(spelling)
+            others = [other for other in self._kept if other is not kept and other.weights() is not None]
+            self._kept = [*others, kept][-KEPT_ENGINES:]
+            return kept.engine
+
+    def _find(self, weights: Weights, options: Mapping[str, Any], spelling: tuple[tuple[str, str], ...]) -> _Kept:
+        of_weights = [kept for kept in self._kept if kept.weights() is weights]
+        for kept in of_weights:
+            if spelling in kept.spellings:
+                return kept
+        resolved = repr(Options(**options).resolved(weights.options))
+        for kept in of_weights:
+            if kept.options == resolved:
+                return kept
+        # The engine has weights of its own, of the same arrays: so it does not keep its user's alive.
+        engine = Engine(weights.replace(), **options)
+        return _Kept(weakref.ref(weights, self._forget), resolved, set(), engine)
+
+    def _forget(self, weights: weakref.ref[Weights]) -> None:
+        # No lock: the garbage collector may call this anywhere, on the thread that holds it too. What that thread then
+        # puts back goes with the next call; it is never found.
+        self._kept = [kept for kept in self._kept if kept.weights is not weights]
 
 
-def _architecture(
-    variables: Mapping[str, Any],
-    scope: str | None,
-    blocks: Sequence[Block] | None,
-    num_classes: int | Literal["from_weights"] | None,
-    include_root_block: bool,
-    stride_place: str | None,
-) -> Architecture:
+_engines = _Engines()
+
+
+def _remade(kind: type[Engine], weights: Mapping[str, Any] | str, options: Mapping[str, Any]) -> Engine:
+    return kind(weights, **options)
+
+
+def _wanted(end_points: bool | Sequence[str]) -> bool | tuple[str, ...]:
+    if isinstance(end_points, str):
+        return (end_points,)
+    return end_points if isinstance(end_points, bool) else tuple(end_points)
+
+
+def _architecture(weights: Weights, options: Options) -> Architecture:
     """What the weights say, and the caller's own word where there is one."""
-    found = infer_architecture(variables, scope, stride_place)
-    if include_root_block and not found.include_root_block:
+    found = infer_architecture(weights, options.scope, options.stride_place)
+    if options.include_root_block and not found.include_root_block:
         raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")
     channels = found.channels
-    if not include_root_block and found.include_root_block:
+    if not options.include_root_block and found.include_root_block:
         root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_\d+)?/")
-        rest = {name: value for name, value in variables.items() if not root.match(name)}
-        channels = infer_architecture(rest, scope).channels
-    classes = found.num_classes if num_classes == "from_weights" else num_classes
+        rest = {name: value for name, value in weights.items() if not root.match(name)}
+        channels = infer_architecture(rest, options.scope).channels
+    classes = found.num_classes if options.num_classes == "from_weights" else options.num_classes
     if classes is not None and classes != found.num_classes:
         raise ConfigError(
             f"num_classes is {classes!r}, but the weights have {found.num_classes}"
@@ -395,4 +378,14 @@ def _architecture(
             expected=found.num_classes,
             found=classes,
         )
-    return found._replace(blocks=list(blocks) if blocks else found.blocks, num_classes=classes, channels=channels)
+    blocks = list(options.blocks) if options.blocks else found.blocks
+    return found._replace(blocks=blocks, num_classes=classes, channels=channels)
+
+
+# What help() and editors show in place of **options.
+Engine.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        *list(inspect.signature(Engine.__init__).parameters.values())[:2],
+        *inspect.signature(Options).parameters.values(),
+    ]
+)

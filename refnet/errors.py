@@ -1,4 +1,4 @@
-"""The exceptions that refnet raises, one for each thing that a caller may want to handle apart.
+"""The exceptions that refnet raises, one for each case that a caller may want to handle separately.
 
 ``FileNotFoundError`` and ``PermissionError`` are the system's own and pass through.
 """
@@ -14,7 +14,7 @@ class RefnetError(Exception):
     Parameters
     ----------
     message : str
-        One plain sentence: what was asked, what was found, what to do next.
+        One plain sentence: what was wanted, what was found, what to do next.
     tensor : str, optional
         The tensor that the error is about.
     expected, found : object, optional
@@ -33,7 +33,7 @@ class RefnetError(Exception):
 
 
 class RefnetWarning(UserWarning):
-    """Something that is allowed and looks wrong; ``warnings.simplefilter`` can silence it, or make it an error."""
+    """Something is allowed but looks wrong; ``warnings.simplefilter`` can silence this, or make it an error."""
 
 
 class WeightsError(RefnetError, ValueError):
@@ -43,15 +43,15 @@ class WeightsError(RefnetError, ValueError):
 
 
 class FormatError(WeightsError):
-    """The file is of no format that refnet reads, or is malformed."""
+    """The file has a format that refnet does not read, or is malformed."""
 
 
 class MissingTensorError(WeightsError):
-    """A tensor that the network needs is not there."""
+    """A tensor that the network needs is missing."""
 
 
 class ShapeMismatchError(WeightsError):
-    """A tensor has another shape than the network gives it."""
+    """A tensor has another shape than the network needs."""
 
 
 class DtypeError(WeightsError):
@@ -63,7 +63,7 @@ class CorruptError(WeightsError):
 
 
 class LimitError(WeightsError):
-    """The file, or the array, asks for more memory than it can justify."""
+    """The file, or the array, claims more memory than it can justify."""
 
 
 class InputError(RefnetError, ValueError):
@@ -79,7 +79,7 @@ class GoldenError(RefnetError, ValueError):
 
 
 class DeviceError(RefnetError):
-    """The device is not there, or cannot do what was asked."""
+    """The device is missing, or cannot do what was requested."""
 
     exit_code = 3
 
@@ -88,3 +88,7 @@ class ConfigError(RefnetError, ValueError):
     """The options contradict each other, the weights or TF-Slim's rules."""
 
     exit_code = 2
+
+
+class ImmutableError(RefnetError, AttributeError):
+    """An attribute was set of an object that does not change; the message says what to call instead."""

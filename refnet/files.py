@@ -15,7 +15,7 @@ from refnet.errors import FormatError
 
 @contextlib.contextmanager
 def written_whole(path: str) -> Iterator[IO[bytes]]:
-    """A file to write to, that takes the place of ``path`` once it is complete and on the disk.
+    """A file to write to, which replaces ``path`` once it is complete and on the disk.
 
     After an exception ``path`` is what it was.
     """
@@ -25,10 +25,10 @@ def written_whole(path: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
-    """Files to write to, that take the places of ``paths``, in that order, once all are complete and on the disk.
+    """Files to write to, which replace ``paths``, in that order, once all are complete and on the disk.
 
     After an exception all of ``paths`` are what they were. A process that is killed between the moves may leave some
-    of the new files beside some of the old ones, or those under a temporary name. They are in one directory.
+    of the new files beside some of the old ones, or those under a temporary name. All are in one directory.
     """
     temporaries = [_beside(path) for path in paths]
     try:
@@ -102,21 +102,21 @@ def _kind(mode: int) -> str:
 
 
 def json_object(content: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `content`, in which no key is there twice: of two, one reader takes the one, one the other.
+    """The JSON object in `content`. No key may be there twice: readers differ in which of the two they take.
 
     Raises
     ------
     FormatError
-        It is no JSON object; the message starts with `what`.
+        It is not a JSON object; the message starts with `what`.
     """
     try:
         value = json.loads(
             content.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_whole_number
         )
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"its {what} is no proper JSON: {error}.") from error
+        raise FormatError(f"its {what} is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise FormatError(f"its {what} is no JSON object but a {type(value).__name__}.")
+        raise FormatError(f"its {what} is not a JSON object but a {type(value).__name__}.")
     return value
 
 
@@ -128,11 +128,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _whole_number(text: str) -> int:
-    # To some readers a float, to others the integer 0.
+    # Some readers make it a float, others the integer 0.
     if text == "-0":
-        raise ValueError("-0 is no integer")
+        raise ValueError("-0 is not an integer")
     return int(text)

@@ -1,4 +1,4 @@
-"""Goldens: record a network's end points, and say later, on any machine, whether they still have the same bits."""
+"""Goldens: record a network's end points, and check later, on any machine, that they still have the same bits."""
 
 from refnet.evidence.golden import Report, check, compare_end_points, record
 from refnet.evidence.golden_file import Golden, read_golden

@@ -1,4 +1,4 @@
-"""A network of Keras Applications with Keras' arguments, and with its outputs."""
+"""A network of Keras Applications, with Keras' arguments and outputs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.checks import check_choice
 from refnet.engine import Engine
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
@@ -16,20 +17,20 @@ from refnet_kernels.contract import FloatArray
 
 
 class KerasModel:
-    """What ``keras.applications.ResNet50(weights="resnet50.h5")`` is in Keras, and the other five networks.
+    """The counterpart of ``keras.applications.ResNet50(weights="resnet50.h5")``, and of the other five networks.
 
-    Which of them it is, the weights say.
+    The weights say which of them it is.
 
     Parameters
     ----------
     weights : Weights, mapping of str to array, or path
-        A file that Keras saved, for instance; refnet downloads none.
+        A file that Keras saved, for instance; refnet downloads nothing.
     include_top : bool
         Whether the classifier comes last. False: the features.
     pooling : {None, "avg", "max"}
-        Of the features, over height and width; without a meaning where the classifier comes last.
+        How the features are pooled over height and width; it has no meaning where the classifier comes last.
     classes : int, optional
-        None: as many as the weights have. A number must agree with them.
+        None: as many as the weights have. A number has to agree with them.
     classifier_activation : {"softmax", None}
         None: the logits.
     **options
@@ -58,8 +59,8 @@ class KerasModel:
                 "refnet downloads no weights: save Keras' own by model.save_weights('resnet50.weights.h5'), and pass "
                 "that path in place of 'imagenet'."
             )
-        _check("pooling", pooling, (None, "avg", "max"))
-        _check("classifier_activation", classifier_activation, ("softmax", None))
+        check_choice("pooling", pooling, (None, "avg", "max"))
+        check_choice("classifier_activation", classifier_activation, ("softmax", None))
         if not include_top:
             options |= {"num_classes": None, "global_pool": pooling == "avg"}
         elif classes is not None:
@@ -100,8 +101,3 @@ def _global_max(net: Tensor) -> Tensor:
     """One square window that covers the image; padding never wins."""
     size = max(net.shape[1:3])
     return net.graph.max_pool(net, size, size)
-
-
-def _check(name: str, value: object, choices: tuple[str | None, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(map(repr, choices))}.", found=value)

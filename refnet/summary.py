@@ -1,4 +1,4 @@
-"""What a network consists of, layer by layer, read off its `refnet.graph.graph.Graph`."""
+"""The layers of a network, read off its `refnet.graph.graph.Graph`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.architecture import Architecture, infer_architecture
-from refnet.network.networks import network_blocks, resnet_of
+from refnet.network.networks import network_blocks
 from refnet.weights.weights import Weights
 
-#: The leaves that batch norm computes and no gradient reaches.
+#: The variables that batch norm computes and no gradient reaches.
 _STATISTICS = ("moving_mean", "moving_variance")
 
 
@@ -27,7 +27,7 @@ class Layer(NamedTuple):
     operation : str
         For instance "conv 3x3/2": a kernel of 3 x 3 and a stride of 2.
     shape : tuple of int
-        Of the output, for a batch of 1.
+        Shape of the output, for a batch of 1.
     parameters : int
     connected_to : list of str
         The layers whose outputs it reads.
@@ -69,25 +69,19 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
     ConfigError
         There is no network of that name.
     WeightsError
-        The weights are those of no ResNet, or do not fit together.
+        The weights are not those of a ResNet, or do not fit together.
     """
     variables: Mapping[str, Any] = {} if isinstance(network, str) else network
     if isinstance(network, str):
         architecture = Architecture(network, network_blocks(network), 1001, True, 3)
     else:
         architecture = network.architecture if isinstance(network, Weights) else infer_architecture(network)
-    graph = Graph(variables, network.arg_scope if isinstance(network, Weights) else None)
-    resnet_of(architecture.blocks)(
-        graph.placeholder((1, size, size, architecture.channels)),
-        architecture.blocks,
-        architecture.num_classes,
-        include_root_block=architecture.include_root_block,
-        root_depths=architecture.root_depths,
-        scope=architecture.scope,
-    )
+    arg_scope = network.arg_scope if isinstance(network, Weights) else None
+    net, _ = architecture.trace(variables, (1, size, size, architecture.channels), arg_scope)
+    graph = net.graph
     if not isinstance(network, str):
         graph.check_variables()
-    # A network that is only named has no variables: all that it misses is all that it has.
+    # A network given by name has no variables: what it is missing is all that it has.
     sizes = {name: math.prod(shape) for name, shape in graph.missing}
     sizes |= {name: int(np.size(variables[name])) for name in graph.used if name in variables}
     fixed = sum(count for name, count in sizes.items() if name.endswith(_STATISTICS))
@@ -127,7 +121,7 @@ def _names(graph: Graph) -> dict[int, str]:
             names[tensor.index] = end_points[tensor.index]
     for tensor in reversed(graph.tensors):
         for source in tensor.inputs:
-            # TF-Slim's name for the subsampled input of a unit, which is no end point.
+            # TF-Slim's name for the subsampled input of a unit, which is not an end point.
             names.setdefault(source.index, f"{names[tensor.index]}/shortcut")
     return names
 

@@ -1,4 +1,4 @@
-"""For test suites: hold a network, or a port of one, to a golden.
+"""For test suites: compare a network, or a port of one, with a golden.
 
 .. code-block:: python
 
@@ -12,8 +12,8 @@
     def test_port():
         assert_golden("goldens/net.safetensors", end_points=port(image), max_ulps=64)
 
-``REFNET_UPDATE_GOLDENS=1 pytest`` records the goldens of the first kind anew. For the second, as a scale: the same sums
-in another order, one long chain each, are up to 31 units in the last place off in resnet_v2_50, and 154 in
+``REFNET_UPDATE_GOLDENS=1 pytest`` records the goldens of the first kind again. A scale for the second kind: the same
+sums in another order, one long chain each, are up to 31 units in the last place off in resnet_v2_50, and up to 154 in
 resnet_v2_200, on the images of ``refnet selfcheck``.
 """
 
@@ -27,7 +27,7 @@ from refnet.errors import ConfigError
 from refnet.evidence.golden import check, compare_end_points, encode_options, record
 from refnet.evidence.golden_file import read_golden
 
-#: Set to 1, goldens are recorded instead of compared with.
+#: Where this is 1, goldens are recorded, not compared.
 UPDATE = "REFNET_UPDATE_GOLDENS"
 
 
@@ -48,21 +48,22 @@ def assert_golden(
     path : path
         What `refnet.golden.record` or ``refnet golden record`` wrote.
     weights, images
-        As for `refnet.golden.record`; may be left out where the golden holds them, or with ``end_points``.
+        As for `refnet.golden.record`; not needed where the golden holds them, or with ``end_points``.
     end_points : mapping of str to array, optional
-        What another engine computed: these are compared, and refnet computes nothing. "net" is the network's output.
+        Results of another engine: these are compared, and refnet computes nothing. "net" is the network's output.
     max_ulps : float
-        How far another engine may be off: in units in the last place of each end point's largest value. 0: not a bit.
+        How far another engine may be off, in units in the last place of each end point's largest value. 0: not by a
+        bit.
     hashes_only : bool
-        Where the golden is recorded anew: see `refnet.golden.record`.
+        For recording the golden: see `refnet.golden.record`.
     **options
-        As for `Engine`; those that the golden was recorded with. Also ``device`` and ``threads``.
+        As for `Engine`: those with which the golden was recorded. Also ``device`` and ``threads``.
 
     Raises
     ------
     AssertionError
-        There is no such golden, it was recorded with other options, or an end point differs: the first in network
-        order is named, with the element that is furthest off.
+        There is no such golden, it was recorded with other options, or an end point differs. The message names the
+        first one in network order, and the element that is furthest off.
     GoldenError, WeightsError, InputError, ConfigError
         The golden, the weights, the images or the end points cannot be used, or are not those of the golden.
     """
@@ -88,6 +89,6 @@ def assert_golden(
 def _how_to_record(path: str | os.PathLike[str]) -> str:
     name = os.fsdecode(path)
     return (
-        f"There is no golden {name}. Make it with `refnet golden record {name} --weights W --image I`, or where the "
-        f"test passes weights and images by running it once with {UPDATE}=1."
+        f"There is no golden {name}. Make it with `refnet golden record {name} --weights W --image I`, or, if the "
+        f"test passes weights and images, by running it once with {UPDATE}=1."
     )

@@ -2,9 +2,12 @@
 
 import os
 import signal
+from typing import Any
 
 import hypothesis
 import pytest
+
+from tests.support.tensorflow import tensorflow
 
 hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=25, print_blob=True)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=400, print_blob=True)
@@ -26,6 +29,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """TensorFlow 2."""
+    return tensorflow()
 
 
 def pytest_configure() -> None:

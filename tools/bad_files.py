@@ -1,10 +1,10 @@
-"""Print what every bad weights file of the tests gives, and what damage does to sound ones.
+"""Print the error of every bad weights file in the tests, and what damage does to good files.
 
     python tools/bad_files.py                # each bad file, with its error
-    python tools/bad_files.py --fuzz 2000    # so many damaged files of each format
+    python tools/bad_files.py --fuzz 2000    # 2000 damaged files of each format
 
-It ends with 1 if a bad file gives another error than the tests say, or none. Damage is flipped bytes, a cut or an
-addition, drawn by the number of the trial; a file with checksums must never give other values.
+The exit code is 1 if a bad file gives another error than the tests expect, or none. Damage is flipped bytes, a cut or
+an addition, drawn from the number of the trial; a file with checksums must never give other values.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ARRAYS = {
 def main() -> int:
     """Print the tables; 1 if the tests and the files disagree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fuzz", type=int, metavar="N", help="damage a sound file of each format N times instead")
+    parser.add_argument("--fuzz", type=int, metavar="N", help="damage a good file of each format N times instead")
     arguments = parser.parse_args()
     console = Console()
     if arguments.fuzz:
@@ -61,12 +61,12 @@ def main() -> int:
         return 0
     table, wrong = bad_table()
     console.print(table)
-    console.print(f"{sum(map(len, BAD.values()))} bad files, {wrong} of them with another error than the tests say")
+    console.print(f"{sum(map(len, BAD.values()))} bad files, {wrong} of them with another error than the tests expect")
     return int(wrong > 0)
 
 
 def bad_table() -> tuple[Table, int]:
-    """Every bad file and its error, and how many are not as the tests say."""
+    """Every bad file and its error, and how many are not as the tests expect."""
     table, wrong = Table("format", "what is wrong", "error", "message"), 0
     for file_format, cases in BAD.items():
         for name, bad in cases.items():
@@ -79,7 +79,7 @@ def bad_table() -> tuple[Table, int]:
 
 
 def refusal(path: Path) -> tuple[str, str]:
-    """The error that reading gives, and the first line of its message."""
+    """The error from reading the file, and the first line of its message."""
     try:
         read(path)
     except RefnetError as error:
@@ -98,7 +98,7 @@ class Tally(NamedTuple):
 
 
 def fuzz_table(count: int) -> Table:
-    """What becomes of so many damaged files of each format."""
+    """What becomes of ``count`` damaged files of each format."""
     table = Table("format", "files", "refused", "the same values", "other values", "seconds", "slowest, ms")
     for name, save in SOUND.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ def fuzz_table(count: int) -> Table:
 
 
 def damage(folder: Path, path: Path, count: int) -> Tally:
-    """Damage one of the files in a folder, and read, so many times."""
+    """Damage one of the files in a folder and read it, ``count`` times."""
     sound = {file: file.read_bytes() for file in sorted(folder.iterdir())}
     expected = read(path).tensors
     outcomes, times = [], []

@@ -1,9 +1,9 @@
-"""Write the contract vectors: inputs of every op, and what exact arithmetic makes of them.
+"""Write the contract vectors: inputs of every op, and their outputs by exact arithmetic.
 
     python tools/make_contract_vectors.py
 
-writes ``docs/contract-vectors-1.txt``, the same bytes on every machine. A case is added at the end of its op; the
-numbers of the others stay, since each array is drawn by its own name.
+writes ``docs/contract-vectors-1.txt``, the same bytes on every machine. Add a case at the end of its op; the numbers
+of the others stay, as each array is drawn by its own name.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import numpy as np
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 from tests.exact import ops
 from tests.exact.arithmetic import Format
-from tests.kernels.problems import NEXT_TO_A_TIE, conv_same, pool_cut_off, pool_keras, pool_same
-from tests.kernels.truth import TRUTHS
-from tests.kernels.vectors import DTYPES, FILE, FORMATS, Arrays, Vector, problem, write
+from tests.kernels.vectors import DTYPES, FILE, FORMATS, Vector, problem, write
+from tests.problems.conv import conv_same
+from tests.problems.pools import pool_cut_off, pool_keras, pool_same
+from tests.problems.softmax import NEXT_TO_A_TIE
+from tests.support.arrays import Arrays
 
 NORM = ("mean", "scale", "beta")
 NEXT_NORM = tuple(f"next_{role}" for role in NORM)
@@ -31,7 +33,7 @@ def _special(f: Format) -> list[float]:
 
 
 def _number(rng: random.Random, f: Format, kind: str) -> float:
-    """A number of a kind, with a random significand; from `random.random` alone, whose values Python keeps."""
+    """A number of a kind, with a random significand; from `random.random` alone, whose values Python guarantees."""
     significand = 2**f.precision + int(rng.random() * 2**f.precision)
     signed = significand if rng.random() < 0.5 else -significand
     size = int(rng.random() * 4) - 2 - f.precision
@@ -51,7 +53,7 @@ def _number(rng: random.Random, f: Format, kind: str) -> float:
     return f.rounded(signed, size)
 
 
-#: The rules are the same in binary64, so that fewer cases do there.
+#: The rules are the same in binary64, so fewer cases are enough there.
 KINDS = {
     "binary32": ("normal", "far-from-0", "integers", "zeros", "tiny", "huge", "rarely-special", "special"),
     "binary64": ("normal", "rarely-special"),
@@ -152,7 +154,7 @@ def _statistics(format_: str) -> list[Vector]:
 
 
 def _rounded_once() -> list[Vector]:
-    """``1 + 2^-23 +- a * b`` lies 2^-70 from the middle of two numbers, which an fma made in binary64 cannot see."""
+    """``1 + 2^-23 +- a * b`` lies 2^-70 from the middle of two numbers, which an fma in binary64 cannot see."""
     a, b, c = math.ldexp(2**23 + 1, -35), math.ldexp(2**23 - 1, -35), math.ldexp(2**23 + 1, -23)
     one_tap = conv_same(2, 1, 1, 2, 1, 1, 1)
     x, weights = np.array([[[[c, a]]], [[[c, -a]]]], np.float32), np.array([[[[1], [b]]]], np.float32)
@@ -165,7 +167,7 @@ def _rounded_once() -> list[Vector]:
 
 
 def _signed_zeros() -> list[Vector]:
-    """A convolution's sum is +0; batch norm makes -0 of it in the last channel, which what follows keeps."""
+    """A convolution's sum is +0; batch norm makes it -0 in the last channel, and the steps after it keep that."""
     values = {
         "x": [[[[0.0]]]],
         "weights": [[[[0.0] * 4]]],
@@ -233,7 +235,7 @@ def _sums(format_: str) -> list[Vector]:
         cases.append(Vector("residual", f"{kind}-relu", format_, {"relu": 1}, inputs, {}))
     for kind in KINDS[format_]:
         cases.append(Vector("mean", kind, format_, {}, _inputs(kind, format_, kind, {"x": (2, 3, 3, 3)}), {}))
-    # The sum of binary32 numbers is finite in binary64 only.
+    # The sum of binary32 numbers is finite only in binary64.
     largest = np.full((1, 2, 2, 1), np.finfo(DTYPES[format_]).max)
     return [*cases, Vector("mean", "largest", format_, {}, {"x": largest}, {})]
 
@@ -264,7 +266,7 @@ def _solved(v: Vector) -> Vector:
             ops.scale(v.numbers, g, s, epsilon) for g, s in zip(gammas, v.inputs["variance"].tolist(), strict=True)
         ]
         return v._replace(outputs={"scale": np.array(values, DTYPES[v.format])})
-    truth = TRUTHS[v.op](problem(v), v.numbers)
+    truth = problem(v).exact(v.numbers)
     places = [truth.at(place) for place in np.ndindex(truth.shape)]
     return v._replace(
         outputs={
@@ -275,7 +277,7 @@ def _solved(v: Vector) -> Vector:
 
 
 def vectors() -> list[Vector]:
-    """Every case; those of where numbers come from are in binary32 alone."""
+    """Every case; those about geometry and single roundings are only in binary32."""
     cases = [*_geometries(), *_rounded_once(), *_signed_zeros(), *_pools(), *_subsamples()]
     for format_ in FORMATS:
         for make in (_convs, _norms, _scales, _statistics, _sums, _softmaxes, _avg_pools):

@@ -1,9 +1,9 @@
-"""Record the hashes that ``refnet selfcheck`` compares with: every end point by its NumPy definition.
+"""Record the hashes for ``refnet selfcheck``: every end point by its NumPy definition.
 
     uv run tools/record_selfcheck.py
 
-takes some minutes, none of them in the compiled kernels. The hashes change with the arithmetic contract, with
-`random_weights` or with the cases, and with nothing else: run again, the tool writes the same file.
+takes some minutes, and uses no compiled kernel. The hashes change with the arithmetic contract, with `random_weights`
+or with the cases, and with nothing else: another run writes the same file.
 """
 
 import json
@@ -25,7 +25,7 @@ def record(case: Case) -> dict[str, Any]:
     Raises
     ------
     SystemExit
-        The values are no fit test: some are not finite, or most of them are one and the same number.
+        The values make a poor test: some are not finite, or most of them are the same number.
     """
     print(f"{case.name} ...", file=sys.stderr, flush=True)
     weights, images = case.weights(), case.images()
@@ -33,10 +33,12 @@ def record(case: Case) -> dict[str, Any]:
     values = in_network_order(end_points, net)
     for name, value in values.items():
         distinct = len(np.unique(value))
-        # Three quarters may be the zeros of a ReLU; softmax of subnormal logits is flat by nature.
+        # Three quarters may be the zeros of a ReLU; the softmax of subnormal logits is flat by nature.
         flat = distinct < value.size / 8 and not (case.subnormal and name == "predictions")
         if not np.isfinite(value).all() or flat:
-            raise SystemExit(f"{case.name}: {name} has {distinct} distinct values of {value.size}: no fit test.")
+            raise SystemExit(
+                f"{case.name}: {name} has {distinct} distinct values of {value.size}: this is a poor test."
+            )
     return {
         "device": "reference",
         "weights": digest_all(weights, weights),

@@ -3,16 +3,16 @@
 #
 #     tools/same_bits_aarch64.sh FOLDER
 #
-# Prints rows of docs/same-bits.md, among them one for each vector width; the first also compares every result with the
-# NumPy definitions, bit by bit, on that architecture. Nothing is installed and root is not needed: what is missing is
-# unpacked into FOLDER (half a GB; some seconds), and found there the next time:
+# Prints rows of docs/same-bits.md, one for each vector width among them; the first also compares every result with the
+# NumPy definitions, bit by bit, on that architecture. It installs nothing and needs no root: what is missing is unpacked
+# into FOLDER (half a GB; some seconds), and found there the next time:
 #
 #     qemu/   qemu-user-static of this machine's architecture, unless qemu is on the PATH; it computes floating-point
 #             instructions, fma among them, with integers, as IEEE-754 defines them
 #     root/   Debian's Python for arm64, and the libraries that it needs
-#     site/   the wheels for aarch64 of refnet's dependencies and of hypothesis, as requirements-dev.txt has them
+#     site/   the wheels for aarch64 of refnet's dependencies, by requirements-dev.txt
 #
-# Takes minutes, most of them Numba under emulation. Needs apt-get and dpkg with Debian's package sources, and python3
+# It takes minutes, most of them for Numba under emulation. Needs apt-get and dpkg with Debian's package sources, and python3
 # (3.11 or later) with pip. The kernels compiled are those of FOLDER/cache, empty at first.
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: $0 FOLDER}")
@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 mkdir -p "$folder"/apt/{state/lists,cache/archives}/partial
 touch "$folder/apt/state/status"
 
-# apt-get with lists and state of its own, so that it resolves what arm64 needs from nothing.
+# apt-get with lists and state of its own, so that it resolves all that arm64 needs.
 apt() {
     apt-get -qq -o Dir::State="$folder/apt/state" -o Dir::State::status="$folder/apt/state/status" \
         -o Dir::Cache="$folder/apt/cache" -o APT::Sandbox::User="$(id -un)" -o APT::Architecture=arm64 \
@@ -51,7 +51,7 @@ if [ ! -e "$folder/site" ]; then
     python3 -m pip install --quiet --no-compile --target "$folder/site.new" --only-binary=:all: \
         --implementation cp --python-version "${python##*python}" \
         --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-        --constraint "$folder/constraints.txt" --requirement "$folder/requirements.txt" hypothesis
+        --constraint "$folder/constraints.txt" --requirement "$folder/requirements.txt"
     mv "$folder/site.new" "$folder/site"
 fi
 

@@ -1,4 +1,4 @@
-"""Train the small ResNetV2 that ships with refnet, with TF-Slim itself, and record what TF-Slim says of it.
+"""Train the small ResNetV2 that ships with refnet, with TF-Slim itself, and record TF-Slim's logits.
 
     uv run --group train tools/train_digits.py --output refnet/data/digits
     uv run --group train tools/train_digits.py --output refnet/data/digits \
@@ -119,7 +119,7 @@ def shifted(grey: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def batches(images: Pixels, labels: Pixels, rng: np.random.Generator) -> Iterator[tuple[Pixels, Pixels]]:
-    """Yield one epoch of shuffled, shifted RGB batches of ``BATCH`` images; a rest smaller than that is left out."""
+    """Yield one epoch of shuffled, shifted RGB batches of ``BATCH`` images; a smaller rest is left out."""
     order = rng.permutation(len(images))
     for start in range(0, len(order) - BATCH + 1, BATCH):
         chosen = order[start : start + BATCH]

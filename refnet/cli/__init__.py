@@ -1,7 +1,7 @@
 """The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck`` and ``golden``.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 other bits than those compared with, or a failure
-that is none of the following (a full disk), 2 usage, 3 device, 4 weights, 5 images and other inputs, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits differ or any other failure (a full disk),
+2 usage, 3 device, 4 weights, 5 images and other inputs, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COMMANDS = {
     "convert": (convert, "write weights in another format"),
     "bench": (bench, "how fast a network runs on this machine"),
     "selfcheck": (selfcheck, "compare this machine's bits with the published ones"),
-    "golden": (golden, "record a network's end points in a file, or compare with what was recorded"),
+    "golden": (golden, "record a network's end points in a file, or compare them with a record"),
 }
 
 _EPILOG = """\
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=layout,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="versions of refnet and what its bits depend on")
+    parser.add_argument("--version", action=_Version, nargs=0, help="versions of refnet and of what its bits depend on")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (command, text) in _COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=command.EPILOG)
@@ -108,12 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open(stream: TextIO | None) -> TextIO:
-    """The stream itself, or where the shell has closed it (``>&-``) one that swallows everything."""
+    """The stream itself, or, where the shell has closed it (``>&-``), one that discards everything."""
     return open(os.devnull, "w") if stream is None else stream
 
 
 def _run(arguments: list[str]) -> int:
-    """The command's exit code, with its errors told."""
+    """Run the command, report its errors, and return the exit code."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)

@@ -13,9 +13,8 @@ from refnet.cli.console import print_json, print_table, track
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load, make_engine
 from refnet.engine import Engine
 from refnet.errors import RefnetError
-from refnet.graph.graph import Graph
 from refnet.network.architecture import Architecture
-from refnet.network.networks import NETWORKS, resnet_of
+from refnet.network.networks import NETWORKS
 from refnet.run.devices import check_threads
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
@@ -28,9 +27,9 @@ examples:
   refnet bench mine.ckpt --size 321 --json
   refnet bench --batch 32 --device cuda
 
-Before anything is timed, the logits are compared with those of one thread of the CPU, bit by bit. On a GPU a forward is
-timed with its images and logits on their way. The CPU leaves out products with zeros, about half of them after a ReLU:
-its time depends on the weights and on the images.
+Before anything is timed, the logits are compared, bit by bit, with those of one CPU thread. On a GPU the time includes
+the transfer of images and logits. The CPU kernels leave out products with zeros, about half of them after a ReLU, so
+their time depends on the weights and on the images.
 """
 
 
@@ -41,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resnet_v2_50 (default), _101, _152 or _200 with random weights, or a weights file",
     )  # fmt: skip
     parser.add_argument("--size", type=count, default=224, metavar="N", help="height and width (default: 224)")
-    parser.add_argument("--batch", type=count, default=1, metavar="N", help="images in a forward (default: 1)")
+    parser.add_argument("--batch", type=count, default=1, metavar="N", help="images per forward (default: 1)")
     parser.add_argument("--rounds", type=count, default=20, metavar="N", help="forwards to time (default: 20)")
     add_engine_options(parser)
     add_json_option(parser)
@@ -69,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(weights: Weights, images: Float32Array, logits: Float32Array) -> None:
     if Engine(weights, threads=1)(images).tobytes() != logits.tobytes():
-        raise RefnetError("One thread of the CPU gives other bits; nothing is timed. Please report this.")
+        raise RefnetError("One CPU thread gives other bits, so nothing is timed. Please report this.")
 
 
 def _time(engine: Engine, images: Float32Array) -> float:
@@ -80,13 +79,8 @@ def _time(engine: Engine, images: Float32Array) -> float:
 
 def products(architecture: Architecture, shape: tuple[int, ...]) -> int:
     """Products in all convolutions of a network; each is a multiplication and an addition."""
-    graph = Graph({})
-    resnet_of(architecture.blocks)(
-        graph.placeholder(shape), architecture.blocks, architecture.num_classes,
-        include_root_block=architecture.include_root_block, root_depths=architecture.root_depths,
-        scope=architecture.scope,
-    )  # fmt: skip
-    geometries = [tensor.geometry for tensor in graph.tensors if tensor.op == "conv"]
+    net, _ = architecture.trace({}, shape)
+    geometries = [tensor.geometry for tensor in net.graph.tensors if tensor.op == "conv"]
     return sum(g.pixels * g.products * g.out_channels for g in geometries)
 
 

@@ -1,4 +1,4 @@
-"""What the commands write: results to stdout, everything else to stderr. rich is loaded when something needs it."""
+"""What the commands write: results to stdout, everything else to stderr. rich is loaded only when needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T", covariant=True)
 
-#: For tables that no terminal shows: wide enough that no row is broken.
+#: The width of tables that are not for a terminal, so that no row is broken.
 _UNBROKEN = 10_000
 
 
@@ -19,12 +19,12 @@ class SizedIterable(Sized, Iterable[T], Protocol[T]):
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that would move a terminal's cursor, or that no encoding holds."""
+    """The text, with characters escaped that would move a terminal's cursor or cannot be encoded."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(message: str) -> None:
-    """Write a line for the person at the terminal to stderr."""
+    """Write a line for the user to stderr."""
     print(f"refnet: {printable(message)}", file=sys.stderr, flush=True)
 
 
@@ -41,7 +41,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeri
     columns : sequence of str
     rows : iterable of sequence
     numeric : sequence of str
-        The columns to be set flush right.
+        The columns that are aligned to the right.
     """
     from rich import box
     from rich.console import Console
@@ -73,9 +73,9 @@ def track(items: SizedIterable[T], description: str | Callable[[T], str]) -> Ite
             progress.advance(task)
 
 
-@cache  # once is enough: there is no way to unsubscribe
+@cache  # once is enough, as nothing unsubscribes
 def announce_compilation() -> None:
-    """From now on say which kernels are compiled."""
+    """From now on, report which kernels are compiled."""
     from refnet_kernels.jit import on_compile
 
     on_compile(lambda name: say(f"compiling {name} ... (once on this machine)"))

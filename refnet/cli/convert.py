@@ -12,7 +12,6 @@ from refnet.cli.options import add_json_option, load
 from refnet.cli.summary import describe, describe_lines, weights_lines, weights_object
 from refnet.errors import ConfigError, WeightsError
 from refnet.graph.graph import Graph
-from refnet.network.architecture import graph_of
 from refnet.weights.files import save_weights
 from refnet.weights.weights import Weights
 
@@ -22,8 +21,8 @@ examples:
   refnet convert resnet50v2.h5 resnet50v2.npz
   refnet convert model.npz model.ckpt    # writes model.ckpt.index and model.ckpt.data-00000-of-00001
 
-A checkpoint is for TF-Slim, which cannot be told of what differs from it. Weights for which something does, and
-weights that lack tensors of their network, are refused; --anyway writes them, and the report says what is wrong.
+A checkpoint cannot tell TF-Slim about options that TF-Slim does not have. Weights with such options are refused, and
+so are weights that lack tensors of their network; --anyway writes them, and the report says what is wrong.
 """
 
 
@@ -32,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="A",
-        help="a TensorFlow checkpoint or SavedModel, safetensors (of PyTorch's names too), .npz, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors (PyTorch's names too), .npz, Keras' .h5 or .keras",
     )
     parser.add_argument(
-        "target", metavar="B", help="what to write, by its name: .npz, .safetensors, or .ckpt for a checkpoint (V2)"
+        "target", metavar="B", help="the file to write: .npz, .safetensors, or .ckpt for a checkpoint (V2)"
     )
-    parser.add_argument("--force", action="store_true", help="replace B if it is there")
+    parser.add_argument("--force", action="store_true", help="replace B if it exists")
     parser.add_argument(
-        "--anyway", action="store_true", help="write B even if it lacks tensors, or is another function to TF-Slim"
+        "--anyway", action="store_true", help="write B even if it lacks tensors, or is another function in TF-Slim"
     )
     add_json_option(parser)
 
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_target(source, target, arguments.force)
     weights = load(source)
     architecture = weights.architecture
-    graph = graph_of(architecture, weights, weights.arg_scope)
+    graph = architecture.graph(weights, weights.arg_scope)
     if not arguments.anyway:
         _check_whole(graph)
         _check_function(target, weights)
@@ -73,15 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
     for line in weights_lines(weights) + describe_lines(architecture):
         print(printable(line))
     if weights.changes:
-        print(f"{_function(weights)} refnet finds it in the file; to others it is another function.")
+        print(f"{_function(weights)} refnet reads this from the file; in other programs it is another function.")
     return 0
 
 
 def _report(weights: Weights, graph: Graph) -> dict[str, Any]:
     """What became of each tensor of the file, and how the result fits its network.
 
-    ``mapped``: the file's name and TF-Slim's; ``added``: zeros for what the file's network does without; ``missing``:
-    the shape, and a left-over tensor that may be meant; ``changes``: what is not TF-Slim's, and TF-Slim's.
+    ``mapped``: the file's name and TF-Slim's; ``added``: zeros where the file's network has no tensor; ``missing``: the
+    shape, and an unused tensor that may be the one; ``changes``: options that differ from TF-Slim's, and TF-Slim's.
     """
     conversion = weights.conversion
     own = [name for name in weights if name not in conversion.extra and name not in conversion.added]
@@ -113,7 +112,7 @@ def _check_whole(graph: Graph) -> None:
 
 
 def _check_function(target: str, weights: Weights) -> None:
-    """Refuse a checkpoint of which TF-Slim would make another function.
+    """Refuse a checkpoint that would be another function in TF-Slim.
 
     Raises
     ------
@@ -137,7 +136,7 @@ def _function(weights: Weights) -> str:
 
 
 def _check_target(source: str, target: str, force: bool) -> None:
-    """Refuse what would lose a file, before the source is read.
+    """Refuse to overwrite a file, before the source is read.
 
     Raises
     ------
@@ -147,7 +146,7 @@ def _check_target(source: str, target: str, force: bool) -> None:
 
     files = files_written(target)
     if os.path.realpath(source) in map(os.path.realpath, [target, *files]):
-        raise ConfigError(f"{target} is the file to be converted; give another path to write to.", found=target)
+        raise ConfigError(f"{target} is the file to be converted; pass another path to write to.", found=target)
     there = [file for file in files if os.path.lexists(file)]
     if there and not force:
-        raise ConfigError(f"{there[0]} is there already; pass --force to replace it.", found=there[0])
+        raise ConfigError(f"{there[0]} exists already; pass --force to replace it.", found=there[0])

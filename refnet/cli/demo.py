@@ -27,23 +27,23 @@ examples:
   refnet demo --plot digits.png
   refnet demo --device reference --json
 
-The SHA-256 is that of the logits of all images: the same on every machine, for any number of threads.
+The SHA-256 is that of the logits of all images. It is the same on every machine, for any number of threads.
 """
 
 _DIGITS = Path(refnet.__file__).parent / "data" / "digits"
 #: The network was trained on whole images of this size (refnet/data/digits/README.md).
 _RECIPE = Recipe(height=32, width=32, central_fraction=1.0)
-#: Images in a forward; the 360 held-out ones are a multiple, so that one plan serves all.
+#: Images per forward. It divides the 360 held-out ones, so that one plan serves all.
 _BATCH = 36
-#: How many times the images are classified to take the time.
+#: How many times the images are classified to measure the time.
 _ROUNDS = 5
-#: From background to ink; each pixel is two characters wide, as these are twice as high.
+#: From background to ink. Each pixel is two characters wide, as a character is about twice as high as wide.
 _SHADES = " .:-=+*#%@"
 _SHOWN = 5
 
 
 class Result(NamedTuple):
-    """What the network made of the held-out images.
+    """The network's results on the held-out images.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Result(NamedTuple):
 
     @property
     def wrong(self) -> NDArray[np.intp]:
-        """The indices of the images that are not what the network says."""
+        """The indices of the images that the network gets wrong."""
         return np.flatnonzero(self.predictions != self.labels)
 
     @property
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def classify(device: str, threads: int | None) -> Result:
-    """Run the digits network on all held-out images, and take the time."""
+    """Run the digits network on all held-out images, and measure the time."""
     weights = load_weights(_DIGITS / "digits.ckpt", recipe=_RECIPE, labels=[str(digit) for digit in range(10)])
     with np.load(_DIGITS / "held_out.npz", allow_pickle=False) as held_out:
         images, labels = held_out["images"], held_out["labels"]
@@ -112,7 +112,7 @@ def classify(device: str, threads: int | None) -> Result:
     engine = make_engine(weights, device, threads)
     _forward(engine, batches[0])
     first_call = time.perf_counter() - started
-    # The reference takes its time, and is not there for its speed.
+    # The reference is slow, and its speed does not matter.
     rounds = 1 if device == "reference" else _ROUNDS
     seconds, outputs = [], []
     for round_number in range(rounds):
@@ -153,7 +153,7 @@ def _print(result: Result) -> None:
 
 
 def picture(result: Result) -> str:
-    """Different digits side by side as characters, the last one misclassified if any is; 80 columns."""
+    """Different digits side by side, drawn with characters in 80 columns; the last one is misclassified, if any is."""
     right = np.flatnonzero(result.predictions == result.labels)
     _, firsts = np.unique(result.labels[right], return_index=True)
     wrong = result.wrong[:1]
@@ -163,7 +163,7 @@ def picture(result: Result) -> str:
 
 
 def _block(result: Result, index: int) -> list[str]:
-    """An image as lines of 16 characters, with what the network says below."""
+    """An image as lines of 16 characters, with the network's answer below."""
     shades = result.images[index].astype(int) * len(_SHADES) // 256
     rows = ["".join(_SHADES[shade] * 2 for shade in row) for row in shades]
     prediction, label = result.predictions[index], result.labels[index]

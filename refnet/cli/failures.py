@@ -1,4 +1,4 @@
-"""Errors as the command line tells them: a sentence or an object, and an exit code."""
+"""How the command line reports errors: a sentence or an object, and an exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 class FileError(RefnetError):
-    """The system's error about a file, with the exit code of what the file was to hold."""
+    """The system's error about a file, with the exit code for the kind of file."""
 
     def __init__(self, error: OSError, exit_code: int) -> None:
         where = f"{error.filename}: " if error.filename is not None else ""
@@ -43,7 +43,7 @@ def as_object(error: RefnetError) -> dict[str, Any]:
 
 
 def report(error: RefnetError, as_json: bool) -> int:
-    """Tell the user of an error.
+    """Report an error to the user.
 
     Returns
     -------

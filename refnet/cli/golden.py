@@ -1,4 +1,4 @@
-"""``refnet golden``: record a network's end points in a file, or compare with them."""
+"""``refnet golden``: record a network's end points in a file, or compare them with a record."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ examples:
 """
 
 _CHECK_EPILOG = """\
-ULPs are units in the last place of an end point's largest value. "roundings" counts those on the longest way from the
-image to the end point. A rounding moves its result by half an ULP of that at most, and roundings mostly cancel: another
-order of the same sums stays well below that many ULPs (a tenth, in the networks of refnet selfcheck), another function
-does not. It is a scale to judge by, not a bound: where large values cancel, small errors grow.
+ULPs are units in the last place of an end point's largest value. "roundings" counts the roundings on the longest way
+from the image to the end point. A rounding moves its result by at most half a unit in its last place, and most of them
+cancel: another order of the same sums stays well below that many ULPs (a tenth, in the networks of refnet selfcheck),
+another function does not. It is a scale, not a bound: where large values cancel, small errors grow.
 
 exit codes: 0 the same bits, 1 other bits, 4 other weights, 5 another image, or no usable golden
 """
@@ -48,19 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("golden", metavar="OUT", help="the .safetensors to write")
     _add_inputs(sub)
     sub.add_argument("--random", type=int, metavar="SEED", help="a seeded image; also seeds a network given by name")
-    sub.add_argument("--size", type=count, metavar="N", help="of the seeded image, or resize the image to it: N x N")
-    sub.add_argument("--end-points", nargs="+", metavar="NAME", help="which to keep, beside the net (default: all)")
+    sub.add_argument(
+        "--size", type=count, metavar="N", help="size of the seeded image, or resize the image to it: N x N"
+    )
+    sub.add_argument("--end-points", nargs="+", metavar="NAME", help="which to keep, besides the net (default: all)")
     sub.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE",
         help="an option of refnet.Engine, such as output_stride=8 or global_pool=false",
     )  # fmt: skip
-    sub.add_argument("--hashes-only", action="store_true", help="keep hashes, no values: a file of some KB")
+    sub.add_argument("--hashes-only", action="store_true", help="keep only hashes, no values: a file of some KB")
     sub.add_argument("--store-image", action="store_true", help="keep the normalised image too")
-    sub.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
     _finish(sub, _record)
-    sub = actions.add_parser("check", help="compare with what was recorded", epilog=_CHECK_EPILOG, allow_abbrev=False)
+    sub = actions.add_parser("check", help="compare with a record", epilog=_CHECK_EPILOG, allow_abbrev=False)
     sub.formatter_class = argparse.RawDescriptionHelpFormatter
-    sub.add_argument("golden", metavar="GOLDEN", help="what `refnet golden record` wrote")
+    sub.add_argument("golden", metavar="GOLDEN", help="a file that `refnet golden record` wrote")
     _add_inputs(sub)
     _finish(sub, _check)
 
@@ -96,7 +98,7 @@ def _record(arguments: argparse.Namespace) -> int:
     if (arguments.image is None) == (arguments.random is None):
         raise ConfigError("Pass --image, or --random SEED for a seeded image.")
     if os.path.lexists(arguments.golden) and not arguments.force:
-        raise ConfigError(f"{arguments.golden} is there already; pass --force to replace it.", found=arguments.golden)
+        raise ConfigError(f"{arguments.golden} exists already; pass --force to replace it.", found=arguments.golden)
     options = dict(_option(text) for text in arguments.option)
     weights = arguments.weights if arguments.weights in NETWORKS else load(arguments.weights)
     size = arguments.size or 224
@@ -123,11 +125,11 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """A name, and a number, a boolean or null as JSON has it, or else a plain string."""
+    """A name and its value: a number, boolean or null in JSON's notation, or else a plain string."""
     name, equals, value = text.partition("=")
     if not equals or name not in OPTIONS - {"blocks"}:
         known = ", ".join(sorted(OPTIONS - {"blocks"}))
-        raise ConfigError(f"--option {text} is not understood; NAME=VALUE with one of {known}.", found=text)
+        raise ConfigError(f"--option {text} is not understood; it is NAME=VALUE, with one of {known}.", found=text)
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
@@ -142,7 +144,7 @@ def _image(path: str) -> np.ndarray:
 
 def _check(arguments: argparse.Namespace) -> int:
     with file_errors(GoldenError):
-        golden = read_golden(arguments.golden)  # a bad one is told before the weights are loaded
+        golden = read_golden(arguments.golden)  # a bad one is reported before the weights are loaded
     weights: str | Weights | None = arguments.weights
     if isinstance(weights, str) and weights not in NETWORKS:
         weights = load(weights)
@@ -164,7 +166,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _as_object(row: Difference) -> dict[str, Any]:
-    """The difference as JSON has it, which knows neither NaN nor infinity."""
+    """The difference in JSON's types, which have neither NaN nor infinity."""
     fields = row._asdict()
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value

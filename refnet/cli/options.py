@@ -20,7 +20,7 @@ from refnet.weights.weights import Weights
 def count(text: str) -> int:
     """A whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -31,17 +31,22 @@ def fraction(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and up to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 1")
     return number
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """``--threads`` and ``--device``."""
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="how many threads (default: one a core); the bits do not depend on it"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="how many threads (default: one per core); the bits do not depend on it",
     )
     parser.add_argument(
-        "--device", default="cpu", help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, slowly"
+        "--device",
+        default="cpu",
+        help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, which are slow",
     )
 
 
@@ -68,18 +73,18 @@ def load(path: str, labels: Sequence[str] | None = None) -> Weights:
 
 
 def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
-    """An engine that says which kernels it has to compile."""
+    """An engine that reports which kernels it has to compile."""
     announce_compilation()
     return Engine(weights, device=device, threads=threads)
 
 
 def read_labels(path: str | None) -> list[str] | None:
-    """The lines of a file of labels, one a class; or the names in one like Keras' ``imagenet_class_index.json``.
+    """The lines of a file of labels, one per class; or the names in one like Keras' ``imagenet_class_index.json``.
 
     Raises
     ------
     ConfigError
-        The file cannot be read as UTF-8 text, or is no class index.
+        The file cannot be read as UTF-8 text, or is not a class index.
     """
     if path is None:
         return None

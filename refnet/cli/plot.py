@@ -21,7 +21,7 @@ def check_plot(path: str) -> None:
     Raises
     ------
     ConfigError
-        matplotlib is missing, it does not write such files, or there is no such directory.
+        matplotlib is missing or does not write such files, or there is no such directory.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError("--plot needs matplotlib, which is not installed: pip install refnet[plots].")
@@ -30,10 +30,12 @@ def check_plot(path: str) -> None:
     suffix = os.path.splitext(path)[1].removeprefix(".").lower()
     known = FigureCanvasBase.get_supported_filetypes()
     if suffix not in known:
-        raise ConfigError(f"matplotlib writes no {path!r}; the name can end in .{', .'.join(sorted(known))}.")
+        raise ConfigError(f"matplotlib cannot write {path!r}; the name can end in .{', .'.join(sorted(known))}.")
     directory = os.path.dirname(path) or "."
     if not os.path.isdir(directory) or os.path.isdir(path):
-        raise ConfigError(f"The picture cannot be written to {path}: no such directory, or it is one.", found=path)
+        raise ConfigError(
+            f"The picture cannot be written to {path}: there is no such directory, or it is one.", found=path
+        )
 
 
 def save_plot(path: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], probabilities: Float32Array) -> None:

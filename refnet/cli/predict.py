@@ -32,7 +32,7 @@ examples:
   refnet predict cat.jpg dog.png --weights resnet_v2_50.ckpt --labels imagenet.txt
   refnet predict digit.png --weights digits.npz --size 32 --central-fraction 1 --json
 
-An image that cannot be read is reported, and the others are classified all the same;
+An image that cannot be read is reported, and the others are still classified;
 the exit code is that of the first error.
 """
 
@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         required=True,
         metavar="W",
-        help="a TensorFlow checkpoint or SavedModel, safetensors (of PyTorch's names too), .npz, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors (PyTorch's names too), .npz, Keras' .h5 or .keras",
     )
     parser.add_argument("--top", type=count, default=5, metavar="K", help="how many classes to list (default 5)")
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="names of the classes, one a line, or a .json class index as Keras has it (default: ImageNet's)",
+        help="names of the classes, one per line, or a .json class index as in Keras (default: ImageNet's)",
     )
     parser.add_argument("--size", type=count, metavar="N", help="resize to N x N pixels (default: the weights' recipe)")
     parser.add_argument("--height", type=count, metavar="N", help="resize to this height")
@@ -72,12 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_engine_options(arguments)
     weights = load(arguments.weights, read_labels(arguments.labels))
-    weights.recipe = _recipe(arguments, weights.recipe)
+    weights = weights.replace(recipe=_recipe(arguments, weights.recipe))
     classes = weights.architecture.num_classes
     _check_top(arguments.top, classes)
     say(f"recipe: {recipe_text(weights.recipe)}")
     if weights.labels is None and classes in (IMAGENET, WITH_BACKGROUND):
-        weights.labels = _imagenet_labels(classes)
+        weights = weights.replace(labels=_imagenet_labels(classes))
     engine = make_engine(weights, arguments.device, arguments.threads)
     results, exit_code = [], 0
     for path in track(arguments.images, "classifying"):
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _recipe(arguments: argparse.Namespace, recipe: Recipe) -> Recipe:
-    """The weights' recipe, with what the options change."""
+    """The weights' recipe, with the changes that the options make."""
     if arguments.size and (arguments.height or arguments.width):
         raise ConfigError("--size gives height and width at once: leave out --height and --width.")
     recipe = for_size(recipe, arguments.size or arguments.height, arguments.size or arguments.width)
@@ -112,19 +112,19 @@ def _imagenet_labels(classes: int) -> list[str] | None:
     except ConfigError as error:
         say(f"labels: none. {error.message}")
         return None
-    say("labels: ImageNet's, since the weights name none")
+    say("labels: ImageNet's, as the weights have none")
     return names
 
 
 def _check_top(top: int, classes: int | None) -> None:
     if classes is None:
-        raise ConfigError("These weights have no logits, so that there are no classes to predict.")
+        raise ConfigError("These weights have no logits, so there are no classes to predict.")
     if top > classes:
         raise ConfigError(f"--top is {top}, but the weights have {classes} classes.", expected=classes, found=top)
 
 
 def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict[str, Any]]:
-    """The ``top`` most probable classes of an image; of equal ones, the first comes first."""
+    """The ``top`` most probable classes of an image; equal ones are in the order of the classes."""
     with file_errors(InputError):
         image = load_image(path)
     _, end_points = engine(image, end_points=["predictions"])

@@ -16,12 +16,12 @@ examples:
   refnet selfcheck
   refnet selfcheck resnet_v2_50 training --threads 1
 
-Seeded networks run on seeded images; the SHA-256 of every end point is compared with the published one, which the
-NumPy definitions gave. Some seconds, and most of a GiB of memory for the deepest network.
+Seeded networks run on seeded images, and the SHA-256 of every end point is compared with the published one, which the
+NumPy definitions gave. This takes some seconds, and most of a GiB of memory for the deepest network.
 
 checks: {", ".join(case.name for case in CASES)}
 
-exit codes: 0 every bit is as published, 1 some are not
+exit codes: 0 all bits are as published, 1 some are not
 """
 
 
@@ -111,5 +111,5 @@ def _score(outcome: Outcome) -> str:
 def _sentence(outcome: Outcome) -> str:
     first = outcome.differing[0]
     if first in ("weights", "images"):
-        return f"the seeded {first} differ already, so that the network was not run"
+        return f"the seeded {first} differ already, so the network was not run"
     return f"{len(outcome.differing)} of {outcome.total} end points differ, first {first}"

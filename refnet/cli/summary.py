@@ -14,7 +14,7 @@ from refnet.errors import ConfigError
 from refnet.images import doubts
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND
 from refnet.network.architecture import Architecture
-from refnet.network.networks import NETWORKS
+from refnet.network.networks import BY_UNIT, NETWORKS
 from refnet.summary import Layer, Summary, summarize
 from refnet.weights.weights import Weights
 
@@ -29,7 +29,7 @@ networks: {", ".join(NETWORKS)}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("network", metavar="W", help="a file of weights, or the name of a network")
+    parser.add_argument("network", metavar="W", help="a weights file, or the name of a network")
     parser.add_argument("--size", type=count, default=224, metavar="N", help="an input of N x N pixels (default 224)")
     add_json_option(parser)
 
@@ -51,18 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _doubts(weights: Weights | None, size: int) -> list[str]:
-    """What would be warned of when the weights run on an input of this size."""
+    """Warnings about running the weights on an input of this size."""
     doubt = doubts.size((size, size), weights.image_size) if weights is not None else None
     return [doubt] if doubt else []
 
 
 def _is_name(network: str) -> bool:
-    """Whether a network is meant, not a file.
+    """Whether this is the name of a network, not of a file.
 
     Raises
     ------
     ConfigError
-        There is no such network, but there are some of similar names.
+        There is no such network, but some have similar names.
     """
     if network in NETWORKS:
         return True
@@ -99,7 +99,7 @@ def describe_lines(architecture: Architecture) -> list[str]:
 
 
 def _classes_text(classes: int | None) -> str:
-    """How many, and how far ImageNet's are offset where there are as many."""
+    """How many classes, and the offset of ImageNet's if the number fits."""
     if classes is None:
         return "none (features)"
     known = {IMAGENET: " (as ImageNet; offset 0)", WITH_BACKGROUND: " (as ImageNet after a background; offset 1)"}
@@ -107,7 +107,7 @@ def _classes_text(classes: int | None) -> str:
 
 
 def weights_lines(weights: Weights) -> list[str]:
-    """What a file says beside its tensors, and what became of those."""
+    """What a file says besides its tensors, and what became of them."""
     return [
         f"format: {weights.source}",
         f"recipe: {recipe_text(weights.recipe)}",
@@ -122,7 +122,7 @@ def weights_object(weights: Weights) -> dict[str, Any]:
     return {
         "format": weights.source,
         "recipe": weights.recipe._asdict(),
-        "options": weights.options,
+        "options": dict(weights.options),
         "notes": weights.notes,
     }
 
@@ -156,7 +156,7 @@ def _print(summary: Summary, weights: Weights | None, size: int) -> None:
 
 
 def _row(layer: Layer, scope: str) -> list[str]:
-    """A layer in the table, where names are short: without the scope, and inside a unit without the unit."""
+    """A row of the table, with short names: without the scope, and inside a unit without the unit."""
     name = _short(layer.name, scope)
     unit = name.split("/")[:2]
     sources = [_short(source, scope) for source in layer.connected_to]
@@ -165,5 +165,9 @@ def _row(layer: Layer, scope: str) -> list[str]:
     return [name, layer.operation, shape, f"{layer.parameters:,}", ", ".join(sources)]
 
 
+#: What stands between a unit and its variables.
+_UNIT_NAMES = "/" + "|/".join(BY_UNIT)
+
+
 def _short(name: str, scope: str) -> str:
-    return re.sub("/bottleneck_v[12]", "", name.removeprefix(f"{scope}/") if scope else name)
+    return re.sub(_UNIT_NAMES, "", name.removeprefix(f"{scope}/") if scope else name)

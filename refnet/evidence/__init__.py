@@ -1,1 +1,1 @@
-"""What shows that bits are right: digests, seeded networks, the published hashes, goldens."""
+"""Evidence that bits are right: digests, seeded networks, the published hashes, goldens."""

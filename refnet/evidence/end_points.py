@@ -1,4 +1,4 @@
-"""End points: their order, how many roundings lie behind them, and how far two of them are apart."""
+"""End points: their order, the roundings behind them, and the distance between two of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from refnet.graph.graph import Tensor
 from refnet_kernels.contract import RUN
 
-#: What an operation rounds, beside a convolution: the contract's rules A2 to A6. Copies and comparisons round nothing.
+#: The roundings of each operation except the convolution, by the contract's rules A2 to A6. Copies and comparisons
+#: round nothing.
 _ROUNDINGS = {
     "bias_add": 1,
     "batch_norm": 3,
@@ -34,14 +35,14 @@ def roundings(net: Tensor) -> list[int]:
     """The roundings on the longest way from the images to each tensor of a graph.
 
     A product of a convolution goes through the ``fma`` of its run and the additions of the runs after it: at most
-    ``min(products, 64) + ceil(products / 64)``. The count is a scale to judge a distance by, not a bound: a rounding
-    moves its result by half a unit in the last place at most, and most of them cancel, but a layer may amplify those
-    before it.
+    ``min(products, 64) + ceil(products / 64)``. The count is a scale for judging distances, not a bound: a
+    rounding moves its result by at most half a unit in the last place, and most roundings cancel, but a layer may
+    amplify those before it.
 
     Returns
     -------
     list of int
-        By the tensors' indices.
+        One number per tensor, by its index.
     """
     counts: list[int] = []
     for tensor in net.graph.tensors:
@@ -66,14 +67,14 @@ class Difference(NamedTuple):
     same : bool
         Whether every bit is equal; NaN equals NaN.
     found_shape : tuple of int or None
-        If it is another shape: then there is nothing else to compare.
+        The found shape, if it is another one: then nothing else can be compared.
     elements : int or None
-        How many differ. None, as the following, where only a hash is known or the shapes differ.
+        How many differ. None where only a hash is known or the shapes differ; so are the following.
     ulps : float or None
-        The largest distance, in units in the last place *of the largest expected value*, so that a cancellation to
-        almost 0 counts for no more than it weighs. Infinite where one side is NaN or infinite.
+        The largest distance, in units in the last place *of the largest expected value*, so that values that cancel to
+        almost 0 are not exaggerated. Infinite where one side is NaN or infinite.
     where : tuple of int or None
-        Its place.
+        The place of the largest distance.
     expected, found : float or None
         The values there.
     """
@@ -115,7 +116,7 @@ def compare(name: str, expected: np.ndarray, found: np.ndarray, roundings: int =
     found : float array
         Converted to the dtype of the expected one.
     roundings : int
-        Behind the expected one.
+        The roundings behind the expected one.
     """
     if found.shape != expected.shape:
         return Difference(name, expected.shape, roundings, same=False, found_shape=found.shape)
@@ -140,7 +141,7 @@ def _bits(array: np.ndarray) -> np.ndarray:
 def _ulps(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
     """The distance of each element, in units in the last place of the largest finite expected value."""
     info = np.finfo(expected.dtype)
-    # Subnormal numbers have the last place of the smallest normal one.
+    # Subnormal numbers share the last place of the smallest normal number.
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=info.smallest_normal)
     ulp = math.ldexp(1.0, math.frexp(largest)[1] - info.nmant - 1)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""What a report about other bits has to tell of a machine."""
+"""What a report about differing bits has to say about the machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from refnet_kernels.contract import CONTRACT_VERSION
 
-#: Variables of the environment that choose how kernels are compiled and run.
+#: Environment variables that control how kernels are compiled and run.
 _PREFIXES = ("NUMBA_", "REFNET_")
 
 
 def versions() -> dict[str, str]:
-    """refnet, its arithmetic contract, and what its bits could depend on."""
+    """Versions of refnet, of its arithmetic contract, and of everything on which its bits could depend."""
     return {
         "refnet": _version("refnet"),
         "contract": str(CONTRACT_VERSION),
@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Versions, system, processor, and the variables of the environment that concern refnet and Numba."""
+    """Versions, system, processor, and the environment variables of refnet and Numba."""
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
@@ -48,7 +48,7 @@ def _version(package: str) -> str:
 
 
 def _model() -> str:
-    """The processor's name as Linux has it."""
+    """The processor's name, from Linux."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             lines = [line.partition(":") for line in file]

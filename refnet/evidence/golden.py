@@ -1,8 +1,7 @@
-"""Goldens: record a network's end points, and say later, on any machine, whether they still have the same bits."""
+"""Goldens: record a network's end points, and check later, on any machine, that they still have the same bits."""
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,24 +17,24 @@ from refnet.evidence.golden_file import EndPoint, Golden, read_golden, write_gol
 from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, preprocess
-from refnet.network.networks import NETWORKS, UNITS
+from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
+from refnet.network.options import BIT_OPTIONS
 from refnet.network.resnet_utils import Block
-from refnet.network.resnet_v2 import bottleneck
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import images_of
-from refnet.weights.files import load_weights
+from refnet.weights.files import weights_of
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
 
 __all__ = ["Golden", "Report", "check", "compare_end_points", "read_golden", "record"]
 
-#: The options of `Engine` that belong to a golden: all but those that leave every bit alone.
-OPTIONS = frozenset(inspect.signature(Engine).parameters) - {"weights", "device", "threads"}
+#: The options of `Engine` that belong to a golden: all except those that leave every bit alone.
+OPTIONS = BIT_OPTIONS
 
 
 class Report(NamedTuple):
-    """A golden beside what was found.
+    """How the end points that were found compare with a golden.
 
     Attributes
     ----------
@@ -44,7 +43,7 @@ class Report(NamedTuple):
     rows : list of Difference
         In network order, the net among them.
     max_ulps : float
-        How far an end point may be off; 0: not a bit.
+        How far an end point may be off; 0: not by a bit.
     """
 
     path: str
@@ -53,7 +52,7 @@ class Report(NamedTuple):
 
     @property
     def differing(self) -> list[Difference]:
-        """The end points that are further off, in network order: the first one is where to look."""
+        """The end points that are further off, in network order: look at the first one."""
         return [row for row in self.rows if not row.same and not self._near(row)]
 
     def _near(self, row: Difference) -> bool:
@@ -90,17 +89,17 @@ def record(
     Parameters
     ----------
     path : path
-        The file to write, by custom ending in .safetensors; whole or not at all.
+        The file to write, whole or not at all; by convention its name ends in .safetensors.
     weights : Weights, mapping of str to array, path, or the name of a published network
-        By name: `refnet.random_weights` of ``seed``; then the golden can be checked without a weights file.
+        A name stands for `refnet.random_weights` with ``seed``; then the golden can be checked without a weights file.
     images : array [H, W, C] or [N, H, W, C], or a tuple of these sizes
-        As for `Engine`; uint8 images go through the recipe of the weights, which is kept in the golden. A tuple:
-        `refnet.seeded.random_images` of ``seed``; then the golden can be checked without images.
+        As for `Engine`; uint8 images go through the recipe of the weights, which is kept in the golden. A tuple
+        stands for `refnet.seeded.random_images` with ``seed``; then the golden can be checked without images.
     end_points : bool or sequence of str
-        True: every end point; False: the net alone; or the names of some.
+        True: every end point; False: only the net; or the names of some.
     hashes_only : bool
-        Keep the end points' hashes but not their values: 18 KB for resnet_v2_50, which say whether bits differ but not
-        by how much.
+        Keep only the hashes of the end points, not their values: 18 KB for resnet_v2_50. They show whether bits differ,
+        but not by how much.
     store_images : bool
         Keep the normalised images too; then the golden can be checked without the images' file.
     recipe : Recipe, optional
@@ -165,9 +164,9 @@ def check(
     path : path
         What `record` wrote.
     weights : Weights, mapping of str to array, path, or the name of a published network, optional
-        Left out: the seeded weights that the golden was recorded with.
+        By default the seeded weights with which the golden was recorded.
     images : array [H, W, C] or [N, H, W, C], or a tuple of these sizes, optional
-        Left out: the stored or seeded images that the golden was recorded with.
+        By default the stored or seeded images with which the golden was recorded.
     device, threads
         As for `Engine`.
 
@@ -180,9 +179,9 @@ def check(
     GoldenError
         The file cannot be used.
     WeightsError, InputError
-        These are other weights, or other images, than those that the golden was recorded with; or they cannot be used.
+        The golden was recorded with other weights, or other images; or they cannot be used.
     ConfigError
-        Weights or images are left out, and the golden holds none.
+        Weights or images are not passed, and the golden holds none.
     """
     golden = read_golden(path)
     loaded = _weights(golden.network if weights is None else weights, golden.seed)
@@ -210,61 +209,60 @@ def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, An
         Some of the golden's end points, in NHWC; "net" is the network's output. Values of another dtype are converted
         to the golden's first.
     max_ulps : float
-        How far they may be off, in units in the last place of each end point's largest value; 0: not a bit.
+        How far they may be off, in units in the last place of each end point's largest value; 0: not by a bit.
 
     Returns
     -------
     Report
-        Of these end points.
+        On these end points.
 
     Raises
     ------
     GoldenError
         The file cannot be used.
     ConfigError
-        There are none to compare, or some that the golden does not have; or ``max_ulps`` is no distance.
+        There are no end points to compare, or some that the golden does not have; or ``max_ulps`` is not a distance.
     """
     if not 0 <= max_ulps < np.inf:
         raise ConfigError(f"max_ulps is {max_ulps!r}; it is a number of 0 or more.", found=max_ulps)
     golden = read_golden(path)
     unknown = [name for name in end_points if name not in golden.end_points]
     if unknown or not end_points:
-        what = f"{', '.join(map(str, unknown))}, which it does not have" if unknown else "none"
-        raise ConfigError(
-            f"Of the end points of {os.fsdecode(path)} {what} can be compared; it has {', '.join(golden.end_points)}.",
-            found=unknown,
-        )
+        what = f"has no end points {', '.join(map(str, unknown))}" if unknown else "needs end points to compare with"
+        raise ConfigError(f"{os.fsdecode(path)} {what}; it has {', '.join(golden.end_points)}.", found=unknown)
     arrays = {name: np.asarray(value) for name, value in end_points.items()}
     wrong = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.kind not in "fiu"]
     if wrong:
-        raise InputError(f"These end points are no arrays of real numbers: {', '.join(wrong)}.", found=wrong)
+        raise InputError(f"These end points are not arrays of real numbers: {', '.join(wrong)}.", found=wrong)
     rows = [_row(golden, name, arrays[name]) for name in golden.end_points if name in arrays]
     return Report(os.fsdecode(path), rows, max_ulps)
 
 
 def _entries(values: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> dict[str, EndPoint]:
-    """What a golden tells of each value, the result of the tensor of that name."""
+    """What a golden says about each value, the result of the tensor of that name."""
     counts = roundings(tensors["net"])
     return {name: EndPoint(value.shape, digest(value), counts[tensors[name].index]) for name, value in values.items()}
 
 
 def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of an engine as JSON holds them.
+    """The options of an engine in JSON's types.
 
     Raises
     ------
     ConfigError
-        An option has no place in a golden, or a block is not made of `bottleneck`.
+        A golden cannot hold an option, or a block is not made of `bottleneck`.
     """
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
-        raise ConfigError(f"No options of a golden: {', '.join(unknown)}; there are {', '.join(sorted(OPTIONS))}.")
+        raise ConfigError(
+            f"A golden cannot hold these options: {', '.join(unknown)}; it can hold {', '.join(sorted(OPTIONS))}."
+        )
     encoded = dict(options)
     if "dtype" in options:
         encoded["dtype"] = check_dtype(options["dtype"]).name
     if options.get("blocks") is not None:
         blocks: Sequence[Block] = options["blocks"]
-        if any(block.unit_fn not in UNITS.values() for block in blocks):
+        if any(block.unit_fn is not family_of([block]).unit for block in blocks):
             raise ConfigError("A golden can only hold blocks of bottleneck units.")
         encoded["blocks"] = [_encode_block(block) for block in blocks]
     return encoded
@@ -272,7 +270,8 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encode_block(block: Block) -> dict[str, Any]:
     units = {"scope": block.scope, "units": [dict(unit) for unit in block.args]}
-    return units if block.unit_fn is bottleneck else {**units, "unit_fn": "bottleneck_v1"}
+    family = family_of([block])
+    return units if family is FAMILIES[0] else {**units, "unit_fn": family.unit_name}
 
 
 def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,11 +280,13 @@ def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     GoldenError
-        This refnet has no such option, or a value is none that `record` writes.
+        This version of refnet has no such option, or `record` does not write such a value.
     """
     unknown = sorted(set(encoded) - OPTIONS)
     if unknown:
-        raise GoldenError(f"The golden was recorded with options that this refnet lacks: {', '.join(unknown)}.")
+        raise GoldenError(
+            f"The golden was recorded with options that this version of refnet lacks: {', '.join(unknown)}."
+        )
     options = dict(encoded)
     blocks = options.pop("blocks", None)
     wrong = [name for name, value in options.items() if isinstance(value, list | dict) and name != "multi_grid"]
@@ -300,20 +301,18 @@ def _block(entry: Any) -> Block:
         case {"scope": str(scope), "units": [_, *_] as units, **rest} if all(
             isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
         ):
-            unit_fn = UNITS.get(str(rest.get("unit_fn", "bottleneck_v2")))
-            if unit_fn is not None:
-                return Block(scope, unit_fn, units)
+            family = BY_UNIT.get(str(rest.get("unit_fn", FAMILIES[0].unit_name)))
+            if family is not None:
+                return Block(scope, family.unit, units)
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
 
 
 def _weights(weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int) -> Weights:
     if weights is None:
         raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
-    if isinstance(weights, Weights):
-        return weights
-    if isinstance(weights, Mapping):
-        return Weights(weights)
-    return random_weights(str(weights), seed=seed) if weights in NETWORKS else load_weights(weights)
+    if isinstance(weights, str) and weights in NETWORKS:
+        return random_weights(weights, seed=seed)
+    return weights_of(weights)
 
 
 def _is_raw(images: Any) -> bool:
@@ -322,11 +321,14 @@ def _is_raw(images: Any) -> bool:
 
 
 def _images(images: Any, recipe: Recipe | None, seed: int, options: Mapping[str, Any]) -> FloatArray:
-    """The images as the network gets them."""
+    """The images as the network receives them."""
     dtype = check_dtype(options.get("dtype", "float32"))
     if isinstance(images, tuple):
         if not all(isinstance(size, int) and size > 0 for size in images):
-            raise InputError(f"Seeded images have a shape of positive sizes, not {images!r}.", found=images)
+            raise InputError(
+                f"The shape of the seeded images is {images!r}; it consists of whole numbers of 1 or more.",
+                found=images,
+            )
         return random_images(images, seed).astype(dtype)
     if not _is_raw(images):
         return images_of(images, dtype)
@@ -356,14 +358,16 @@ def _check_same_inputs(golden: Golden, weights: str, images: FloatArray) -> None
     """
     if weights != golden.weights:
         raise WeightsError(
-            "These are other weights than those that the golden was recorded with.",
+            "The golden was recorded with other weights than these.",
             expected=golden.weights,
             found=weights,
         )
     if images.shape != golden.shape or digest(images) != golden.images:
-        shapes = "" if images.shape == golden.shape else f" Their shape is {images.shape}, not {golden.shape}."
+        shapes = (
+            "" if images.shape == golden.shape else f" Their shape is {images.shape}, the golden's is {golden.shape}."
+        )
         raise InputError(
-            f"These are other images than those that the golden was recorded with.{shapes}",
+            f"The golden was recorded with other images than these.{shapes}",
             expected=golden.images,
             found=digest(images),
         )

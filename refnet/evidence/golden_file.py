@@ -1,7 +1,7 @@
 """A golden's file: end points, their hashes and how they were made, in one safetensors file.
 
-The tensors are ``end_points/<name>`` and ``images``. All else is one JSON document under the key ``refnet`` of the
-metadata, which lists the end points in network order, the net among them; ``refnet_sha256`` is its hash.
+The tensors are ``end_points/<name>`` and ``images``. Everything else is a JSON document in the metadata, under the key
+``refnet``. It lists the end points in network order, the net among them; ``refnet_sha256`` is its hash.
 
 Source of the format: the safetensors library's own documentation.
 """
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class EndPoint(NamedTuple):
-    """What is known of an end point: its shape, the SHA-256 of its values, and the roundings behind it."""
+    """What a golden knows about an end point: its shape, the SHA-256 of its values, and the roundings behind it."""
 
     shape: tuple[int, ...]
     sha256: str
@@ -52,9 +52,9 @@ class Golden(NamedTuple):
     contract : int
         The version of the arithmetic contract.
     made_with : dict of str to str
-        Versions of refnet and what it stands on.
+        Versions of refnet and of what it depends on.
     options : dict of str to Any
-        Those that were given to `Engine`, as JSON holds them.
+        The options that were passed to `Engine`, in JSON's types.
     weights : str
         SHA-256 of the variables that the network reads.
     network : str or None
@@ -62,16 +62,16 @@ class Golden(NamedTuple):
     images : str
         SHA-256 of the normalised images.
     shape : tuple of int
-        Theirs.
+        The shape of the images.
     recipe : Recipe or None
-        How they were made of raw pixels, if they were.
+        How the images were made from raw pixels, if they were.
     seeded_images : bool
-        Whether `refnet.seeded.random_images` draws them from ``seed``.
+        Whether `refnet.seeded.random_images` draws the images from ``seed``.
     seed : int
     end_points : dict of str to EndPoint
         In network order, the net among them.
     values : dict of str to array
-        Of all end points, or of none.
+        The values of all end points, or none.
     stored_images : array or None
         The normalised images, if the file holds them.
     """
@@ -97,7 +97,7 @@ def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:
     Raises
     ------
     ConfigError
-        `path` is a directory, or the options do not fit JSON.
+        `path` is a directory, or the options do not fit into JSON.
     """
     try:
         document = json.dumps(_as_document(golden), allow_nan=False)
@@ -140,7 +140,7 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     Raises
     ------
     GoldenError
-        The file is damaged, is no golden, or is one of another format version or another arithmetic contract.
+        The file is damaged or is not a golden, or it has another format version or another arithmetic contract.
     FileNotFoundError, PermissionError
         As the system raises them.
     """
@@ -160,9 +160,11 @@ def _unpack(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         tensors, metadata, _ = unpack(path)
     except WeightsError as error:
-        raise GoldenError(f"it is no safetensors file, or damaged: {error.message}", tensor=error.tensor) from error
+        raise GoldenError(
+            f"it is not a safetensors file, or it is damaged: {error.message}", tensor=error.tensor
+        ) from error
     if _DOCUMENT not in metadata:
-        raise GoldenError(f"it is a safetensors file, but no golden: its metadata have no {_DOCUMENT!r}.")
+        raise GoldenError(f"it is a safetensors file, but not a golden: its metadata have no {_DOCUMENT!r}.")
     document = metadata[_DOCUMENT]
     if metadata.get(_DOCUMENT_SHA256) != _sha256(document):
         raise GoldenError("it is damaged: its document does not have its hash.")
@@ -201,19 +203,19 @@ def _parse(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Golden:
 
 def _check_versions(document: Mapping[str, Any]) -> None:
     if document.get("format") != FORMAT:
-        raise GoldenError(f"it is no golden: its format is {document.get('format')!r}.", expected=FORMAT)
+        raise GoldenError(f"it is not a golden: its format is {document.get('format')!r}.", expected=FORMAT)
     if document.get("version") != FORMAT_VERSION:
         version = document.get("version")
         raise GoldenError(
-            f"it has version {version!r} of the format, and this refnet reads {FORMAT_VERSION}.",
+            f"it has version {version!r} of the format, but this version of refnet reads {FORMAT_VERSION}.",
             expected=FORMAT_VERSION,
             found=version,
         )
     if document.get("contract") != CONTRACT_VERSION:
         contract = document.get("contract")
         raise GoldenError(
-            f"it was recorded under version {contract!r} of the arithmetic contract, and this refnet computes by "
-            f"{CONTRACT_VERSION}, which defines other bits: record it anew.",
+            f"it was recorded under version {contract!r} of the arithmetic contract, but this version of refnet "
+            f"follows {CONTRACT_VERSION}, which defines other bits: record it again.",
             expected=CONTRACT_VERSION,
             found=contract,
         )
@@ -234,11 +236,11 @@ def _dimensions(document: Mapping[str, Any], what: str) -> tuple[int, ...]:
 
 
 def _shape(images: Mapping[str, Any]) -> tuple[int, ...]:
-    """The images' shape, small enough that seeded or preprocessed images of it may be made."""
+    """The images' shape, small enough to make seeded or preprocessed images of it."""
     shape = _dimensions(images, "images")
     made = shape if images.get("seeded") else shape[-3:]
     if len(shape) not in (3, 4) or math.prod(made) > 3 * MAX_PIXELS:
-        raise GoldenError(f"the shape of its images is {list(shape)}: these are no images, or too many.", found=shape)
+        raise GoldenError(f"the shape of its images is {list(shape)}: these are not images, or too many.", found=shape)
     return shape
 
 
@@ -250,7 +252,7 @@ def _network(weights: Mapping[str, Any]) -> str | None:
 
 
 def _recipe(images: Mapping[str, Any], shape: tuple[int, ...]) -> Recipe | None:
-    """The recipe, if it can have led to the shape."""
+    """The recipe, if it can lead to the shape."""
     stored = images.get("recipe")
     if stored is None:
         return None

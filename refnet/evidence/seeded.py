@@ -1,7 +1,7 @@
 """Seeded images, and weights in which every variable does something: the same bits on every machine.
 
-Random bits come from Philox, a generator of integer operations; what follows are exact products with powers of two, and
-single sums and products that IEEE-754 rounds in one way only.
+Random bits come from Philox, a generator of integer operations. After that come only exact products with powers of two,
+and single sums and products, for which IEEE-754 knows one result.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
 def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weights:
     """The weights with batch norms and biases that change the values, and residuals that stay small.
 
-    In untrained weights beta, means and biases are 0 and gamma and variances 1, and the values grow by a factor in each
-    unit. Here gamma and variances are uniform in [0.5, 1.5), the others in [-0.25, 0.25), and each unit's last kernel
-    is a quarter of what it was, which keeps the logits of 200 layers below 100. Each convolution also has biases, for
-    networks without batch norm.
+    In untrained weights beta, means and biases are 0, gamma and variances are 1, and the values grow by a factor in
+    each unit. Here gamma and variances are uniform in [0.5, 1.5), the others in [-0.25, 0.25), and the last kernel of
+    each unit is multiplied by a quarter, which keeps the logits of 200 layers below 100. Each convolution also has
+    biases, for networks without batch norm.
 
     Parameters
     ----------

@@ -35,11 +35,11 @@ class Case(NamedTuple):
     ----------
     name : str
     network : str
-        A published network; "blocks" or "blocks_v1" for a small one of that version, which takes few milliseconds.
+        A published network; "blocks" or "blocks_v1" for a small one of that version, which takes a few milliseconds.
     shape : tuple of int
-        Of the images.
+        Shape of the images.
     options : dict
-        For `Engine`.
+        Options of `Engine`.
     subnormal : bool
         Whether the images, and with them every value up to the logits, are so small that their last bits are lost
         where a machine flushes subnormal numbers to zero.
@@ -72,7 +72,7 @@ class Case(NamedTuple):
         return images * images.dtype.type(_SUBNORMAL) if self.subnormal else images
 
     def options_text(self) -> str:
-        """Image and options, as a reader of the table sees them."""
+        """Image and options, as the table shows them."""
         depths = {"root_depths": self.root_depths} if self.root_depths else {}
         options = [f"{name}={value}" for name, value in {**depths, **self.options}.items()]
         return ", ".join(["x".join(map(str, self.shape)), *(["subnormal"] if self.subnormal else []), *options])
@@ -86,11 +86,11 @@ _BLOCKS = {
     ]
     for network, block in {"blocks": resnet_v2_block, "blocks_v1": resnet_v1_block}.items()
 }
-#: ResNet-D as timm has it.
+#: ResNet-D as in timm.
 _RESNET_D = {"avg_down": True, "pool_mode": "torch", "stride_place": "first_unit"}
 
 #: Small networks with each option that changes the arithmetic or the order of the work, then the published ones. The
-#: padding of pool1 depends on `pool_mode` where its input, half the image, is of even size.
+#: padding of pool1 depends on `pool_mode` where its input, half the image, has an even size.
 CASES = (
     Case("nominal", "blocks", (2, 37, 50, 3)),
     Case("dense", "blocks", (2, 37, 50, 3), {"output_stride": 8, "global_pool": False}),
@@ -118,12 +118,12 @@ CASES = (
 
 
 def cases_of(device: str) -> list[Case]:
-    """The cases that a device can do: CUDA computes in float32 alone."""
+    """The cases that a device can run: CUDA computes only in float32."""
     return [case for case in CASES if not (device.startswith("cuda") and case.options.get("dtype") == "float64")]
 
 
 class Outcome(NamedTuple):
-    """How a case compares with what is published.
+    """How a case compares with the published hashes.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class Outcome(NamedTuple):
     total : int
         End points, the net included.
     differing : list of str
-        Those with other bits, in network order; "weights" or "images" alone if these differ already.
+        Those with other bits, in network order; only "weights" or "images" if these differ already.
     """
 
     case: Case

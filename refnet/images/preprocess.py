@@ -17,12 +17,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.checks import as_int, check_choice, check_fraction, check_positive
 from refnet.errors import ConfigError, InputError
 
 Float32 = npt.NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
 
-#: Lower index, upper index and weight of the upper, of each output index along a side.
+#: For each output index along a side: the lower index, the upper index, and the weight of the upper one.
 Interpolation = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]
 
 #: How values can be scaled: TF-Slim's two ways, and Keras' three.
@@ -38,15 +39,15 @@ class Recipe(NamedTuple):
     Attributes
     ----------
     height, width : int or None
-        Of the result; None keeps the size that there is before.
+        Size of the result; None keeps the size of what is resized.
     central_fraction : float
         The fraction of each side that the central crop keeps, in (0, 1]; with a ``resize_side`` it is 1.
     mode : {"inception", "vgg", "tf", "caffe", "torch"}
-        How values are scaled, see `preprocess`: as TF-Slim's recipe, or Keras' mode, of that name does.
+        How values are scaled, see `preprocess`: by TF-Slim's recipe, or Keras' mode, of that name.
     resize_side : int or None
-        None: what the central crop keeps is resized to ``height`` and ``width``, whatever the aspect ratio. A number:
-        the shorter side is resized to it and the longer one in proportion, and ``height`` and ``width`` are cut out
-        of the middle; neither may be larger.
+        None: the central crop is resized to ``height`` and ``width``, whatever the aspect ratio. A number: the shorter
+        side is resized to it and the longer one in proportion, and ``height`` and ``width`` are cut out of the middle;
+        neither may be larger.
     """
 
     height: int | None = 299
@@ -61,7 +62,7 @@ VGG = Recipe(224, 224, 1.0, "vgg", 256)
 
 
 def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
-    """Scale, crop, resize and centre raw pixels, as TF-Slim does to evaluate.
+    """Scale, crop, resize and centre raw pixels, as TF-Slim does in evaluation.
 
     The arithmetic, operation by operation:
 
@@ -74,7 +75,7 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     With a ``resize_side`` the other crop comes last, and step 3 is TF-Slim's ``_aspect_preserving_resize``, in binary32
     too: ``scale = float32(resize_side) / float32(shorter side)``; each side becomes ``rint(float32(side) * scale)``, a
     tie going to the even number; ``resize_bilinear`` to that size; and ``(new side - height or width) // 2`` values are
-    left out before the ones that are kept.
+    cut off before those that are kept.
 
     In mode "vgg" step 2 is ``x = float32(pixel)``, and step 4 is ``x - (123.68, 116.78, 103.94)``, RGB, each constant
     rounded to binary32.
@@ -91,18 +92,18 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     images : numpy.ndarray of uint8
         RGB pixels, [H, W, 3] or [N, H, W, 3].
     recipe : Recipe, optional
-        Left out, TF-Slim's: the central 87.5 %, resized to 299 x 299 whatever the aspect ratio.
+        By default TF-Slim's: the central 87.5 %, resized to 299 x 299 whatever the aspect ratio.
 
     Returns
     -------
     numpy.ndarray of float32
-        Values in [-1, 1], in mode "torch" up to 2.64 and in modes "vgg" and "caffe" up to 151.1 from 0, of the same
-        rank. A new array; the input is left alone.
+        A new array of the same rank, with values in [-1, 1]; in mode "torch" up to 2.64 from 0, in modes "vgg" and
+        "caffe" up to 151.1.
 
     Raises
     ------
     InputError
-        The images are not uint8 arrays of such a shape, are empty or are too large, or would be too large after the
+        The images are not a uint8 array of such a shape, are empty or too large, or would be too large after the
         resize of the shorter side.
     ConfigError
         A size or the fraction of the recipe is out of range, or they do not fit together.
@@ -112,7 +113,7 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
     batch, y, x = _sampling(cropped if cropped.ndim == 4 else cropped[np.newaxis], recipe)
     result = np.empty((batch.shape[0], y[0].size, x[0].size, 3), np.float32)
-    for image, out in zip(batch, result, strict=True):  # one by one: only one is held as float32 at its full size
+    for image, out in zip(batch, result, strict=True):  # one by one: only one is float32 at its full size
         values = image.astype(np.float32)
         if recipe.mode == "inception":
             np.multiply(values, np.float32(1 / 255), out=values)
@@ -145,7 +146,7 @@ def _with_shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def _middle(interpolation: Interpolation, size: int) -> tuple[slice, Interpolation]:
-    """The part of a side that the middle of its resized values reads, and those values' interpolation within it."""
+    """The part of a side that its middle resized values read, and the interpolation of those values within it."""
     start = (interpolation[0].size - size) // 2
     kept = slice(start, start + size)
     lower, upper, weight = interpolation
@@ -156,7 +157,7 @@ def _middle(interpolation: Interpolation, size: int) -> tuple[slice, Interpolati
 def for_size(recipe: Recipe, height: int | None, width: int | None) -> Recipe:
     """The recipe for images of another size; None leaves a side as it is.
 
-    A ``resize_side`` stays in proportion to the larger side, so that as much of the image is seen as before.
+    A ``resize_side`` stays in proportion to the larger side, so that the same part of the image is seen.
     """
     height, width = height or recipe.height, width or recipe.width
     side = recipe.resize_side
@@ -166,7 +167,7 @@ def for_size(recipe: Recipe, height: int | None, width: int | None) -> Recipe:
     return recipe._replace(height=height, width=width, resize_side=side)
 
 
-#: Of the colours in the network's order: BGR for "caffe".
+#: The mean of each colour, in the network's order: BGR for "caffe".
 VGG_MEAN = np.array([123.68, 116.78, 103.94], np.float32)
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
 _TORCH_MEAN, _TORCH_DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
@@ -193,7 +194,7 @@ def _centre(image: Float32, mode: str, out: Float32) -> None:
 def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[T]:
     """Keep the central part of each side, as ``tf.image.central_crop``.
 
-    In binary64: ``start = int((size - size * central_fraction) / 2)`` values are left out at each end of a side.
+    In binary64: ``start = int((size - size * central_fraction) / 2)`` values are cut off at each end of a side.
 
     Parameters
     ----------
@@ -216,7 +217,7 @@ def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[
     """
     central_fraction = _checked_fraction(central_fraction)
     if image.ndim not in (3, 4):
-        raise InputError(f"central_crop takes [H, W, C] or [N, H, W, C], not the shape {image.shape}.")
+        raise InputError(f"central_crop takes [H, W, C] or [N, H, W, C]; the image has shape {image.shape}.")
     sides = []
     for size in image.shape[-3:-1]:
         start = int((float(size) - float(size) * central_fraction) / 2)
@@ -262,18 +263,20 @@ def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
     InputError
         The array is not float32, not of rank 4, or has no pixels.
     ConfigError
-        A size is no integer of at least 1.
+        A size is not a whole number of 1 or more.
     """
     height, width = _checked_size("height", height), _checked_size("width", width)
     if images.dtype != np.float32 or images.ndim != 4:
-        raise InputError(f"resize_bilinear takes float32 [N, H, W, C], not {images.dtype} of shape {images.shape}.")
+        raise InputError(
+            f"resize_bilinear takes float32 [N, H, W, C]; the images are {images.dtype} of shape {images.shape}."
+        )
     if 0 in images.shape[1:3]:
         raise InputError(f"Images of {images.shape[1]} x {images.shape[2]} pixels cannot be resized: they are empty.")
     return _interpolate(images, _interpolation(images.shape[1], height), _interpolation(images.shape[2], width))
 
 
 def _interpolate(images: Float32, y: Interpolation, x: Interpolation) -> Float32:
-    """`resize_bilinear`, once it is known which values are read and how."""
+    """`resize_bilinear`, given the interpolation along both sides."""
     (y_lower, y_upper, y_lerp), (x_lower, x_upper, x_lerp) = y, x
     if images.shape[1:3] == (y_lerp.size, x_lerp.size) and not (y_lerp.any() or x_lerp.any()):
         return np.array(images, np.float32, order="C")
@@ -300,7 +303,7 @@ def _lerp(lower: Float32, upper: Float32, weight: Float32) -> Float32:
 
 
 def is_masked(images: Any) -> bool:
-    """Whether it is a masked array, found without the import of `numpy.ma`, which takes longer than refnet's."""
+    """Whether it is a masked array. `numpy.ma` is not imported for this, as that takes longer than importing refnet."""
     ma = sys.modules.get("numpy.ma")
     return ma is not None and isinstance(images, ma.MaskedArray)
 
@@ -308,11 +311,11 @@ def is_masked(images: Any) -> bool:
 def _check_images(images: Any) -> None:
     """Raise an InputError unless ``images`` are uint8 [H, W, 3] or [N, H, W, 3], with pixels and not too many."""
     if not isinstance(images, np.ndarray) or is_masked(images):
-        raise InputError(f"Raw images must be a plain NumPy array, not {type(images).__name__}; use numpy.asarray.")
+        raise InputError(f"The raw images are a {type(images).__name__}; pass a plain NumPy array, by numpy.asarray.")
     shape = images.shape
     if images.dtype != np.uint8:
         raise InputError(
-            f"Raw images must be uint8 (0 to 255), not {images.dtype}; float images are taken as already preprocessed.",
+            f"The raw images are {images.dtype}; they are uint8 (0 to 255), and float images count as preprocessed.",
             expected="uint8",
             found=str(images.dtype),
         )
@@ -320,21 +323,20 @@ def _check_images(images: Any) -> None:
         looks_like_chw = images.ndim in (3, 4) and shape[-3] == 3
         hint = " It looks like CHW: move the channels last." if looks_like_chw else ""
         raise InputError(
-            f"Raw images must have the shape [H, W, 3] or [N, H, W, 3], not {list(shape)}.{hint}",
+            f"The raw images have shape {list(shape)}; it is [H, W, 3] or [N, H, W, 3].{hint}",
             expected="[H, W, 3] or [N, H, W, 3]",
             found=shape,
         )
     height, width = shape[-3:-1]
     if not 0 < height * width <= MAX_PIXELS:
         raise InputError(
-            f"An image of {height} x {width} has {height * width:,} pixels; there must be between 1 and {MAX_PIXELS:,}."
+            f"An image of {height} x {width} has {height * width:,} pixels; it can have 1 to {MAX_PIXELS:,}."
         )
 
 
 def _checked_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe with plain numbers, or raise a ConfigError."""
-    if recipe.mode not in MODES:
-        raise ConfigError(f"mode must be one of {', '.join(map(repr, MODES))}, not {recipe.mode!r}.", found=recipe.mode)
+    check_choice("mode", recipe.mode, MODES)
     checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
         width=None if recipe.width is None else _checked_size("width", recipe.width),
@@ -353,20 +355,19 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
         )
     if checked.central_fraction != 1:
         raise ConfigError(
-            f"With resize_side={side} the crop is of height and width: make central_fraction 1, not "
-            f"{checked.central_fraction}.",
+            f"central_fraction is {checked.central_fraction}; with resize_side={side} it is 1, as "
+            "the crop is of height and width.",
             found=checked.central_fraction,
         )
     return checked
 
 
 def _checked_size(name: str, size: Any) -> int:
-    if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1:
-        raise ConfigError(f"{name} must be a whole number of pixels, at least 1, not {size!r}.")
+    size = as_int(size)
+    check_positive(**{name: size})
     return int(size)
 
 
 def _checked_fraction(fraction: Any) -> float:
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.number)) or not 0 < fraction <= 1:
-        raise ConfigError(f"central_fraction must be a number in (0, 1], not {fraction!r}.")
+    check_fraction(central_fraction=fraction)
     return float(fraction)

@@ -1,1 +1,1 @@
-"""The networks as TF-Slim writes them down, and what their variables' names and shapes say of them."""
+"""The networks as TF-Slim writes them down, and what the names and shapes of their variables say about them."""

@@ -8,26 +8,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import check_choice
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
-from refnet.graph.graph import ArgScope, Graph
-from refnet.network.networks import UNITS, resnet_of
+from refnet.graph.graph import ArgScope, Graph, Tensor
+from refnet.network.networks import BY_UNIT, Family, family_of
 from refnet.network.resnet_utils import Block
 
 
 class Architecture(NamedTuple):
-    """What the names and shapes of a network's variables tell.
+    """What the names and shapes of a network's variables say about it.
 
     Attributes
     ----------
     scope : str
-        What stands before every name.
+        The prefix of every name.
     blocks : list of Block
-        Widths and units as the shapes have them; the strides as `infer_architecture` says.
+        Widths and units by the shapes; strides as `infer_architecture` says.
     num_classes : int or None
-        None without logits.
+        None where there are no logits.
     include_root_block : bool
     channels : int
-        Of the input.
+        Channels of the input.
     root_depths : tuple of int or None
         See `refnet.network.resnet_v2.resnet_v2`.
     """
@@ -39,11 +40,53 @@ class Architecture(NamedTuple):
     channels: int
     root_depths: tuple[int, ...] | None = None
 
+    @property
+    def family(self) -> Family:
+        """The family of its units."""
+        return family_of(self.blocks)
 
-#: In which unit a block strides.
+    def trace(
+        self, variables: Mapping[str, Any], shape: tuple[int, ...], arg_scope: ArgScope | None = None, **options: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The network as operations.
+
+        Parameters
+        ----------
+        variables : mapping of str to array
+            What is missing there, or has another shape, the graph knows: `refnet.graph.Graph.check_variables`.
+        shape : tuple of int
+            Of the images: [N, H, W, C].
+        arg_scope : ArgScope, optional
+        **options
+            As for `refnet.network.resnet_v2.resnet_v2`.
+
+        Returns
+        -------
+        net : Tensor
+        end_points : dict of str to Tensor
+            In network order.
+        """
+        graph = Graph(variables, arg_scope)
+        own = {"include_root_block": self.include_root_block, "root_depths": self.root_depths, "scope": self.scope}
+        traced: tuple[Tensor, dict[str, Tensor]] = self.family.network(
+            graph.placeholder(shape), self.blocks, self.num_classes, **(own | options)
+        )
+        return traced
+
+    def graph(self, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> Graph:
+        """The network for a small image; what it misses among the variables, the graph knows."""
+        net, _ = self.trace(variables, (1, 32, 32, self.channels), arg_scope)
+        return net.graph
+
+    def variables(self, arg_scope: ArgScope | None = None) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of all its variables in network order: all that a network without any misses."""
+        return self.graph({}, arg_scope).missing
+
+
+#: The unit of a block that strides.
 STRIDE_PLACES = ("last_unit", "first_unit")
 
-_UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>bottleneck_v[12])/(?P<leaf>.+)$")
+_UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>" + "|".join(BY_UNIT) + r")/")
 
 
 def infer_architecture(
@@ -55,7 +98,7 @@ def infer_architecture(
     ----------
     variables : mapping of str to array
     scope : str, optional
-        Which network, where the mapping holds several.
+        Which network to read, where the mapping holds several.
     stride_place : {"last_unit", "first_unit"}, optional
         TF-Slim's rule: the last unit of each block but the last one strides by 2; or timm's: the first unit of each
         block but the first one. None: TF-Slim's.
@@ -63,15 +106,14 @@ def infer_architecture(
     Raises
     ------
     MissingTensorError
-        There is no ResNet among the variables; the message lists what there is.
+        There is no ResNet among the variables; the message lists those that there are.
     ConfigError
-        There are several, and ``scope`` does not say which; or there is no such ``stride_place``.
+        There are several networks, and ``scope`` does not say which; or there is no such ``stride_place``.
     WeightsError
         Some units are of the first version, some of the second.
     """
     place = STRIDE_PLACES[0] if stride_place is None else stride_place
-    if place not in STRIDE_PLACES:
-        raise ConfigError(f"stride_place is {place!r}; it can be {' or '.join(map(repr, STRIDE_PLACES))}.", found=place)
+    check_choice("stride_place", place, STRIDE_PLACES)
     units: dict[tuple[str, str], dict[str, int]] = {}
     for match in filter(None, map(_UNIT.match, variables)):
         if scope is None or (match["scope"] or "") == scope:
@@ -80,14 +122,15 @@ def infer_architecture(
     if not units:
         names = ", ".join(sorted(variables)[:8]) or "none"
         raise MissingTensorError(
-            "These are not the weights of a ResNet: no tensor is named .../unit_1/bottleneck_v2/... or bottleneck_v1. "
+            f"These are not the weights of a ResNet: no tensor is named .../unit_1/{'/... or '.join(BY_UNIT)}. "
             f"There are {len(variables)} tensors: {names}{', ...' if len(variables) > 8 else ''}."
         )
     scopes = sorted({found for found, _ in units})
     if len(scopes) > 1:
         raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.")
     if len(units) > 1:
-        raise WeightsError(f"The weights hold units of both versions below {scopes[0]!r}, bottleneck_v1 and _v2.")
+        kinds = ", ".join(sorted(kind for _, kind in units))
+        raise WeightsError(f"The weights hold units of both versions below {scopes[0]!r}: {kinds}.")
     (found_scope, kind), blocks = next(iter(units.items()))
     return _architecture(found_scope, kind, blocks, variables, place)
 
@@ -95,7 +138,7 @@ def infer_architecture(
 def _architecture(
     scope: str, kind: str, units: Mapping[str, int], variables: Mapping[str, Any], stride_place: str
 ) -> Architecture:
-    """The architecture whose blocks have so many units of a kind."""
+    """The architecture whose blocks have these numbers of units of a kind."""
 
     def full(place: str) -> str:
         return f"{scope}/{place}/weights" if scope else f"{place}/weights"
@@ -114,7 +157,7 @@ def _architecture(
             args[-1]["stride"] = 1 if name == names[-1] else 2
         else:
             args[0]["stride"] = 1 if name == names[0] else 2
-        result.append(Block(name, UNITS[kind], args))
+        result.append(Block(name, BY_UNIT[kind].unit, args))
     deep: list[tuple[int, ...]] = []
     while full(f"conv1_{len(deep) + 1}") in variables:
         deep.append(kernel(f"conv1_{len(deep) + 1}"))
@@ -145,28 +188,3 @@ def _kernel_shape(variables: Mapping[str, Any], name: str) -> tuple[int, ...]:
 def _natural(name: str) -> list[Any]:
     """Order "block10" after "block2"."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def variables_of(architecture: Architecture, arg_scope: ArgScope | None = None) -> set[str]:
-    """The names of all the variables of an architecture."""
-    return {name for name, _ in _variables(architecture, arg_scope)}
-
-
-def _variables(architecture: Architecture, arg_scope: ArgScope | None = None) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes in network order: all that a network without any variable misses."""
-    return graph_of(architecture, {}, arg_scope).missing
-
-
-def graph_of(architecture: Architecture, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> Graph:
-    """The network for a small image; what it misses among the variables, the graph knows."""
-    graph = Graph(variables, arg_scope)
-    placeholder = graph.placeholder((1, 32, 32, architecture.channels))
-    resnet_of(architecture.blocks)(
-        placeholder,
-        architecture.blocks,
-        architecture.num_classes,
-        include_root_block=architecture.include_root_block,
-        root_depths=architecture.root_depths,
-        scope=architecture.scope,
-    )
-    return graph

@@ -14,14 +14,13 @@ from refnet.graph.graph import ArgScope, Graph, Tensor
 def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of symbolic tensors accept an array in place of its first argument, and compute.
 
-    Then it takes these keywords too: ``variables`` (mapping of names to arrays; the names as the function's scopes
-    make them), the fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays where it returned
-    tensors.
+    Then it also takes the keywords ``variables`` (a mapping of names to arrays, named by the function's scopes), the
+    fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays in place of tensors.
 
     Raises
     ------
     InputError
-        By the function that this makes: the array is none of images [N, H, W, C].
+        By the function that this makes: the array does not hold images [N, H, W, C].
     """
     signature = inspect.signature(function)
     first = next(iter(signature.parameters))

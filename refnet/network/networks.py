@@ -1,24 +1,78 @@
-"""Both versions of the network: the published ones by name, and which one blocks are of."""
+"""The families of networks: one record per version of the ResNet, from which all else that depends on it is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from refnet.errors import ConfigError
+from refnet.images.preprocess import VGG, Recipe
+from refnet.network import resnet_v1, resnet_v2
 from refnet.network.resnet_utils import Block
-from refnet.network.resnet_v1 import NETWORKS as V1_NETWORKS
-from refnet.network.resnet_v1 import bottleneck as bottleneck_v1
-from refnet.network.resnet_v1 import network_blocks as v1_blocks
-from refnet.network.resnet_v1 import resnet_v1
-from refnet.network.resnet_v2 import NETWORKS as V2_NETWORKS
-from refnet.network.resnet_v2 import bottleneck, resnet_v2
-from refnet.network.resnet_v2 import network_blocks as v2_blocks
 
+
+class Family(NamedTuple):
+    """The networks that are built from one kind of unit.
+
+    Attributes
+    ----------
+    name : str
+        Of the function that makes the network; the scope of networks that are not published ones.
+    title : str
+        For sentences.
+    unit_name : str
+        What stands before the variables of a unit: ``block1/unit_1/<unit_name>/conv1/weights``.
+    unit : callable
+        The function that makes a unit.
+    network : callable
+        The function that makes the network.
+    block : callable
+        The function that makes a block of units.
+    published : mapping of str to tuple of (int, int, int)
+        Base depth, units and stride of each block of the published networks.
+    num_classes : int
+        Of the checkpoints that TF-Slim released.
+    recipe : Recipe
+        How TF-Slim prepares the images for those checkpoints.
+    """
+
+    name: str
+    title: str
+    unit_name: str
+    unit: Callable[..., Any]
+    network: Callable[..., Any]
+    block: Callable[..., Block]
+    published: Mapping[str, tuple[tuple[int, int, int], ...]]
+    num_classes: int
+    recipe: Recipe
+
+
+#: The first is what is meant where nothing says which.
+FAMILIES = (
+    Family(
+        "resnet_v2", "ResNet v2", "bottleneck_v2",
+        resnet_v2.bottleneck, resnet_v2.resnet_v2, resnet_v2.resnet_v2_block, resnet_v2.NETWORKS, 1001, Recipe(),
+    ),
+    Family(
+        "resnet_v1", "ResNet v1", "bottleneck_v1",
+        resnet_v1.bottleneck, resnet_v1.resnet_v1, resnet_v1.resnet_v1_block, resnet_v1.NETWORKS, 1000, VGG,
+    ),
+)  # fmt: skip
+_BY_NAME = {family.name: family for family in FAMILIES}
+#: By the name that stands before the variables of a unit.
+BY_UNIT = {family.unit_name: family for family in FAMILIES}
 #: Base depth, units and stride of each block of the published networks.
-NETWORKS = {**V2_NETWORKS, **V1_NETWORKS}
-#: The unit of each version, by the name that stands before its variables.
-UNITS: dict[str, Callable[..., Any]] = {"bottleneck_v1": bottleneck_v1, "bottleneck_v2": bottleneck}
+NETWORKS = {name: blocks for family in FAMILIES for name, blocks in family.published.items()}
+
+
+def family_of(blocks: Sequence[Block]) -> Family:
+    """The family of the first unit; of no units, and of units of the caller's own, the first family."""
+    return next((family for family in FAMILIES if blocks and blocks[0].unit_fn is family.unit), FAMILIES[0])
+
+
+def family_named(name: str) -> Family:
+    """The family of this name, "resnet_v2" or "resnet_v1"."""
+    return _BY_NAME[name]
 
 
 def network_blocks(name: str) -> list[Block]:
@@ -29,18 +83,13 @@ def network_blocks(name: str) -> list[Block]:
     ConfigError
         There is no network of that name.
     """
-    if name not in NETWORKS:
-        raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
-    return v1_blocks(name) if name in V1_NETWORKS else v2_blocks(name)
+    for family in FAMILIES:
+        if name in family.published:
+            return [family.block(f"block{i + 1}", *sizes) for i, sizes in enumerate(family.published[name])]
+    raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
 
 
-def network_name(units: tuple[int, ...], version: int = 2) -> str:
-    """The published network whose blocks have so many units; of others, "resnet_v2" or "resnet_v1"."""
-    networks = V1_NETWORKS if version == 1 else V2_NETWORKS
-    known = {tuple(block[1] for block in blocks): name for name, blocks in networks.items()}
-    return known.get(units, f"resnet_v{version}")
-
-
-def resnet_of(blocks: Sequence[Block]) -> Callable[..., Any]:
-    """`resnet_v1` where the first unit is its bottleneck, else `resnet_v2`."""
-    return resnet_v1 if blocks and blocks[0].unit_fn is bottleneck_v1 else resnet_v2
+def network_name(units: tuple[int, ...], family: Family) -> str:
+    """The published network of a family whose blocks have so many units; of others, the family's name."""
+    known = {tuple(block[1] for block in blocks): name for name, blocks in family.published.items()}
+    return known.get(units, family.name)

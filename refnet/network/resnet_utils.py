@@ -1,7 +1,7 @@
 """What both versions of the network are made of: TF-Slim's ``resnet_utils.py``, under the same names.
 
-Each function takes a symbolic `refnet.graph.Tensor`, as in TF-Slim, or NumPy arrays: then it computes at once, with
-the weights given as ``variables=``.
+Each function takes a symbolic `refnet.graph.graph.Tensor`, as in TF-Slim, or a NumPy array: then it computes at once,
+with the weights given as ``variables=``.
 
 Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_utils.py``, and what its ``resnet_v1.py`` and ``resnet_v2.py`` share;
 tensorflow/models, ``research/slim/nets`` for ``store_non_strided_activations``, ``spatial_squeeze``, ``activation_fn``
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from refnet.checks import check_choice, check_positive
 from refnet.errors import ConfigError
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.eager import works_on_arrays
@@ -47,11 +48,17 @@ def subsample(inputs: Tensor, factor: int, scope: str | None = None) -> Tensor:
     factor : int
         1 gives the input itself.
     scope : str, optional
-        Taken as TF-Slim takes it; nothing is stored under it.
+        For TF-Slim's signature alone; nothing is stored under it.
 
     Returns
     -------
     Tensor or array [N, ceil(H / factor), ceil(W / factor), C]
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> refnet.subsample(np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1), 2).ravel().tolist()
+    [0.0, 2.0, 8.0, 10.0]
     """
     check_positive(factor=factor)
     return inputs if factor == 1 else inputs.graph.subsample(inputs, factor)
@@ -71,24 +78,36 @@ def conv2d_same(
 ) -> Tensor:
     """Strided convolution whose padding does not depend on the image's size (``resnet_utils.conv2d_same``).
 
-    With stride s it equals the convolution of stride 1, "SAME"-padded, then `subsample` by s; plain "SAME" with a
-    stride does not, where the size is even.
+    With stride s it equals the convolution of stride 1, "SAME"-padded, then `subsample` by s. TensorFlow's own "SAME"
+    does not: where the size is even, a strided one pads less at the top and left, which moves the grid by a pixel.
 
     Parameters
     ----------
     inputs : Tensor or float array [N, H, W, C]
-    num_outputs, kernel_size, stride, rate : int
-        TF-Slim refuses a stride and a rate above 1 together; so does this.
+    num_outputs : int
+        Channels of the output.
+    kernel_size : int
+        Height and width of the kernel.
+    stride, rate : int
+        At most one of them is above 1, as in TF-Slim.
     scope : str
         Where ``weights`` and ``biases`` (or ``BatchNorm/...``) are found.
     activation_fn : {"relu", None}
         What follows; ``slim.conv2d``'s default.
     normalizer_fn : {None, "batch_norm"}
-        With it there is no bias, but where the arg scope has ``bias_before_batch_norm``.
+        With it there is no bias, unless the arg scope has ``bias_before_batch_norm``.
 
     Returns
     -------
     Tensor or array [N, ceil(H / stride), ceil(W / stride), num_outputs]
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> weights = {"Conv/weights": np.ones((3, 3, 1, 5), np.float32), "Conv/biases": np.zeros(5, np.float32)}
+    >>> net = refnet.conv2d_same(np.ones((1, 8, 8, 1), np.float32), 5, 3, stride=2, variables=weights)
+    >>> net.shape, net[0, :2, :2, 0].tolist()
+    ((1, 4, 4, 5), [[4.0, 6.0], [6.0, 9.0]])
     """
     check_positive(num_outputs=num_outputs, kernel_size=kernel_size, stride=stride, rate=rate)
     if stride > 1 and rate > 1:
@@ -108,8 +127,8 @@ def conv2d(
     normalizer_fn: str | None,
 ) -> Tensor:
     """``slim.conv2d``: convolution, then bias or batch norm, then the activation."""
-    _check_choice("activation_fn", activation_fn, (None, "relu"))
-    _check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
+    check_choice("activation_fn", activation_fn, (None, "relu"))
+    check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
     graph = inputs.graph
     with graph.variable_scope(scope):
         net = graph.conv(inputs, num_outputs, (kernel_size, kernel_size), stride, rate, same)
@@ -121,13 +140,13 @@ def conv2d(
 
 
 def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
-    """What follows a convolution by the arg scope."""
+    """The activation and the normaliser that follow a convolution by the arg scope."""
     return graph.arg_scope.activation_fn, "batch_norm" if graph.arg_scope.use_batch_norm else None
 
 
 def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer_fn: str | None) -> Tensor:
-    """The input of a unit itself, subsampled; or where its depth changes, a 1x1 convolution of ``source``."""
-    _check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
+    """The input of a unit itself, subsampled; or, where the depth changes, a 1x1 convolution of ``source``."""
+    check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
     if depth == inputs.depth:
         subsampled: Tensor = subsample(inputs, stride)
         return subsampled
@@ -147,23 +166,42 @@ def stack_blocks_dense(
 ) -> Tensor:
     """Stack blocks, with atrous convolution where the stride would pass ``output_stride``.
 
-    TF-Slim: ``resnet_utils.stack_blocks_dense``. The unit that would have strided keeps the old rate; its stride
-    multiplies the rate of the units after it.
+    TF-Slim: ``resnet_utils.stack_blocks_dense``. Once the strides so far multiply to ``output_stride``, no unit strides
+    any more. The unit that would have strided keeps its rate, and its stride multiplies the rate of the units after it:
+    on the denser grid their 3x3 kernels then reach the very pixels that they would have read.
 
     Parameters
     ----------
     net : Tensor or float array [N, H, W, C]
     blocks : sequence of Block
     output_stride : int, optional
-        How much smaller the output may be than the input; None: as the strides have it.
+        How much smaller the output is than ``net``: the product of the strides up to some unit. None: the product of
+        all of them.
     store_non_strided_activations : bool
         Make the end point of each block the activations before its stride (models repository).
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / s), ceil(W / s), depth]
+        With s the ``output_stride``, and the depth of the last unit.
 
     Raises
     ------
     ConfigError
         The strides' product passes ``output_stride`` without ever being equal to it; or a unit would have to leave its
         stride out, though its shortcut is an average pool by that stride (``avg_down``).
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> blocks = [refnet.resnet_v2_block("block1", base_depth=4, num_units=2, stride=2)]
+    >>> weights = refnet.random_weights(blocks)
+    >>> weights = {name.removeprefix("resnet_v2/"): array for name, array in weights.items()}
+    >>> images = np.zeros((1, 9, 9, 64), np.float32)
+    >>> refnet.stack_blocks_dense(images, blocks, variables=weights).shape
+    (1, 5, 5, 16)
+    >>> refnet.stack_blocks_dense(images, blocks, output_stride=1, variables=weights).shape
+    (1, 9, 9, 16)
     """
     _check_number(output_stride)
     graph = net.graph
@@ -199,7 +237,7 @@ def stack_blocks_dense(
 
 
 def _left_out(graph: Graph, stride: int) -> int:
-    """The stride of a unit that leaves its own to what follows."""
+    """The stride, 1, of a unit whose own stride is left to what follows."""
     if stride > 1 and graph.arg_scope.avg_down:
         raise ConfigError(
             "The network's shortcuts are average pools by the units' strides (avg_down), which have no atrous form: "
@@ -238,7 +276,10 @@ def after_root(output_stride: float | None) -> float | None:
 
 
 def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Tensor:
-    """The convolutions and pool1; ``activate``: batch norm and activation follow the last convolution too."""
+    """The convolutions and pool1; ``activate``: batch norm and activation follow the last convolution too.
+
+    pool1 is "SAME"-padded in TF-Slim, which keeps features and image aligned at the corners.
+    """
     graph = net.graph
     activation_fn, normalizer_fn = activation_and_normalizer(graph)
     layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else [("conv1", 64, 7)]
@@ -250,7 +291,7 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(graph.name(scope), net)
-    _check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
+    check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
     return graph.collect(graph.name("pool1"), graph.max_pool(net, 3, 2))
 
 
@@ -278,15 +319,3 @@ def _logits(net: Tensor, num_classes: int, spatial_squeeze: bool) -> Tensor:
         net = graph.collect(graph.name("spatial_squeeze"), graph.squeeze(net))
     graph.collect("predictions", graph.softmax(net))
     return net
-
-
-def check_positive(**values: int) -> None:
-    """Refuse, by its name, a value that is no whole number of 1 or more."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} is {value!r}; it is a whole number of 1 or more.", found=value)
-
-
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; it can be {' or '.join(map(repr, choices))}.", found=value)

@@ -1,6 +1,8 @@
 """TF-Slim's ``resnet_v1.py``: the same functions under the same names.
 
-Each takes symbolic tensors or NumPy arrays, as in `refnet.network.resnet_utils`.
+In this version of ResNet batch norm comes *after* each convolution, and a ReLU after the sum of a unit.
+
+Each function takes symbolic tensors or NumPy arrays, as in `refnet.network.resnet_utils`.
 
 Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_v1.py``; DeepLab's ``resnet_v1_beta.py`` for ``unit_rate``; for the other
 options `refnet.network.resnet_utils`. He et al., "Deep Residual Learning for Image Recognition", 2015.
@@ -11,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from refnet.checks import check_positive
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
 from refnet.network.resnet_utils import (
     Block,
     activation_and_normalizer,
     after_root,
-    check_positive,
     conv2d,
     conv2d_same,
     head,
@@ -40,26 +42,29 @@ def bottleneck(
     scope: str = "bottleneck_v1",
     unit_rate: int = 1,
 ) -> Tensor:
-    """The bottleneck unit with the batch norm after the convolutions (``resnet_v1.bottleneck``).
+    """The bottleneck unit with batch norm after the convolutions (``resnet_v1.bottleneck``).
+
+    ``relu(shortcut + conv3(conv2(conv1(inputs))))``.
 
     Parameters
     ----------
     inputs : Tensor or float array [N, H, W, C]
-    depth : int
-        Channels of the output. Where it equals C the shortcut is the input itself, subsampled.
-    depth_bottleneck : int
-        Channels of the two convolutions inside.
-    stride : int
-        Of the 3x3 convolution and the shortcut.
-    rate : int
-        Of the 3x3 convolution.
-    scope : str
-    unit_rate : int
-        The unit's own factor of that rate, as DeepLab has it.
+    depth, depth_bottleneck, stride, rate, scope, unit_rate
+        As for `refnet.network.resnet_v2.bottleneck`.
 
     Returns
     -------
     Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> from refnet.network.resnet_v1 import bottleneck
+    >>> weights = refnet.random_weights([refnet.resnet_v1_block("block1", base_depth=4, num_units=2, stride=2)])
+    >>> images = np.zeros((1, 9, 9, 64), np.float32)
+    >>> unit = "resnet_v1/block1/unit_1/bottleneck_v1"
+    >>> bottleneck(images, depth=16, depth_bottleneck=4, stride=2, scope=unit, variables=weights).shape
+    (1, 5, 5, 16)
     """
     check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
     graph = inputs.graph
@@ -73,18 +78,29 @@ def bottleneck(
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(f"{name}/conv2", residual)
+        # No activation: the unit's comes after the sum, and after a ReLU here a unit could only increase its input.
         residual = conv2d(residual, depth, 1, 1, 1, "conv3", True, None, normalizer_fn)
         graph.collect(f"{name}/conv3", residual)
         return graph.collect(name, graph.relu(graph.add(identity, residual)))
 
 
 def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
-    """A block of bottleneck units of which the last one strides (``resnet_v1.resnet_v1_block``).
+    """A block of bottleneck units, the last of which strides (``resnet_v1.resnet_v1_block``).
 
     Parameters
     ----------
     scope, base_depth, num_units, stride
-        As for `refnet.network.resnet_v2.resnet_v2_block`.
+        As for `refnet.network.resnet_v2.resnet_v2_block`, which also says why the last one strides.
+
+    Returns
+    -------
+    Block
+
+    Examples
+    --------
+    >>> import refnet
+    >>> [unit["stride"] for unit in refnet.resnet_v1_block("block1", base_depth=64, num_units=3, stride=2).args]
+    [1, 1, 2]
     """
     return resnet_v2_block(scope, base_depth, num_units, stride)._replace(unit_fn=bottleneck)
 
@@ -106,6 +122,9 @@ def resnet_v1(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The whole network (``resnet_v1.resnet_v1``).
 
+    There is no ``postnorm``, as each unit ends in a ReLU, and conv1 has batch norm and activation, as no unit begins
+    with them.
+
     Parameters
     ----------
     inputs : Tensor or float array [N, H, W, C]
@@ -117,7 +136,8 @@ def resnet_v1(
     Returns
     -------
     net : Tensor or array
-        Logits, or without classes the features after the last block.
+        Logits, or without classes the features after the last block; the shapes are those of
+        `refnet.network.resnet_v2.resnet_v2`.
     end_points : dict
         TF-Slim's end points in its order, and between them those that it lacks: ``pool1``, ``pool5``, ``global_pool``.
 
@@ -125,6 +145,15 @@ def resnet_v1(
     ------
     ConfigError
         The options break one of TF-Slim's rules.
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> blocks = [refnet.resnet_v1_block("block1", base_depth=4, num_units=2, stride=1)]
+    >>> weights = refnet.random_weights(blocks, num_classes=10)
+    >>> net, end_points = refnet.resnet_v1(np.zeros((2, 33, 33, 3), np.float32), blocks, 10, variables=weights)
+    >>> net.shape, end_points["resnet_v1/block1"].shape
+    ((2, 10), (2, 9, 9, 16))
     """
     graph = inputs.graph
     if multi_grid is not None:
@@ -151,20 +180,20 @@ def network_blocks(name: str) -> list[Block]:
 
 
 def resnet_v1_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_50", **options: Any) -> Any:
-    """ResNet-50 of `resnet_v1`, with its arguments (``resnet_v1.resnet_v1_50``)."""
+    """ResNet-50: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_50``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_50"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_101", **options: Any) -> Any:
-    """ResNet-101 of `resnet_v1`, with its arguments (``resnet_v1.resnet_v1_101``)."""
+    """ResNet-101: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_101``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_101"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_152", **options: Any) -> Any:
-    """ResNet-152 of `resnet_v1`, with its arguments (``resnet_v1.resnet_v1_152``)."""
+    """ResNet-152: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_152``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_152"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_200", **options: Any) -> Any:
-    """ResNet-200 of `resnet_v1`, with its arguments (``resnet_v1.resnet_v1_200``)."""
+    """ResNet-200: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_200``)."""
     return resnet_v1(inputs, network_blocks("resnet_v1_200"), num_classes, scope=scope, **options)

@@ -1,6 +1,9 @@
 """TF-Slim's ``resnet_v2.py``: the same functions under the same names.
 
-Each takes symbolic tensors or NumPy arrays, as in `refnet.network.resnet_utils`.
+In this version of ResNet batch norm and ReLU come *before* each convolution of a unit ("pre-activation"), not after it.
+So the path of the shortcuts is free of them: a unit adds to what it is given, and changes nothing else on the way.
+
+Each function takes symbolic tensors or NumPy arrays, as in `refnet.network.resnet_utils`.
 
 Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_v2.py``; DeepLab's ``resnet_v1_beta.py`` for ``unit_rate``; for the other
 options `refnet.network.resnet_utils`. He et al., "Identity Mappings in Deep Residual Networks", 2016.
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from refnet.checks import check_positive
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
@@ -18,7 +22,6 @@ from refnet.network.resnet_utils import (
     Block,
     activation_and_normalizer,
     after_root,
-    check_positive,
     conv2d,
     conv2d_same,
     head,
@@ -39,7 +42,9 @@ def bottleneck(
     scope: str = "bottleneck_v2",
     unit_rate: int = 1,
 ) -> Tensor:
-    """The bottleneck unit with the batch norm before the convolutions (``resnet_v2.bottleneck``).
+    """The bottleneck unit with batch norm before the convolutions (``resnet_v2.bottleneck``).
+
+    ``shortcut + conv3(conv2(conv1(preact)))``, where ``preact`` is the input after batch norm and ReLU.
 
     Parameters
     ----------
@@ -47,25 +52,39 @@ def bottleneck(
     depth : int
         Channels of the output. Where it equals C the shortcut is the input itself, subsampled.
     depth_bottleneck : int
-        Channels of the two convolutions inside.
+        Channels of conv1 and conv2, a quarter of ``depth`` in the published networks: the 3x3 convolution, which costs
+        the most per channel, works on few.
     stride : int
-        Of the 3x3 convolution and the shortcut.
+        Stride of the 3x3 convolution and of the shortcut.
     rate : int
-        Of the 3x3 convolution.
+        Rate of the 3x3 convolution: the distance between the pixels that it reads ("atrous" where it is above 1).
     scope : str
+        Before the names of the unit's variables and end points.
     unit_rate : int
-        The unit's own factor of that rate, as DeepLab has it.
+        Multiplies ``rate`` for this unit alone, as in DeepLab.
 
     Returns
     -------
     Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> weights = refnet.random_weights([refnet.resnet_v2_block("block1", base_depth=4, num_units=2, stride=2)])
+    >>> images = np.zeros((1, 9, 9, 64), np.float32)
+    >>> unit = "resnet_v2/block1/unit_1/bottleneck_v2"
+    >>> refnet.bottleneck(images, depth=16, depth_bottleneck=4, stride=2, scope=unit, variables=weights).shape
+    (1, 5, 5, 16)
     """
     check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
     graph = inputs.graph
     activation_fn, normalizer_fn = activation_and_normalizer(graph)
     with graph.variable_scope(scope) as name:
         preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
+        # The input itself, untouched. Where the depth changes a convolution takes its place: it reads the preact, as in
+        # this version every convolution reads normalised values, and like conv3 it goes into the sum as it is.
         identity = shortcut(inputs, preact, depth, stride, None)
+        # The norms and ReLUs after conv1 and conv2 are those before conv2 and conv3.
         residual = conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
         graph.collect(f"{name}/conv1", residual)
         residual = conv2d_same(
@@ -73,22 +92,39 @@ def bottleneck(
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(f"{name}/conv2", residual)
+        # No norm and no activation: the next preact has both, and after a ReLU a unit could only increase its input.
         residual = conv2d(residual, depth, 1, 1, 1, "conv3", True, None, None)
         graph.collect(f"{name}/conv3", residual)
         return graph.collect(name, graph.add(identity, residual))
 
 
 def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
-    """A block of bottleneck units of which the last one strides (``resnet_v2.resnet_v2_block``).
+    """A block of bottleneck units, the last of which strides (``resnet_v2.resnet_v2_block``).
+
+    In He et al.'s own network the first unit of a block strides, in its 1x1 convolutions, which read only every second
+    row and column of the block before. TF-Slim lets the last unit of that block compute just these: the values are the
+    same, with less work and memory.
 
     Parameters
     ----------
     scope : str
+        The block's name, "block1".
     base_depth : int
         Channels inside the units; their output has four times as many.
     num_units : int
+        How many units there are.
     stride : int
-        Of the last unit; the others have 1.
+        Stride of the last unit; that of the others is 1.
+
+    Returns
+    -------
+    Block
+
+    Examples
+    --------
+    >>> import refnet
+    >>> [unit["stride"] for unit in refnet.resnet_v2_block("block1", base_depth=64, num_units=3, stride=2).args]
+    [1, 1, 2]
     """
     check_positive(base_depth=base_depth, num_units=num_units, stride=stride)
     unit = {"depth": base_depth * 4, "depth_bottleneck": base_depth}
@@ -112,19 +148,27 @@ def resnet_v2(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The whole network (``resnet_v2.resnet_v2``).
 
+    The published networks shrink an image by 32 (their nominal stride): 224 x 224 pixels give 7 x 7 features. For dense
+    features, as in segmentation, pass ``global_pool=False``, an ``output_stride`` of 16 or 8, and images whose sides
+    are a multiple of 32, plus 1, such as 321. Then the features are ``(side - 1) / output_stride + 1`` to a side, and
+    those at the corners lie exactly on the corners of the image, so that features and pixels are easy to align.
+
     Parameters
     ----------
     inputs : Tensor or float array [N, H, W, C]
         Normalised images; without the root block, the output of a convolution that no activation follows.
     blocks : sequence of Block
+        See `resnet_v2_block`.
     num_classes : int, optional
         None: no logits; the features are returned.
     global_pool : bool
         Average over height and width before the logits. False gives dense features or dense logits.
     output_stride : int, optional
-        How much smaller the features are than the images; with the root block a multiple of 4.
+        How much smaller the features are than the images; with the root block a multiple of 4. Once the strides have
+        reached it, the units after that do not stride, but read pixels further apart (atrous convolution). A feature
+        still sees what it would have seen, so that the dense features, subsampled, are the nominal ones.
     include_root_block : bool
-        Whether the convolution, of 7x7 and stride 2, and the max pool come first.
+        Whether the 7x7 convolution of stride 2 and the max pool come first.
     spatial_squeeze : bool, optional
         Logits of shape [N, num_classes]; False keeps [N, h, w, num_classes]. By default they are squeezed after the
         global pool and kept dense without it.
@@ -133,15 +177,16 @@ def resnet_v2(
     multi_grid : sequence of int, optional
         DeepLab's: the ``unit_rate`` of each unit of the last block.
     root_depths : sequence of int, optional
-        Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ... that take the place of the 7x7 one, as in
-        ResNet-D; the first one strides, and the last one has neither batch norm nor activation.
+        Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ... that replace the 7x7 one, as in ResNet-D; the
+        first one strides, and the last one has neither batch norm nor activation.
     scope : str
         Before the names of all variables and end points.
 
     Returns
     -------
     net : Tensor or array
-        Logits, or without classes the features after ``postnorm``.
+        Logits, or without classes the features after ``postnorm``: [N, num_classes] by default, [N, h, w, num_classes]
+        where they are dense, [N, 1, 1, C] or [N, h, w, C] without classes.
     end_points : dict
         TF-Slim's end points in its order, and between them those that it lacks: ``pool1``, each unit's ``preact``,
         ``postnorm``, ``pool5``, ``global_pool``.
@@ -150,6 +195,22 @@ def resnet_v2(
     ------
     ConfigError
         The options break one of TF-Slim's rules.
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> blocks = [
+    ...     refnet.resnet_v2_block("block1", base_depth=4, num_units=2, stride=2),
+    ...     refnet.resnet_v2_block("block2", base_depth=8, num_units=2, stride=1),
+    ... ]
+    >>> weights = refnet.random_weights(blocks, num_classes=10)
+    >>> images = np.zeros((2, 33, 33, 3), np.float32)
+    >>> net, end_points = refnet.resnet_v2(images, blocks, 10, variables=weights)
+    >>> net.shape, end_points["resnet_v2/block2"].shape
+    ((2, 10), (2, 5, 5, 32))
+    >>> net, _ = refnet.resnet_v2(images, blocks, global_pool=False, output_stride=4, variables=weights)
+    >>> net.shape
+    (2, 9, 9, 32)
     """
     graph = inputs.graph
     if multi_grid is not None:
@@ -158,8 +219,10 @@ def resnet_v2(
         net = inputs
         if include_root_block:
             output_stride = after_root(output_stride)
+            # conv1 has neither batch norm nor activation, as the first unit begins with both.
             net = root_block(net, root_depths, activate=False)
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
+        # The last unit ends in a bare sum, and no unit follows whose preact would normalise it.
         net = graph.collect(f"{name}/postnorm", graph.relu(graph.batch_norm(net, "postnorm")))
         net = head(net, num_classes, global_pool, spatial_squeeze)
     return net, graph.end_points
@@ -182,20 +245,20 @@ def network_blocks(name: str) -> list[Block]:
 
 
 def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:
-    """ResNet-50 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_50``)."""
+    """ResNet-50: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_50``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_50"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_101", **options: Any) -> Any:
-    """ResNet-101 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_101``)."""
+    """ResNet-101: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_101``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_101"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_152", **options: Any) -> Any:
-    """ResNet-152 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_152``)."""
+    """ResNet-152: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_152``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_152"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_200", **options: Any) -> Any:
-    """ResNet-200 of `resnet_v2`, with its arguments (``resnet_v2.resnet_v2_200``)."""
+    """ResNet-200: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_200``)."""
     return resnet_v2(inputs, network_blocks("resnet_v2_200"), num_classes, scope=scope, **options)

@@ -19,7 +19,7 @@ def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
     InputError
         They are not floats, or no plain array.
     """
-    array = _as_array(images)
+    array = as_array(images)
     if array.dtype.kind != "f":
         raise InputError(
             f"Images are uint8 (raw pixels) or floats (normalised), not {array.dtype}.", found=str(array.dtype)
@@ -42,8 +42,15 @@ def _extent(array: np.ndarray) -> int:
     return sum(abs(stride) * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True))
 
 
-def _as_array(images: Any) -> np.ndarray:
-    if _on_cuda(images):
+def as_array(images: Any) -> np.ndarray:
+    """Images as an array on the host, whatever holds them there.
+
+    Raises
+    ------
+    InputError
+        They lie on a CUDA device, or are not a plain array.
+    """
+    if on_cuda(images):
         raise InputError(
             f"The images ({type(images).__name__}) lie on a CUDA device, where this does not run. Copy them to the "
             "host first (.cpu() in PyTorch, .get() in CuPy, .copy_to_host() in Numba), or make an "
@@ -57,9 +64,10 @@ def _as_array(images: Any) -> np.ndarray:
         raise InputError(f"The images ({type(images).__name__}) cannot be read as an array: {error}") from error
 
 
-def _on_cuda(images: Any) -> bool:
+def on_cuda(images: Any) -> bool:
+    """Whether images lie on a CUDA device."""
     if isinstance(images, np.ndarray):
         return False
-    from refnet_kernels.gpu.arrays import on_cuda
+    from refnet_kernels.gpu import arrays
 
-    return on_cuda(images)
+    return arrays.on_cuda(images)

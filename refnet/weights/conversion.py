@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass
+@dataclass(frozen=True)
 class Conversion:
     """What changed, for `refnet convert` and for the notes of `Weights`.
 

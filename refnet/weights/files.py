@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
-from refnet.images.labels import IMAGENET, WITH_BACKGROUND
-from refnet.images.preprocess import VGG, Recipe
-from refnet.network.architecture import variables_of
-from refnet.network.networks import resnet_of
-from refnet.network.resnet_v1 import NETWORKS as V1_NETWORKS
-from refnet.network.resnet_v1 import resnet_v1
-from refnet.network.resnet_v2 import NETWORKS
+from refnet.images.preprocess import Recipe
+from refnet.network.options import SLIM_OPTIONS
 from refnet.weights import doubts
-from refnet.weights.homes import keras as keras_names
-from refnet.weights.homes import timm as timm_names
-from refnet.weights.homes import torchvision as torchvision_names
-from refnet.weights.weights import SLIM_OPTIONS, Weights, _has_classes, slim_recipe
+from refnet.weights.conversion import Conversion
+from refnet.weights.weights import Weights, released_family, slim_recipe
+
+if TYPE_CHECKING:
+    from refnet.weights.homes.home import Named
 
 
 def load_weights(
@@ -61,62 +58,71 @@ def load_weights(
         From the system.
     """
     from refnet.weights import formats
+    from refnet.weights.homes import home_of
 
     loaded = formats.read(path)
-    tensors, stored = loaded.tensors, loaded.metadata
+    stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    options = options_from(stored.get("options", {}))
-    if loaded.format.startswith(formats.KERAS) or keras_names.is_keras(tensors):
-        keys = loaded.conversion.renamed.copy()
-        tensors, renamed, version = keras_names.slim_tensors(tensors)
-        loaded.conversion.renamed = {slim: keys.get(name, name) for slim, name in renamed.items()}
-        recipe, options = recipe or version.recipe, version.options
-    elif timm_names.is_timm(tensors):
-        recipe, options = recipe or timm_names.RECIPE, timm_names.options_of(tensors)
-        tensors = timm_names.slim_tensors(tensors, loaded.conversion)
-    elif torchvision_names.is_torchvision(tensors):
-        tensors = torchvision_names.slim_tensors(tensors, loaded.conversion)
-        recipe, options = recipe or torchvision_names.RECIPE, torchvision_names.OPTIONS
-    timm_names.refuse_others(tensors)
-    if recipe is None and loaded.format.startswith(formats.TF_CHECKPOINT) and _is_released(tensors):
-        recipe = slim_recipe(tensors)
+    tensors, conversion, options = loaded.tensors, loaded.conversion, options_from(stored.get("options", {}))
+    home = home_of(loaded)
+    if home is not None:
+        named = home.read(tensors)
+        recipe = recipe or named.recipe
+        tensors, conversion, options = named.tensors, _with_names(conversion, named), dict(named.options)
+    if recipe is None and loaded.format.startswith(formats.TF_CHECKPOINT):
+        family = released_family(tensors)
+        recipe = family.recipe if family else None
     weights = Weights(
         tensors,
         recipe=recipe,
         labels=labels if labels is not None else stored.get("labels"),
         options=options,
         source=loaded.format,
-        conversion=loaded.conversion,
+        conversion=conversion,
         copy=False,
     )
     _check_finite(weights)
-    architecture = weights.architecture
-    _check_labels(weights.labels, architecture.num_classes)
-    extra = sorted(set(weights) - variables_of(architecture, weights.arg_scope))
+    _check_labels(weights.labels, weights.architecture.num_classes)
+    extra = sorted(weights.keys() - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
     if extra:
-        weights.conversion.extra += extra
         if strict:
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
         warnings.warn(message, RefnetWarning, stacklevel=2)
-    if recipe is None and weights.recipe != VGG and resnet_of(architecture.blocks) is resnet_v1:
-        weights.conversion.remarks.append(
-            "nothing says how images are prepared, and uint8 ones go through Inception's recipe; TF-Slim has VGG's for "
-            f"its ResNet v1: pass recipe=refnet.{VGG} if these weights want it"
+    remarks = _remarks(weights, recipe)
+    return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
+
+
+def _with_names(conversion: Conversion, named: Named) -> Conversion:
+    """What became of the tensors, with the names that their home gave them."""
+    before = conversion.renamed
+    renamed = {name: key for name, key in before.items() if name in named.tensors}
+    renamed |= {slim: before.get(name, name) for slim, name in named.renamed.items()}
+    return replace(
+        conversion, renamed=renamed, added=conversion.added + named.added, remarks=conversion.remarks + named.remarks
+    )
+
+
+#: Whose a recipe of each of TF-Slim's modes is.
+_WHOSE = {"inception": "Inception's", "vgg": "VGG's"}
+
+
+def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
+    """What the conversion says, and what looks wrong with the weights."""
+    remarks = list(weights.conversion.remarks)
+    family = weights.architecture.family
+    if recipe is None and weights.recipe != family.recipe:
+        remarks.append(
+            "nothing says how images are prepared, and uint8 ones go through Inception's recipe; TF-Slim has "
+            f"{_WHOSE[family.recipe.mode]} for its {family.title}: pass recipe=refnet.{family.recipe} if these weights "
+            "want it"
         )
-    doubt = None if options else doubts.biases(weights)
-    if doubt:
-        weights.conversion.remarks.append(doubt)
-    return weights
+    doubt = None if weights.options else doubts.biases(weights)
+    return remarks + ([doubt] if doubt else [])
 
 
-def _is_released(tensors: Mapping[str, Any]) -> bool:
-    """Whether the names and classes are those of the checkpoints that TF-Slim released."""
-    return _has_classes(tensors, NETWORKS, WITH_BACKGROUND) or _has_classes(tensors, V1_NETWORKS, IMAGENET)
-
-
-def _check_labels(labels: list[str] | None, num_classes: int | None) -> None:
+def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None:
     if labels is None or len(labels) == num_classes:
         return
     classes = "no logits" if num_classes is None else f"{num_classes} classes"
@@ -162,6 +168,13 @@ def _check_finite(weights: Weights) -> None:
         raise CorruptError(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
 
 
+def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
+    """`Weights` themselves; those of another mapping, copied; or those in a file."""
+    if isinstance(weights, str | os.PathLike):
+        return load_weights(weights)
+    return weights if isinstance(weights, Weights) else Weights(weights)
+
+
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
     """Save weights, with their recipe, labels and options; whole or not at all.
 
@@ -179,13 +192,12 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     """
     from refnet.weights import formats
 
-    if not isinstance(weights, Weights):
-        weights = Weights(weights)
+    weights = weights if isinstance(weights, Weights) else Weights(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # what is meant if nothing is said
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
-        metadata["labels"] = weights.labels
+        metadata["labels"] = list(weights.labels)
     if weights.options:
-        metadata["options"] = weights.options
+        metadata["options"] = dict(weights.options)
     formats.write(path, weights, metadata)

@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from refnet.network.architecture import Architecture, _variables
-from refnet.network.networks import network_blocks, resnet_of
+from refnet.network.architecture import Architecture
+from refnet.network.networks import family_of, network_blocks
 from refnet.network.resnet_utils import Block
 from refnet.network.seeded_bits import random_bits
 from refnet.weights.weights import Weights
@@ -54,10 +54,10 @@ def random_weights(
     if isinstance(network, str):
         blocks, scope = network_blocks(network), scope or network
     else:
-        blocks, scope = list(network), scope or resnet_of(network).__name__
+        blocks, scope = list(network), scope or family_of(network).name
     depths = None if root_depths is None else tuple(root_depths)
     architecture = Architecture(scope, blocks, num_classes, include_root_block, channels, depths)
-    tensors = {name: _initial(name, shape, seed) for name, shape in _variables(architecture)}
+    tensors = {name: _initial(name, shape, seed) for name, shape in architecture.variables()}
     return Weights(tensors, source=f"random_weights(seed={seed})", copy=False)
 
 

@@ -133,7 +133,7 @@ def test_compare_gives_ratios_by_name(tmp_path: Path) -> None:
         ('{"benchmark": "peers", "case": {"size": 321}, "machine": {}, "rows": {}}', "different cases"),
         ('{"benchmark": "kernels", "case": {}, "machine": {}, "rows": {}}', "different benchmarks"),
         ('{"benchmark": "peers", "case": {"size": 224}, "machine": {}, "rows": {}}', "no row in common"),
-        ("[]", "is no result"),
+        ("[]", "is not the result"),
         ("{", "cannot be read"),
         (None, "cannot be read"),
     ],

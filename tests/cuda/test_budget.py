@@ -9,7 +9,8 @@ import pytest
 import samples
 from budget import Budget, cost
 from compiling import mutant, ptx
-from test_checker import SIGNATURES
+
+from tests.cuda.test_checker import SIGNATURES
 
 ARCHITECTURES = [(8, 0), (9, 0)]
 TIGHT = Budget(wide=("LDS", "LDG"), ffma_share=0.3)

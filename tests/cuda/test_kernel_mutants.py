@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pytest
 from checked_device import CheckedDevice, use
 from compiling import mutant
-from problems import NAMED, Arrays, Problem, assert_same_bits, conv_problem, conv_same, in_binary32
 from ptx import PtxError
 
 import refnet_kernels
@@ -19,6 +18,9 @@ from refnet_kernels.catalog import select
 from refnet_kernels.conv import cuda as conv_cuda
 from refnet_kernels.conv import cuda_copies, cuda_kernel, cuda_sums
 from refnet_kernels.gpu import intrinsics
+from tests.problems import NAMED, Problem, in_binary32
+from tests.problems.conv import conv_problem, conv_same
+from tests.support.arrays import Arrays, assert_same_bits
 
 
 class Mutant(NamedTuple):

@@ -8,12 +8,15 @@ import pytest
 from checked_device import CheckedDevice, use
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import DRAWN, NAMED, Problem, assert_same_bits, conv_problem, conv_same, in_binary32
 
 from refnet_kernels.catalog import rows, select
 from refnet_kernels.conv import cuda as conv_cuda
 from refnet_kernels.conv.cuda_kernel import conv_kernel
 from refnet_kernels.conv.cuda_tile import TILES, Tile
+from tests.problems import NAMED, Problem, in_binary32
+from tests.problems.conv import conv_problem, conv_same
+from tests.problems.strategies import DRAWN
+from tests.support.arrays import assert_same_bits
 
 OPS = [op for op, backend in rows() if backend == "cuda"]
 #: Multiprocessors and compute capability: an A100's; and an H100's, but of one multiprocessor, on which other tiles are

@@ -94,11 +94,14 @@ def test_logits_and_infinities_have_an_order() -> None:
 @pytest.mark.parametrize(
     ("predictions", "message"),
     [
-        (np.zeros((2, 3, 1000)), r"of shape \[N, classes\] or \[classes\], not float64 of shape \(2, 3, 1000\)"),
-        (np.zeros((2, 1000), int), "not int64"),
+        (
+            np.zeros((2, 3, 1000)),
+            r"are float64 of shape \(2, 3, 1000\); they are floats of shape \[N, classes\] or \[classes\]",
+        ),
+        (np.zeros((2, 1000), int), "are int64 of"),
         (np.zeros((2, 0)), r"shape \(2, 0\)"),
         (np.float32(0), r"shape \(\)"),
-        ([["a"]], "not <U1"),
+        ([["a"]], "are <U1 of"),
         ([[1.0], [1.0, 2.0]], "cannot be read as an array"),
         (np.full((1, 1000), np.nan), "hold NaN"),
     ],
@@ -115,25 +118,25 @@ def test_bad_top(top: Any) -> None:
 
 
 def test_other_numbers_of_classes() -> None:
-    with pytest.raises(ConfigError, match="of 10 classes, and ImageNet has 1000"):
+    with pytest.raises(ConfigError, match="have 10 classes, but ImageNet has 1000"):
         refnet.decode_predictions(draw((1, 10)))
-    with pytest.raises(ConfigError, match="of 10 classes, and labels= has 2"):
+    with pytest.raises(ConfigError, match="have 10 classes, but labels= has 2"):
         refnet.decode_predictions(draw((1, 10)), labels=["a", "b"])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no proper JSON"),
-        ("[]", "no JSON object but a list"),
+        ("", "not valid JSON"),
+        ("[]", "not a JSON object but a list"),
         ("{}", "should have"),
         ('{"0": ["n01440764", "tench"], "0": ["n01440764", "tench"]}', "a key is there twice"),
-        ('{"0": ["n01440764", "tench"], "2": ["n01443537", "goldfish"]}', "has not by 1"),
-        ('{"0": ["n01440764"]}', "has not by 0"),
-        ('{"0": ["n01440764", 7]}', "has not by 0"),
-        ('{"0": "n01440764 tench"}', "has not by 0"),
+        ('{"0": ["n01440764", "tench"], "2": ["n01443537", "goldfish"]}', "has none for 1"),
+        ('{"0": ["n01440764"]}', "has none for 0"),
+        ('{"0": ["n01440764", 7]}', "has none for 0"),
+        ('{"0": "n01440764 tench"}', "has none for 0"),
         (" " * (1 << 20) + "{}", "larger than"),
-        ('{"0": ["n01440764", "tench"]}', "of 1000 classes, and .* has 1"),
+        ('{"0": ["n01440764", "tench"]}', "have 1000 classes, but .* has 1"),
     ],
 )
 def test_bad_class_indices(content: str, message: str, tmp_path: Path) -> None:

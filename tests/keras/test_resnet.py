@@ -11,7 +11,8 @@ import pytest
 import refnet
 from tests.keras.models import CLASSES, Network
 from tests.slim.networks import assert_close_to_truth
-from tests.slim.oracle import Net, draw_images, draw_weights, published_blocks
+from tests.slim.oracle import Net, draw_weights, published_blocks
+from tests.support.arrays import random_images
 
 #: Parameters, from Keras' documentation.
 PARAMETERS = {
@@ -94,7 +95,7 @@ def test_every_file_holds_the_same_weights(case: SimpleNamespace, name: str, sou
 def test_every_layer(case: SimpleNamespace, tmp_path: Path) -> None:
     """By the file alone: what differs from TF-Slim travels with the weights."""
     network = case.network
-    images = draw_images(network.shape, seed=2)
+    images = random_images(*network.shape, seed=2)
     model64 = network.fill(network.build_in_float64(case.keras), case.weights)
     keras32 = network.layers_of(case.keras, case.model, images)
     keras64 = network.layers_of(case.keras, model64, images.astype(np.float64))
@@ -120,7 +121,7 @@ def test_zeros_win_at_the_border(case: SimpleNamespace, tmp_path: Path) -> None:
     """In this test the two paddings differ, and Keras' own values are those of its mode."""
     if case.network.version == 1:
         pytest.skip("after a ReLU no zero wins")
-    images = draw_images(case.network.shape, seed=2)
+    images = random_images(*case.network.shape, seed=2)
     keras32 = case.network.layers_of(case.keras, case.model, images)
     name = f"{case.network.scope}/pool1"
     for mode, same in (("keras", True), ("slim", False)):
@@ -131,7 +132,7 @@ def test_zeros_win_at_the_border(case: SimpleNamespace, tmp_path: Path) -> None:
 
 def test_options_travel_through_every_format(case: SimpleNamespace, tmp_path: Path) -> None:
     weights = refnet.load_weights(save(case, tmp_path / "a.weights.h5"))
-    image = draw_images(case.network.shape[1:], seed=3)
+    image = random_images(*case.network.shape[1:], seed=3)
     expected = refnet.forward(weights, image)
     for name in ("b.npz", "b.safetensors", "b.ckpt"):
         refnet.save_weights(tmp_path / name, weights)

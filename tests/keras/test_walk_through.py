@@ -14,6 +14,7 @@ from PIL import Image
 import refnet
 from refnet.cli import main
 from refnet.errors import ConfigError, WeightsError
+from tests.documentation import python_blocks
 from tests.keras.models import Network
 from tests.slim.error_bound import BINARY32
 from tests.slim.oracle import draw_weights
@@ -47,6 +48,14 @@ def assert_as_close_as_keras(found: np.ndarray, keras32: Any, keras64: Any) -> N
     assert found.shape == truth.shape
     allowed = 2 * np.abs(np.asarray(keras32) - truth).max() + BINARY32.u * np.abs(truth).max()
     assert np.abs(found - truth).max() <= allowed
+
+
+def test_the_page_for_keras_users(saved: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(saved.path.parent)
+    Image.fromarray(saved.pixels).save("cat.jpg")
+    found: dict[str, Any] = {}
+    exec(compile(python_blocks("docs/keras.md"), "docs/keras.md", "exec"), found)
+    assert found["probabilities"].shape == (1, 1000)
 
 
 def test_the_walk_through(saved: SimpleNamespace) -> None:
@@ -96,7 +105,7 @@ def test_without_the_top(saved: SimpleNamespace, pooling: str | None, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "mean"}, "pooling is 'mean'; it can be None or 'avg' or 'max'"),
+        ({"pooling": "mean"}, "pooling is 'mean'; it can be None, 'avg' or 'max'"),
         ({"classifier_activation": "relu"}, "classifier_activation is 'relu'; it can be 'softmax' or None"),
         ({"classes": 10}, "num_classes is 10, but the weights have 1000"),
         ({"classes": 1001}, "background"),

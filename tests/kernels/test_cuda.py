@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import DRAWN, NAMED, Problem, assert_same_bits, conv_problem, conv_same, in_binary32
 
 from refnet_kernels.catalog import rows, select
 from refnet_kernels.gpu.device import Device, missing, open_device, simulated
+from tests.problems import NAMED, Problem, in_binary32
+from tests.problems.conv import conv_problem, conv_same
+from tests.problems.strategies import DRAWN
+from tests.support.arrays import assert_same_bits
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,21 +18,17 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from problems import (
-    KINDS,
-    ConvProblem,
-    MeanProblem,
-    SoftmaxProblem,
-    assert_same_bits,
-    conv_same,
-    numbers,
-)
 
 from refnet_kernels import exact, softmax
 from refnet_kernels.contract import norm_scale
 from refnet_kernels.softmax.reference import exp
 from tests.exact import ops
 from tests.exact.arithmetic import BINARY32, BINARY64
+from tests.problems.base import KINDS, numbers
+from tests.problems.conv import ConvProblem, conv_same
+from tests.problems.mean import MeanProblem
+from tests.problems.softmax import SoftmaxProblem
+from tests.support.arrays import assert_same_bits
 
 MANY = settings(max_examples=40 * settings.default.max_examples)
 

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 from refnet_kernels.catalog import rows
 from refnet_kernels.contract import RUN
-from tests.kernels.problems import DRAWN, DTYPES, HOST_ROWS, NAMED, ConvProblem, Problem, conv_same, identity
-from tests.kernels.truth import TRUTHS, check, solve
+from tests.kernels.truth import check, solve
+from tests.problems import DTYPES, HOST_ROWS, NAMED, PROBLEMS, Problem, identity
+from tests.problems.conv import ConvProblem, conv_same
+from tests.problems.strategies import DRAWN
 
 MANY = settings(max_examples=12 * settings.default.max_examples)
 
 
 def test_every_op_of_the_catalog_has_a_truth() -> None:
-    assert {op for op, _ in rows()} == set(TRUTHS) == set(DRAWN) == {problem.op for problem in NAMED}
+    assert {op for op, _ in rows()} == set(PROBLEMS) == set(DRAWN) == {problem.op for problem in NAMED}
 
 
 @pytest.mark.parametrize("backend", sorted({backend for _, backend in HOST_ROWS}))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 import refnet_kernels
-from tests.kernels.problems import HOST_ROWS
+from tests.problems import HOST_ROWS
 
 PACKAGE = Path(refnet_kernels.__file__).parent
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from refnet_kernels.cpu.entry import entry
 from refnet_kernels.cpu.team import Program
 from refnet_kernels.target import WIDTH
-from tests.kernels.problems import DTYPES, numbers
+from tests.problems import DTYPES
+from tests.problems.base import numbers
 
 
 def enter(images: np.ndarray, pads: tuple[int, int, int, int], threads: int) -> tuple[np.ndarray, np.ndarray]:

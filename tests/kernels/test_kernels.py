@@ -9,19 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import (
-    DRAWN,
-    DTYPES,
-    HOST_ROWS,
-    NAMED,
-    Arrays,
-    Problem,
-    assert_same_bits,
-    conv_problem,
-    conv_same,
-    edges,
-    identity,
-)
 
 import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, select
@@ -29,6 +16,10 @@ from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.conv.cpu import FEWEST_PIXELS, ITEM_TILES_MOST
 from refnet_kernels.cpu.team import Program
 from refnet_kernels.target import WIDTH_BYTES
+from tests.problems import DTYPES, HOST_ROWS, NAMED, Problem, identity
+from tests.problems.conv import conv_problem, conv_same, edges
+from tests.problems.strategies import DRAWN
+from tests.support.arrays import Arrays, assert_same_bits
 
 COMPILED = [row for row in HOST_ROWS if row[1] != "reference"]
 THREADS = [1, 2, 3, 8]

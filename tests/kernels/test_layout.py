@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.cpu.layout import Tiles, taps_inside, tiles_of
 from refnet_kernels.target import ROWS
-from tests.kernels.problems import conv_same
+from tests.problems.conv import conv_same
 
 #: Bytes of a pixel in the output.
 PIXEL = 4

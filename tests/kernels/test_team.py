@@ -8,11 +8,13 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from problems import Arrays, Problem, assert_same_bits, conv_problem, conv_same
 
 from refnet_kernels.catalog import select
 from refnet_kernels.cpu.team import ITEMS_A_LOOK, SLICE_SECONDS, Launch, Program
 from refnet_kernels.system.cores import share_of
+from tests.problems import Problem
+from tests.problems.conv import conv_problem, conv_same
+from tests.support.arrays import Arrays, assert_same_bits
 
 THREADS = [1, 2, 3, 8]
 

@@ -7,9 +7,10 @@ import pytest
 
 from refnet_kernels.catalog import rows
 from refnet_kernels.contract import norm_scale
-from tests.kernels.problems import HOST_ROWS, assert_same_bits
 from tests.kernels.truth import solve
 from tests.kernels.vectors import DTYPES, FILE, problem, read, write
+from tests.problems import HOST_ROWS
+from tests.support.arrays import assert_same_bits
 from tools.make_contract_vectors import vectors
 
 VECTORS = read(FILE.read_text())

@@ -9,20 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import CONTRACT_VERSION, ConvGeometry, Norm, PoolGeometry
+from refnet_kernels.contract import CONTRACT_VERSION
 from tests.exact.arithmetic import BINARY32, BINARY64, Format
-from tests.kernels.problems import (
-    AvgPoolProblem,
-    BatchNormProblem,
-    ConvProblem,
-    MaxPoolProblem,
-    MeanProblem,
-    Problem,
-    ResidualProblem,
-    SoftmaxProblem,
-    StatisticsProblem,
-    SubsampleProblem,
-)
+from tests.problems import PROBLEMS, Problem
+from tests.support.arrays import Arrays
 
 FORMAT_VERSION = 1
 FILE = Path(__file__).parents[2] / "docs" / f"contract-vectors-{FORMAT_VERSION}.txt"
@@ -36,8 +26,6 @@ FORMATS = {"binary32": BINARY32, "binary64": BINARY64}
 DTYPES: dict[str, Any] = {"binary32": np.float32, "binary64": np.float64}
 #: Of the bits, big-endian and as a number.
 _CODES = {"binary32": ("f", "I"), "binary64": ("d", "Q")}
-
-Arrays = dict[str, np.ndarray]
 
 
 class Vector(NamedTuple):
@@ -109,28 +97,4 @@ def read(text: str) -> list[Vector]:
 
 def problem(v: Vector) -> Problem:
     """A case as its op's problem."""
-    i, a = v.integers, v.inputs
-
-    def norm(prefix: str) -> Norm | None:
-        return Norm(*(a[f"{prefix}{role}"] for role in Norm._fields)) if f"{prefix}mean" in a else None
-
-    if v.op == "conv":
-        geometry = ConvGeometry(*(i[name] for name in ConvGeometry._fields))
-        parts = (a.get("bias"), norm(""), bool(i["relu"]), a.get("shortcut"), bool(i.get("sum_relu")), norm("next_"))
-        return ConvProblem(v.name, a["x"], a["weights"], geometry, *parts)
-    if v.op == "batch_norm":
-        statistics = norm("")
-        assert statistics is not None
-        return BatchNormProblem(v.name, a["x"], statistics, bool(i["relu"]))
-    if v.op == "batch_statistics":
-        return StatisticsProblem(v.name, a["x"], a.get("gamma"), a["epsilon"].item())
-    if v.op == "subsample":
-        return SubsampleProblem(v.name, a["x"], i["factor"])
-    if v.op == "residual":
-        return ResidualProblem(v.name, a["shortcut"], a["x"], bool(i.get("relu")))
-    if v.op in ("max_pool", "avg_pool"):
-        geometry_ = PoolGeometry(*(i[name] for name in PoolGeometry._fields))
-        if v.op == "avg_pool":
-            return AvgPoolProblem(v.name, a["x"], geometry_)
-        return MaxPoolProblem(v.name, a["x"], geometry_, norm("next_"))
-    return {"mean": MeanProblem, "softmax": SoftmaxProblem}[v.op](v.name, a["x"])
+    return PROBLEMS[v.op].from_vector(v.name, v.integers, v.inputs)

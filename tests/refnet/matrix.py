@@ -25,8 +25,9 @@ import numpy as np
 import refnet
 from refnet_kernels.catalog import select
 from refnet_kernels.target import CPU, LANES
-from tests.kernels.problems import NAMED, Arrays, assert_same_bits, digest
-from tests.refnet.nets import lively_weights, random_images
+from tests.problems import NAMED
+from tests.support.arrays import Arrays, assert_same_bits, digest_results, random_images
+from tests.support.nets import lively_weights
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -116,7 +117,7 @@ def check_definitions(found: dict[str, Arrays]) -> None:
 
 def sha256(device: str = "cpu") -> str:
     """One hash over the results of a device."""
-    return digest(list(results(device).values()))
+    return digest_results(results(device).values())
 
 
 def row(sha: str) -> str:
@@ -136,7 +137,7 @@ def main() -> None:
     found = results("cpu")
     if arguments.definitions:
         check_definitions(found)
-    sha = digest(list(found.values()))
+    sha = digest_results(found.values())
     for start in arguments.starts:
         with multiprocessing.get_context(start).Pool(2) as pool:
             children = pool.map(sha256, ["cpu"] * 2, chunksize=1)

@@ -86,16 +86,16 @@ FAILURES = [
     ("", 2, "required: COMMAND"),
     ("predit x.png", 2, "invalid choice: 'predit'"),
     ("summary resnet_v2_50 --sise 3", 2, "unrecognized arguments: --sise 3"),
-    ("summary --size 0 resnet_v2_50", 2, "'0' is no whole number of 1 or more"),
+    ("summary --size 0 resnet_v2_50", 2, "'0' is not a whole number of 1 or more"),
     ("summary resnet_v2_51", 2, "the nearest networks are resnet_v2_50"),
     ("summary ResNet50", 2, "the nearest networks are resnet_v2_50"),
     ("predict digit0.png", 2, "required: --weights"),
     ("predict --weights digits.npz", 2, "required: IMAGE"),
     ("predict digit0.png --weights digits.npz --top 11", 2, "--top is 11, but the weights have 10 classes"),
-    ("predict digit0.png --weights digits.npz --top -1", 2, "'-1' is no whole number"),
+    ("predict digit0.png --weights digits.npz --top -1", 2, "'-1' is not a whole number"),
     ("predict digit0.png --weights digits.npz --size 9 --width 9", 2, "leave out --height and --width"),
-    ("predict digit0.png --weights digits.npz --central-fraction 1.5", 2, "'1.5' is no number above 0"),
-    ("predict digit0.png --weights digits.npz --central-fraction half", 2, "'half' is no number above 0"),
+    ("predict digit0.png --weights digits.npz --central-fraction 1.5", 2, "'1.5' is not a number above 0"),
+    ("predict digit0.png --weights digits.npz --central-fraction half", 2, "'half' is not a number above 0"),
     ("predict digit0.png --weights digits.npz --labels three.txt", 2, "3 labels, but the weights have 10 classes"),
     ("predict digit0.png --weights digits.npz --labels latin1.txt", 2, "latin1.txt cannot be read"),
     ("predict digit0.png --weights digits.npz --labels none.txt", 2, "No such file"),
@@ -107,7 +107,7 @@ FAILURES = [
     ("convert digits.npz digits.npz", 2, "is the file to be converted"),
     ("convert digits.npz ./digits.npz --force", 2, "is the file to be converted"),
     ("convert digits.npz small.npz", 2, "pass --force"),
-    ("convert digits.npz digits.h5", 2, "does not end in .npz, .safetensors or .ckpt"),
+    ("convert digits.npz digits.h5", 2, "does not end in .ckpt, .npz or .safetensors"),
     ("predict digit0.png --weights digits.npz --device cuda:99", 3, "CUDA device 'cuda:99' cannot be used"),
     ("demo --device tpu", 3, "no device 'tpu'"),
     ("summary none.npz", 4, "none.npz: no weights file or checkpoint"),
@@ -124,7 +124,7 @@ FAILURES = [
     ("predict digit0.png --weights none.npz", 4, "none.npz"),
     ("predict digit0.png --weights lacks_gamma.npz --top 1 --size 9", 4, "resnet_v2/postnorm/gamma (4,)"),
     ("predict none.png --weights digits.npz", 5, "none.png: No such file"),
-    ("predict text.png --weights digits.npz", 5, "text.png is no image"),
+    ("predict text.png --weights digits.npz", 5, "text.png is not an image"),
     ("predict no_checkpoint --weights digits.npz", 5, "not a regular file"),
 ]
 
@@ -432,7 +432,9 @@ class TestConvert:
         for prefix in ("a.ckpt", "b.ckpt"):
             refnet.save_weights(tmp_path / prefix, refnet.random_weights(BLOCKS, 3))
         (tmp_path / "b.ckpt.index").unlink()
-        assert "b.ckpt.data-00000-of-00001 is there" in run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt").err
+        assert (
+            "b.ckpt.data-00000-of-00001 exists already" in run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt").err
+        )
         assert run("convert", tmp_path / "a.ckpt", tmp_path / "b.ckpt", "--force").code == 0
         for source in ("a.ckpt", "a.ckpt.index", "a.ckpt.data-00000-of-00001"):
             outcome = run("convert", tmp_path / source, tmp_path / "a.ckpt", "--force")
@@ -514,7 +516,7 @@ class TestBench:
         monkeypatch.setattr(refnet.Engine, "__call__", lambda self, images: call(self, images) * self._threads)
         outcome = run("bench", files / "small.npz", "--size", "16", "--rounds", "1", "--threads", "2")
         assert outcome.code != 0
-        assert "One thread of the CPU gives other bits; nothing is timed." in outcome.err
+        assert "One CPU thread gives other bits, so nothing is timed." in outcome.err
 
     def test_work_of_the_published_network(self) -> None:
         """6.96 GFLOP for resnet_v2_50 at 224 x 224, as others count it."""

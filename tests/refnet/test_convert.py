@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import lively_weights, random_images
 
 import refnet
 from refnet.cli import main
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights
 
 OPTIONS = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "torch", "stride_place": "first_unit"}
 
@@ -104,6 +105,6 @@ def test_the_report_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "missing: 1\n",
         "missing: resnet_v2/postnorm/beta (is it resnet_v2/postnorm/bet?)",
         "stride_place='first_unit' (TF-Slim: 'last_unit')",
-        "to others it is another function",
+        "in other programs it is another function",
     ):
         assert words in out

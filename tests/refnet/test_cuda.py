@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import digest, lively_weights, random_images, small_blocks
-from on_device import Foreign, on_device
 
 import refnet
 from refnet import errors
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import Device, missing, simulated
+from tests.refnet.on_device import Foreign, on_device
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights, small_blocks
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import lively_weights, random_images, small_blocks
 
 import refnet
 from refnet.cli import main
 from refnet.images import doubts
 from refnet.images.preprocess import MODES
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights, small_blocks
 
 
 def warned(weights: Any, images: np.ndarray, **options: Any) -> list[str]:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from nets import lively_weights, random_images, small_blocks
 
 import refnet
 from refnet.evidence.end_points import compare, in_network_order, roundings
 from refnet_kernels.conv import reference
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights, small_blocks
 
 FLOATS = arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 

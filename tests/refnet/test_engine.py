@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from nets import digest, lively_weights, random_images, small_blocks
 
 import refnet
 from refnet import errors
 from refnet.run.devices import check_dtype
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights, small_blocks
 
 WEIGHTS = lively_weights()
 IMAGE = random_images(32, 40, 3)
@@ -88,14 +88,6 @@ def test_raw_pixels_are_preprocessed_in_float32_and_widened() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     engine = refnet.Engine(refnet.Weights(WEIGHTS, recipe=recipe), dtype="float64")
     assert digest(engine(pixels)) == digest(engine(refnet.preprocess(pixels, recipe).astype(np.float64)))
-
-
-def test_forward_keeps_the_engine_of_weights() -> None:
-    weights = refnet.Weights(WEIGHTS)
-    refnet.forward(weights, IMAGE)
-    refnet.forward(weights, IMAGE)
-    refnet.forward(weights, IMAGE, blocks=small_blocks())
-    assert len(weights.engines) == 2
 
 
 def test_an_engine_keeps_a_bounded_number_of_plans() -> None:
@@ -264,11 +256,6 @@ def test_weights_without_a_root_block_say_so() -> None:
     with pytest.raises(errors.WeightsError, match="include_root_block=False"):
         refnet.forward(weights, IMAGE)
     assert refnet.forward(weights, random_images(9, 9, 5), include_root_block=False).shape == (7,)
-
-
-def test_an_engine_cannot_be_pickled_and_says_what_to_do() -> None:
-    with pytest.raises(TypeError, match="make one where it is needed"):
-        pickle.dumps(refnet.Engine(WEIGHTS))
 
 
 def test_functions_on_arrays_compose_to_the_network() -> None:

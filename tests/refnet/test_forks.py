@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from nets import digest, lively_weights, random_images
 
 import refnet
 import refnet.engine
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -73,12 +73,12 @@ def test_while_another_thread_makes_the_engines_plan(monkeypatch: pytest.MonkeyP
 
 
 COMPILING = """
-import sys, threading
-sys.path.insert(0, sys.argv[1])
+import threading
 import refnet
-from nets import digest, lively_weights, random_images
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights
 from refnet_kernels.jit import on_compile
-from test_forks import fork, status
+from tests.refnet.test_forks import fork, status
 
 engine, image = refnet.Engine(lively_weights()), random_images(32, 32, 3)
 compiling = threading.Event()
@@ -96,7 +96,7 @@ print(*results, status(child))
 def test_while_another_thread_compiles() -> None:
     """Numba and LLVM cannot be cut in two: the fork comes when the kernel is ready."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "REFNET_CACHE": "off"}
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", COMPILING, str(Path(__file__).parent)]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", COMPILING]
     output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120).stdout
     expected = digest(refnet.forward(lively_weights(), random_images(32, 32, 3)))
     assert output.split() == [expected, expected, "0"]

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import digest, lively_weights, random_images, small_blocks
 from safetensors.numpy import load_file, save
 
 import refnet
@@ -24,6 +23,8 @@ from refnet.errors import ConfigError, GoldenError, InputError, RefnetError, Wei
 from refnet.evidence import golden
 from refnet.golden import check, compare_end_points, read_golden, record
 from refnet.seeded import random_images as seeded_images
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights, small_blocks
 
 WEIGHTS = refnet.Weights(lively_weights())
 IMAGES = random_images(2, 33, 40, 3)
@@ -168,11 +169,11 @@ def test_the_first_end_point_that_differs_is_named(
 def test_other_weights_and_other_images_are_not_called_other_bits(tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     record(path, WEIGHTS, IMAGES)
-    with pytest.raises(WeightsError, match="other weights than those that the golden was recorded with"):
+    with pytest.raises(WeightsError, match="recorded with other weights than these"):
         check(path, {**WEIGHTS, f"{CONV3}/biases": WEIGHTS[f"{CONV3}/biases"] + 1}, IMAGES)
-    with pytest.raises(InputError, match="other images than those"):
+    with pytest.raises(InputError, match="recorded with other images than these"):
         check(path, WEIGHTS, IMAGES + np.float32(2**-20))
-    with pytest.raises(InputError, match=r"\(33, 40, 3\), not \(2, 33, 40, 3\)"):
+    with pytest.raises(InputError, match=r"\(33, 40, 3\), the golden\'s is \(2, 33, 40, 3\)"):
         check(path, WEIGHTS, IMAGES[0])
 
 
@@ -184,7 +185,7 @@ def test_tensors_that_the_network_does_not_read_do_not_count(tmp_path: Path) -> 
 
 def test_options_that_no_golden_can_hold(tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
-    with pytest.raises(ConfigError, match="No options of a golden: outputstride"):
+    with pytest.raises(ConfigError, match="cannot hold these options: outputstride"):
         record(path, WEIGHTS, IMAGES, outputstride=8)
     blocks = [block._replace(unit_fn=refnet.subsample) for block in small_blocks()]
     with pytest.raises(ConfigError, match="bottleneck"):
@@ -270,16 +271,16 @@ def drop(name: str) -> Change:
 
 NET = "end_points/net"
 CHANGES = {
-    "another format": (put("format", value="diary"), "no golden: its format is 'diary'"),
-    "another format version": (put("version", value=2), "version 2 of the format, and this refnet reads 1"),
-    "another contract": (put("contract", value=99), "version 99 of the arithmetic contract.*record it anew"),
+    "another format": (put("format", value="diary"), "not a golden: its format is 'diary'"),
+    "another format version": (put("version", value=2), "version 2 of the format, but this version of refnet reads 1"),
+    "another contract": (put("contract", value=99), "version 99 of the arithmetic contract.*record it again"),
     "no options": (lambda document, _: document.pop("options"), "its 'options' is None, not a dict"),
     "a number for a hash": (put("weights", "sha256", value=5), "its 'sha256' is 5, not a str"),
     "a boolean for a seed": (put("seed", value=True), "its 'seed' is True, not a int"),
     "a shape of words": (put("images", "shape", value=["a", 1, 3]), "not a list of sizes"),
     "a negative size": (put("images", "shape", value=[-1, 9, 3]), "not a list of sizes"),
-    "images of a terabyte": (put("images", "shape", value=[10**6, 10**6, 3]), "no images, or too many"),
-    "another rank": (put("images", "shape", value=[9, 9]), "no images, or too many"),
+    "images of a terabyte": (put("images", "shape", value=[10**6, 10**6, 3]), "not images, or too many"),
+    "another rank": (put("images", "shape", value=[9, 9]), "not images, or too many"),
     "an unknown network": (put("weights", "network", value="resnet_v2_51"), "its network is 'resnet_v2_51'"),
     "a network that is a list": (put("weights", "network", value=[]), "its network is"),
     "an unknown recipe": (put("images", "recipe", value={"hight": 9}), "recipe is not understood"),
@@ -323,24 +324,24 @@ def broken(good: bytes) -> dict[str, tuple[bytes, str]]:
         return with_header(json.dumps({**header, "__metadata__": signed(document)}), values)
 
     return {
-        "empty": (b"", "no safetensors file"),
-        "short": (good[:6], "no safetensors file"),
-        "cut in the header": (good[:100], "no safetensors file"),
-        "cut in the values": (good[:-1], "no safetensors file"),
-        "bytes at the end": (good + b"\0", "no safetensors file"),
-        "a zip": (b"PK\x03\x04" * 99, "no safetensors file"),
-        "a header that is no JSON": (with_header("{", b""), "no safetensors file"),
-        "a header that is a list": (with_header("[]", b""), "no safetensors file"),
-        "a header of 2^63 bytes": (struct.pack("<Q", 2**63) + b"{}", "no safetensors file"),
-        "a deep header": (with_header(deep, b""), "no safetensors file"),
+        "empty": (b"", "not a safetensors file"),
+        "short": (good[:6], "not a safetensors file"),
+        "cut in the header": (good[:100], "not a safetensors file"),
+        "cut in the values": (good[:-1], "not a safetensors file"),
+        "bytes at the end": (good + b"\0", "not a safetensors file"),
+        "a zip": (b"PK\x03\x04" * 99, "not a safetensors file"),
+        "a header that is no JSON": (with_header("{", b""), "not a safetensors file"),
+        "a header that is a list": (with_header("[]", b""), "not a safetensors file"),
+        "a header of 2^63 bytes": (struct.pack("<Q", 2**63) + b"{}", "not a safetensors file"),
+        "a deep header": (with_header(deep, b""), "not a safetensors file"),
         "another dtype": (with_header(json.dumps(half), values), r"net is float32 \[4\], not floats \[2\]"),
-        "a tensor twice": (with_header(twice, values), "header is no proper JSON: a key is there twice"),
-        "weights, no golden": (with_header(json.dumps(plain), values), "no golden: its metadata have no 'refnet'"),
+        "a tensor twice": (with_header(twice, values), "header is not valid JSON: a key is there twice"),
+        "weights, no golden": (with_header(json.dumps(plain), values), "not a golden: its metadata have no 'refnet'"),
         "another document": (good.replace(rb"\"seed\": 0", rb"\"seed\": 1"), "document does not have its hash"),
-        "a document that is no JSON": (around("{"), "document is no proper JSON"),
-        "a document that is a list": (around("[]"), "no JSON object but a list"),
-        "a deep document": (around(deep), "document is no proper JSON"),
-        "a key twice": (around(document[:-1] + ', "seed": 1}'), "document is no proper JSON: a key is there twice"),
+        "a document that is no JSON": (around("{"), "document is not valid JSON"),
+        "a document that is a list": (around("[]"), "not a JSON object but a list"),
+        "a deep document": (around(deep), "document is not valid JSON"),
+        "a key twice": (around(document[:-1] + ', "seed": 1}'), "document is not valid JSON: a key is there twice"),
     }
 
 
@@ -372,7 +373,7 @@ def options_of(value: Any) -> Change:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"colour": "red"}, "options that this refnet lacks: colour"),
+        ({"colour": "red"}, "options that this version of refnet lacks: colour"),
         ({"num_classes": {}}, "options are damaged: num_classes"),
         ({"blocks": [{"scope": "block1", "units": []}]}, "blocks are damaged"),
         ({"blocks": [{"scope": "block1", "units": [{"depth": 4, "colour": 1}]}]}, "blocks are damaged"),
@@ -444,9 +445,9 @@ def test_end_points_of_a_port(tmp_path: Path) -> None:
     assert row.ulps == pytest.approx(8, abs=0.5)
     assert compare_end_points(path, port, max_ulps=9).differing == []
     assert compare_end_points(path, port, max_ulps=7).differing == [row]
-    with pytest.raises(ConfigError, match="resnet_v2/block9, which it does not have"):
+    with pytest.raises(ConfigError, match="has no end points resnet_v2/block9; it has"):
         compare_end_points(path, {"resnet_v2/block9": net})
-    with pytest.raises(ConfigError, match="none can be compared"):
+    with pytest.raises(ConfigError, match="needs end points to compare with"):
         compare_end_points(path, {})
     with pytest.raises(InputError, match=r"net \(complex64\)"):
         compare_end_points(path, {"net": net.astype(np.complex64)})
@@ -537,7 +538,7 @@ def test_other_bits_are_exit_code_1(capsys: pytest.CaptureFixture[str], monkeypa
         ("check g.safetensors --weights w.npz --image none.png", 5, "none.png"),
         ("check g.safetensors --weights w.npz --image i.png --threads 0", 2, "threads is 0"),
         ("check none.safetensors --weights none.npz", 5, "none.safetensors: No such file"),
-        ("check i.png --weights w.npz", 5, "no safetensors file"),
+        ("check i.png --weights w.npz", 5, "not a safetensors file"),
         ("record new.safetensors --weights w.npz", 2, "Pass --image"),
         ("record new.safetensors --weights w.npz --image i.png --random 1", 2, "Pass --image"),
         ("record new.safetensors --image i.png", 2, "Pass --weights"),

@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,6 @@ RNG = np.random.default_rng(11)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0].copy()
 ALPHA = RGB[:, :, 1].copy()
-
-
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow  # type: ignore[import-untyped]
-
-        return tensorflow
 
 
 def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
@@ -228,9 +218,9 @@ def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, image_form
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"once upon a time", "Known: BMP, GIF, JPEG, PNG"),
-        (b"\x93NUMPY\x01\x00", "no image that refnet reads"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no image that refnet reads"),
+        (b"once upon a time", "Known formats: BMP, GIF, JPEG, PNG"),
+        (b"\x93NUMPY\x01\x00", "not an image that refnet reads"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image that refnet reads"),
         (b"\x89PNG\r\n\x1a\n", "damaged or incomplete PNG"),
         (b"\xff\xd8\xff", "damaged or incomplete JPEG"),
         (b"BM", "damaged or incomplete BMP"),

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+import refnet
+
 HEAVY = {"numba", "llvmlite", "PIL", "rich", "matplotlib", "safetensors", "argparse"}
 
 
@@ -16,6 +18,27 @@ def test_import_refnet_loads_nothing_heavy() -> None:
     loaded = modules_after("import refnet")
     assert "refnet.engine" in loaded
     assert not HEAVY & loaded
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["refnet.golden.record", "refnet.seeded.random_images((4, 4, 3))", "refnet.testing.assert_golden", "dir(refnet)"],
+)
+def test_goldens_are_there_after_import_refnet_and_load_nothing_to_compile(use: str) -> None:
+    assert "refnet.golden" not in modules_after("import refnet")
+    loaded = modules_after(f"import refnet\nrefnet.Recipe\n{use}\nassert 'golden' in dir(refnet)")
+    assert not {"numba", "llvmlite"} & loaded
+
+
+def test_an_attribute_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'refnet' has no attribute 'goldens'"):
+        refnet.goldens  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["resnet_v1", "resnet_v2", "preprocess"])
+def test_functions_do_not_hide_modules(name: str) -> None:
+    assert callable(getattr(refnet, name))
+    assert f"refnet.{name}" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import digest, post_activation_unit, post_activation_weights, random_images, small_blocks
 
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import ArgScope, Graph
 from refnet.graph.memory import WHOLE, assign_slots, parts_of
 from refnet.graph.plan import Plan, Step
 from refnet.network.resnet_v2 import network_blocks, resnet_v2
+from tests.support.arrays import digest, random_images
+from tests.support.nets import post_activation_unit, post_activation_weights, small_blocks
 
 
 def plan_of(

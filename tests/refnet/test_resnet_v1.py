@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import lively_weights, random_images
 
 import refnet
 from refnet import golden
@@ -19,6 +18,8 @@ from refnet.graph.fuse import make_plan
 from refnet.images.preprocess import VGG
 from refnet.network.networks import NETWORKS, network_blocks
 from refnet.summary import summarize
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights
 
 BLOCKS = [refnet.resnet_v1_block("block1", 4, 2, 2), refnet.resnet_v1_block("block2", 7, 2, 1)]
 IMAGES = random_images(2, 37, 50, 3)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import digest, lively_weights, random_images, small_blocks
 
 import refnet
 from refnet.graph.memory import parts_of
+from tests.support.arrays import digest, random_images
+from tests.support.nets import lively_weights, small_blocks
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 @given(
@@ -92,11 +93,11 @@ def test_more_threads_than_cores_and_a_busy_neighbour_finish() -> None:
 
 INTERRUPTED = """
 import sys, time
-sys.path[:0] = sys.argv[1:3]
+sys.path.insert(0, sys.argv[1])
 import refnet
-from nets import random_images
+from tests.support.arrays import random_images
 engine = refnet.Engine(refnet.random_weights("resnet_v2_50", 10), threads=2)
-images = random_images(int(sys.argv[3]), 224, 224, 3)
+images = random_images(int(sys.argv[2]), 224, 224, 3)
 engine(images[:, :32, :32])
 engine(images)
 print("ready", flush=True)
@@ -110,9 +111,8 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("batch", [1, 16], ids=["short", "long"])
 def test_ctrl_c_is_answered_during_a_forward(batch: int) -> None:
-    kernels = str(HERE.parent.parent / "kernels")
-    command = [sys.executable, "-c", INTERRUPTED, str(HERE), kernels, str(batch)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent.parent) as process:
+    command = [sys.executable, "-c", INTERRUPTED, str(ROOT / "kernels"), str(batch)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.3)

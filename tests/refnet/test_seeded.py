@@ -7,12 +7,12 @@ import math
 import sys
 
 import numpy as np
-from nets import small_blocks
-from refnet.seeded import lively_weights, random_images
 
 import refnet
 from refnet.network.seeded_bits import random_bits
+from refnet.seeded import lively_weights, random_images
 from refnet.weights.initial import _quantiles
+from tests.support.nets import small_blocks
 
 
 def philox_4x64(key: int, count: int) -> list[int]:

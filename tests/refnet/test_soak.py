@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nets import lively_weights, random_images
 
 import refnet
 from refnet.errors import RefnetError
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights
 
 WINDOWS = 5
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nets import lively_weights, random_images
-from refnet.golden import read_golden, record
 
 import refnet
 from refnet.errors import ConfigError, WeightsError
+from refnet.golden import read_golden, record
 from refnet.testing import UPDATE, assert_golden
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights
 
 WEIGHTS = refnet.Weights(lively_weights())
 IMAGE = random_images(33, 40, 3)

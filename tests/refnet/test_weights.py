@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nets import lively_weights, random_images, small_blocks
 
 import refnet
 from refnet import errors
@@ -15,6 +14,8 @@ from refnet.network.architecture import infer_architecture
 from refnet.network.resnet_v2 import network_blocks
 from refnet.weights.formats import write_npz
 from refnet.weights.initial import _quantiles
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights, small_blocks
 
 # Variables, parameters and depth of the published networks, from TF-Slim itself (1001 classes).
 PUBLISHED = {

@@ -91,23 +91,26 @@ def _patches(x: np.ndarray, size: int, stride: int, rate: int) -> np.ndarray:
     return windows.reshape(*windows.shape[:3], -1)
 
 
-def conv2d_same(x: Bounded, weights: np.ndarray, stride: int = 1, rate: int = 1) -> Bounded:
-    """Convolution: a product goes through at most one run of fma's and one addition for each run.
+def sums_of_products(x: Bounded, kernel: np.ndarray) -> Bounded:
+    """``x @ kernel``: a product goes through at most one run of fma's and one addition for each run.
 
     With n such roundings, gamma = n u / (1 - n u) bounds the relative error of each term (Higham, 2002, Lemma 3.1). The
     wider format's sum has one for each term, in any order.
     """
     p = x.precision
-    size, *_, depth = weights.shape
-    kernel = weights.reshape(-1, depth).astype(p.wide)
+    kernel = kernel.astype(p.wide)
     terms = len(kernel)
     n = min(terms, RUN) + -(-terms // RUN)
     gamma = n * p.u / (1 - n * p.u) + terms * np.finfo(p.wide).eps
-    value = _patches(x.value, size, stride, rate) @ kernel
-    inherited = _patches(x.bound, size, stride, rate)
-    magnitude = np.abs(_patches(x.value, size, stride, rate)) + inherited
-    bound = (inherited + gamma * magnitude) @ np.abs(kernel)
-    return Bounded(value, (bound + 2 * terms * p.subnormal) * p.slack)
+    bound = (x.bound + gamma * (np.abs(x.value) + x.bound)) @ np.abs(kernel)
+    return Bounded(x.value @ kernel, (bound + 2 * terms * p.subnormal) * p.slack)
+
+
+def conv2d_same(x: Bounded, weights: np.ndarray, stride: int = 1, rate: int = 1) -> Bounded:
+    """Convolution under TF-Slim's explicit padding."""
+    size, *_, depth = weights.shape
+    patches = Bounded(*(_patches(a, size, stride, rate) for a in x))
+    return sums_of_products(patches, weights.reshape(-1, depth))
 
 
 def add(x: Bounded, y: Bounded | np.ndarray) -> Bounded:
@@ -122,7 +125,7 @@ def relu(x: Bounded) -> Bounded:
 
 
 def batch_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net: Net) -> Bounded:
-    """``fma(x - mean, scale, beta)``, the scale computed in binary64 and rounded once."""
+    """`normalize` with the scale computed in binary64 and rounded once."""
     wide = x.precision.wide
     beta = variables[f"{scope}/beta"].astype(wide)
     gamma = variables[f"{scope}/gamma"].astype(wide) if net.batch_norm_scale else np.ones_like(beta)
@@ -131,7 +134,11 @@ def batch_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net:
     else:
         mean = exact(variables[f"{scope}/moving_mean"], x.precision)
         variance = exact(variables[f"{scope}/moving_variance"], x.precision)
-    scale = _scale(gamma, variance, net.batch_norm_epsilon)
+    return normalize(x, mean, _scale(gamma, variance, net.batch_norm_epsilon), beta)
+
+
+def normalize(x: Bounded, mean: Bounded, scale: Bounded, beta: np.ndarray) -> Bounded:
+    """``fma(x - mean, scale, beta)``."""
     centred = rounded(Bounded(x.value - mean.value, x.bound + mean.bound))
     # |d's' - d s| with d' = d + a and s' = s + b is at most |d| b + a (|s| + b).
     spread = np.abs(centred.value) * scale.bound + centred.bound * (np.abs(scale.value) + scale.bound)

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import refnet
-from refnet.network.networks import UNITS
+from refnet.network.networks import BY_UNIT
 from tests.slim import error_bound
-from tests.slim.oracle import BlockSpec, Net, Slim, block, draw_images, draw_weights
+from tests.slim.oracle import BlockSpec, Net, Slim, block, draw_weights
+from tests.support.arrays import random_images
 
 #: Beyond this, atrous rates pass the size of every image here.
 LARGEST_STRIDE = 24
@@ -89,7 +90,7 @@ def cases(draw: st.DrawFn, /, **options: st.SearchStrategy[Any]) -> Case:
 
 def refnet_blocks(blocks: Sequence[BlockSpec], version: int = 2) -> list[refnet.Block]:
     """The same blocks for refnet."""
-    unit = UNITS[f"bottleneck_v{version}"]
+    unit = BY_UNIT[f"bottleneck_v{version}"].unit
     return [refnet.Block(scope, unit, units) for scope, units in blocks]
 
 
@@ -103,7 +104,7 @@ def compare_with_slim(case: Case) -> None:
     """Run a case in tf_slim, in both precisions, and in refnet, and compare every end point in network order."""
     slim = Slim(case.net, case.shape)
     variables = draw_weights(slim.shapes, case.seed)
-    images = draw_images(case.shape, case.seed + 1)
+    images = random_images(*case.shape, seed=case.seed + 1)
     _, slim32 = slim.run(variables, images)
     truth, slim64 = Slim(case.net, case.shape, "float64").run(variables, images)
     got, end_points = run_refnet(case.net, variables, images)

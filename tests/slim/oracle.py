@@ -1,22 +1,18 @@
-"""The oracle: the real tf_slim 1.1.0, run on variables and images that a test hands it.
-
-TensorFlow takes ten seconds to import, so it is imported by the first call that needs it.
-"""
+"""The oracle: the real tf_slim 1.1.0, run on variables and images that a test hands it."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import numpy as np
+
+from tests.support.tensorflow import quiet, tf_slim
 
 #: (scope, [{"depth", "depth_bottleneck", "stride", perhaps "unit_rate"}, ...]) for each block: what both sides make
 #: their ``Block`` of.
@@ -81,35 +77,6 @@ def published_blocks(depth: int) -> list[BlockSpec]:
     ]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """TensorFlow and tf_slim warn of their own deprecations, which the test run would turn into errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@cache
-def tensorflow() -> SimpleNamespace:
-    """TensorFlow 1's interface and tf_slim, ready to run: tf, slim, resnet_v1, resnet_v2, resnet_utils.
-
-    TensorFlow looks for the legacy batch norm in ``tf_keras.legacy_tf_layers``; the wheel keeps it in
-    ``tf_keras.src``, so the module is handed over here.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet():
-        # None of these ships types.
-        import tensorflow.compat.v1 as tf  # type: ignore[import-untyped]
-        import tf_keras.src.legacy_tf_layers.normalization as legacy_normalization  # type: ignore[import-untyped]
-        import tf_slim as slim  # type: ignore[import-untyped]
-        from tensorflow.python.layers import normalization  # type: ignore[import-untyped]
-        from tf_slim.nets import resnet_utils, resnet_v1, resnet_v2  # type: ignore[import-untyped]
-
-        tf.logging.set_verbosity(tf.logging.ERROR)
-    normalization.normalization = legacy_normalization
-    return SimpleNamespace(tf=tf, slim=slim, resnet_v1=resnet_v1, resnet_v2=resnet_v2, resnet_utils=resnet_utils)
-
-
 def _stack_blocks_non_strided(
     net: Any, blocks: Sequence[Any], output_stride: float | None = None, outputs_collections: Any = None
 ) -> Any:
@@ -118,7 +85,7 @@ def _stack_blocks_non_strided(
     A block's stride is taken out of its last unit and applied after the block's output has been collected: by
     subsampling, or as a factor of the rate once the output stride is reached.
     """
-    lib = tensorflow()
+    lib = tf_slim()
     current_stride, rate = 1, 1
     for scope, unit_fn, args in blocks:
         with lib.tf.variable_scope(scope, "block", [net]) as block_scope:
@@ -147,7 +114,7 @@ def _unit(bottleneck: Any, net: Any, *, unit_rate: int = 1, rate: int = 1, **arg
 @contextmanager
 def _options(net: Net) -> Iterator[None]:
     """The options of the models repository that tf_slim 1.1.0 has not, made of tf_slim's own parts."""
-    lib = tensorflow()
+    lib = tf_slim()
     overrides: dict[str, Any] = {}
     if net.activation_fn is None:
         overrides["activation_fn"] = None
@@ -188,9 +155,9 @@ class Slim:
     """
 
     def __init__(self, net: Net, shape: Sequence[int], dtype: str = "float32") -> None:
-        lib = tensorflow()
+        lib = tf_slim()
         self.graph = lib.tf.Graph()
-        with _quiet(), self.graph.as_default():
+        with quiet(), self.graph.as_default():
             self.images = lib.tf.placeholder(dtype, shape)
             with _options(net):
                 module = lib.resnet_v1 if net.version == 1 else lib.resnet_v2
@@ -230,11 +197,11 @@ class Slim:
 
         One thread, because TensorFlow's bits change with the number of threads.
         """
-        lib = tensorflow()
+        lib = tf_slim()
         assert {name: a.shape for name, a in variables.items()} == self.shapes
         tf = lib.tf
         config = tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1, device_count={"GPU": 0})
-        with _quiet(), tf.Session(graph=self.graph, config=config) as session:
+        with quiet(), tf.Session(graph=self.graph, config=config) as session:
             assign = [v.initializer for v in self.variables.values()]
             session.run(assign, {v.initial_value: variables[name] for name, v in self.variables.items()})
             results: tuple[np.ndarray, dict[str, np.ndarray]] = session.run(
@@ -258,6 +225,7 @@ def slim_variables(net: Net, shape: Sequence[int]) -> dict[str, tuple[int, ...]]
 def draw_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
     """Weights of sensible sizes for the variables of a network, float32.
 
+    They are drawn from the variables' shapes alone, so that the oracle shares no generator with refnet.
     Kernels are scaled as He et al. do; those of conv3 to a third of that, so that the sum over many units stays of the
     size that the batch norms' statistics suppose.
     """
@@ -277,8 +245,3 @@ def draw_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, 
         return 0.2 * noise
 
     return {name: one(name, shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def draw_images(shape: Sequence[int], seed: int) -> np.ndarray:
-    """Images in -1..1, float32."""
-    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import refnet
 from tests.slim import error_bound
 from tests.slim.networks import VERSIONS, Case, assert_within, cases, examples, output_strides, run_refnet
-from tests.slim.oracle import draw_images, draw_weights, slim_variables
+from tests.slim.oracle import draw_weights, slim_variables
+from tests.support.arrays import random_images
 
 
 def assert_equal_bits(got: np.ndarray, expected: np.ndarray, name: str = "") -> None:
@@ -20,7 +21,7 @@ def assert_equal_bits(got: np.ndarray, expected: np.ndarray, name: str = "") -> 
 
 
 def _inputs(case: Case) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    return draw_weights(slim_variables(case.net, case.shape), case.seed), draw_images(case.shape, case.seed + 1)
+    return draw_weights(slim_variables(case.net, case.shape), case.seed), random_images(*case.shape, seed=case.seed + 1)
 
 
 @examples(12)
@@ -131,5 +132,5 @@ def test_an_atrous_kernel_is_the_kernel_with_holes(problem: dict[str, Any], rate
 @pytest.mark.parametrize("factor", [1, 2, 3, 5])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 6, 7, 3), (1, 5, 4, 2)])
 def test_subsample_copies_every_so_many_pixels(shape: tuple[int, ...], factor: int) -> None:
-    x = draw_images(shape, 0)
+    x = random_images(*shape, seed=0)
     assert_equal_bits(refnet.subsample(x, factor), x[:, ::factor, ::factor])

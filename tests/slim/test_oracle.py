@@ -22,7 +22,8 @@ from tests.slim.networks import (
     refnet_blocks,
     run_refnet,
 )
-from tests.slim.oracle import Net, Slim, block, draw_images, draw_weights, run_slim, slim_variables
+from tests.slim.oracle import Net, Slim, block, draw_weights, run_slim, slim_variables
+from tests.support.arrays import random_images
 
 
 @examples(16)
@@ -83,7 +84,7 @@ def test_multi_grid(case: Case) -> None:
 @given(multi_grids())
 def test_a_multi_grid_is_the_unit_rates_of_the_last_block(case: Case) -> None:
     variables = draw_weights(slim_variables(case.net, case.shape), case.seed)
-    images = draw_images(case.shape, case.seed)
+    images = random_images(*case.shape, seed=case.seed)
     expected, _ = run_refnet(case.net, variables, images)
     rated = case.net.replace(blocks=case.net.rated_blocks(), multi_grid=None)
     np.testing.assert_array_equal(run_refnet(rated, variables, images)[0], expected)
@@ -92,7 +93,7 @@ def test_a_multi_grid_is_the_unit_rates_of_the_last_block(case: Case) -> None:
 def test_a_multi_grid_has_as_many_rates_as_the_last_block_has_units() -> None:
     net = Net([block("block1", 2, 1, 1), block("block2", 3, 3, 1)])
     variables = draw_weights(slim_variables(net, (1, 20, 20, 3)), 0)
-    images = draw_images((1, 20, 20, 3), 1)
+    images = random_images(1, 20, 20, 3, seed=1)
     for wrong in ((1, 2), (1, 2, 4, 1), (), 2):
         with pytest.raises(ConfigError, match=r"^Expect multi_grid to have length 3\.$"):
             refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=wrong)
@@ -110,7 +111,7 @@ def test_output_strides_that_cannot_be_reached_fail_as_in_slim(case: Case, outpu
         Slim(net, case.shape)
     variables = draw_weights(slim_variables(case.net, case.shape), case.seed)
     with pytest.raises(ConfigError) as found:
-        run_refnet(net, variables, draw_images(case.shape, case.seed))
+        run_refnet(net, variables, random_images(*case.shape, seed=case.seed))
     assert str(found.value) == str(expected.value)
 
 
@@ -118,7 +119,7 @@ def test_spatial_squeeze() -> None:
     net = Net([block("block1", 2, 1, 2)], num_classes=5)
     shape = (2, 20, 20, 3)
     variables = draw_weights(slim_variables(net, shape), 0)
-    images = draw_images(shape, 1)
+    images = random_images(*shape, seed=1)
     expected, ends = run_slim(net, variables, images)
     options: dict[str, Any] = {"blocks": refnet_blocks(net.blocks)}
     kept, kept_ends = refnet.forward(variables, images, **options, spatial_squeeze=False, end_points=True)
@@ -135,7 +136,7 @@ def test_spatial_squeeze() -> None:
 def test_dense_logits_cannot_be_squeezed() -> None:
     net = Net([block("block1", 2, 1, 1)], num_classes=5, global_pool=False)
     variables = draw_weights(slim_variables(net, (1, 20, 20, 3)), 0)
-    images = draw_images((1, 20, 20, 3), 1)
+    images = random_images(1, 20, 20, 3, seed=1)
     assert refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), global_pool=False).shape == (1, 5, 5, 5)
     with pytest.raises(ConfigError, match="squeeze"):
         run_refnet(net, variables, images, spatial_squeeze=True)
@@ -144,7 +145,7 @@ def test_dense_logits_cannot_be_squeezed() -> None:
 def test_resnet_v2_is_the_network_of_forward() -> None:
     net = Net([block("block1", 2, 2, 2), block("block2", 3, 1, 1)], num_classes=4, output_stride=4)
     variables = draw_weights(slim_variables(net, (2, 33, 30, 3)), 3)
-    images = draw_images((2, 33, 30, 3), 4)
+    images = random_images(2, 33, 30, 3, seed=4)
     expected, expected_ends = run_refnet(net, variables, images)
     got, ends = refnet.resnet_v2(
         images,
@@ -182,7 +183,7 @@ def variables() -> dict[str, np.ndarray]:
     ],
 )
 def test_another_option_is_out_of_bounds(variables: dict[str, np.ndarray], change: dict[str, Any]) -> None:
-    images = draw_images(BOUNDED_SHAPE, 6)
+    images = random_images(*BOUNDED_SHAPE, seed=6)
     bounds = error_bound.end_points(BOUNDED_NET, variables, images)
     _, other = run_refnet(BOUNDED_NET.replace(**change), variables, images)
     with pytest.raises(AssertionError, match="out of bounds"):
@@ -193,7 +194,7 @@ def test_another_option_is_out_of_bounds(variables: dict[str, np.ndarray], chang
 def test_a_last_bit_of_binary32_is_out_of_the_bounds_of_binary64(variables: dict[str, np.ndarray], part: str) -> None:
     """The layer of one weight that is one ULP too large is named."""
     changed = variables | {f"resnet/{part}": np.nextafter(variables[f"resnet/{part}"], np.float32(np.inf))}
-    images = draw_images(BOUNDED_SHAPE, 6)
+    images = random_images(*BOUNDED_SHAPE, seed=6)
     _, run = run_refnet(BOUNDED_NET, changed, images, dtype="float64")
     precision = error_bound.BINARY64
     assert_all_within(run, error_bound.end_points(BOUNDED_NET, changed, images, run, precision))
@@ -207,7 +208,7 @@ def test_a_kernel_in_half_precision_is_out_of_bounds(variables: dict[str, np.nda
     """The precision of TF32 in one layer: the bound layer by layer is narrow enough to see it, and names the layer."""
     name = f"resnet/{part}"
     changed = variables | {f"{name}/weights": variables[f"{name}/weights"].astype(np.float16).astype(np.float32)}
-    images = draw_images(BOUNDED_SHAPE, 6)
+    images = random_images(*BOUNDED_SHAPE, seed=6)
     _, run = run_refnet(BOUNDED_NET, changed, images)
     assert_all_within(run, error_bound.end_points(BOUNDED_NET, changed, images, run))
     with pytest.raises(AssertionError, match=f"^{name}: .* out of bounds"):

@@ -19,7 +19,8 @@ from tests.slim.networks import (
     refnet_blocks,
     run_refnet,
 )
-from tests.slim.oracle import Net, block, draw_images, draw_weights, slim_variables
+from tests.slim.oracle import Net, block, draw_weights, slim_variables
+from tests.support.arrays import random_images
 
 FIRST = st.just(1)
 
@@ -65,7 +66,7 @@ def variables() -> dict[str, np.ndarray]:
 
 
 def test_resnet_v1_is_the_network_of_forward(variables: dict[str, np.ndarray]) -> None:
-    images = draw_images(SHAPE, 6)
+    images = random_images(*SHAPE, seed=6)
     expected, expected_ends = run_refnet(NET, variables, images)
     got, ends = refnet.resnet_v1(
         images, refnet_blocks(NET.blocks, 1), 4, spatial_squeeze=False, scope="resnet", variables=variables
@@ -77,7 +78,7 @@ def test_resnet_v1_is_the_network_of_forward(variables: dict[str, np.ndarray]) -
 
 
 def test_the_version_is_read_off_the_names(variables: dict[str, np.ndarray]) -> None:
-    images = draw_images(SHAPE, 6)
+    images = random_images(*SHAPE, seed=6)
     expected, _ = run_refnet(NET, variables, images)
     np.testing.assert_array_equal(refnet.forward(variables, images, spatial_squeeze=False), expected)
 
@@ -93,7 +94,7 @@ def test_the_version_is_read_off_the_names(variables: dict[str, np.ndarray]) -> 
     ],
 )
 def test_another_option_is_out_of_bounds(variables: dict[str, np.ndarray], change: dict[str, Any]) -> None:
-    images = draw_images(SHAPE, 6)
+    images = random_images(*SHAPE, seed=6)
     bounds = error_bound.end_points(NET, variables, images)
     _, run = run_refnet(NET, variables, images)
     assert_all_within(run, bounds)
@@ -115,7 +116,7 @@ def test_a_last_bit_of_binary32_is_out_of_the_bounds_of_binary64(
     variables: dict[str, np.ndarray], part: str, layer: str
 ) -> None:
     changed = variables | {f"resnet/{part}": np.nextafter(variables[f"resnet/{part}"], np.float32(np.inf))}
-    images = draw_images(SHAPE, 6)
+    images = random_images(*SHAPE, seed=6)
     _, run = run_refnet(NET, changed, images, dtype="float64")
     precision = error_bound.BINARY64
     assert_all_within(run, error_bound.end_points(NET, changed, images, run, precision))
@@ -126,4 +127,4 @@ def test_a_last_bit_of_binary32_is_out_of_the_bounds_of_binary64(
 def test_without_a_root_block_the_images_have_the_first_units_channels() -> None:
     net = NET.replace(include_root_block=False)
     variables = draw_weights(slim_variables(net, (1, 9, 9, 5)), 0) | {"resnet/conv1/weights": np.ones((7, 7, 3, 64))}
-    assert run_refnet(net, variables, draw_images((1, 9, 9, 5), 1))[0].shape == (1, 1, 1, 4)
+    assert run_refnet(net, variables, random_images(1, 9, 9, 5, seed=1))[0].shape == (1, 1, 1, 4)

@@ -7,7 +7,8 @@ import pytest
 
 import refnet
 from tests.slim.networks import assert_close_to_truth, run_refnet
-from tests.slim.oracle import Net, Slim, draw_images, draw_weights, published_blocks
+from tests.slim.oracle import Net, Slim, draw_weights, published_blocks
+from tests.support.arrays import random_images
 
 SHAPE = (1, 224, 224, 3)
 #: TF-Slim's inventory: variables, parameters, end points of tf_slim 1.1.0.
@@ -34,7 +35,7 @@ def run(request: pytest.FixtureRequest) -> dict[str, Any]:
     """A network's weights, image, and the results of both precisions of tf_slim; made once."""
     net = _network(*request.param)
     slim = Slim(net, SHAPE)
-    variables, images = draw_weights(slim.shapes, seed=1), draw_images(SHAPE, seed=2)
+    variables, images = draw_weights(slim.shapes, seed=1), random_images(*SHAPE, seed=2)
     results = {dtype: Slim(net, SHAPE, dtype).run(variables, images) for dtype in ("float32", "float64")}
     return {"network": request.param, "net": net, "slim": slim, "variables": variables, "images": images} | results
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tests.slim.oracle import BlockSpec
+from tests.support.tensorflow import tensorflow
 
 #: Units of each stage of the published networks.
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -150,9 +151,7 @@ class TensorFlow:
     """TensorFlow's functions without SAME, NHWC."""
 
     def __init__(self, dtype: str) -> None:
-        import tensorflow
-
-        self.tf, self.dtype = tensorflow, dtype
+        self.tf, self.dtype = tensorflow(), dtype
 
     def images(self, array: np.ndarray) -> Any:
         return self.tf.constant(array, self.dtype)

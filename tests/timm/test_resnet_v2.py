@@ -14,8 +14,10 @@ from safetensors.numpy import save_file
 import refnet
 from refnet import errors
 from refnet.graph.graph import Graph
+from refnet.run.compute import compute
 from tests.slim.networks import assert_close_to_truth, assert_is_the_truth
-from tests.slim.oracle import Net, draw_images
+from tests.slim.oracle import Net
+from tests.support.arrays import random_images
 from tests.timm.networks import (
     DEEP,
     STAGES,
@@ -94,7 +96,7 @@ def test_a_dense_layer_at_the_end(tmp_path: Path) -> None:
 def test_without_a_head_there_are_features(tmp_path: Path) -> None:
     state = {name: value for name, value in draw_state(SMALL, 1).items() if not name.startswith("head")}
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
-    assert refnet.forward(weights, draw_images(SHAPE[1:], 2), global_pool=False).shape == (7, 4, 16)
+    assert refnet.forward(weights, random_images(*SHAPE[1:], seed=2), global_pool=False).shape == (7, 4, 16)
 
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["tensorflow", "torch", "timm"])
@@ -126,7 +128,7 @@ def layers_of(
 )
 def test_every_layer(framework: str, depth: int, deep: bool, tmp_path: Path) -> None:
     """By the file alone: what differs from TF-Slim travels with the weights."""
-    state, images = draw_state(published(depth, deep=deep), 1), draw_images(SHAPE, 2)
+    state, images = draw_state(published(depth, deep=deep), 1), random_images(*SHAPE, seed=2)
     truth, theirs = (layers_of(framework, depth, deep, state, images, dtype) for dtype in ("float64", "float32"))
     assert all(value.dtype == np.float64 for value in truth.values())
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
@@ -143,7 +145,7 @@ def test_every_layer(framework: str, depth: int, deep: bool, tmp_path: Path) -> 
 @pytest.mark.parametrize("framework", ["tensorflow", "torch"])
 def test_float64_is_the_truth(framework: str, description: Description, shape: tuple[int, ...], tmp_path: Path) -> None:
     pytest.importorskip(framework)
-    state, images = draw_state(description, 3), draw_images(shape, 4)
+    state, images = draw_state(description, 3), random_images(*shape, seed=4)
     operations = TensorFlow("float64") if framework == "tensorflow" else Torch("float64")
     truth = run(operations, description, state, images, "resnet_v2")
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
@@ -153,7 +155,7 @@ def test_float64_is_the_truth(framework: str, description: Description, shape: t
 @pytest.mark.parametrize("framework", ["tensorflow", "torch"])
 def test_every_layer_of_a_deep_stem_and_pooled_shortcuts(framework: str, tmp_path: Path) -> None:
     pytest.importorskip(framework)
-    state, images = draw_state(SMALL_DEEP, 3), draw_images((2, 75, 66, 3), 4)
+    state, images = draw_state(SMALL_DEEP, 3), random_images(2, 75, 66, 3, seed=4)
     make = TensorFlow if framework == "tensorflow" else Torch
     truth, theirs = (run(make(dtype), SMALL_DEEP, state, images, "resnet_v2") for dtype in ("float64", "float32"))
     # Odd and even sizes: windows are cut off.
@@ -169,7 +171,7 @@ def test_every_layer_of_a_deep_stem_and_pooled_shortcuts(framework: str, tmp_pat
 def test_output_strides_are_timms(output_stride: int, tmp_path: Path) -> None:
     """timm dilates as TF-Slim does: the unit that would stride keeps the old rate."""
     pytest.importorskip("timm")
-    state, images = draw_state(published(50), 1), draw_images((1, 65, 64, 3), 2)
+    state, images = draw_state(published(50), 1), random_images(1, 65, 64, 3, seed=2)
     truth, theirs = (
         run_timm(50, state, images, "resnet_v2_50", dtype, output_stride=output_stride)
         for dtype in ("float64", "float32")
@@ -191,7 +193,7 @@ def test_names_and_shapes_are_timms() -> None:
 def test_each_difference_from_tf_slim_matters(tmp_path: Path) -> None:
     """TF-Slim's rule for strides or for pool1's padding gives another function."""
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL, 3)))
-    image = draw_images((48, 48, 3), 4)
+    image = random_images(48, 48, 3, seed=4)
     logits = refnet.forward(weights, image)
     same = refnet.forward(dict(weights), image, **OPTIONS)
     assert logits.tobytes() == same.tobytes()
@@ -204,7 +206,7 @@ def test_a_deep_stem_and_pooled_shortcuts_travel_with_the_weights(tmp_path: Path
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL_DEEP, 3)))
     assert weights.options == {**OPTIONS, "avg_down": True}
     assert weights.architecture.root_depths == DEEP
-    image = draw_images((49, 48, 3), 4)
+    image = random_images(49, 48, 3, seed=4)
     logits = refnet.forward(weights, image)
     for options in ({**OPTIONS, "avg_down": True}, {**OPTIONS, "avg_down": True, "device": "reference"}):
         assert refnet.forward(dict(weights), image, **options).tobytes() == logits.tobytes()
@@ -217,7 +219,7 @@ def test_a_deep_stem_and_pooled_shortcuts_travel_with_the_weights(tmp_path: Path
 @pytest.mark.parametrize("options", [{"output_stride": 4}, {"output_stride": 8}])
 def test_pooled_shortcuts_have_no_atrous_form(options: dict[str, Any], tmp_path: Path) -> None:
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL_DEEP, 3)))
-    image = draw_images((49, 48, 3), 4)
+    image = random_images(49, 48, 3, seed=4)
     with pytest.raises(errors.ConfigError, match="average pools by the units' strides"):
         refnet.forward(weights, image, **options)
     assert refnet.forward(weights, image, output_stride=16).tobytes() == refnet.forward(weights, image).tobytes()
@@ -229,13 +231,13 @@ def test_zero_biases_change_no_bit(tmp_path: Path) -> None:
     state["stem.conv.weight"][0] = -0.0
     state["stem.conv.weight"][1, :, 3, 3] = -1e-42
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
-    images = np.where(draw_images((1, 33, 33, 3), 4) < 0, np.float32(-0.0), np.float32(1e-3))
+    images = np.where(random_images(1, 33, 33, 3, seed=4) < 0, np.float32(-0.0), np.float32(1e-3))
     _, end_points = refnet.forward(weights, images, end_points=True, spatial_squeeze=False)
     graph = Graph(dict(weights))
     x = graph.placeholder(images.shape)
     with graph.variable_scope("resnet_v2/conv1"):
         bare = graph.conv(x, 64, (7, 7), 2, 1, False)
-    without = refnet.run.compute.compute(graph, images, bare)
+    without = compute(graph, images, bare)
     assert without.tobytes() == end_points["resnet_v2/conv1"].tobytes()
     assert (without == 0).any()
     assert not np.signbit(without[without == 0]).any()
@@ -244,7 +246,7 @@ def test_zero_biases_change_no_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["b.npz", "b.safetensors", "b.ckpt"])
 def test_options_travel_through_every_format(target: str, tmp_path: Path) -> None:
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL, 3)))
-    image = draw_images((48, 48, 3), 4)
+    image = random_images(48, 48, 3, seed=4)
     refnet.save_weights(tmp_path / target, weights)
     loaded = refnet.load_weights(tmp_path / target)
     assert (loaded.options, loaded.recipe) == (weights.options, weights.recipe)

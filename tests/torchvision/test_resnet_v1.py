@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 import refnet
 from refnet import errors
 from tests.slim.networks import assert_close_to_truth, assert_is_the_truth
-from tests.slim.oracle import Net, draw_images
+from tests.slim.oracle import Net
+from tests.support.arrays import random_images
 from tests.timm.networks import STAGES
 from tests.torchvision.networks import (
     Stages,
@@ -74,7 +75,7 @@ def layers_of(framework: str, depth: int, state: Mapping[str, np.ndarray], image
 @pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
 def test_every_layer(framework: str, depth: int, tmp_path: Path) -> None:
     """By the file alone: what differs from TF-Slim travels with the weights."""
-    state, images = draw_state(published(depth), 1000, 1), draw_images(SHAPE, 2)
+    state, images = draw_state(published(depth), 1000, 1), random_images(*SHAPE, seed=2)
     truth, theirs = (layers_of(framework, depth, state, images, dtype) for dtype in ("float64", "float32"))
     assert all(value.dtype == np.float64 for value in truth.values())
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
@@ -90,7 +91,7 @@ def test_every_layer(framework: str, depth: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("framework", ["tensorflow", "torch"])
 def test_float64_is_the_truth(framework: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     pytest.importorskip(framework)
-    state, images = draw_state(SMALL, 7, 3), draw_images(shape, 4)
+    state, images = draw_state(SMALL, 7, 3), random_images(*shape, seed=4)
     operations = TensorFlowV1("float64") if framework == "tensorflow" else TorchV1("float64")
     truth = run(operations, SMALL, state, images, "resnet_v1")
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))

@@ -12,8 +12,8 @@ The finished tile is parked in shared memory and comes out in vectors of four ch
 
 The kernels are ``cuda_kernel.conv_kernel(tile)`` for each tile of `TILES`; some copy four channels of the image as one
 vector, which must lie at a multiple of 16 bytes, and the others copy number by number. Parameters: the addresses
-`OPERANDS` (int64; 0 stands for "none"), then integers (int32). `launch` gives kernel, grid and arguments; the block is
-``kernel.threads`` threads and has ``kernel.shared_bytes`` of dynamic shared memory.
+`OPERANDS` (int64; 0 stands for "none"), then the integers `INTEGERS` (int32). `launch` gives kernel, grid and
+arguments; the block is ``kernel.threads`` threads and has ``kernel.shared_bytes`` of dynamic shared memory.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ Its parts, each in a file of its own, are made for a tile: ``cuda_tile`` says wh
 from __future__ import annotations
 
 from functools import cache
-from inspect import signature
 
 import numpy as np
 from numba import cuda
@@ -21,18 +20,23 @@ from refnet_kernels.conv.cuda_tile import Tile
 from refnet_kernels.gpu.code import commit_group, start_of_shared, wait_group
 from refnet_kernels.gpu.launch import CudaKernel
 
-#: The parameters that are addresses (int64; 0 stands for "none"). They come first; the others are int32.
+#: The parameters: addresses (int64; 0 stands for "none"), then integers (int32).
 OPERANDS = (
     "x", "weights", "taps", "bias", "mean", "scale", "beta", "shortcut", "out",
     "next_mean", "next_scale", "next_beta", "preact",
 )  # fmt: skip
+INTEGERS = (
+    "relu", "sum_relu", "whole", "pixels", "out_channels", "products", "panels", "steps",
+    "image_size", "height", "width", "channels", "out_height", "out_width", "stride", "pad_top", "pad_left",
+)  # fmt: skip
+SIGNATURE = types.void(*[types.int64] * len(OPERANDS), *[types.int32] * len(INTEGERS))
 
 
 @cache
 def conv_kernel(tile: Tile) -> CudaKernel:
     """The kernel of a tile.
 
-    Its first parameters are the addresses `OPERANDS`. Of the integers, ``relu`` and ``sum_relu`` say whether ReLU
+    Its parameters are `OPERANDS` and `INTEGERS`. Of the integers, ``relu`` and ``sum_relu`` say whether ReLU
     follows the batch norm and the sum with the shortcut, ``whole`` whether all vectors of the output lie at multiples
     of 16 bytes. ``products`` are those of an output, filled up as in the packed weights; ``steps`` is
     ``tile.steps(products)``, ``panels`` the number of tiles side by side, ``image_size`` the floats of an image, and
@@ -99,5 +103,4 @@ def conv_kernel(tile: Tile) -> CudaKernel:
         finish_tile(start, thread, first_pixel, first_channel, pixels, out_channels, whole, relus, to, values)
 
     conv.__name__ = "_".join(map(str, ("conv_kernel", *map(int, tile))))
-    kinds = [types.int64 if name in OPERANDS else types.int32 for name in signature(conv).parameters]
-    return CudaKernel(conv, types.void(*kinds), tile.threads, tile.blocks, tile.shared_bytes)
+    return CudaKernel(conv, SIGNATURE, tile.threads, tile.blocks, tile.shared_bytes)

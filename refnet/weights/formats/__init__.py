@@ -1,9 +1,9 @@
-"""Weights files: which format a file is, and its tensors; one module a format."""
+"""Weights files: which format a file is, and its tensors; one module and one row per format."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ import numpy as np
 from refnet.errors import ConfigError, FormatError, WeightsError
 from refnet.files import regular_file_size
 from refnet.weights.formats import hdf5, npz, safetensors, tf_checkpoint, tf_checkpoint_writer
+from refnet.weights.formats.format import Format, Writer
 from refnet.weights.formats.loaded import Loaded, in_context
 from refnet.weights.formats.npz import write_npz
-from refnet.weights.formats.safetensors import read_safetensors, write_safetensors
+from refnet.weights.formats.safetensors import write_safetensors
 from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
 
 __all__ = [
+    "FORMATS",
     "Loaded",
     "files_written",
     "is_checkpoint",
@@ -26,6 +28,15 @@ __all__ = [
     "write_npz",
     "write_safetensors",
 ]
+
+#: The first that fits a file reads it.
+FORMATS: tuple[Format, ...] = (
+    tf_checkpoint.FORMAT._replace(writer=tf_checkpoint_writer.WRITER),
+    hdf5.FORMAT,
+    hdf5.ARCHIVE_FORMAT,
+    npz.FORMAT,
+    safetensors.FORMAT,
+)
 
 # What people are likely to have in hand instead.
 _FOREIGN = {
@@ -66,26 +77,25 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     name = os.fsdecode(path)
     is_file = os.path.exists(name) and not os.path.isdir(name)
     file = name if is_file else tf_checkpoint.find(name)
-    reader = _reader(file)
-    if reader is None and tf_checkpoint.is_companion(file):
+    found = _format(file)
+    if found is None and tf_checkpoint.is_companion(file):
         file = tf_checkpoint.find(file)
-        reader = _reader(file)
-    if reader is None:
+        found = _format(file)
+    if found is None:
         raise _unknown(file)
     try:
-        return reader(file)
+        return found.read(file)
     except WeightsError as error:
         raise in_context(file, error) from error
 
 
-#: How the names of Keras' formats start, and those of TensorFlow's.
-KERAS = hdf5.FORMAT_START
+#: How the names of TensorFlow's formats start.
 TF_CHECKPOINT = tf_checkpoint.FORMAT_START
 
 
 def is_checkpoint(path: str) -> bool:
     """Whether `write` makes a TensorFlow checkpoint of `path`."""
-    return tf_checkpoint_writer.is_prefix(path)
+    return tf_checkpoint_writer.WRITER.fits(path)
 
 
 def files_written(path: str) -> list[str]:
@@ -94,15 +104,22 @@ def files_written(path: str) -> list[str]:
     Raises
     ------
     ConfigError
-        The name says no format that refnet writes.
+        The name is that of no format that refnet writes.
     """
-    if tf_checkpoint_writer.is_prefix(path):
-        return tf_checkpoint_writer.files_of(path)
-    if not path.endswith((npz.SUFFIX, safetensors.SUFFIX)):
-        raise ConfigError(
-            f"{path} does not end in .npz, .safetensors or .ckpt, the formats that refnet writes.", found=path
-        )
-    return [path]
+    return _writer(path).files(path)
+
+
+def _writer(path: str) -> Writer:
+    writers = [entry.writer for entry in FORMATS if entry.writer is not None]
+    found = next((writer for writer in writers if writer.fits(path)), None)
+    if found is None:
+        suffixes = _enumerated([writer.suffix for writer in writers], "or")
+        raise ConfigError(f"{path} does not end in {suffixes}, the formats that refnet writes.", found=path)
+    return found
+
+
+def _enumerated(names: list[str], word: str) -> str:
+    return f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -125,29 +142,20 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
         A tensor is no integers or floats.
     """
     target = os.fsdecode(path)
-    for file in files_written(target):
+    writer = _writer(target)
+    for file in writer.files(target):
         if os.path.isdir(file):
             raise ConfigError(f"{file} is a directory; give the path of a file to write.", found=file)
-    if target.endswith(npz.SUFFIX):
-        write_npz(target, tensors, metadata)
-    elif target.endswith(safetensors.SUFFIX):
-        write_safetensors(target, tensors, metadata)
-    else:
-        write_checkpoint(target, tensors, metadata)
+    writer.write(target, tensors, metadata)
 
 
-def _reader(path: str) -> Callable[[str], Loaded] | None:
-    """What reads the file, by its content."""
+def _format(path: str) -> Format | None:
+    """The format of a file, by its content."""
     head = _head(path)
-    if tf_checkpoint.is_table(path):
-        return tf_checkpoint.read_checkpoint
-    if head.startswith(hdf5.MAGIC):
-        return hdf5.read_hdf5
-    if head.startswith(npz.MAGICS):
-        return hdf5.read_archive if hdf5.is_archive(path) else npz.read_npz
-    # The format has no magic: where the content speaks for no other, the name counts too, so that damage can be told.
-    named = path.endswith(safetensors.SUFFIX) and bool(head) and _foreign(head) is None
-    return read_safetensors if named or safetensors.is_safetensors(head) else None
+    found = next((entry for entry in FORMATS if entry.fits(path, head)), None)
+    if found is None and head and _foreign(head) is None:
+        return next((f for f in FORMATS if f.known_by_suffix and path.endswith(f.known_by_suffix)), None)
+    return found
 
 
 def _head(path: str) -> bytes:
@@ -163,7 +171,7 @@ def _unknown(path: str) -> FormatError:
     guess = _foreign(head) or "of an unknown format"
     return FormatError(
         f"{path}: the file is {guess}, or it is cut off. "
-        "refnet reads TensorFlow checkpoints (V1 and V2), safetensors, .npz and Keras' .h5 and .keras."
+        f"refnet reads {_enumerated([entry.title for entry in FORMATS], 'and')}."
     )
 
 

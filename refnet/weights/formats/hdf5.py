@@ -21,8 +21,9 @@ import numpy as np
 
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, WeightsError
 from refnet.weights.conversion import Conversion
+from refnet.weights.formats.format import Format
 from refnet.weights.formats.loaded import Loaded, check_shape, in_context, not_numeric, raise_problems
-from refnet.weights.formats.npz import check_archive, zip_errors
+from refnet.weights.formats.npz import MAGICS, check_archive, zip_errors
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 FORMAT_START = "Keras"
@@ -215,3 +216,7 @@ def _name(path: str, dataset: Any) -> str:
     if not isinstance(layer, str) or not parts[-1].isdecimal() or int(parts[-1]) >= len(roles):
         return path
     return f"{layer}/{roles[int(parts[-1])]}"
+
+
+FORMAT = Format("Keras' .h5", lambda path, head: head.startswith(MAGIC), read_hdf5)
+ARCHIVE_FORMAT = Format("Keras' .keras", lambda path, head: head.startswith(MAGICS) and is_archive(path), read_archive)

@@ -21,6 +21,7 @@ import numpy as np
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
 from refnet.files import json_object, written_whole
 from refnet.weights.conversion import Conversion
+from refnet.weights.formats.format import Format, by_suffix
 from refnet.weights.formats.loaded import (
     METADATA_MAX_BYTES,
     METADATA_NAME,
@@ -346,3 +347,6 @@ def _member(name: str, size: int) -> zipfile.ZipInfo:
     # zipfile chooses the 64-bit fields by this.
     member.file_size = size
     return member
+
+
+FORMAT = Format(".npz", lambda path, head: head.startswith(MAGICS), read_npz, by_suffix(SUFFIX, write_npz))

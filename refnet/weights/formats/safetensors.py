@@ -19,6 +19,7 @@ import numpy as np
 from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, WeightsError
 from refnet.files import json_object, regular_file_size, written_whole
 from refnet.weights.conversion import Conversion
+from refnet.weights.formats.format import Format, by_suffix
 from refnet.weights.formats.loaded import (
     METADATA_NAME,
     Arena,
@@ -285,3 +286,12 @@ def pack(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, st
         raise ConfigError(f"the tensors cannot be written as safetensors: {error}.") from error
     with written_whole(path) as file:
         file.write(content)
+
+
+FORMAT = Format(
+    "safetensors",
+    lambda path, head: is_safetensors(head),
+    read_safetensors,
+    by_suffix(SUFFIX, write_safetensors),
+    known_by_suffix=SUFFIX,
+)

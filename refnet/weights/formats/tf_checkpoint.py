@@ -23,6 +23,7 @@ from refnet.errors import CorruptError, FormatError, WeightsError
 from refnet.files import json_object, regular_file_size
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats import tf_objects
+from refnet.weights.formats.format import Format
 from refnet.weights.formats.loaded import (
     METADATA_MAX_BYTES,
     METADATA_NAME,
@@ -554,3 +555,6 @@ def _name(key: bytes) -> str:
         return key.decode()
     except UnicodeDecodeError as error:
         raise FormatError(f"the name {key!r} is not UTF-8.") from error
+
+
+FORMAT = Format("TensorFlow checkpoints (V1 and V2)", lambda path, head: is_table(path), read_checkpoint)

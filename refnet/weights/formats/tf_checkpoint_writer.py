@@ -14,6 +14,7 @@ import numpy as np
 
 from refnet.errors import ConfigError
 from refnet.files import written_together
+from refnet.weights.formats.format import Writer
 from refnet.weights.formats.loaded import METADATA_NAME, json_document, writable
 from refnet.weights.formats.protobuf import write_field, write_fixed32
 from refnet.weights.formats.table import masked_crc32c, write_table
@@ -102,3 +103,6 @@ def _entry(array: np.ndarray, offset: int, crc: int) -> bytes:
         + write_field(5, array.nbytes)
         + write_fixed32(6, crc)
     )
+
+
+WRITER = Writer(".ckpt", is_prefix, files_of, write_checkpoint)

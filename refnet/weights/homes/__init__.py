@@ -1,1 +1,15 @@
-"""Other frameworks' ResNets by TF-Slim's names; one module per home."""
+"""Other frameworks' ResNets by TF-Slim's names: one module and one row per home."""
+
+from __future__ import annotations
+
+from refnet.weights.formats.loaded import Loaded
+from refnet.weights.homes import bit, keras, timm, torchvision
+from refnet.weights.homes.home import Home
+
+#: The first that fits is asked.
+HOMES = (keras.HOME, timm.HOME, torchvision.HOME, bit.HOME)
+
+
+def home_of(loaded: Loaded) -> Home | None:
+    """The home of a file's tensors; None where they have TF-Slim's names, or names that nobody knows."""
+    return next((home for home in HOMES if home.fits(loaded)), None)

@@ -10,14 +10,17 @@ Source: Keras' ``applications/resnet.py`` and ``resnet_v2.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
-from refnet.network.networks import network_name
+from refnet.network.networks import Family, family_named, network_name
+from refnet.weights.formats.hdf5 import FORMAT_START
+from refnet.weights.formats.loaded import Loaded
+from refnet.weights.homes.home import Home, Named
 
 _ROLES = {"kernel": "weights", "bias": "biases"}
 _UNIT = re.compile(r"^conv(\d+)_block(\d+)_(preact_bn|[0-3]_conv|[0-3]_bn)$")
@@ -29,7 +32,7 @@ class Version(NamedTuple):
 
     Attributes
     ----------
-    number : int
+    family : Family
     ends : dict of str to str
         Layers outside of the units.
     in_unit : dict of str to str
@@ -39,7 +42,7 @@ class Version(NamedTuple):
     recipe : Recipe
     """
 
-    number: int
+    family: Family
     ends: dict[str, str]
     in_unit: dict[str, str]
     options: dict[str, Any]
@@ -55,14 +58,14 @@ _CONVOLUTIONS = {
     "3_conv": "conv3",
 }
 _V2 = Version(
-    2,
+    family_named("resnet_v2"),
     {"conv1_conv": "conv1", "post_bn": "postnorm", "predictions": "logits"},
     {"preact_bn": "preact", **_CONVOLUTIONS},
     _OPTIONS,
     Recipe(224, 224, 1.0, "tf"),
 )
 _V1 = Version(
-    1,
+    family_named("resnet_v1"),
     {"conv1_conv": "conv1", "conv1_bn": "conv1/BatchNorm", "predictions": "logits"},
     {"0_bn": "shortcut/BatchNorm", "3_bn": "conv3/BatchNorm", **_CONVOLUTIONS},
     {**_OPTIONS, "bias_before_batch_norm": True},
@@ -70,32 +73,15 @@ _V1 = Version(
 )
 
 
-def is_keras(names: Iterable[str]) -> bool:
-    """Whether tensors have the names of Keras' layers, in a file of another format than Keras' own."""
-    return any(_UNIT.match(name.rpartition("/")[0]) for name in names)
+def _fits(loaded: Loaded) -> bool:
+    """Whether tensors come from Keras' own formats, or have the names of Keras' layers in a file of another one."""
+    if loaded.format.startswith(FORMAT_START):
+        return True
+    return any(_UNIT.match(name.rpartition("/")[0]) for name in loaded.tensors)
 
 
-def slim_tensors(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str], Version]:
-    """Rename, and give the dense layer at the end the shape of a convolution.
-
-    Parameters
-    ----------
-    tensors : mapping of str to array
-        By ``layer/role``.
-
-    Returns
-    -------
-    tensors : dict of str to array
-        By TF-Slim's names; what is not part of the network keeps its own.
-    renamed : dict of str to str
-        Keras' name of each of them that has another now.
-    version : Version
-
-    Raises
-    ------
-    MissingTensorError
-        These are no weights of such a network.
-    """
+def _read(tensors: Mapping[str, np.ndarray]) -> Named:
+    """Rename tensors, by ``layer/role``, and give the dense layer at the end the shape of a convolution."""
     layers = {name.rpartition("/")[0] for name in tensors}
     units = [match for match in map(_UNIT.match, layers) if match]
     if not units:
@@ -105,7 +91,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarra
     counts = {int(match[1]): 0 for match in units}
     for match in units:
         counts[int(match[1])] = max(counts[int(match[1])], int(match[2]))
-    scope = network_name(tuple(counts[stack] for stack in sorted(counts)), version.number)
+    scope = network_name(tuple(counts[stack] for stack in sorted(counts)), version.family)
     result, renamed = {}, {}
     for name, tensor in tensors.items():
         slim = _slim_name(name, scope, version)
@@ -114,7 +100,7 @@ def slim_tensors(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarra
         result[slim] = tensor
         if slim != name:
             renamed[slim] = name
-    return result, renamed, version
+    return Named(result, renamed, version.options, version.recipe, [], [])
 
 
 def _version(layers: set[str]) -> Version:
@@ -142,6 +128,9 @@ def _slim_name(name: str, scope: str, version: Version) -> str:
     role = _ROLES.get(role, role)
     match = _UNIT.match(layer)
     if match and match[3] in version.in_unit:
-        unit = f"block{int(match[1]) - 1}/unit_{match[2]}/bottleneck_v{version.number}"
+        unit = f"block{int(match[1]) - 1}/unit_{match[2]}/{version.family.unit_name}"
         return f"{scope}/{unit}/{version.in_unit[match[3]]}/{role}"
     return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else name
+
+
+HOME = Home("Keras Applications", _fits, _read)

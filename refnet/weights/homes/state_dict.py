@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.network.networks import network_name
-from refnet.weights.conversion import Conversion
+from refnet.errors import MissingTensorError
+from refnet.images.preprocess import Recipe
+from refnet.network.networks import Family, network_name
+from refnet.weights.formats.loaded import Loaded
+from refnet.weights.homes.home import Home, Named
 
 _OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
 _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
-class Names(NamedTuple):
-    """How a library calls what TF-Slim calls ``blockB/unit_U/...``.
+class StateDict(NamedTuple):
+    """A library: how it calls what TF-Slim calls ``blockB/unit_U/...``, and how its network differs from TF-Slim's.
 
     Attributes
     ----------
-    version : int
-        Of the ResNet.
+    title : str
+        Of the library's networks, for sentences.
+    known : str
+        Those of them that refnet has.
+    family : Family
     unit : re.Pattern
         The name of a unit's tensor: ``block``, ``unit``, ``layer`` and ``role``.
     first_block : int
@@ -30,32 +36,67 @@ class Names(NamedTuple):
         TF-Slim's names of a unit's layers.
     end_convolutions, end_norms : dict of str to str
         And of the layers that are in no unit.
+    variants : dict of str to str
+        What refnet does not have, by a pattern of a name that only it has.
+    unlike : callable
+        What else of the tensors is unlike the networks that refnet has.
+    options : callable
+        From the tensors' names to the options, as `refnet.Weights` has them.
+    recipe : Recipe
+    remark : str
+        What the library does otherwise with images.
+    biased : re.Pattern, optional
+        Kernels, by TF-Slim's name, to which TF-Slim adds biases and the library does not: ``layer``. They get zeros,
+        which change no bit: a convolution's sum starts at +0, so that it is never -0 (rule A1).
     """
 
-    version: int
+    title: str
+    known: str
+    family: Family
     unit: re.Pattern[str]
     first_block: int
     convolutions: Mapping[str, str]
     norms: Mapping[str, str]
     end_convolutions: Mapping[str, str]
     end_norms: Mapping[str, str]
+    variants: Mapping[str, str]
+    unlike: Callable[[Mapping[str, np.ndarray]], list[str]]
+    options: Callable[[Iterable[str]], Mapping[str, Any]]
+    recipe: Recipe
+    remark: str
+    biased: re.Pattern[str] | None = None
 
-    def fit(self, names: Iterable[str]) -> bool:
-        """Whether there is a unit among the tensors of these names."""
-        return any(map(self.unit.match, names))
+    def home(self) -> Home:
+        """The row of `refnet.weights.homes.HOMES`."""
+        return Home(self.title, self._fits, self._read)
 
-    def slim_tensors(self, tensors: Mapping[str, np.ndarray], conversion: Conversion) -> dict[str, np.ndarray]:
-        """Rename, and order the axes as TF-Slim does; what is not part of the network keeps its own name."""
-        scope = network_name(tuple(self._units(tensors)), self.version)
-        result = {}
+    def _fits(self, loaded: Loaded) -> bool:
+        return any(map(self.unit.match, loaded.tensors))
+
+    def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
+        """Rename, order the axes as TF-Slim does, and add the biases that the network lacks."""
+        self._refuse_variants(tensors)
+        scope = network_name(tuple(self._units(tensors)), self.family)
+        result, renamed = {}, {}
         for name, tensor in tensors.items():
             slim = self._slim_name(name, scope)
             if slim is None:
                 result[name] = tensor
                 continue
-            conversion.renamed[slim] = name
+            renamed[slim] = name
             result[slim] = _hwio(tensor) if slim.endswith("/weights") else tensor
-        return result
+        biases = dict(self._missing_biases(result))
+        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark])
+
+    def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
+        found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]
+        found += self.unlike(tensors)
+        if found:
+            raise MissingTensorError(
+                f"These are the weights of a variant of {self.title} that refnet does not have, with "
+                f"{', and with '.join(found)}. It has {self.known}.",
+                found=found,
+            )
 
     def _units(self, names: Iterable[str]) -> Iterator[int]:
         """How many units each block has."""
@@ -70,7 +111,7 @@ class Names(NamedTuple):
         match = self.unit.match(name)
         if match:
             block, unit = int(match["block"]) - self.first_block + 1, int(match["unit"]) + 1
-            place = f"{scope}/block{block}/unit_{unit}/bottleneck_v{self.version}"
+            place = f"{scope}/block{block}/unit_{unit}/{self.family.unit_name}"
             layer, role, convolutions, norms = match["layer"], match["role"], self.convolutions, self.norms
         else:
             place, (layer, _, role) = scope, name.rpartition(".")
@@ -80,10 +121,11 @@ class Names(NamedTuple):
                 return f"{place}/{layers[layer]}/{roles[role]}"
         return None
 
-
-def variants(tensors: Iterable[str], known: Mapping[str, str]) -> list[str]:
-    """What ``known`` says of each of its patterns that a tensor's name has."""
-    return [what for pattern, what in known.items() if any(map(re.compile(pattern).search, tensors))]
+    def _missing_biases(self, tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        for name, kernel in tensors.items():
+            match = self.biased.match(name) if self.biased else None
+            if match and (biases := f"{match['layer']}/biases") not in tensors:
+                yield biases, np.zeros(kernel.shape[-1:], np.float32)
 
 
 def _hwio(kernel: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.refnet.formats.tables import Tables
+from tests.support.tensorflow import quiet
 
 UNIT = "resnet_v2_50/block1/unit_1/bottleneck_v2"
 
@@ -26,15 +26,6 @@ class Checkpoint(NamedTuple):
 @pytest.fixture(scope="session")
 def tables() -> type[Tables]:
     return Tables
-
-
-@pytest.fixture(scope="session")
-def tf() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow
-
-        return tensorflow
 
 
 def _variables(tf: Any, version: int) -> dict[str, Any]:
@@ -63,25 +54,23 @@ def _variables(tf: Any, version: int) -> dict[str, Any]:
 
 def save(tf: Any, prefix: Path, version: int, *, sharded: bool = False) -> Checkpoint:
     """Write a checkpoint with TensorFlow's own Saver; its tensors as TensorFlow evaluates them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with tf.compat.v1.Graph().as_default():
-            variables: dict[str, Any] = {}
-            with tf.device("/cpu:1" if sharded else "/cpu:0"):
-                variables |= _variables(tf, version)
-            with tf.compat.v1.variable_scope(
-                "resnet_v2_50/logits", partitioner=tf.compat.v1.fixed_size_partitioner(3, axis=2)
-            ):
-                shape, normal = (1, 1, 200, 2), tf.compat.v1.random_normal_initializer(seed=1)
-                logits = tf.compat.v1.get_variable("weights", shape=shape, initializer=normal)
-            saver = tf.compat.v1.train.Saver(
-                {**variables, "resnet_v2_50/logits/weights": logits}, write_version=version, sharded=sharded
-            )
-            config = tf.compat.v1.ConfigProto(device_count={"CPU": 2})
-            with tf.compat.v1.Session(config=config) as session:
-                session.run(tf.compat.v1.global_variables_initializer())
-                saver.save(session, str(prefix), write_state=False)
-                tensors = session.run({**variables, "resnet_v2_50/logits/weights": tf.convert_to_tensor(logits)})
+    with quiet(), tf.compat.v1.Graph().as_default():
+        variables: dict[str, Any] = {}
+        with tf.device("/cpu:1" if sharded else "/cpu:0"):
+            variables |= _variables(tf, version)
+        with tf.compat.v1.variable_scope(
+            "resnet_v2_50/logits", partitioner=tf.compat.v1.fixed_size_partitioner(3, axis=2)
+        ):
+            shape, normal = (1, 1, 200, 2), tf.compat.v1.random_normal_initializer(seed=1)
+            logits = tf.compat.v1.get_variable("weights", shape=shape, initializer=normal)
+        saver = tf.compat.v1.train.Saver(
+            {**variables, "resnet_v2_50/logits/weights": logits}, write_version=version, sharded=sharded
+        )
+        config = tf.compat.v1.ConfigProto(device_count={"CPU": 2})
+        with tf.compat.v1.Session(config=config) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            saver.save(session, str(prefix), write_state=False)
+            tensors = session.run({**variables, "resnet_v2_50/logits/weights": tf.convert_to_tensor(logits)})
     return Checkpoint(str(prefix), tensors)
 
 

@@ -240,12 +240,12 @@ def test_damaged_and_truncated(tmp_path: Path, method: int) -> None:
 
 
 METADATA: dict[str, tuple[bytes, type[RefnetError], str]] = {
-    "our metadata: a list": (b"[1]", FormatError, "no JSON object but a list"),
-    "our metadata: a brace": (b"{", FormatError, "no proper JSON"),
-    "our metadata: no UTF-8": (b"\xff", FormatError, "no proper JSON"),
-    "our metadata: 200,000 brackets": (b"[" * 200_000, FormatError, "no proper JSON"),
+    "our metadata: a list": (b"[1]", FormatError, "not a JSON object but a list"),
+    "our metadata: a brace": (b"{", FormatError, "not valid JSON"),
+    "our metadata: no UTF-8": (b"\xff", FormatError, "not valid JSON"),
+    "our metadata: 200,000 brackets": (b"[" * 200_000, FormatError, "not valid JSON"),
     "our metadata: a key twice": (b'{"a": 1, "a": 2}', FormatError, "a key is there twice"),
-    "our metadata: NaN": (b'{"a": NaN}', FormatError, "NaN is no number"),
+    "our metadata: NaN": (b'{"a": NaN}', FormatError, "NaN is not a number"),
     "our metadata: 1 MiB and more": (b" " * (1 << 20) + b"{}", LimitError, "metadata take"),
 }
 

@@ -15,7 +15,7 @@ from refnet.weights.formats import read
 from refnet.weights.formats.tf_objects import KEY
 from tests.refnet.formats.bad_files import BadFile, check_refused
 from tests.refnet.formats.tables import Tables
-from tests.refnet.nets import lively_weights
+from tests.support.nets import lively_weights
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 KEY_OF_X = f"x{VALUE}".encode()

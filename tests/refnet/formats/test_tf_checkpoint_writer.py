@@ -76,7 +76,7 @@ def test_a_tensor_that_is_not_refnets_metadata(tables: Any, tmp_path: Path, stor
 
 
 def test_metadata_that_are_no_json(tables: Any, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"'__refnet__' is no proper JSON"):
+    with pytest.raises(FormatError, match=r"'__refnet__' is not valid JSON"):
         read(tables.v2(tmp_path / "a", {"__refnet__": tables.entry(b"{", 4, (1,))}, b"{"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,11 @@ def small_blocks(units: int = 2, base_depth: int = 3) -> list[refnet.Block]:
 
 
 def lively_weights(seed: int = 0, blocks: list[refnet.Block] | None = None, **options: Any) -> dict[str, np.ndarray]:
-    """`random_weights` with batch norms and biases that do something, the same bits on every machine."""
+    """`random_weights` with batch norms and biases that do something, the same bits on every machine.
+
+    `refnet.seeded.lively_weights` draws others, by a generator that is itself under test; those for the oracles
+    (`tests.slim.oracle.draw_weights`) come from the variables' shapes alone.
+    """
     generator = np.random.default_rng(seed)
     options.setdefault("num_classes", 7)
     weights = dict(refnet.random_weights(blocks or small_blocks(), seed=seed, **options))
@@ -56,15 +59,3 @@ def post_activation_weights() -> dict[str, np.ndarray]:
         signed = name.endswith(("weights", "beta"))
         weights[name] = np.float32(size * generator.choice([-1, 1], shape) if signed else size)
     return weights
-
-
-def random_images(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
-
-
-def digest(*arrays: np.ndarray) -> str:
-    """SHA-256 of the arrays' little-endian bytes, each in its own dtype."""
-    sha = hashlib.sha256()
-    for array in arrays:
-        sha.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
-    return sha.hexdigest()

@@ -1,0 +1,53 @@
+"""Checks of arguments, each with one wording wherever the argument comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ConfigError
+
+
+def check_positive(**values: object) -> None:
+    """Refuse, by its name, a value that is not a whole number of 1 or more.
+
+    NumPy's integers are refused too, as they overflow where Python's grow; see `as_int`.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} is {value!r}; it is a whole number of 1 or more.", found=value)
+
+
+def check_fraction(**values: object) -> None:
+    """Refuse, by its name, a value that is not a number above 0, up to 1.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value <= 1:
+            raise ConfigError(f"{name} is {value!r}; it is a number above 0, up to 1.", found=value)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Refuse a value that is not one of the choices.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ConfigError(f"{name} is {value!r}; it can be {', '.join(others)} or {last}.", found=value)
+
+
+def as_int(value: Any) -> Any:
+    """NumPy's integers as Python's; anything else as it is."""
+    return int(value) if isinstance(value, np.integer) else value

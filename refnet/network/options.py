@@ -1,0 +1,138 @@
+"""The options of a network and of its run: one record, from which all else that lists them is read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from refnet.errors import ConfigError
+from refnet.graph.graph import ArgScope
+from refnet.network.architecture import STRIDE_PLACES
+from refnet.network.resnet_utils import Block
+from refnet.network.resnet_v2 import resnet_v2
+from refnet.run.devices import check_device, check_dtype, check_threads
+
+
+def _of_weights(slim: Any) -> Any:
+    """An option that belongs to weights and travels with them, with TF-Slim's value; None: what the weights say."""
+    return field(default=None, metadata={"slim": slim})
+
+
+def _of_run(default: Any) -> Any:
+    """An option that leaves every bit alone, so that no golden depends on it."""
+    return field(default=default, metadata={"run": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an `Engine` runs a network.
+
+    Attributes
+    ----------
+    blocks : sequence of Block, optional
+        By default as the weights' names and shapes have them, with the strides by ``stride_place``.
+    num_classes : int, None or "from_weights"
+        None: the features, no logits. A number must agree with the weights.
+    is_training : bool
+        True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
+    global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
+        As `refnet.network.resnet_v2.resnet_v2` explains them.
+    batch_norm_epsilon, pool_mode, avg_down, bias_before_batch_norm : optional
+        As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
+    stride_place : {"last_unit", "first_unit"}, optional
+        As `refnet.network.architecture.infer_architecture` explains it; None: as for ``pool_mode``.
+    batch_norm_scale, activation_fn, use_batch_norm
+        As `refnet.graph.ArgScope` explains them.
+    scope : str, optional
+        Which network, if the weights hold several.
+    device : {"cpu", "reference", "cuda", "cuda:1", ...}
+        "reference" computes by the NumPy definitions, very slowly, and gives the same bits. CUDA needs ``refnet[cuda]``
+        and an NVIDIA GPU; where one is missing the error says which, and no other device takes its place.
+    threads : int, optional
+        None: as many as the process has cores. The bits do not depend on it.
+    dtype : {"float32", "float64"} or as NumPy has them
+        Of the images, the outputs and all values between them. "float64": the same sums in the same order in binary64,
+        the truth that float32 is measured against (rule A8); the weights are the float32 ones.
+    """
+
+    blocks: Sequence[Block] | None = None
+    num_classes: int | Literal["from_weights"] | None = "from_weights"
+    is_training: bool = False
+    global_pool: bool = True
+    output_stride: float | None = None
+    include_root_block: bool = True
+    spatial_squeeze: bool | None = None
+    store_non_strided_activations: bool = False
+    multi_grid: Sequence[int] | None = None
+    batch_norm_epsilon: float | None = _of_weights(ArgScope().batch_norm_epsilon)
+    pool_mode: str | None = _of_weights(ArgScope().pool_mode)
+    avg_down: bool | None = _of_weights(ArgScope().avg_down)
+    stride_place: str | None = _of_weights(STRIDE_PLACES[0])
+    bias_before_batch_norm: bool | None = _of_weights(ArgScope().bias_before_batch_norm)
+    batch_norm_scale: bool = True
+    activation_fn: str | None = "relu"
+    use_batch_norm: bool = True
+    scope: str | None = None
+    device: str = _of_run("cpu")
+    threads: int | None = _of_run(None)
+    dtype: DTypeLike = "float32"
+
+    def resolved(self, of_weights: Mapping[str, Any]) -> Options:
+        """The same with nothing left open: what the weights say where the caller says nothing, and checked.
+
+        Parameters
+        ----------
+        of_weights : mapping of str to Any
+            The options that came with the weights.
+
+        Raises
+        ------
+        ConfigError, DeviceError
+            An option has a value that it cannot have, or the device is not there.
+        """
+        open_ones = [name for name in SLIM_OPTIONS if getattr(self, name) is None]
+        said = {name: of_weights.get(name, SLIM_OPTIONS[name]) for name in open_ones}
+        epsilon = said.get("batch_norm_epsilon", self.batch_norm_epsilon)
+        device = check_device(self.device)
+        return replace(
+            self,
+            **said | {"batch_norm_epsilon": _check_epsilon(epsilon)},
+            device=device,
+            threads=check_threads(self.threads),
+            dtype=check_dtype(self.dtype, device),
+        )
+
+    @property
+    def arg_scope(self) -> ArgScope:
+        """Those of `refnet.graph.ArgScope`."""
+        return ArgScope(**{name: getattr(self, name) for name in ArgScope._fields})
+
+    @property
+    def of_network(self) -> dict[str, Any]:
+        """Those of `refnet.network.resnet_v2.resnet_v2`, except what the architecture says."""
+        return {name: getattr(self, name) for name in _OF_NETWORK}
+
+
+#: The options that belong to weights and travel with them, with TF-Slim's values.
+SLIM_OPTIONS: dict[str, Any] = {
+    entry.name: entry.metadata["slim"] for entry in fields(Options) if "slim" in entry.metadata
+}
+#: The options on which the bits may depend.
+BIT_OPTIONS = frozenset(entry.name for entry in fields(Options) if "run" not in entry.metadata)
+#: The options of the function that makes a network; its scope is the architecture's.
+_OF_NETWORK = tuple(
+    name
+    for name, parameter in inspect.signature(resnet_v2).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name != "scope" and name in Options.__dataclass_fields__
+)
+
+
+def _check_epsilon(epsilon: object) -> float:
+    if not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
+        raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
+    return float(epsilon)

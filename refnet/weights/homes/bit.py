@@ -1,0 +1,35 @@
+"""Weights of BiT, which people may take for those that refnet reads: refused by name.
+
+Source: Kolesnikov et al., "Big Transfer (BiT)", 2020, and its published files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+import numpy as np
+
+from refnet.errors import MissingTensorError
+from refnet.weights.formats.loaded import Loaded
+from refnet.weights.homes.home import Home
+
+#: A name that only this network has.
+_NAME = re.compile(r"standardized_conv2d/|^bit\.")
+
+
+def _fits(loaded: Loaded) -> bool:
+    return any(map(_NAME.search, loaded.tensors))
+
+
+def _read(tensors: Mapping[str, np.ndarray]) -> NoReturn:
+    found = next(filter(_NAME.search, tensors))
+    raise MissingTensorError(
+        "These are the weights of BiT, a ResNetV2 with group norm and standardised kernels; refnet has batch norm. One "
+        f"is {found}.",
+        found=found,
+    )
+
+
+HOME = Home("BiT", _fits, _read)

@@ -1,0 +1,40 @@
+"""Each check of an argument has one wording, and lets through what it should."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refnet.checks import as_int, check_choice, check_fraction, check_positive
+from refnet.errors import ConfigError
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, "2", None, np.int64(2)])
+def test_a_whole_number_of_1_or_more(value: Any) -> None:
+    check_positive(height=1, width=2**70)
+    with pytest.raises(ConfigError, match=r"width is .*; it is a whole number of 1 or more\.") as caught:
+        check_positive(height=1, width=value)
+    assert caught.value.found is value
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), True, "1", None])
+def test_a_number_above_0_up_to_1(value: Any) -> None:
+    check_fraction(part=1, whole=np.float32(0.5))
+    with pytest.raises(ConfigError, match=r"part is .*; it is a number above 0, up to 1\."):
+        check_fraction(part=value)
+
+
+def test_a_choice() -> None:
+    check_choice("mode", "b", ("a", "b", None))
+    with pytest.raises(ConfigError, match=r"^mode is 'c'; it can be 'a', 'b' or None\.$"):
+        check_choice("mode", "c", ("a", "b", None))
+    with pytest.raises(ConfigError, match=r"^mode is 'c'; it can be 'a' or 'b'\.$"):
+        check_choice("mode", "c", ("a", "b"))
+
+
+def test_numpys_integers_become_pythons() -> None:
+    assert type(as_int(np.uint8(3))) is int
+    assert as_int(3.5) == 3.5
+    assert as_int(None) is None
