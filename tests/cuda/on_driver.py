@@ -27,7 +27,8 @@ import refnet
 from refnet import errors
 from refnet.seeded import random_images
 from refnet_kernels import jit
-from refnet_kernels.conv.cuda_kernel import TILES, conv_kernel
+from refnet_kernels.conv.cuda_kernel import conv_kernel
+from refnet_kernels.conv.cuda_tile import TILES
 from refnet_kernels.gpu import program
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import missing, open_device

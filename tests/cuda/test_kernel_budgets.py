@@ -15,7 +15,8 @@ from checked_device import text
 from compiling import mutant
 
 import refnet_kernels
-from refnet_kernels.conv.cuda_kernel import TILES, conv_kernel
+from refnet_kernels.conv.cuda_kernel import conv_kernel
+from refnet_kernels.conv.cuda_tile import TILES
 from refnet_kernels.gpu.launch import SHARED_BYTES, CudaKernel
 
 ARCHITECTURES = [(8, 0), (9, 0)]

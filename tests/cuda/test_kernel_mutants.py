@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -14,9 +13,10 @@ from checked_device import CheckedDevice, use
 from compiling import mutant
 from ptx import PtxError
 
+import refnet_kernels
 from refnet_kernels.catalog import select
 from refnet_kernels.conv import cuda as conv_cuda
-from refnet_kernels.conv import cuda_kernel as conv_kernels
+from refnet_kernels.conv import cuda_copies, cuda_kernel, cuda_sums
 from refnet_kernels.gpu import intrinsics
 from tests.problems import NAMED, Problem, in_binary32
 from tests.problems.conv import conv_problem, conv_same
@@ -25,89 +25,101 @@ from tests.support.arrays import Arrays, assert_same_bits
 
 class Mutant(NamedTuple):
     name: str
-    op: str
+    file: str
     old: str
     new: str
     kind: str
 
+    @property
+    def op(self) -> str:
+        return self.file.split("/")[0]
+
 
 MUTANTS = [
-    Mutant("no wait_group", "conv", "                wait()\n", "", "in flight"),
-    Mutant("wait_group for a step too few", "conv", "wait_group(stages - 2)", "wait_group(stages - 1)", "in flight"),
-    Mutant("no commit_group", "conv", "                commit_group()\n                s =", "                s =",
+    Mutant("no wait_group", "conv/cuda_kernel", "                wait()\n", "", "in flight"),
+    Mutant("wait_group for a step too few", "conv/cuda_kernel", "wait_group(stages - 2)", "wait_group(stages - 1)",
            "in flight"),
-    Mutant("no barrier after wait_group", "conv", "cuda.syncthreads()\n                if done", "if done", "race"),
-    Mutant("copies to the stage that is read", "conv", "copy_image(np.int32(a_place + free)",
-           "copy_image(np.int32(a_place + current)", "in flight"),
-    Mutant("a stage that there is not", "conv", "if current < last_buffer else", "if current <= last_buffer else",
-           "bounds"),
-    Mutant("no barrier before the tile is parked", "conv", "cuda.syncthreads()\n            park(t", "park(t", "race"),
-    Mutant("no barrier after it is parked", "conv", "park(t, parked)\n            cuda.syncthreads()",
+    Mutant("no commit_group", "conv/cuda_kernel", "                commit_group()\n                s =",
+           "                s =", "in flight"),
+    Mutant("no barrier after wait_group", "conv/cuda_kernel", "cuda.syncthreads()\n                if done", "if done",
+           "race"),
+    Mutant("copies to the stage that is read", "conv/cuda_kernel", "copy_step(share, left, free,",
+           "copy_step(share, left, current,", "in flight"),
+    Mutant("a stage that there is not", "conv/cuda_kernel", "if current < last_buffer else",
+           "if current <= last_buffer else", "bounds"),
+    Mutant("no barrier before the tile is parked", "conv/cuda_sums", "syncthreads()\n        park(t", "park(t",
+           "race"),
+    Mutant("no barrier after it is parked", "conv/cuda_sums", "park(t, parked)\n        syncthreads()",
            "park(t, parked)", "race"),
-    Mutant("barrier that some threads skip", "conv", "cuda.syncthreads()\n            park(t",
-           "if thread < 32:\n                cuda.syncthreads()\n            park(t", "barrier"),
-    Mutant("taps outside the image are read", "conv", "np.int64(offset) * 4, inside)", "np.int64(offset) * 4, True)",
-           "bounds"),
-    Mutant("pixels past the last are read", "conv", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
-           "bounds"),
-    Mutant("pixels past the last are written", "conv", "min(pixels - first_pixel, tile_pixels)",
+    Mutant("barrier that some threads skip", "conv/cuda_sums", "syncthreads()\n        park(t",
+           "if parked & 16:\n            syncthreads()\n        park(t", "barrier"),
+    Mutant("taps outside the image are read", "conv/cuda_copies", "np.int64(offset) * 4, inside)",
+           "np.int64(offset) * 4, True)", "bounds"),
+    Mutant("pixels past the last are read", "conv/cuda_copies", "if pixel >= np.uint32(pixels):",
+           "if pixel > np.uint32(pixels):", "bounds"),
+    Mutant("pixels past the last are written", "conv/cuda_epilogue", "min(pixels - first_pixel, tile_pixels)",
            "tile_pixels", "bounds"),
-    Mutant("rows set apart by no whole vector", "conv", "self.depth + 4", "self.depth + 3", "alignment"),
-    Mutant("vectors where numbers are not aligned", "conv", "write4(out + offset, value, whole, count)",
+    Mutant("rows set apart by no whole vector", "conv/cuda_tile", "self.depth + 4", "self.depth + 3", "alignment"),
+    Mutant("vectors where numbers are not aligned", "conv/cuda_epilogue", "write4(out + offset, value, whole, count)",
            "write4(out + offset, value, 1, count)", "alignment"),
-    Mutant("a buffer too few", "conv", "max(self.stages * self.buffer_bytes,",
-           "max((self.stages - 1) * self.buffer_bytes,", "bounds"),
-    Mutant("runs of 128", "conv", "run_steps = RUN // depth", "run_steps = 2 * RUN // depth", "bits"),
-    Mutant("weights of another product", "conv", "product * weight_rows) * PANEL", "product) * PANEL", "bits"),
-    Mutant("taps of another step", "conv", "tap = load_tap(taps + np.int64(first_tap + at) * TAP)\n                com",
-           "pass\n                com", "bits"),
-    Mutant("numbers not read by all are overwritten", "softmax",
+    Mutant("a buffer too few", "conv/cuda_tile", "max(self.team_bytes,", "max(self.team_bytes - self.buffer_bytes,",
+           "bounds"),
+    Mutant("runs of 128", "conv/cuda_kernel", "RUN // tile.depth", "2 * RUN // tile.depth", "bits"),
+    Mutant("weights of another product", "conv/cuda_copies", "product * weight_rows) * PANEL", "product) * PANEL",
+           "bits"),
+    Mutant("taps of another step", "conv/cuda_kernel", "at, tap = copy_step(share, left, free",
+           "at, _ = copy_step(share, left, free", "bits"),
+    Mutant("numbers not read by all are overwritten", "softmax/cuda_kernel",
            "# What the shared numbers were has been read by all.\n        cuda.syncthreads()", "", "race"),
-    Mutant("channels past the last", "mean", "if index >= np.uint32(outputs):", "if index > np.uint32(outputs):",
-           "bounds"),
-    Mutant("pixels past the last", "max_pool", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
-           "bounds"),
-    Mutant("pixels past the last", "avg_pool", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
-           "bounds"),
-    Mutant("windows cut off divide by all", "avg_pool", "if inside or zero_padding != 0:", "if True:", "bits"),
-    Mutant("sum in binary32", "avg_pool", "total[0] + np.float64(values[0])",
+    Mutant("channels past the last", "mean/cuda_kernel", "if index >= np.uint32(outputs):",
+           "if index > np.uint32(outputs):", "bounds"),
+    Mutant("pixels past the last", "max_pool/cuda_kernel", "if pixel >= np.uint32(pixels):",
+           "if pixel > np.uint32(pixels):", "bounds"),
+    Mutant("pixels past the last", "avg_pool/cuda_kernel", "if pixel >= np.uint32(pixels):",
+           "if pixel > np.uint32(pixels):", "bounds"),
+    Mutant("windows cut off divide by all", "avg_pool/cuda_kernel", "if inside or zero_padding != 0:", "if True:",
+           "bits"),
+    Mutant("sum in binary32", "avg_pool/cuda_kernel", "total[0] + np.float64(values[0])",
            "np.float64(np.float32(total[0]) + values[0])", "bits"),
-    Mutant("NaN loses", "max_pool", "value > largest or value != value", "value > largest", "bits"),
-    Mutant("no ReLU after the sum", "conv", "if sum_relu != 0:", "if sum_relu > 1:", "bits"),
-    Mutant("no ReLU after the sum", "residual", "if relu != 0:", "if relu > 1:", "bits"),
-    Mutant("sum left out", "residual", "add4(read4(shortcut + offset, vector, left), read4(x + offset, vector, left))",
+    Mutant("NaN loses", "max_pool/cuda_kernel", "value > largest or value != value", "value > largest", "bits"),
+    Mutant("no ReLU after the sum", "conv/cuda_epilogue", "if sum_relu != 0:", "if sum_relu > 1:", "bits"),
+    Mutant("no ReLU after the sum", "residual/cuda_kernel", "if relu != 0:", "if relu > 1:", "bits"),
+    Mutant("sum left out", "residual/cuda_kernel",
+           "add4(read4(shortcut + offset, vector, left), read4(x + offset, vector, left))",
            "read4(x + offset, vector, left)", "bits"),
-    Mutant("vectors where numbers are not aligned", "batch_norm", "read4(x + offset, whole, left)",
+    Mutant("vectors where numbers are not aligned", "batch_norm/cuda_kernel", "read4(x + offset, whole, left)",
            "read4(x + offset, 1, left)", "alignment"),
-    Mutant("pixels past the last", "subsample", "if pixel >= np.uint32(pixels):", "if pixel > np.uint32(pixels):",
-           "bounds"),
+    Mutant("pixels past the last", "subsample/cuda_kernel", "if pixel >= np.uint32(pixels):",
+           "if pixel > np.uint32(pixels):", "bounds"),
 ]  # fmt: skip
 
 TILE_MUTANTS = [
-    Mutant("sum in another order", "conv", "for k in range(t.depth):",
+    Mutant("sum in another order", "gpu/intrinsics", "for k in range(t.depth):",
            "for k in (*range(0, t.depth - 4), *reversed(range(t.depth - 4, t.depth))):", "bits"),
-    Mutant("lost fma", "conv", "_fma(builder, left[i // t.columns][k % 4], right[i % t.columns], total)",
+    Mutant("lost fma", "gpu/intrinsics", "_fma(builder, left[i // t.columns][k % 4], right[i % t.columns], total)",
            "builder.fadd(_product(builder, left[i // t.columns][k % 4], right[i % t.columns]), total)", "bits"),
-    Mutant("sum of two runs is fused", "conv", "builder.fadd(x, y)", "_fma(builder, x, _FLOAT(1.0000001), y)", "bits"),
+    Mutant("sum of two runs is fused", "gpu/intrinsics", "builder.fadd(x, y)", "_fma(builder, x, _FLOAT(1.0000001), y)",
+           "bits"),
 ]  # fmt: skip
 
 COPY_MUTANTS = [
-    Mutant("zeros for too few bytes", "conv", "_INT(count), _INT(0)", "_INT(count), _INT(4)", "bounds"),
-    Mutant("zeros for too many bytes", "conv", "_INT(count), _INT(0)", "_INT(count // 2), _INT(0)", "bits"),
+    Mutant("zeros for too few bytes", "gpu/intrinsics", "_INT(count), _INT(0)", "_INT(count), _INT(4)", "bounds"),
+    Mutant("zeros for too many bytes", "gpu/intrinsics", "_INT(count), _INT(0)", "_INT(count // 2), _INT(0)", "bits"),
 ]
 
 TEAM_MUTANTS = [
-    Mutant("no barrier before a team's sums are read", "conv", "park(s, handed)\n        cuda.syncthreads()",
+    Mutant("no barrier before a team's sums are read", "conv/cuda_sums", "park(s, handed)\n        syncthreads()",
            "park(s, handed)", "race"),
-    Mutant("sums of runs in another order", "conv", "for team in range(teams):",
+    Mutant("sums of runs in another order", "conv/cuda_sums", "for team in range(teams):",
            "for team in range(teams - 1, -1, -1):", "bits"),
-    Mutant("sums that begin with nothing", "conv", "        begin_runs(start, thread)\n", "", "uninitialised"),
-    Mutant("a run of another team", "conv", "(RUN * (teams - 1))", "(RUN * (teams - 2))", "bits"),
-    Mutant("buffers of another team", "conv", "start + team * team_bytes)", "start)", "race"),
-    Mutant("no room for a team's sums", "conv", "(self.teams + 1) * self.parked_bytes",
+    Mutant("sums that begin with nothing", "conv/cuda_kernel", "        begin_runs(start, thread)\n", "",
+           "uninitialised"),
+    Mutant("a run of another team", "conv/cuda_copies", "(RUN * (teams - 1))", "(RUN * (teams - 2))", "bits"),
+    Mutant("buffers of another team", "conv/cuda_copies", "start + team * team_bytes)", "start)", "race"),
+    Mutant("another team's buffers are read", "conv/cuda_sums", "start + team * team_bytes)", "start)", "bits"),
+    Mutant("no room for a team's sums", "conv/cuda_tile", "(self.teams + 1) * self.parked_bytes",
            "self.teams * self.parked_bytes", "bounds"),
-    Mutant("weights past the last", "conv", "inside = teams == 1 or at < left\n                    copy",
-           "inside = True\n                    copy", "bounds"),
+    Mutant("weights past the last", "conv/cuda_copies", "teams == 1 or at < left)", "True)", "bounds"),
 ]  # fmt: skip
 
 LOST_FMA = """
@@ -121,9 +133,9 @@ def _product(builder, a, b):
 @pytest.fixture(autouse=True)
 def device(built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     use(CheckedDevice(built), monkeypatch)
-    conv_kernels.conv_kernel.cache_clear()
+    cuda_kernel.conv_kernel.cache_clear()
     yield
-    conv_kernels.conv_kernel.cache_clear()
+    cuda_kernel.conv_kernel.cache_clear()
 
 
 @cache
@@ -146,49 +158,47 @@ def caught(op: str, problems: list[tuple[Problem, Arrays]] | None = None) -> str
     return "nothing"
 
 
+def install(case: Mutant, patch: pytest.MonkeyPatch) -> None:
+    """Let all modules of an op use what is changed in one of them."""
+    package = Path(refnet_kernels.__path__[0], case.op)
+    modules = [import_module(f"refnet_kernels.{case.op}.{path.stem}") for path in package.glob("cuda*.py")]
+    kernels = import_module(f"refnet_kernels.{case.file.replace('/', '.')}")
+    changed = mutant(kernels, case.old, case.new)
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if module is not kernels and name in vars(changed) and value is vars(kernels)[name]:
+                patch.setattr(module, name, vars(changed)[name])
+
+
 @pytest.mark.parametrize("case", MUTANTS, ids=lambda case: f"{case.op}: {case.name}")
 def test_mutants_of_kernels(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = {"batch_statistics": "batch_norm"}.get(case.op, case.op)
-    host = import_module(f"refnet_kernels.{package}.cuda")
-    kernels = import_module(f"refnet_kernels.{package}.cuda_kernel")
-    changed = mutant(kernels, case.old, case.new)
-    install(changed, kernels, host, monkeypatch)
+    install(case, monkeypatch)
     if case.op == "conv":
         # Of vectors the tile whose machine code is the shortest, and that of numbers.
-        monkeypatch.setattr(conv_cuda, "TILES", [tile for tile in changed.TILES if tile.teams == 1][1:])
+        monkeypatch.setattr(conv_cuda, "TILES", [tile for tile in conv_cuda.TILES if tile.teams == 1][1:])
     assert caught(case.op) == case.kind
 
 
 @pytest.mark.parametrize("case", TEAM_MUTANTS, ids=lambda case: case.name)
 def test_mutants_of_teams(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = mutant(conv_kernels, case.old, case.new)
-    install(changed, conv_kernels, conv_cuda, monkeypatch)
-    monkeypatch.setattr(conv_cuda, "TILES", [tile for tile in changed.TILES if tile.teams > 1])
+    install(case, monkeypatch)
+    monkeypatch.setattr(conv_cuda, "TILES", [tile for tile in conv_cuda.TILES if tile.teams > 1])
     # Ten runs, the last one short: one or two more than teams. The last panel of weights is used.
     problem = conv_problem("teams", conv_same(1, 3, 3, 68, 128, 3, 1), "normal", "bias")
     assert caught(problem.op, [(problem, problem.defined())]) == case.kind
-
-
-def install(
-    changed: types.ModuleType, kernels: types.ModuleType, host: types.ModuleType, patch: pytest.MonkeyPatch
-) -> None:
-    """Let the host's side of an op use the changed kernels."""
-    for name, value in vars(host).items():
-        if name in vars(changed) and value is vars(kernels)[name] and not isinstance(value, types.ModuleType):
-            patch.setattr(host, name, vars(changed)[name])
 
 
 @pytest.mark.parametrize("case", TILE_MUTANTS, ids=lambda case: case.name)
 def test_mutants_of_the_register_tile(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = mutant(intrinsics, case.old, case.new)
     exec(LOST_FMA, changed.__dict__)
-    monkeypatch.setattr(conv_kernels, "register_tile", changed.register_tile)
-    assert caught(case.op) == case.kind
+    monkeypatch.setattr(cuda_sums, "register_tile", changed.register_tile)
+    assert caught("conv") == case.kind
 
 
 @pytest.mark.parametrize("case", COPY_MUTANTS, ids=lambda case: case.name)
 def test_mutants_of_copies(case: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = mutant(intrinsics, case.old, case.new)
     for name in ("copy_shared", "copy_shared4"):
-        monkeypatch.setattr(conv_kernels, name, getattr(changed, name))
-    assert caught(case.op) == case.kind
+        monkeypatch.setattr(cuda_copies, name, getattr(changed, name))
+    assert caught("conv") == case.kind

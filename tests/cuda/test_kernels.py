@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from refnet_kernels.catalog import rows, select
 from refnet_kernels.conv import cuda as conv_cuda
-from refnet_kernels.conv.cuda_kernel import TILES, Tile, conv_kernel
+from refnet_kernels.conv.cuda_kernel import conv_kernel
+from refnet_kernels.conv.cuda_tile import TILES, Tile
 from tests.problems import NAMED, Problem, in_binary32
 from tests.problems.conv import conv_problem, conv_same
 from tests.problems.strategies import DRAWN

@@ -8,7 +8,7 @@ from numba.cuda import types
 
 from refnet_kernels.gpu.code import helper
 from refnet_kernels.gpu.launch import CudaKernel
-from refnet_kernels.gpu.vector import place, read4, write4
+from refnet_kernels.gpu.vector import place, read4, window_of, write4
 
 
 @helper
@@ -41,10 +41,7 @@ def avg_pool_kernel(
     pixel, channel, left = place(cuda.blockIdx.x, cuda.blockDim.x, cuda.threadIdx.x, channels)
     if pixel >= np.uint32(pixels):
         return
-    row, column = pixel // np.uint32(out_width), pixel % np.uint32(out_width)
-    image, row = np.int64(row // np.uint32(out_height)), row % np.uint32(out_height)
-    top = np.int32(np.int64(row) * stride - pad_top)
-    begin = np.int32(np.int64(column) * stride - pad_left)
+    image, top, begin = window_of(pixel, out_height, out_width, stride, pad_top, pad_left)
     zero = np.float64(0)
     total = (zero, zero, zero, zero)
     count = np.int32(0)

@@ -25,18 +25,9 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Flags, Float32Array, Norm, Packed, Target
-from refnet_kernels.conv.cuda_kernel import (
-    CHANNELS,
-    INTEGERS,
-    OPERANDS,
-    OUTSIDE,
-    PANEL,
-    PRODUCTS,
-    TEAMS,
-    TILES,
-    Tile,
-    conv_kernel,
-)
+from refnet_kernels.conv.cuda_copies import OUTSIDE
+from refnet_kernels.conv.cuda_kernel import INTEGERS, OPERANDS, conv_kernel
+from refnet_kernels.conv.cuda_tile import CHANNELS, PANEL, PRODUCTS, TEAMS, TILES, Tile
 from refnet_kernels.gpu.device import first_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
 from refnet_kernels.gpu.program import run_once

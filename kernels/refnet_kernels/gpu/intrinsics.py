@@ -7,6 +7,7 @@ both in bytes. A vector is four binary32 numbers that lie side by side, at a mul
 from __future__ import annotations
 
 from llvmlite import ir
+from numba import cuda
 from numba.cuda import types
 from numba.cuda.cgutils import get_or_insert_function, pack_array, unpack_tuple
 from numba.cuda.extending import intrinsic
@@ -218,6 +219,12 @@ commit_group = _statement("cp.async.commit_group;")
 def wait_group(left):
     """A function that waits until of this thread's groups of copies only the last ``left`` are on their way."""
     return _statement(f"cp.async.wait_group {left};")
+
+
+@cuda.jit(device=True, forceinline=True)
+def syncthreads():
+    """Wait for all threads of a block: ``cuda.syncthreads``, which the simulator has only in the kernel's own file."""
+    cuda.syncthreads()
 
 
 def shared_doubles(name, size):

@@ -7,6 +7,7 @@ Device memory is the host's. Shared memory is one array, as the simulator runs o
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,11 @@ def commit_group() -> None:
 def wait_group(left: int) -> Callable[[], None]:
     """A function that waits for nothing."""
     return commit_group
+
+
+def syncthreads() -> None:
+    """Wait for all threads of the block."""
+    threading.current_thread().syncthreads()  # type: ignore[attr-defined]
 
 
 def shared_doubles(name: str, size: int) -> tuple[Callable[..., Any], ...]:

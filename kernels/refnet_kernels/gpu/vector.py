@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.gpu.code import fma, helper, load, load4, store, store4
+from refnet_kernels.gpu.code import fma, helper, inlined, load, load4, store, store4
 
 
 @helper
@@ -83,3 +83,11 @@ def place(block, threads, thread, channels):
     fours = np.uint32((channels + 3) >> 2)
     channel = np.int32(index % fours) * 4
     return index // fours, channel, min(channels - channel, 4)
+
+
+@inlined
+def window_of(pixel, out_height, out_width, stride, pad_top, pad_left):
+    """Of a pixel of the output: its image, and the row and the column of that image where its window begins."""
+    row, column = pixel // np.uint32(out_width), pixel % np.uint32(out_width)
+    image, row = np.int64(row // np.uint32(out_height)), row % np.uint32(out_height)
+    return image, np.int32(np.int64(row) * stride - pad_top), np.int32(np.int64(column) * stride - pad_left)

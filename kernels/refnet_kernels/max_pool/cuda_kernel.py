@@ -8,7 +8,7 @@ from numba.cuda import types
 
 from refnet_kernels.gpu.code import helper, load4
 from refnet_kernels.gpu.launch import CudaKernel
-from refnet_kernels.gpu.vector import batch_norm4, place, read4, relu4, write4
+from refnet_kernels.gpu.vector import batch_norm4, place, read4, relu4, window_of, write4
 
 
 @helper
@@ -25,10 +25,7 @@ def max_pool_kernel(
     pixel, channel, left = place(cuda.blockIdx.x, cuda.blockDim.x, cuda.threadIdx.x, channels)
     if pixel >= np.uint32(pixels):
         return
-    row, column = pixel // np.uint32(out_width), pixel % np.uint32(out_width)
-    image, row = np.int64(row // np.uint32(out_height)), row % np.uint32(out_height)
-    top = np.int32(np.int64(row) * stride - pad_top)
-    begin = np.int32(np.int64(column) * stride - pad_left)
+    image, top, begin = window_of(pixel, out_height, out_width, stride, pad_top, pad_left)
     lowest = np.float32(-np.inf)
     m = (lowest, lowest, lowest, lowest)
     zero = np.float32(0)
