@@ -16,7 +16,7 @@ from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.resnet_v2 import network_blocks, resnet_v2
 from refnet.run.constants import Constants
-from refnet.run.executor import make_executor
+from refnet.run.devices import device_named
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 
 
@@ -34,7 +34,7 @@ def share_of_zeros(case: Case, weights: Mapping[str, np.ndarray], images: np.nda
     inputs = {tensor.inputs[0].index: tensor.inputs[0] for tensor in convs}
     plan = make_plan(convs[0].graph, list(inputs.values()))
     constants = Constants(weights, owned=False)
-    values, _ = make_executor(plan, constants, "cpu", case.threads, images.dtype).run(images)
+    values, _ = device_named("cpu").executor(plan, constants, case.threads, images.dtype).run(images)
     zeros = {index: float(np.mean(value == 0)) for index, value in zip(inputs, values, strict=True)}
     products = [products_inside(tensor.geometry) for tensor in convs]
     return sum(zeros[t.inputs[0].index] * count for t, count in zip(convs, products, strict=True)) / sum(products)

@@ -20,10 +20,10 @@ from refnet.images import doubts
 from refnet.images.preprocess import preprocess
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
+from refnet.run.backends import Executor
 from refnet.run.constants import Constants
-from refnet.run.devices import check_dtype, check_stream, check_threads
-from refnet.run.executor import Executor, make_executor
-from refnet.run.inputs import as_array, images_of, on_cuda
+from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
+from refnet.run.inputs import as_array, images_of
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import Lock
@@ -76,6 +76,7 @@ class Engine:
         self._sizes: set[tuple[int, ...]] = set()
         self._constants = Constants(loaded, owned=own)
         self._options = self._given.resolved(loaded.options)
+        self._device = device_named(self._options.device)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)
         # What float images should have been normalised by.
@@ -171,10 +172,9 @@ class Engine:
         normalised : bool
             Whether these are pixels that the caller says are normalised, so that it is worth a look.
         """
-        if self._options.device.startswith("cuda") and on_cuda(images):
-            from refnet.run.cuda_images import device_images
-
-            view = device_images(images, self._options.device, stream)
+        memory = self._device.backend.memory
+        if memory is not None and memory.accepts(images):
+            view = memory.images(images, self._device.number, stream)
             single = self._is_single(view)
             self._check_size(view.shape[-3:-1])
             return single, view.batch(), False
@@ -259,7 +259,7 @@ class Engine:
             raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
         outputs = [net, *(end_points[name] for name in names)]
         plan = make_plan(net.graph, outputs)
-        executor = make_executor(plan, self._constants, self._options.device, self._threads, self._dtype)
+        executor = self._device.executor(plan, self._constants, self._threads, self._dtype)
         return _Compiled(executor, names)
 
 

@@ -15,7 +15,7 @@ from refnet.engine import Engine
 from refnet.errors import RefnetError
 from refnet.network.architecture import Architecture
 from refnet.network.networks import NETWORKS
-from refnet.run.devices import check_threads
+from refnet.run.devices import check_threads, device_named
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import ConvGeometry, Float32Array
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Time the network and print the result; 0."""
     check_engine_options(arguments)
-    threads = check_threads(arguments.threads) if arguments.device == "cpu" else None
+    threads = check_threads(arguments.threads) if device_named(arguments.device).backend.has_threads else None
     known = arguments.network in NETWORKS
     weights = random_weights(arguments.network) if known else load(arguments.network)
     architecture = weights.architecture

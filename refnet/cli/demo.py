@@ -18,6 +18,7 @@ from refnet.cli.options import add_engine_options, add_json_option, check_engine
 from refnet.cli.plot import check_plot, save_plot
 from refnet.engine import Engine
 from refnet.images.preprocess import Recipe
+from refnet.run.devices import device_named
 from refnet.weights.files import load_weights
 from refnet_kernels.contract import Float32Array
 
@@ -113,7 +114,7 @@ def classify(device: str, threads: int | None) -> Result:
     _forward(engine, batches[0])
     first_call = time.perf_counter() - started
     # The reference is slow, and its speed does not matter.
-    rounds = 1 if device == "reference" else _ROUNDS
+    rounds = _ROUNDS if device_named(device).backend.is_timed else 1
     seconds, outputs = [], []
     for round_number in range(rounds):
         description = f"reading digits ({round_number + 1}/{rounds})"

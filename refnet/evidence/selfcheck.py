@@ -8,12 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from refnet.engine import Engine
 from refnet.evidence.digest import digest, digest_all
 from refnet.evidence.end_points import in_network_order
 from refnet.evidence.seeded import lively_weights, random_images
 from refnet.network.resnet_v1 import resnet_v1_block
 from refnet.network.resnet_v2 import NETWORKS, resnet_v2_block
+from refnet.run.devices import device_named
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
@@ -119,7 +122,8 @@ CASES = (
 
 def cases_of(device: str) -> list[Case]:
     """The cases that a device can run: CUDA computes only in float32."""
-    return [case for case in CASES if not (device.startswith("cuda") and case.options.get("dtype") == "float64")]
+    dtypes = device_named(device).backend.dtypes
+    return [case for case in CASES if np.dtype(case.options.get("dtype", "float32")) in dtypes]
 
 
 class Outcome(NamedTuple):

@@ -8,20 +8,19 @@ import numpy as np
 
 from refnet.errors import InputError
 from refnet.run.cuda import said_of_the_device
-from refnet.run.devices import cuda_index
 from refnet_kernels.contract import BINARY32
 from refnet_kernels.gpu.arrays import DeviceView, view_of
 from refnet_kernels.gpu.device import DriverError, open_device
 
 
-def device_images(images: Any, device: str, stream: Any) -> DeviceView:
+def device_images(images: Any, index: int, stream: Any) -> DeviceView:
     """Float32 images on the device, where they lie.
 
     Parameters
     ----------
     images : object with DLPack or ``__cuda_array_interface__``
-    device : str
-        Where they should lie.
+    index : int
+        The number of the device on which they should lie.
     stream
         What is done on it from now on comes after what made the images; None: the device's own.
 
@@ -33,7 +32,7 @@ def device_images(images: Any, device: str, stream: Any) -> DeviceView:
         The driver failed.
     """
     with said_of_the_device():
-        opened = open_device(cuda_index(device))
+        opened = open_device(index)
         try:
             view = view_of(images, opened, opened.stream() if stream is None else stream)
         except DriverError:

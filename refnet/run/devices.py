@@ -1,45 +1,81 @@
-"""Where and how a plan may be run: the devices, their dtypes and streams, the number of threads."""
+"""Where and how a plan may be run: devices by their names, their dtypes and streams, the number of threads."""
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet.errors import ConfigError, DeviceError
-from refnet_kernels.contract import BINARY32, BINARY64
+from refnet.graph.plan import Plan
+from refnet.run.backends import BACKENDS, Backend, Executor
+from refnet.run.constants import Constants
 from refnet_kernels.system.cores import count_cores
 
+_NAME = re.compile(r"(?P<backend>[a-z]+)(:(?P<index>\d{1,3}))?")
 
-def check_device(device: object) -> str:
-    """``device`` itself, if it is there.
+
+class Device(NamedTuple):
+    """A device that was asked for by its name: "cpu", "reference", "cuda", "cuda:1" and so on."""
+
+    backend: Backend
+    number: int
+
+    def executor(self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any]) -> Executor:
+        """The executor of a plan on this device.
+
+        Parameters
+        ----------
+        plan : Plan
+        constants : Constants
+            Shared by all plans of an engine.
+        threads : int
+            Of the CPU's kernels.
+        dtype : numpy.dtype
+            Of the images, of the outputs and of all values between them.
+
+        Raises
+        ------
+        DeviceError
+            The device's memory is too small.
+        """
+        return self.backend.open(plan, constants, self.number, threads, dtype)
+
+
+def device_named(name: object) -> Device:
+    """The device of this name, whether it is there or not.
 
     Raises
     ------
     DeviceError
-        There is no device of that name, or CUDA lacks its package, its driver or the device.
+        No device has such a name.
     """
-    if device in ("cpu", "reference"):
-        return str(device)
-    if not isinstance(device, str) or not re.fullmatch(r"cuda(:\d{1,3})?", device):
-        known = "'cpu', 'reference', 'cuda', 'cuda:1' and so on"
-        raise DeviceError(f"There is no device {device!r}; the devices are {known}.", found=device)
-    from refnet_kernels.gpu.device import missing
+    match = _NAME.fullmatch(name) if isinstance(name, str) else None
+    backend = next((b for b in BACKENDS if match and b.name == match["backend"]), None)
+    if match is None or backend is None or (match["index"] and backend.missing is None):
+        names = [repr(b.name) for b in BACKENDS] + [repr(f"{b.name}:1") for b in BACKENDS if b.missing]
+        raise DeviceError(f"There is no device {name!r}; the devices are {', '.join(names)} and so on.", found=name)
+    return Device(backend, int(match["index"] or 0))
 
-    reason = missing(cuda_index(device))
+
+def check_device(name: object) -> str:
+    """``name`` itself, if there is such a device.
+
+    Raises
+    ------
+    DeviceError
+        There is no device of that name, or a package, its driver or the device itself is missing.
+    """
+    device = device_named(name)
+    reason = device.backend.missing(device.number) if device.backend.missing else None
     if reason is not None:
-        raise DeviceError(f"The CUDA device {device!r} cannot be used: {reason}.", found=device)
-    return device
+        raise DeviceError(f"The {device.backend.title} device {name!r} cannot be used: {reason}.", found=name)
+    return str(name)
 
 
-def cuda_index(device: str) -> int:
-    """The number of the device "cuda", "cuda:1" and so on."""
-    return int(device.partition(":")[2] or 0)
-
-
-def check_dtype(dtype: object, device: str = "cpu") -> np.dtype[Any]:
+def check_dtype(dtype: object, name: str = "cpu") -> np.dtype[Any]:
     """The dtype of that name or type.
 
     Raises
@@ -47,36 +83,41 @@ def check_dtype(dtype: object, device: str = "cpu") -> np.dtype[Any]:
     ConfigError
         It is neither float32 nor float64.
     DeviceError
-        The device does not compute in it.
+        The device of this name does not compute in it.
     """
+    known = dict.fromkeys(dtype for backend in BACKENDS for dtype in backend.dtypes)
     with suppress(TypeError, ValueError):
-        for known in (BINARY32, BINARY64):
-            # NumPy takes None for float64.
-            if dtype is not None and np.dtype(dtype) == known:  # type: ignore[call-overload]
-                if known == BINARY64 and device.startswith("cuda"):
-                    raise DeviceError("The CUDA kernels compute in float32; float64 is for 'cpu' and 'reference'.")
-                return known
-    raise ConfigError(f"dtype is {dtype!r}; it can be 'float32' or 'float64'.", found=dtype)
+        # NumPy takes None for float64.
+        found = next((entry for entry in known if dtype is not None and np.dtype(dtype) == entry), None)  # type: ignore[call-overload]
+        if found is not None:
+            _check_computes(device_named(name).backend, found)
+            return found
+    raise ConfigError(f"dtype is {dtype!r}; it can be {' or '.join(repr(d.name) for d in known)}.", found=dtype)
 
 
-def check_stream(stream: object, device: str) -> Any:
-    """The stream of a CUDA device that the caller names.
+def _check_computes(backend: Backend, dtype: np.dtype[Any]) -> None:
+    if dtype not in backend.dtypes:
+        others = " and ".join(repr(other.name) for other in BACKENDS if dtype in other.dtypes)
+        own = " and ".join(known.name for known in backend.dtypes)
+        raise DeviceError(f"The {backend.title} kernels compute in {own}; {dtype} is for {others}.")
+
+
+def check_stream(stream: object, name: str) -> Any:
+    """The stream of a device that the caller names.
 
     Raises
     ------
     ConfigError
-        It is no stream, or the device has none.
+        It is not a stream, or the device has none.
     DeviceError
         The driver refuses it.
     """
-    if not device.startswith("cuda"):
-        raise ConfigError(f"A stream is given, and the device {device!r} has none; streams are for 'cuda'.")
-    from refnet.run.cuda import said_of_the_device
-    from refnet_kernels.gpu.device import open_device
-
+    device = device_named(name)
+    if device.backend.memory is None:
+        others = " and ".join(repr(other.name) for other in BACKENDS if other.memory)
+        raise ConfigError(f"A stream is given, and the device {name!r} has none; streams are for {others}.")
     try:
-        with said_of_the_device():
-            return open_device(cuda_index(device)).stream(stream)
+        return device.backend.memory.stream(stream, device.number)
     except TypeError as error:
         raise ConfigError(
             f"stream is {stream!r}; it can be an object with __cuda_stream__, or the handle of a stream: an int.",
@@ -90,7 +131,7 @@ def check_threads(threads: object) -> int:
     Raises
     ------
     ConfigError
-        It is no whole number from 1 to 1024.
+        It is not a whole number from 1 to 1024.
     """
     if threads is None:
         return count_cores()

@@ -8,6 +8,7 @@ import numpy as np
 
 from refnet.errors import InputError
 from refnet.images.preprocess import is_masked
+from refnet.run.backends import BACKENDS
 from refnet_kernels.contract import BINARY32, FloatArray
 
 
@@ -48,13 +49,13 @@ def as_array(images: Any) -> np.ndarray:
     Raises
     ------
     InputError
-        They lie on a CUDA device, or are not a plain array.
+        They lie on a device, or are not a plain array.
     """
-    if on_cuda(images):
+    backend = next((b for b in BACKENDS if b.memory and b.memory.accepts(images)), None)
+    if backend is not None and backend.memory is not None:
         raise InputError(
-            f"The images ({type(images).__name__}) lie on a CUDA device, where this does not run. Copy them to the "
-            "host first (.cpu() in PyTorch, .get() in CuPy, .copy_to_host() in Numba), or make an "
-            "Engine with device='cuda'."
+            f"The images ({type(images).__name__}) lie on a {backend.title} device, where this does not run. Copy them "
+            f"to the host first ({backend.memory.advice}), or make an Engine with device={backend.name!r}."
         )
     if is_masked(images):
         raise InputError("Masked arrays are not images: fill the masked pixels first (.filled()).")
@@ -62,12 +63,3 @@ def as_array(images: Any) -> np.ndarray:
         return np.asarray(images)
     except Exception as error:
         raise InputError(f"The images ({type(images).__name__}) cannot be read as an array: {error}") from error
-
-
-def on_cuda(images: Any) -> bool:
-    """Whether images lie on a CUDA device."""
-    if isinstance(images, np.ndarray):
-        return False
-    from refnet_kernels.gpu import arrays
-
-    return arrays.on_cuda(images)

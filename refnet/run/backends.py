@@ -1,0 +1,149 @@
+"""The one list of what can run a plan. Checks, dispatch, the self-check and the command line read it.
+
+Importing this imports no kernel, and asks for no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from refnet.graph.plan import Plan
+from refnet.run.constants import Constants
+from refnet.run.cpu import CpuExecutor
+from refnet.run.reference import ReferenceExecutor
+from refnet_kernels.contract import BINARY32, BINARY64
+from refnet_kernels.system.forks import making
+
+
+class Executor(Protocol):
+    """Something that runs one plan."""
+
+    def run(self, images: Any, stream: Any = None) -> tuple[list[Any], tuple[float, float] | None]:
+        """Run the plan.
+
+        Returns
+        -------
+        outputs : list of array
+            The caller's own: in NumPy, or on the device where the images lie.
+        extremes : (float, float), or None
+            The least and the largest pixel, NaN if one is NaN. None where there is none, and where the images lie on a
+            device.
+        """
+
+
+class OwnMemory(NamedTuple):
+    """A backend whose devices have memory of their own, in which images of other libraries may lie.
+
+    Attributes
+    ----------
+    accepts : callable
+        Whether images lie in such memory.
+    advice : str
+        How to bring them to the host.
+    images : callable
+        Images that lie on the device of this number, as its executor takes them, once the work on a stream is done.
+    stream : callable
+        The stream of the device of this number that the caller names; a TypeError if it is not one.
+    """
+
+    accepts: Callable[[Any], bool]
+    advice: str
+    images: Callable[[Any, int, Any], Any]
+    stream: Callable[[object, int], Any]
+
+
+class Backend(NamedTuple):
+    """A row of `BACKENDS`.
+
+    Attributes
+    ----------
+    name : str
+        Of its device; where there are several, "name:1" is the second one.
+    title : str
+        For sentences.
+    open : callable
+        The executor of a plan: from the plan, the constants, the number of the device, of threads, and the dtype.
+    dtypes : tuple of numpy.dtype
+        In which it computes.
+    has_threads : bool
+        Whether the number of threads means something to it.
+    is_timed : bool
+        Whether it is there for its speed.
+    missing : callable, optional
+        Why there is no device of this number; None if there is one. Left out where there is exactly one, always.
+    memory : OwnMemory, optional
+    """
+
+    name: str
+    title: str
+    open: Callable[[Plan, Constants, int, int, np.dtype[Any]], Executor]
+    dtypes: tuple[np.dtype[Any], ...] = (BINARY32, BINARY64)
+    has_threads: bool = False
+    is_timed: bool = True
+    missing: Callable[[int], str | None] | None = None
+    memory: OwnMemory | None = None
+
+
+def _open_cpu(plan: Plan, constants: Constants, _: int, threads: int, dtype: np.dtype[Any]) -> Executor:
+    with making:
+        return CpuExecutor(plan, constants, threads, dtype)
+
+
+def _open_reference(plan: Plan, constants: Constants, _: int, __: int, dtype: np.dtype[Any]) -> Executor:
+    return ReferenceExecutor(plan, constants, dtype)
+
+
+def _open_cuda(plan: Plan, constants: Constants, index: int, _: int, __: np.dtype[Any]) -> Executor:
+    from refnet.run.cuda import CudaExecutor
+
+    return CudaExecutor(plan, constants, index)
+
+
+def _no_cuda(index: int) -> str | None:
+    from refnet_kernels.gpu import device
+
+    return device.missing(index)
+
+
+def _on_cuda(images: Any) -> bool:
+    if isinstance(images, np.ndarray):
+        return False
+    from refnet_kernels.gpu.arrays import on_cuda
+
+    return on_cuda(images)
+
+
+def _cuda_images(images: Any, index: int, stream: Any) -> Any:
+    from refnet.run.cuda_images import device_images
+
+    return device_images(images, index, stream)
+
+
+def _cuda_stream(stream: object, index: int) -> Any:
+    from refnet.run.cuda import said_of_the_device
+    from refnet_kernels.gpu.device import open_device
+
+    with said_of_the_device():
+        return open_device(index).stream(stream)
+
+
+BACKENDS = (
+    Backend("cpu", "CPU", _open_cpu, has_threads=True),
+    Backend("reference", "reference", _open_reference, is_timed=False),
+    Backend(
+        "cuda",
+        "CUDA",
+        _open_cuda,
+        dtypes=(BINARY32,),
+        missing=_no_cuda,
+        memory=OwnMemory(
+            _on_cuda,
+            ".cpu() in PyTorch, .get() in CuPy, .copy_to_host() in Numba",
+            _cuda_images,
+            _cuda_stream,
+        ),
+    ),
+)
