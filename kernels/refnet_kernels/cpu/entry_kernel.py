@@ -10,6 +10,18 @@ from refnet_kernels.cpu.memory import floats, size_of
 from refnet_kernels.cpu.tile import copy_columns, larger_tile, load_tile, smaller_tile, store_tile
 from refnet_kernels.target import WIDTH_BYTES
 
+# A step's numbers by name: Numba compiles a constant faster than an attribute.
+IMAGES = AT.images
+FRAME = AT.frame
+EXTREMES = AT.extremes
+HEIGHT = AT.height
+ROW = AT.row
+TOP = AT.top
+LEFT = AT.left
+FRAME_HEIGHT = AT.frame_height
+FRAME_ROW = AT.frame_row
+FRAME_ROWS = AT.frame_rows
+
 #: A tile of one row.
 _ONE_ROW = (0,)
 
@@ -49,16 +61,16 @@ def images_kernel(step, item, scratch, element):
     low = load_tile(scratch, _ONE_ROW, element)
     _fill(scratch, 0, WIDTH_BYTES // size, -np.inf, element)
     high = load_tile(scratch, _ONE_ROW, element)
-    for row in range(item * ITEM_ROWS, min((item + 1) * ITEM_ROWS, step[AT.frame_rows])):
-        target = step[AT.frame] + row * step[AT.frame_row] * size
-        image, y = row // step[AT.frame_height], row % step[AT.frame_height] - step[AT.top]
-        if 0 <= y < step[AT.height]:
-            source = step[AT.images] + (image * step[AT.height] + y) * step[AT.row] * size
-            _fill(target, 0, step[AT.left], 0, element)
-            low, high = _copy_row(source, target + step[AT.left] * size, step[AT.row], low, high, scratch, element)
-            _fill(target, step[AT.left] + step[AT.row], step[AT.frame_row], 0, element)
+    for row in range(item * ITEM_ROWS, min((item + 1) * ITEM_ROWS, step[FRAME_ROWS])):
+        target = step[FRAME] + row * step[FRAME_ROW] * size
+        image, y = row // step[FRAME_HEIGHT], row % step[FRAME_HEIGHT] - step[TOP]
+        if 0 <= y < step[HEIGHT]:
+            source = step[IMAGES] + (image * step[HEIGHT] + y) * step[ROW] * size
+            _fill(target, 0, step[LEFT], 0, element)
+            low, high = _copy_row(source, target + step[LEFT] * size, step[ROW], low, high, scratch, element)
+            _fill(target, step[LEFT] + step[ROW], step[FRAME_ROW], 0, element)
         else:
-            _fill(target, 0, step[AT.frame_row], 0, element)
-    items = (step[AT.frame_rows] + ITEM_ROWS - 1) // ITEM_ROWS
-    store_tile(low, step[AT.extremes] + item * WIDTH_BYTES, _ONE_ROW)
-    store_tile(high, step[AT.extremes] + (items + item) * WIDTH_BYTES, _ONE_ROW)
+            _fill(target, 0, step[FRAME_ROW], 0, element)
+    items = (step[FRAME_ROWS] + ITEM_ROWS - 1) // ITEM_ROWS
+    store_tile(low, step[EXTREMES] + item * WIDTH_BYTES, _ONE_ROW)
+    store_tile(high, step[EXTREMES] + (items + item) * WIDTH_BYTES, _ONE_ROW)
