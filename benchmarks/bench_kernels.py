@@ -94,9 +94,8 @@ def _measure(layer: Layer, zeros: float, threads: int, rounds: int, peak: FmaPea
     repeats = max(1, min(200, round(TURN / (time.perf_counter() - start))))
     times = alternate({"layer": Program([launch] * repeats, threads).run, "peak": peak.run}, rounds)
     ms = summary(value / repeats for value in times["layer"])
-    # Subsampling reads only those inputs that it writes.
-    idle = ("zeros", "x") if layer.op == "subsample" else ("zeros",)
-    size = sum(array.nbytes for name, array in arrays.items() if name not in idle)
+    # Of its input, subsampling reads what it writes.
+    size = sum(array.nbytes for name, array in arrays.items() if name != "x" or layer.op != "subsample")
     size += arrays["out"].nbytes if layer.op == "subsample" else 0
     gflops, peak_gflops = layer.flop / ms["min"] / 1e6, peak.flop / min(times["peak"]) / 1e6
     return {

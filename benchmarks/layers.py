@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import ConvGeometry, Norm, PoolGeometry
+from refnet_kernels.catalog import OPS
+from refnet_kernels.contract import ConvGeometry, Geometry, Norm, PoolGeometry
 from refnet_kernels.cpu.layout import taps_inside
 from tests.problems.avg_pool import AvgPoolProblem
 from tests.problems.base import Problem, norm, numbers
@@ -26,18 +27,20 @@ from tests.problems.subsample import SubsampleProblem
 from tests.slim.error_bound import Bounded, add, exact, normalize, relu, sums_of_products
 from tests.support.arrays import Arrays
 
-#: The columns between the op and the count.
+#: Ops to which an image's height and width are all one.
+_BY_PIXELS = ("batch_norm", "batch_statistics", "residual", "softmax")
+#: What the columns between the op and the count hold: of the op's geometry, and for some an epilogue.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "conv": (*ConvGeometry._fields, "epilogue"),
-    "max_pool": (*PoolGeometry._fields, "epilogue"),
-    "batch_norm": ("pixels", "channels"),
-    "batch_statistics": ("pixels", "channels"),
-    "residual": ("pixels", "channels"),
-    "subsample": ("batch", "height", "width", "channels", "factor"),
-    "avg_pool": PoolGeometry._fields,
-    "mean": ("batch", "height", "width", "channels"),
-    "softmax": ("rows", "classes"),
+    name: ("pixels", "channels") if name in _BY_PIXELS else op.geometry._fields
+    for name, op in OPS.items()
+    if op.backends
 }
+COLUMNS |= {op: (*COLUMNS[op], "epilogue") for op in ("conv", "max_pool")}
+
+
+def sizes_of(op: str, geometry: Geometry) -> tuple[int, ...]:
+    """What a layer of an op with this geometry has in its columns."""
+    return tuple(getattr(geometry, column) for column in COLUMNS[op] if column != "epilogue")
 
 
 def products_inside(g: ConvGeometry) -> int:

@@ -10,16 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 import refnet
 from benchmarks.common import ROOT, Case
-from benchmarks.layers import Layer, write_layers
+from benchmarks.layers import COLUMNS, Layer, sizes_of, write_layers
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Graph
 from refnet.graph.plan import Plan, Step
 from refnet.network.resnet_v2 import network_blocks, resnet_v2
-from refnet_kernels.contract import ConvGeometry
+from refnet_kernels.catalog import select
 
 NETWORKS = [Case(f"resnet_v2_{depth}", 224, 1, 1, None, 1001) for depth in (50, 101, 152, 200)]
 NETWORKS += [Case("resnet_v2_50", size, 1, 1, stride, None) for size in (321, 513) for stride in (8, 16)]
@@ -38,29 +36,12 @@ def _epilogue(step: Step) -> str:
     return ",".join(name.replace(" ", "_") for name, there in parts.items() if there)
 
 
-def _padded(g: ConvGeometry) -> ConvGeometry:
-    """The same convolution of an image that is stored with a frame of zeros, as an executor stores its input."""
-    height = max((g.out_height - 1) * g.stride + g.kernel_height, g.pad_top + g.height)
-    width = max((g.out_width - 1) * g.stride + g.kernel_width, g.pad_left + g.width)
-    return g._replace(height=height, width=width, pad_top=0, pad_left=0)
-
-
 def _steps(plan: Plan) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """What the kernel of each step of a plan receives: op, sizes, epilogue."""
     for step in plan.steps:
-        shape = plan.shapes[step.inputs[0]]
-        if step.op == "conv":
-            yield "conv", _padded(step.geometry) if plan.input in step.inputs else step.geometry, _epilogue(step)
-        elif step.op == "max_pool":
-            yield "max_pool", step.geometry, _epilogue(step)
-        elif step.op == "subsample":
-            yield "subsample", (*shape, step.geometry), ""
-        elif step.op == "mean":
-            yield "mean", shape, ""
-        elif step.op == "softmax":
-            yield "softmax", (int(np.prod(shape[:-1])), shape[-1]), ""
-        else:
-            raise ValueError(f"The plan has a step {step.op!r}, and benchmarks/layers.py no columns for it.")
+        framed = select(step.op, "cpu").frame(step.geometry) if plan.input in step.inputs else None
+        epilogue = _epilogue(step) if "epilogue" in COLUMNS[step.op] else ""
+        yield step.op, sizes_of(step.op, framed.geometry if framed else step.geometry), epilogue
 
 
 def network_layers(case: Case) -> list[Layer]:
@@ -70,13 +51,10 @@ def network_layers(case: Case) -> list[Layer]:
         graph.placeholder(case.shape), network_blocks(case.network), scope=case.network, **case.options
     )
     outputs = [net] if case.classes is None else [net, end_points["predictions"]]
-    layers = Counter((op, tuple(sizes), epilogue) for op, sizes, epilogue in _steps(make_plan(graph, outputs)))
+    layers = Counter(_steps(make_plan(graph, outputs)))
     for tensor in graph.tensors:
-        sizes = (int(np.prod(tensor.shape[:-1])), tensor.depth)
-        if tensor.op == "batch_norm":
-            layers.update([("batch_norm", sizes, ""), ("batch_statistics", sizes, "")])
-        elif tensor.op == "residual":
-            layers.update([("residual", sizes, "")])
+        alone = {"batch_norm": ["batch_norm", "batch_statistics"], "residual": ["residual"]}.get(tensor.op, [])
+        layers.update((op, sizes_of(op, tensor.geometry), "") for op in alone)
     order = dict.fromkeys(op for op, _, _ in layers)
     return [Layer(*layer, count) for op in order for layer, count in layers.items() if layer[0] == op]
 

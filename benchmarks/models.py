@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from benchmarks.slim import tensorflow
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.resnet_v2 import network_blocks, resnet_v2
+from refnet.run.constants import Constants
 from refnet.run.executor import make_executor
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 
@@ -33,9 +33,8 @@ def share_of_zeros(case: Case, weights: Mapping[str, np.ndarray], images: np.nda
     convs = [tensor for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
     inputs = {tensor.inputs[0].index: tensor.inputs[0] for tensor in convs}
     plan = make_plan(convs[0].graph, list(inputs.values()))
-    # Read-only, as an executor may take a plain dict to pieces.
-    variables = MappingProxyType(dict(weights))
-    values = make_executor(plan, variables, "cpu", case.threads, {}, images.dtype).run(images)
+    constants = Constants(weights, owned=False)
+    values, _ = make_executor(plan, constants, "cpu", case.threads, images.dtype).run(images)
     zeros = {index: float(np.mean(value == 0)) for index, value in zip(inputs, values, strict=True)}
     products = [products_inside(tensor.geometry) for tensor in convs]
     return sum(zeros[t.inputs[0].index] * count for t, count in zip(convs, products, strict=True)) / sum(products)
@@ -87,13 +86,13 @@ class _OnnxWriter:
             self.node("Identity", tensor)
         elif tensor.op == "batch_norm":
             roles = ("gamma", "beta", "moving_mean", "moving_variance")
-            self.node("BatchNormalization", tensor, *(self.constant(names[role]) for role in roles), epsilon=g)
+            self.node("BatchNormalization", tensor, *(self.constant(names[role]) for role in roles), epsilon=g.epsilon)
         elif tensor.op == "max_pool":
             pads = _pads(g, g.window, g.window)
             self.node("MaxPool", tensor, kernel_shape=[g.window] * 2, strides=[g.stride] * 2, pads=pads)
         elif tensor.op == "subsample":
-            # As in TF-Slim; it also keeps the blocked layouts that engines choose.
-            self.node("MaxPool", tensor, kernel_shape=[1, 1], strides=[g, g])
+            # As TF-Slim does it; it also keeps the blocked layouts that engines choose.
+            self.node("MaxPool", tensor, kernel_shape=[1, 1], strides=[g.factor] * 2)
         elif tensor.op == "squeeze":
             self.node("Flatten", tensor)
         else:
@@ -155,14 +154,14 @@ def _tensorflow_value(tf: Any, tensor: Tensor, inputs: list[Any], weights: Mappi
         return tf.nn.conv2d(x, values["weights"], g.stride, "VALID")
     if tensor.op == "batch_norm":
         roles = ("moving_mean", "moving_variance", "beta", "gamma")
-        return tf.nn.batch_normalization(x, *(values[role] for role in roles), g)
+        return tf.nn.batch_normalization(x, *(values[role] for role in roles), g.epsilon)
     if tensor.op == "max_pool":
         return tf.nn.max_pool2d(x, g.window, g.stride, "SAME")
     simple: dict[str, Callable[[], Any]] = {
         "bias_add": lambda: tf.nn.bias_add(x, values["biases"]),
         "relu": lambda: tf.nn.relu(x),
         "residual": lambda: x + inputs[1],
-        "subsample": lambda: tf.nn.max_pool2d(x, 1, g, "VALID"),
+        "subsample": lambda: tf.nn.max_pool2d(x, 1, g.factor, "VALID"),
         "mean": lambda: tf.reduce_mean(x, [1, 2], keepdims=True),
         "squeeze": lambda: tf.squeeze(x, [1, 2]),
     }
@@ -207,7 +206,7 @@ def _torch_value(tensor: Tensor, inputs: list[Any], variables: Mapping[str, Any]
         return functional.conv2d(x, variables["weights"], None, g.stride, pads, g.rate)
     if tensor.op == "batch_norm":
         roles = ("moving_mean", "moving_variance", "gamma", "beta")
-        return functional.batch_norm(x, *(variables[role] for role in roles), False, 0.0, g)
+        return functional.batch_norm(x, *(variables[role] for role in roles), False, 0.0, g.epsilon)
     if tensor.op == "max_pool":
         top, left, bottom, right = _pads(g, g.window, g.window)
         return functional.max_pool2d(functional.pad(x, (left, right, top, bottom), value=-np.inf), g.window, g.stride)
@@ -215,7 +214,7 @@ def _torch_value(tensor: Tensor, inputs: list[Any], variables: Mapping[str, Any]
         "bias_add": lambda: x + variables["biases"].reshape(-1, 1, 1),
         "relu": lambda: functional.relu(x),
         "residual": lambda: x + inputs[1],
-        "subsample": lambda: x[:, :, ::g, ::g],
+        "subsample": lambda: x[:, :, :: g.factor, :: g.factor],
         "mean": lambda: x.mean((2, 3), keepdim=True),
         "squeeze": lambda: x.flatten(1),
     }

@@ -20,12 +20,12 @@ from refnet.images import doubts
 from refnet.images.preprocess import preprocess
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
+from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads
 from refnet.run.executor import Executor, make_executor
 from refnet.run.inputs import as_array, images_of, on_cuda
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
-from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.forks import Lock
 
 #: Plans that an engine keeps; the one used longest ago makes room.
@@ -74,14 +74,12 @@ class Engine:
         self._recipe = loaded.recipe if own or loaded is weights else None
         self._image_size = loaded.image_size
         self._sizes: set[tuple[int, ...]] = set()
-        # A plain dict is the engine's own, of which packed kernels take the place.
-        self._variables: Mapping[str, Float32Array] = dict(loaded) if own else loaded
+        self._constants = Constants(loaded, owned=own)
         self._options = self._given.resolved(loaded.options)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)
         # What float images should have been normalised by.
         self._mode = loaded.recipe.mode
-        self._packed: dict[Any, Any] = {}
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
@@ -125,14 +123,11 @@ class Engine:
         on = None if stream is None else check_stream(stream, self._options.device)
         single, batch, normalised = self._gate(images, on)
         compiled = self._compile(batch.shape, _wanted(end_points))
-        found: list[str | None] = []
-
-        def look(low: float, high: float) -> None:
-            found.append(doubts.pixels(batch, float(low), float(high), self._mode))
-
-        outputs = compiled.executor.run(batch, on, look if normalised and batch.size else None)
-        for doubt in filter(None, found):
-            warnings.warn(doubt, RefnetWarning, stacklevel=2)
+        outputs, extremes = compiled.executor.run(batch, on)
+        if normalised and extremes is not None:
+            doubt = doubts.pixels(batch, *extremes, self._mode)
+            if doubt:
+                warnings.warn(doubt, RefnetWarning, stacklevel=2)
         net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs
         if end_points is False:
             return net
@@ -252,7 +247,7 @@ class Engine:
             Tensors are missing or have other shapes; the message lists them all.
         """
         options = self._options
-        traced = self._architecture.trace(self._variables, shape, options.arg_scope, **options.of_network)
+        traced = self._architecture.trace(self._constants.shapes, shape, options.arg_scope, **options.of_network)
         traced[0].graph.check_variables()
         return traced
 
@@ -263,8 +258,8 @@ class Engine:
         if unknown:
             raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
         outputs = [net, *(end_points[name] for name in names)]
-        plan, options = make_plan(net.graph, outputs), self._options
-        executor = make_executor(plan, self._variables, options.device, self._threads, self._packed, self._dtype)
+        plan = make_plan(net.graph, outputs)
+        executor = make_executor(plan, self._constants, self._options.device, self._threads, self._dtype)
         return _Compiled(executor, names)
 
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.graph.graph import Graph, Tensor
+from refnet.graph.graph import Graph
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.networks import network_blocks
 from refnet.weights.weights import Weights
+from refnet_kernels.catalog import OPS
 
 #: The variables that batch norm computes and no gradient reaches.
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -98,7 +99,7 @@ def _layers(graph: Graph, sizes: Mapping[str, int]) -> list[Layer]:
             layers[name] = layers[name]._replace(parameters=layers[name].parameters + parameters)
         else:
             connected_to = [names[source.index] for source in tensor.inputs]
-            layers[name] = Layer(name, _operation(tensor), tensor.shape, parameters, connected_to)
+            layers[name] = Layer(name, OPS[tensor.op].word(tensor.geometry), tensor.shape, parameters, connected_to)
     return list(layers.values())
 
 
@@ -124,18 +125,3 @@ def _names(graph: Graph) -> dict[int, str]:
             # TF-Slim's name for the subsampled input of a unit, which is not an end point.
             names.setdefault(source.index, f"{names[tensor.index]}/shortcut")
     return names
-
-
-def _operation(tensor: Tensor) -> str:
-    geometry = tensor.geometry
-    if tensor.op == "conv":
-        return f"conv {geometry.kernel_height}x{geometry.kernel_width}" + _stride(geometry.stride)
-    if tensor.op in ("max_pool", "avg_pool"):
-        return f"{tensor.op} {geometry.window}x{geometry.window}" + _stride(geometry.stride)
-    if tensor.op == "subsample":
-        return tensor.op + _stride(geometry)
-    return tensor.op
-
-
-def _stride(stride: int) -> str:
-    return f"/{stride}" if stride > 1 else ""

@@ -1,28 +1,224 @@
-"""The one list of kernels. Tests, benchmarks and dispatch read it.
+"""The one list of ops and of their kernels. Tests, benchmarks, dispatch and summaries read it.
 
 Importing this imports no kernel; `select` imports the one that is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-#: op -> (package, suffix of its functions)
-_OPS = {
-    "conv": ("conv", ""),
-    "batch_norm": ("batch_norm", ""),
-    "batch_statistics": ("batch_norm", "_statistics"),
-    "subsample": ("subsample", ""),
-    "residual": ("residual", ""),
-    "max_pool": ("max_pool", ""),
-    "avg_pool": ("avg_pool", ""),
-    "mean": ("mean", ""),
-    "softmax": ("softmax", ""),
-}
+from refnet_kernels.contract import (
+    RUN,
+    ConvGeometry,
+    Frame,
+    Geometry,
+    ImageGeometry,
+    NormGeometry,
+    PoolGeometry,
+    SubsampleGeometry,
+)
+
 BACKENDS = ("reference", "cpu", "cuda")
+
+
+class Functions(NamedTuple):
+    """A module of this package, and the names in it of what `Kernel` explains."""
+
+    module: str
+    call: str
+    launch: str | None = None
+    prepare: str | None = None
+    frame: str | None = None
+    tables: str | None = None
+
+
+class Op(NamedTuple):
+    """What is said of an op.
+
+    Attributes
+    ----------
+    name : str
+    geometry : type
+        The NamedTuple of its integers.
+    backends : mapping of str to Functions
+        Its kernels. None for what is only a part of other ops' kernels, or consists of their launches.
+    roundings : callable
+        How often an output's value has been rounded at most since the inputs, by the geometry.
+    window : callable
+        What stands behind the op's name in a summary, by the geometry.
+    inputs : tuple of str
+        What its kernels call the addresses of its inputs.
+    kernels : tuple of str
+        The ops whose kernels are launched for it, in order; by default its own.
+    channels : tuple of str
+        The roles of its variables that a kernel reads as they are, one value per channel.
+    scratch : tuple of str
+        What one of its kernels hands to the next: one value per channel.
+    """
+
+    name: str
+    geometry: type[Geometry]
+    backends: Mapping[str, Functions] = MappingProxyType({})
+    roundings: Callable[[Any], int] = lambda g: 0
+    window: Callable[[Any], str] = lambda g: ""
+    inputs: tuple[str, ...] = ("x",)
+    kernels: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    scratch: tuple[str, ...] = ()
+
+    def word(self, geometry: Geometry) -> str:
+        """The op in a summary, for instance "conv 3x3/2": windows of 3 x 3 and a stride of 2."""
+        return self.name + self.window(geometry)
+
+
+def _conv_roundings(g: ConvGeometry) -> int:
+    """The ``fma`` of a run for each of its products, and the additions of the runs after it."""
+    return min(g.products, RUN) - (-g.products // RUN)
+
+
+def _conv_window(g: ConvGeometry) -> str:
+    return f" {g.kernel_height}x{g.kernel_width}{_stride(g.stride)}"
+
+
+def _pool_window(g: PoolGeometry) -> str:
+    return f" {g.window}x{g.window}{_stride(g.stride)}"
+
+
+def _stride(stride: int) -> str:
+    return f"/{stride}" if stride > 1 else ""
+
+
+#: By their names. Copies and comparisons round nothing.
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        Op("input", ImageGeometry),
+        Op(
+            "conv",
+            ConvGeometry,
+            {
+                "reference": Functions("conv.reference", "conv"),
+                "cpu": Functions("conv.cpu", "call", "launch", prepare="prepare", frame="frame"),
+                "cuda": Functions("conv.cuda", "call", "launch", prepare="prepare", tables="tables"),
+            },
+            _conv_roundings,
+            _conv_window,
+        ),
+        Op("bias_add", ImageGeometry, roundings=lambda g: 1),
+        Op("relu", ImageGeometry),
+        Op(
+            "batch_norm",
+            NormGeometry,
+            {
+                "reference": Functions("batch_norm.reference", "batch_norm"),
+                "cpu": Functions("batch_norm.cpu", "call", "launch"),
+                "cuda": Functions("batch_norm.cuda", "call", "launch"),
+            },
+            lambda g: 3,
+        ),
+        Op(
+            "batch_statistics",
+            NormGeometry,
+            {
+                "reference": Functions("batch_norm.reference", "batch_statistics"),
+                "cpu": Functions("batch_norm.cpu", "call_statistics", "launch_statistics"),
+                "cuda": Functions("batch_norm.cuda", "call_statistics", "launch_statistics"),
+            },
+            lambda g: 1,
+        ),
+        Op(
+            "batch_norm_training",
+            NormGeometry,
+            roundings=lambda g: 4,
+            kernels=("batch_statistics", "batch_norm"),
+            channels=("gamma", "beta"),
+            scratch=("mean", "scale"),
+        ),
+        Op(
+            "subsample",
+            SubsampleGeometry,
+            {
+                "reference": Functions("subsample.reference", "subsample"),
+                "cpu": Functions("subsample.cpu", "call", "launch"),
+                "cuda": Functions("subsample.cuda", "call", "launch"),
+            },
+            window=lambda g: _stride(g.factor),
+        ),
+        Op(
+            "residual",
+            ImageGeometry,
+            {
+                "reference": Functions("residual.reference", "residual"),
+                "cpu": Functions("residual.cpu", "call", "launch"),
+                "cuda": Functions("residual.cuda", "call", "launch"),
+            },
+            lambda g: 1,
+            inputs=("shortcut", "x"),
+        ),
+        Op(
+            "max_pool",
+            PoolGeometry,
+            {
+                "reference": Functions("max_pool.reference", "max_pool"),
+                "cpu": Functions("max_pool.cpu", "call", "launch"),
+                "cuda": Functions("max_pool.cuda", "call", "launch"),
+            },
+            window=_pool_window,
+        ),
+        Op(
+            "avg_pool",
+            PoolGeometry,
+            {
+                "reference": Functions("avg_pool.reference", "avg_pool"),
+                "cpu": Functions("avg_pool.cpu", "call", "launch"),
+                "cuda": Functions("avg_pool.cuda", "call", "launch"),
+            },
+            lambda g: 1,
+            _pool_window,
+        ),
+        Op(
+            "mean",
+            ImageGeometry,
+            {
+                "reference": Functions("mean.reference", "mean"),
+                "cpu": Functions("mean.cpu", "call", "launch"),
+                "cuda": Functions("mean.cuda", "call", "launch"),
+            },
+            lambda g: 1,
+        ),
+        Op(
+            "softmax",
+            ImageGeometry,
+            {
+                "reference": Functions("softmax.reference", "softmax"),
+                "cpu": Functions("softmax.cpu", "call", "launch"),
+                "cuda": Functions("softmax.cuda", "call", "launch"),
+            },
+            lambda g: 1,
+        ),
+        Op("squeeze", ImageGeometry),
+    )
+}
+
+
+def _no_launch(*_: Any) -> Any:
+    raise NotImplementedError("The reference computes at once; only compiled kernels are launched.")
+
+
+def _no_prepare(*_: Any) -> None:
+    raise NotImplementedError("This kernel reads no weights that must be prepared.")
+
+
+def _no_frame(_: Any) -> None:
+    """The images lie as they are."""
+
+
+def _no_tables(_: Any) -> dict[str, Any]:
+    return {}
 
 
 class Kernel(NamedTuple):
@@ -34,18 +230,28 @@ class Kernel(NamedTuple):
     call : callable
         Arrays in, arrays out.
     launch : callable
-        Makes the `Launch` of a program's step. The reference has none.
+        ``launch(geometry, addresses, flags, target)`` makes the step of a program. The reference has none.
+    prepare : callable
+        ``prepare(weights, packed, owned, target)`` packs weights, by name, as the kernel reads them.
+    frame : callable
+        ``frame(geometry)`` is the `Frame` in which the kernel would have its images, or None.
+    tables : callable
+        ``tables(geometry)`` has what else a launch reads, by the names of the addresses: hashable, and its ``values()``
+        makes the array.
     """
 
     op: str
     backend: str
     call: Callable[..., Any]
-    launch: Callable[..., Any]
+    launch: Callable[..., Any] = _no_launch
+    prepare: Callable[..., None] = _no_prepare
+    frame: Callable[[Any], Frame | None] = _no_frame
+    tables: Callable[[Any], Mapping[str, Any]] = _no_tables
 
 
 def rows() -> list[tuple[str, str]]:
     """Every (op, backend) that there is."""
-    return [(op, backend) for op in _OPS for backend in BACKENDS]
+    return [(op.name, backend) for op in OPS.values() for backend in op.backends]
 
 
 @cache
@@ -59,12 +265,12 @@ def select(op: str, backend: str) -> Kernel:
     """
     if (op, backend) not in rows():
         raise KeyError(f"There is no kernel {op!r} on {backend!r}; there are {rows()}.")
-    package, suffix = _OPS[op]
-    module = import_module(f"refnet_kernels.{package}.{backend}")
-    if backend == "reference":
-        return Kernel(op, backend, getattr(module, op), _no_launch)
-    return Kernel(op, backend, getattr(module, f"call{suffix}"), getattr(module, f"launch{suffix}"))
+    names = OPS[op].backends[backend]._asdict()
+    module = import_module(f"refnet_kernels.{names.pop('module')}")
+    return Kernel(op, backend, **{role: getattr(module, name) for role, name in names.items() if name is not None})
 
 
-def _no_launch(*_: Any) -> Any:
-    raise NotImplementedError("The reference computes at once; only compiled kernels are launched.")
+@cache
+def kernels_of(op: str, backend: str) -> list[Kernel]:
+    """The kernels that are launched for an op, in order."""
+    return [select(name, backend) for name in OPS[op].kernels or (op,)]

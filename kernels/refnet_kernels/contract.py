@@ -6,7 +6,8 @@ rates are resolved here, once.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,83 @@ BINARY64 = np.dtype(np.float64)
 CONTRACT_VERSION = 1
 #: Products in a run of a convolution's sum (rule A1).
 RUN = 64
+
+
+class Geometry(Protocol):
+    """What every op's geometry is: a NamedTuple of numbers, the batch's images among them."""
+
+    @property
+    def batch(self) -> int:
+        """How many images there are."""
+
+    def _replace(self, *, batch: int) -> Self:
+        """The same for another number of images."""
+
+
+class ImageGeometry(NamedTuple):
+    """NHWC images, for an op that asks for nothing else."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> ImageGeometry:
+        """Of an array's shape; one of fewer axes, such as [N, classes], has images of fewer pixels."""
+        *outer, channels = shape
+        batch, height, width = (*outer, 1, 1, 1)[:3]
+        return cls(batch, height, width, channels)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the whole batch."""
+        return self.batch * self.height * self.width
+
+
+class NormGeometry(NamedTuple):
+    """A batch norm of NHWC images; ``epsilon`` is added to the variance."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    epsilon: float
+
+    @classmethod
+    def of(cls, shape: Sequence[int], epsilon: float = 0.0) -> NormGeometry:
+        """Of an array's shape, as `ImageGeometry.of` has it."""
+        return cls(*ImageGeometry.of(shape), epsilon)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the whole batch."""
+        return self.batch * self.height * self.width
+
+
+class SubsampleGeometry(NamedTuple):
+    """Every ``factor``-th row and column of NHWC images."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    factor: int
+
+    @property
+    def out_height(self) -> int:
+        """Rows of the output."""
+        return -(-self.height // self.factor)
+
+    @property
+    def out_width(self) -> int:
+        """Columns of the output."""
+        return -(-self.width // self.factor)
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of the whole batch."""
+        return self.batch * self.out_height * self.out_width
 
 
 class ConvGeometry(NamedTuple):
@@ -56,6 +134,22 @@ class ConvGeometry(NamedTuple):
         return self.batch * self.out_height * self.out_width
 
 
+class Frame(NamedTuple):
+    """How a kernel would have its images: with zeros around them.
+
+    Attributes
+    ----------
+    geometry : ConvGeometry
+        Of the same operation on the frames.
+    top, left : int
+        Where an image lies in its frame.
+    """
+
+    geometry: ConvGeometry
+    top: int
+    left: int
+
+
 class PoolGeometry(NamedTuple):
     """A pool over NHWC images; pads as in `ConvGeometry`.
 
@@ -73,6 +167,59 @@ class PoolGeometry(NamedTuple):
     pad_top: int
     pad_left: int
     zero_padding: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of the whole batch."""
+        return self.batch * self.out_height * self.out_width
+
+
+class Flags(NamedTuple):
+    """What a launch is told beside its geometry.
+
+    Attributes
+    ----------
+    relu : bool
+        Whether ReLU follows: of a convolution, before the sum with the shortcut.
+    sum_relu : bool
+        Whether ReLU follows that sum.
+    finite : bool
+        Whether all of a convolution's weights are known to be finite.
+    """
+
+    relu: bool = False
+    sum_relu: bool = False
+    finite: bool = False
+
+
+class Target(NamedTuple):
+    """Where a launch will run; the bits do not depend on it.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of all arrays; CUDA has binary32 alone.
+    workers : int
+        How many share the work: threads of the CPU, or multiprocessors of a CUDA device.
+    """
+
+    dtype: np.dtype[Any] = BINARY32
+    workers: int = 1
+
+
+class Packed(NamedTuple):
+    """Weights as a backend's kernel reads them.
+
+    Attributes
+    ----------
+    values : array
+        Or the device's memory that has taken its numbers.
+    finite : bool
+        Whether all of them are known to be finite.
+    """
+
+    values: Any
+    finite: bool
 
 
 class Norm(NamedTuple):

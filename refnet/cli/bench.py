@@ -18,7 +18,7 @@ from refnet.network.networks import NETWORKS
 from refnet.run.devices import check_threads
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
-from refnet_kernels.contract import Float32Array
+from refnet_kernels.contract import ConvGeometry, Float32Array
 
 EPILOG = """\
 examples:
@@ -80,7 +80,7 @@ def _time(engine: Engine, images: Float32Array) -> float:
 def products(architecture: Architecture, shape: tuple[int, ...]) -> int:
     """Products in all convolutions of a network; each is a multiplication and an addition."""
     net, _ = architecture.trace({}, shape)
-    geometries = [tensor.geometry for tensor in net.graph.tensors if tensor.op == "conv"]
+    geometries = [tensor.geometry for tensor in net.graph.tensors if isinstance(tensor.geometry, ConvGeometry)]
     return sum(g.pixels * g.products * g.out_channels for g in geometries)
 
 

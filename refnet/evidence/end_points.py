@@ -9,19 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet.graph.graph import Tensor
-from refnet_kernels.contract import RUN
-
-#: The roundings of each operation except the convolution, by the contract's rules A2 to A6. Copies and comparisons
-#: round nothing.
-_ROUNDINGS = {
-    "bias_add": 1,
-    "batch_norm": 3,
-    "batch_norm_training": 4,
-    "residual": 1,
-    "mean": 1,
-    "avg_pool": 1,
-    "softmax": 1,
-}
+from refnet_kernels.catalog import OPS
 
 
 def in_network_order(end_points: Mapping[str, Any], net: Any) -> dict[str, Any]:
@@ -46,10 +34,7 @@ def roundings(net: Tensor) -> list[int]:
     """
     counts: list[int] = []
     for tensor in net.graph.tensors:
-        own = _ROUNDINGS.get(tensor.op, 0)
-        if tensor.op == "conv":
-            products = tensor.geometry.products
-            own = min(products, RUN) - (-products // RUN)
+        own = OPS[tensor.op].roundings(tensor.geometry)
         counts.append(own + max((counts[source.index] for source in tensor.inputs), default=0))
     return counts
 

@@ -65,6 +65,8 @@ class _Fuser:
         step = Step(tensor.op, inputs, tensor.index, tensor.geometry, tensor.variables)
         self.done.add(tensor.index)
         last = tensor
+        if tensor.op == "batch_norm":
+            step.norm = NormNames.of(tensor)
         if tensor.op == "conv":
             last = self._take_in(step, last, ("bias_add", "batch_norm", "relu", "residual", "relu"))
         elif tensor.op in ("batch_norm", "batch_norm_training", "residual"):

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError
-from refnet_kernels.contract import ConvGeometry, PoolGeometry, same_padding
+from refnet_kernels.contract import (
+    ConvGeometry,
+    Geometry,
+    ImageGeometry,
+    NormGeometry,
+    PoolGeometry,
+    SubsampleGeometry,
+    same_padding,
+)
 
 Shape = tuple[int, int, int, int]
 
@@ -62,7 +70,8 @@ class ArgScope(NamedTuple):
 class Tensor:
     """A value of the network: NHWC, or [N, classes] after the squeeze.
 
-    ``variables`` names the weights that its operation reads, by their role (``weights``, ``biases``, ``gamma``, ...).
+    ``geometry`` is that of what its operation reads. ``variables`` names the weights that it reads, by their role
+    (``weights``, ``biases``, ``gamma``, ...).
     """
 
     graph: Graph
@@ -70,7 +79,7 @@ class Tensor:
     op: str
     inputs: tuple[Tensor, ...]
     shape: tuple[int, ...]
-    geometry: Any = None
+    geometry: Geometry
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -170,8 +179,17 @@ class Graph:
                 del left[found[0]]
         return near
 
-    def _add(self, op: str, inputs: tuple[Tensor, ...], shape: tuple[int, ...], **attributes: Any) -> Tensor:
-        tensor = Tensor(self, len(self.tensors), op, inputs, shape, **attributes)
+    def _add(
+        self,
+        op: str,
+        inputs: tuple[Tensor, ...],
+        shape: tuple[int, ...],
+        geometry: Geometry | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> Tensor:
+        """Write an operation down; where nothing is said of its geometry, it is the sizes of what it reads."""
+        geometry = geometry or ImageGeometry.of(inputs[0].shape if inputs else shape)
+        tensor = Tensor(self, len(self.tensors), op, inputs, shape, geometry, variables or {})
         self.tensors.append(tensor)
         return tensor
 
@@ -199,7 +217,7 @@ class Graph:
         )
         weights = self.variable("weights", (*kernel_size, channels, num_outputs))
         shape = (batch, out_height, out_width, num_outputs)
-        return self._add("conv", (inputs,), shape, geometry=geometry, variables={"weights": weights})
+        return self._add("conv", (inputs,), shape, geometry, {"weights": weights})
 
     def bias_add(self, inputs: Tensor) -> Tensor:
         """Add the current scope's ``biases``."""
@@ -216,7 +234,8 @@ class Graph:
         with self.variable_scope(scope):
             variables = {role: self.variable(role, (inputs.depth,)) for role in roles}
         op = "batch_norm_training" if self.arg_scope.is_training else "batch_norm"
-        return self._add(op, (inputs,), inputs.shape, geometry=self.arg_scope.batch_norm_epsilon, variables=variables)
+        geometry = NormGeometry.of(inputs.shape, self.arg_scope.batch_norm_epsilon)
+        return self._add(op, (inputs,), inputs.shape, geometry, variables)
 
     def relu(self, inputs: Tensor) -> Tensor:
         """``0 if x < 0 else x``."""
@@ -225,8 +244,8 @@ class Graph:
     def subsample(self, inputs: Tensor, factor: int) -> Tensor:
         """``x[:, ::factor, ::factor, :]``."""
         batch, height, width, channels = inputs.shape
-        shape = (batch, -(-height // factor), -(-width // factor), channels)
-        return self._add("subsample", (inputs,), shape, geometry=factor)
+        geometry = SubsampleGeometry(batch, height, width, channels, factor)
+        return self._add("subsample", (inputs,), (batch, geometry.out_height, geometry.out_width, channels), geometry)
 
     def add(self, shortcut: Tensor, residual: Tensor) -> Tensor:
         """``shortcut + residual``."""
@@ -243,14 +262,14 @@ class Graph:
         geometry = PoolGeometry(
             batch, height, width, channels, out_height, out_width, window, stride, top, left, int(mode == "keras")
         )
-        return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry=geometry)
+        return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry)
 
     def avg_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
         """The mean of each window that begins inside the image; the last ones are cut off where it ends."""
         batch, height, width, channels = inputs.shape
         shape = (batch, -(-height // stride), -(-width // stride), channels)
         geometry = PoolGeometry(batch, height, width, channels, *shape[1:3], window, stride, 0, 0)
-        return self._add("avg_pool", (inputs,), shape, geometry=geometry)
+        return self._add("avg_pool", (inputs,), shape, geometry)
 
     def reduce_mean(self, inputs: Tensor) -> Tensor:
         """The mean over height and width, both kept as 1."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from refnet.graph.graph import Tensor
-from refnet_kernels.contract import ConvGeometry, PoolGeometry
+from refnet_kernels.contract import Geometry, NormGeometry
 
 
 class NormNames(NamedTuple):
@@ -27,26 +27,26 @@ class NormNames(NamedTuple):
     epsilon: float
 
     @classmethod
-    def of(cls, operation: Tensor | Step) -> NormNames:
-        """The variables that a "batch_norm" operation, or a step of nothing else, names."""
-        names = operation.variables
-        return cls(
-            names["moving_mean"], names["moving_variance"], names.get("gamma"), names["beta"], operation.geometry
-        )
+    def of(cls, operation: Tensor) -> NormNames:
+        """The variables that a "batch_norm" operation names."""
+        names, geometry = operation.variables, operation.geometry
+        assert isinstance(geometry, NormGeometry)
+        return cls(names["moving_mean"], names["moving_variance"], names.get("gamma"), names["beta"], geometry.epsilon)
 
 
 @dataclass
 class Step:
     """One kernel's work. Values are named by their tensors' indices in the graph.
 
-    ``out`` is the value after all of ``bias`` to ``sum_relu``; ``preact``, if any, is its batch norm ``next_norm``
-    and ReLU. Either may be None where nobody reads it.
+    ``geometry`` and ``variables`` are those of its first operation. ``out`` is the value after all of ``bias`` to
+    ``sum_relu``; ``preact``, if any, is its batch norm ``next_norm`` and ReLU. Either may be None where nobody reads
+    it.
     """
 
     op: str
     inputs: list[int]
     out: int | None
-    geometry: Any = None
+    geometry: Geometry
     variables: Mapping[str, str] = field(default_factory=dict)
     bias: str | None = None
     norm: NormNames | None = None
@@ -92,6 +92,4 @@ class Plan(NamedTuple):
 
 def for_images(step: Step, images: int) -> Step:
     """The step for so many images."""
-    if isinstance(step.geometry, ConvGeometry | PoolGeometry):
-        return replace(step, geometry=step.geometry._replace(batch=images))
-    return step
+    return replace(step, geometry=step.geometry._replace(batch=images))

@@ -6,6 +6,7 @@ from typing import Any
 
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Graph, Tensor
+from refnet.run.constants import Constants
 from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.executor import make_executor
 from refnet.run.variables import as_variables
@@ -28,6 +29,6 @@ def compute(graph: Graph, images: FloatArray, result: Any, device: str = "cpu", 
     plan = make_plan(graph, tensors)
     variables = as_variables({name: graph.variables[name] for name in graph.used}).arrays
     where, dtype = check_device(device), check_dtype(images.dtype, device)
-    executor = make_executor(plan, variables, where, check_threads(threads), {}, dtype)
-    arrays = executor.run(images)
+    executor = make_executor(plan, Constants(variables, owned=True), where, check_threads(threads), dtype)
+    arrays, _ = executor.run(images)
     return arrays[0] if isinstance(result, Tensor) else (arrays[0], dict(zip(result[1], arrays[1:], strict=True)))

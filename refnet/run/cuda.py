@@ -13,14 +13,13 @@ import numpy as np
 
 from refnet.errors import DeviceError, RefnetWarning
 from refnet.graph.memory import assign_slots
-from refnet.graph.plan import Plan, Step
-from refnet.run.compiled import CompiledExecutor, Look, Variables
-from refnet_kernels.catalog import select
-from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray
-from refnet_kernels.conv.cuda import pack, tap_table
+from refnet.graph.plan import Plan
+from refnet.run.compiled import CompiledExecutor
+from refnet.run.constants import Constants
+from refnet_kernels.catalog import kernels_of
+from refnet_kernels.contract import FloatArray, Packed, Target
 from refnet_kernels.gpu.arrays import DeviceArray, DeviceView
 from refnet_kernels.gpu.device import DriverError, Memory, open_device, pack_channels
-from refnet_kernels.gpu.launch import CudaLaunch
 from refnet_kernels.gpu.program import Program, make_program
 from refnet_kernels.system.forks import Lock
 
@@ -50,10 +49,10 @@ class CudaExecutor(CompiledExecutor):
         The device's memory is too small, or its driver fails.
     """
 
-    def __init__(self, plan: Plan, variables: Variables, index: int, packed: dict[Any, Any]) -> None:
-        super().__init__(plan, variables, packed, BINARY32)
+    def __init__(self, plan: Plan, constants: Constants, index: int) -> None:
         with said_of_the_device():
             self._device = open_device(index)
+            super().__init__(plan, constants, "cuda", Target(workers=self._device.processors))
             self._check_memory()
             self._program = self._make_program()
             with self._device.current():
@@ -61,45 +60,45 @@ class CudaExecutor(CompiledExecutor):
         self._copied: deque[tuple[Any, DeviceView]] = deque()
         self._lock = Lock()
 
-    def run(self, images: Any, stream: Any = None, look: Look | None = None) -> list[Any]:
-        """The plan's outputs. One caller at a time; others wait.
+    def run(self, images: Any, stream: Any = None) -> tuple[list[Any], tuple[float, float] | None]:
+        """The plan's outputs, and the least and the largest pixel. One caller at a time; others wait.
 
         Parameters
         ----------
         images : float32 array or DeviceView
         stream
             As `refnet_kernels.gpu.device.Device.stream` has it; by default the device's own.
-        look : callable, optional
-            Is told the least and the largest pixel of images in NumPy, while the device computes.
 
         Returns
         -------
-        list of float32 array or of DeviceArray
+        outputs : list of float32 array or of DeviceArray
             Where the images lie on the device the outputs do, and may not be whole yet.
+        extremes : (float, float), or None
+            Where the images lie on the device nobody has looked at them.
         """
         with said_of_the_device(), self._lock.held(), self._device.current():
             on = self._device.stream() if stream is None else stream
             # The run before may have been on another stream.
             on.wait(self._done)
             try:
-                return self._run(images, on, look)
+                return self._run(images, on)
             finally:
                 self._done = on.record()
 
-    def _run(self, images: Any, stream: Any, look: Look | None) -> list[Any]:
+    def _run(self, images: Any, stream: Any) -> tuple[list[Any], tuple[float, float] | None]:
         shapes = [self.plan.shapes[index] for index in self.plan.outputs]
         offsets = [self._address(index) - self._start for index in self.plan.outputs]
         if isinstance(images, DeviceView):
-            return self._run_on_device(images, stream, list(zip(shapes, offsets, strict=True)))
+            return self._run_on_device(images, stream, list(zip(shapes, offsets, strict=True))), None
         outputs = [np.empty(shape, np.float32) for shape in shapes]
         self._arena.upload(images, self._offsets[self.plan.input], stream)
         self._program.run(stream)
-        if look:
-            look(images.min(), images.max())
+        # While the device computes.
+        extremes = (float(images.min()), float(images.max())) if images.size else None
         for output, offset in zip(outputs, offsets, strict=True):
             self._arena.download(output, offset, stream)
         stream.sync()
-        return outputs
+        return outputs, extremes
 
     def _run_on_device(
         self, images: DeviceView, stream: Any, outputs: list[tuple[tuple[int, ...], int]]
@@ -140,6 +139,8 @@ class CudaExecutor(CompiledExecutor):
         try:
             self._arena = self._device.allocate(self._total)
             self._start = self._arena.address
+            for name, op in self._unprepared().items():
+                self._upload_weights(name, op)
             images = range(self.plan.batch)
             launches = [launch for step in self.plan.steps for launch in self._launches(step, images)]
             program = make_program(self._device, launches)
@@ -147,6 +148,14 @@ class CudaExecutor(CompiledExecutor):
         except (MemoryError, OverflowError) as error:
             raise self._too_large(str(error)) from error
         return program
+
+    def _upload_weights(self, name: str, op: str) -> None:
+        """Have a kernel pack its weights: one at a time, so that there are no copies of many on the host."""
+        packed: dict[str, Packed] = {}
+        (kernel,) = kernels_of(op, "cuda")
+        kernel.prepare({name: self._constants.variable(name)}, packed, False, self._target)
+        self._constants.weights[name] = packed[name]._replace(values=self._store(packed[name].values))
+        self._constants.release(name)
 
     def _check_memory(self) -> None:
         sizes = {value: _bytes(shape[1:]) for value, shape in self.plan.shapes.items()}
@@ -156,8 +165,7 @@ class CudaExecutor(CompiledExecutor):
 
     def _weights(self) -> int:
         """Bytes of the kernels that are not on the device yet."""
-        names = {step.variables["weights"] for step in self.plan.steps if step.op == "conv"} - self._packed.keys()
-        return sum(_bytes(self._variables[name].shape) for name in names)
+        return sum(_bytes(self._constants.shape(name)) for name in self._unprepared())
 
     def _too_large(self, reason: str = "") -> DeviceError:
         shape, free, weights = self.plan.shapes[self.plan.input], self._device.free_bytes(), self._weights()
@@ -172,20 +180,6 @@ class CudaExecutor(CompiledExecutor):
         return DeviceError(
             f"{text}{reason}. The bits do not depend on the batch.", expected=self._total + weights, found=free
         )
-
-    def _launch(self, op: str, *arguments: Any) -> CudaLaunch:
-        where = (self._device.processors,) if op == "conv" else ()
-        launch: CudaLaunch = select(op, "cuda").launch(*arguments, *where)
-        return launch
-
-    def _conv_operands(self, step: Step) -> tuple[ConvGeometry, dict[str, int]]:
-        g, name = step.geometry, step.variables["weights"]
-        kernel = self._variables[name]
-        key = ("taps", g.width, g.channels, g.kernel_height, g.kernel_width, g.rate)
-        taps = self._constant(key, lambda: tap_table(g))
-        weights = self._constant(name, lambda: pack(kernel))
-        self._let_go(name)
-        return g, {"weights": weights, "taps": taps}
 
     def _pack_channels(self, values: FloatArray) -> FloatArray:
         return pack_channels(values)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from refnet.graph.plan import Plan
-from refnet.run.compiled import Look, Variables
+from refnet.run.constants import Constants
 from refnet.run.cpu import CpuExecutor
 from refnet.run.devices import cuda_index
 from refnet.run.reference import ReferenceExecutor
@@ -20,29 +20,31 @@ from refnet_kernels.system.forks import making
 class Executor(Protocol):
     """Something that runs one plan."""
 
-    def run(self, images: Any, stream: Any = None, look: Look | None = None) -> list[Any]:
-        """The plan's outputs, as arrays of the caller's own: in NumPy, or on the CUDA device where the images lie.
+    def run(self, images: Any, stream: Any = None) -> tuple[list[Any], tuple[float, float] | None]:
+        """Run the plan.
 
-        ``look`` is called once, with the least and the largest pixel, NaN if one is NaN.
+        Returns
+        -------
+        outputs : list of array
+            The caller's own: in NumPy, or on the CUDA device where the images lie.
+        extremes : (float, float), or None
+            The least and the largest pixel, NaN if one is NaN. None where there is none, and where the images lie on a
+            CUDA device.
         """
 
 
-def make_executor(
-    plan: Plan, variables: Variables, device: str, threads: int, packed: dict[Any, Any], dtype: np.dtype[Any]
-) -> Executor:
+def make_executor(plan: Plan, constants: Constants, device: str, threads: int, dtype: np.dtype[Any]) -> Executor:
     """The executor of a plan on a device.
 
     Parameters
     ----------
     plan : Plan
-    variables : mapping of str to array
+    constants : Constants
+        Shared by all plans of an engine.
     device : {"cpu", "reference", "cuda", "cuda:1", ...}
         As `check_device` accepted it.
     threads : int
         Of the CPU's kernels.
-    packed : dict
-        Where packed weights are kept, to be shared by all plans of an engine. Where ``variables`` is a plain dict,
-        it belongs to the engine, and kernels leave it once they are packed.
     dtype : numpy.dtype
         Of the images, of the outputs and of all between them.
 
@@ -52,10 +54,10 @@ def make_executor(
         The device's memory is too small.
     """
     if device == "reference":
-        return ReferenceExecutor(plan, variables, dtype)
+        return ReferenceExecutor(plan, constants, dtype)
     if device.startswith("cuda"):
         from refnet.run.cuda import CudaExecutor
 
-        return CudaExecutor(plan, variables, cuda_index(device), packed)
+        return CudaExecutor(plan, constants, cuda_index(device))
     with making:
-        return CpuExecutor(plan, variables, threads, packed, dtype)
+        return CpuExecutor(plan, constants, threads, dtype)

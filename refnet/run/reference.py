@@ -6,24 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from refnet.graph.plan import NormNames, Plan, Step
-from refnet.run.compiled import Look, Variables, norm_of
+from refnet.graph.plan import Plan, Step
+from refnet.run.constants import Constants
 from refnet_kernels.catalog import select
-from refnet_kernels.contract import FloatArray, Norm
+from refnet_kernels.contract import FloatArray, ImageGeometry, Norm, NormGeometry
 
 
 class ReferenceExecutor:
     """Each operation by its NumPy definition, nothing fused. Slow; for small networks and for doubts."""
 
-    def __init__(self, plan: Plan, variables: Variables, dtype: np.dtype[Any]) -> None:
+    def __init__(self, plan: Plan, constants: Constants, dtype: np.dtype[Any]) -> None:
         self._plan = plan
-        self._variables = variables
+        self._constants = constants
         self._dtype = dtype
 
-    def run(self, images: FloatArray, stream: None = None, look: Look | None = None) -> list[FloatArray]:
-        """The plan's outputs."""
-        if look:
-            look(images.min(), images.max())
+    def run(self, images: FloatArray, stream: None = None) -> tuple[list[FloatArray], tuple[float, float] | None]:
+        """The plan's outputs, and the least and the largest pixel."""
         values = {self._plan.input: images.copy()}
         for step in self._plan.steps:
             self._run_step(step, values)
@@ -31,45 +29,49 @@ class ReferenceExecutor:
         for index in self._plan.outputs:
             value = values[self._plan.aliases.get(index, index)]
             outputs.append(value.reshape(self._plan.shapes[index]).copy())
-        return outputs
+        return outputs, (float(images.min()), float(images.max())) if images.size else None
 
     def _run_step(self, step: Step, values: dict[int, FloatArray]) -> None:
         inputs = [values[index] for index in step.inputs]
         value = self._operation(step, inputs)
-        if step.norm is not None:
-            value = self._call("batch_norm", value, self._norm(step.norm), step.relu)
-        elif step.relu and step.op == "conv":
+        norm = self._norm(step, inputs[0])
+        if norm is not None:
+            value = self._call("batch_norm", value, norm, step.relu)
+        elif step.relu:
             value = np.where(value < 0, self._dtype.type(0), value)
         if step.shortcut is not None:
             value = self._call("residual", values[step.shortcut], value, step.sum_relu)
         if step.out is not None:
             values[step.out] = value
         if step.preact is not None and step.next_norm is not None:
-            values[step.preact] = self._call("batch_norm", value, self._norm(step.next_norm), True)
+            next_norm = self._constants.norm(step.next_norm, self._dtype)
+            values[step.preact] = self._call("batch_norm", value, next_norm, True)
 
     def _operation(self, step: Step, inputs: list[FloatArray]) -> FloatArray:
-        names = step.variables
+        """What a step does first; where it is a batch norm, nothing yet."""
         if step.op == "conv":
             bias = None if step.bias is None else self._variable(step.bias)
-            return self._call("conv", inputs[0], self._variable(names["weights"]), step.geometry, bias)
-        if step.op == "batch_norm_training":
-            gamma = self._variable(names["gamma"]) if "gamma" in names else None
-            mean, scale = select("batch_statistics", "reference").call(inputs[0], gamma, step.geometry)
-            return self._call("batch_norm", inputs[0], Norm(mean, scale, self._variable(names["beta"])), step.relu)
-        if step.op in ("subsample", "max_pool", "avg_pool"):
-            return self._call(step.op, inputs[0], step.geometry)
-        if step.op == "batch_norm":
-            return self._call("batch_norm", inputs[0], self._norm(NormNames.of(step)), step.relu)
-        if step.op == "residual":
-            return self._call("residual", *inputs, step.relu)
-        return self._call(step.op, *inputs)
+            return self._call("conv", inputs[0], self._variable(step.variables["weights"]), step.geometry, bias)
+        if isinstance(step.geometry, NormGeometry):
+            return inputs[0]
+        # An array knows its own sizes.
+        known = isinstance(step.geometry, ImageGeometry)
+        return self._call(step.op, *inputs) if known else self._call(step.op, *inputs, step.geometry)
+
+    def _norm(self, step: Step, x: FloatArray) -> Norm | None:
+        """The step's batch norm: with stored statistics, or with those of the batch."""
+        if step.norm is not None:
+            return self._constants.norm(step.norm, self._dtype)
+        if not isinstance(step.geometry, NormGeometry):
+            return None
+        names = step.variables
+        gamma = self._variable(names["gamma"]) if "gamma" in names else None
+        mean, scale = select("batch_statistics", "reference").call(x, gamma, step.geometry.epsilon)
+        return Norm(mean, scale, self._variable(names["beta"]))
 
     def _variable(self, name: str) -> FloatArray:
-        value: FloatArray = self._variables[name].astype(self._dtype)
+        value: FloatArray = self._constants.variable(name).astype(self._dtype)
         return value
-
-    def _norm(self, names: NormNames) -> Norm:
-        return norm_of(names, self._variables, self._dtype)
 
     def _call(self, op: str, *arguments: Any) -> FloatArray:
         result: FloatArray = select(op, "reference").call(*arguments)

@@ -79,8 +79,15 @@ def test_a_device_that_is_too_old_is_named(
 
 
 def test_a_launch_counts_with_32_bits() -> None:
-    kernel = CudaKernel(lambda: None, None, 64, 1)
-    assert make_launch(kernel, LARGEST // 64, [2**40], [LARGEST]).arguments == (2**40, LARGEST)
+    kernel = CudaKernel(lambda x, count: None, SimpleNamespace(args=("int64", "int32")), 64, 1)
+    assert make_launch(kernel, LARGEST // 64, {"count": LARGEST, "x": 2**40}).arguments == (2**40, LARGEST)
     for grid, number in ((LARGEST // 64 + 1, 0), (1, LARGEST + 1)):
         with pytest.raises(OverflowError, match="fewer images"):
-            make_launch(kernel, grid, [], [number])
+            make_launch(kernel, grid, {"x": 0, "count": number})
+
+
+@pytest.mark.parametrize("arguments", [{"x": 0}, {"x": 0, "count": 1, "counts": 1}])
+def test_an_argument_that_is_missing_or_unknown_is_an_error(arguments: dict[str, int]) -> None:
+    kernel = CudaKernel(lambda x, count: None, SimpleNamespace(args=("int64", "int32")), 64, 1)
+    with pytest.raises(TypeError, match="count"):
+        make_launch(kernel, 1, arguments)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, select
-from refnet_kernels.contract import ConvGeometry
+from refnet_kernels.contract import ConvGeometry, Flags, Target
 from refnet_kernels.conv.cpu import FEWEST_PIXELS, ITEM_TILES_MOST
 from refnet_kernels.cpu.team import Program
 from refnet_kernels.target import WIDTH_BYTES
@@ -76,7 +76,7 @@ def test_named_problems(problem: Problem, backend: str) -> None:
 
 
 def test_each_op_has_a_problem_of_several_items() -> None:
-    addresses = dict.fromkeys(("x", "out", "weights", "zeros", "shortcut", "mean", "scale", "beta"), 0)
+    addresses = dict.fromkeys(("x", "out", "weights", "shortcut", "mean", "scale", "beta"), 0)
     shared = {p.op for p in NAMED if p.launch(select(p.op, "cpu"), addresses).items > 1}
     assert shared == {op for op, _ in COMPILED}
 
@@ -117,7 +117,7 @@ def test_taps_outside_the_image(size: int, rate: int, stride: int, kind: str, dt
 def test_products_outside_the_image_are_left_out_unless_a_weight_is_not_finite(weight: float) -> None:
     problem = conv_problem("a pixel", conv_same(1, 1, 1, 64, 8, 3, 1))
     problem.weights[0, 0, 5, 6] = weight
-    *_, parts, _ = problem.launch(select("conv", "cpu"), dict.fromkeys(("x", "zeros", "weights", "out"), 0)).kept
+    _, _, parts, *_ = problem.launch(select("conv", "cpu"), dict.fromkeys(("x", "weights", "out"), 0)).kept
     taps = 1 if np.isfinite(weight) else 9
     first, stop, _ = parts[0]
     assert stop - first == taps
@@ -144,8 +144,8 @@ def test_products_with_zeros_are_left_out_where_they_are_many(
     assert_same_bits(found, problem.defined())
     assert np.isnan(found["out"][..., 0]).all()
     arrays = {name: array for name, array in (problem.inputs() | found).items() if array is not None}
-    addresses = {name: array.ctypes.data for name, array in arrays.items()} | {"finite": 1}
-    Program([select("conv", "cpu").launch(problem.geometry, addresses, False, False, dtype)], 2).run()
+    addresses = {name: array.ctypes.data for name, array in arrays.items()}
+    Program([select("conv", "cpu").launch(problem.geometry, addresses, Flags(finite=True), Target(dtype))], 2).run()
     assert np.isnan(found["out"][..., 0]).all() == (zeros < 1 / 6 or pixels < FEWEST_PIXELS)
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import FloatArray, PoolGeometry
+from refnet_kernels.contract import Flags, FloatArray, PoolGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
@@ -26,7 +26,7 @@ class AvgPoolProblem(Problem):
     geometry: PoolGeometry
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.x.dtype)
+        return kernel.launch(self.geometry, addresses, Flags(), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         g = self.geometry

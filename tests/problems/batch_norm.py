@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import FloatArray, Norm
+from refnet_kernels.contract import Flags, FloatArray, Norm, NormGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
@@ -30,8 +30,7 @@ class BatchNormProblem(Problem):
         return {"x": self.x, **self.norm._asdict()}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        *pixels, channels = self.x.shape
-        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.relu, self.x.dtype)
+        return kernel.launch(NormGeometry.of(self.x.shape), addresses, Flags(self.relu), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         def at(place: Place) -> dict[str, float]:

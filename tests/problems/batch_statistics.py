@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import FloatArray
+from refnet_kernels.contract import Flags, FloatArray, NormGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
@@ -31,8 +31,7 @@ class StatisticsProblem(Problem):
         return {"x": self.x} if self.gamma is None else {"x": self.x, "gamma": self.gamma}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        *pixels, channels = self.x.shape
-        return kernel.launch(int(np.prod(pixels)), channels, addresses, self.epsilon, self.x.dtype)
+        return kernel.launch(NormGeometry.of(self.x.shape, self.epsilon), addresses, Flags(), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         pixels = self.x.reshape(-1, self.x.shape[-1])

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray, Norm, same_padding
+from refnet_kernels.contract import BINARY32, ConvGeometry, Flags, FloatArray, Norm, Target, same_padding
 from refnet_kernels.conv.cpu import pack
 from refnet_kernels.cpu.layout import pack_channels
 from refnet_kernels.cpu.team import Launch
@@ -61,8 +61,7 @@ class ConvProblem(Problem):
         return outputs
 
     def inputs(self) -> Arrays:
-        zeros = np.zeros(self.geometry.kernel_width * self.geometry.channels, self.x.dtype)
-        arrays = {"x": self.x, "weights": pack(self.weights), "zeros": zeros}
+        arrays = {"x": self.x, "weights": pack(self.weights)}
         if self.bias is not None:
             arrays["bias"] = pack_channels(self.bias)
         if self.shortcut is not None:
@@ -70,8 +69,8 @@ class ConvProblem(Problem):
         return arrays | packed_norm("", self.norm) | packed_norm("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        finite = {"finite": int(np.isfinite(self.weights).all())}
-        return kernel.launch(self.geometry, addresses | finite, self.relu, self.sum_relu, self.x.dtype)
+        flags = Flags(self.relu, self.sum_relu, bool(np.isfinite(self.weights).all()))
+        return kernel.launch(self.geometry, addresses, flags, Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         g = self.geometry

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import FloatArray, Norm, PoolGeometry
+from refnet_kernels.contract import Flags, FloatArray, Norm, PoolGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
@@ -48,7 +48,7 @@ class MaxPoolProblem(Problem):
         return {"x": self.x} | packed_norm("next_", self.next_norm)
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.geometry, addresses, self.x.dtype)
+        return kernel.launch(self.geometry, addresses, Flags(), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         g = self.geometry

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import FloatArray
+from refnet_kernels.contract import Flags, FloatArray, ImageGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
@@ -23,8 +23,7 @@ class MeanProblem(Problem):
     x: FloatArray
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        batch, height, width, channels = self.x.shape
-        return kernel.launch(batch, height * width, channels, addresses, self.x.dtype)
+        return kernel.launch(ImageGeometry.of(self.x.shape), addresses, Flags(), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         batch, height, width, channels = self.x.shape

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import FloatArray
+from refnet_kernels.contract import Flags, FloatArray, ImageGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
@@ -30,7 +30,7 @@ class ResidualProblem(Problem):
         return {"shortcut": self.shortcut, "x": self.x}
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(self.x.size, addresses, self.relu, self.x.dtype)
+        return kernel.launch(ImageGeometry.of(self.x.shape), addresses, Flags(self.relu), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         def at(place: Place) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.contract import BINARY32, Flags, FloatArray, ImageGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
@@ -24,8 +24,7 @@ class SoftmaxProblem(Problem):
     x: FloatArray
 
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        *rows, classes = self.x.shape
-        return kernel.launch(int(np.prod(rows)), classes, addresses, self.x.dtype)
+        return kernel.launch(ImageGeometry.of(self.x.shape), addresses, Flags(), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         def at(place: Place) -> dict[str, float]:

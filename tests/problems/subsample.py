@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet_kernels.catalog import Kernel
-from refnet_kernels.contract import FloatArray
+from refnet_kernels.contract import Flags, FloatArray, SubsampleGeometry, Target
 from refnet_kernels.cpu.team import Launch
 from tests.exact import ops
 from tests.exact.arithmetic import Format
 from tests.problems.base import Problem, Truth, numbers
+from tests.support.arrays import Arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,16 @@ class SubsampleProblem(Problem):
     x: FloatArray
     factor: int
 
+    @property
+    def geometry(self) -> SubsampleGeometry:
+        batch, height, width, channels = self.x.shape
+        return SubsampleGeometry(batch, height, width, channels, self.factor)
+
+    def call(self, kernel: Kernel) -> Arrays:
+        return {"out": kernel.call(self.x, self.geometry)}
+
     def launch(self, kernel: Kernel, addresses: dict[str, int]) -> Launch:
-        return kernel.launch(*self.x.shape, self.factor, addresses, self.x.dtype)
+        return kernel.launch(self.geometry, addresses, Flags(), Target(self.x.dtype))
 
     def exact(self, f: Format) -> Truth:
         batch, height, width, channels = self.x.shape

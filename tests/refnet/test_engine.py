@@ -33,7 +33,7 @@ def test_the_executor_takes_images_as_they_lie() -> None:
     expected = digest(engine(IMAGE[None]))
     (compiled,) = engine._compiled.values()
     for images in (np.asfortranarray(IMAGE[None]), IMAGE[None, :, ::-1].copy()[:, :, ::-1], IMAGE[None].astype(">f4")):
-        assert digest(*compiled.executor.run(images)) == expected
+        assert digest(*compiled.executor.run(images)[0]) == expected
 
 
 @pytest.mark.parametrize("is_training", [False, True])

@@ -5,23 +5,44 @@ An item is one row of the output; the channels are the fastest loop, which LLVM 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, FloatArray, PoolGeometry
+from refnet_kernels.contract import Flags, FloatArray, PoolGeometry, Target
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
 
-X, OUT, HEIGHT, WIDTH, CHANNELS, OUT_HEIGHT, OUT_WIDTH, WINDOW, STRIDE, PAD_TOP, PAD_LEFT, ZERO_PADDING = range(12)
+
+class Row(NamedTuple):
+    """What a step's row holds: addresses, then the geometry's integers."""
+
+    x: int
+    out: int
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    window: int
+    stride: int
+    pad_top: int
+    pad_left: int
+    zero_padding: int
 
 
-def launch(geometry: PoolGeometry, addresses: dict[str, int], dtype: np.dtype[Any] = BINARY32) -> Launch:
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
+
+
+def launch(geometry: PoolGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step that pools, with the addresses ``x`` and ``out``."""
-    g = geometry
-    row = [addresses["x"], addresses["out"], *g[1:]]
-    kernel = function_address("refnet_kernels.avg_pool.cpu_kernel", "avg_pool_kernel", dtype.name)
-    return Launch(kernel, g.batch * g.out_height, row, g.channels * 8)
+    sizes = geometry._asdict()
+    batch = sizes.pop("batch")
+    row = Row(addresses["x"], addresses["out"], **sizes)
+    kernel = function_address("refnet_kernels.avg_pool.cpu_kernel", "avg_pool_kernel", target.dtype.name)
+    return Launch(kernel, batch * geometry.out_height, row, geometry.channels * 8)
 
 
 def call(x: FloatArray, geometry: PoolGeometry) -> FloatArray:
@@ -29,5 +50,5 @@ def call(x: FloatArray, geometry: PoolGeometry) -> FloatArray:
     g = geometry
     x = np.ascontiguousarray(x)
     out = np.empty((g.batch, g.out_height, g.out_width, g.channels), x.dtype)
-    run_once(launch(g, {"x": x.ctypes.data, "out": out.ctypes.data}, x.dtype))
+    run_once(launch(g, {"x": x.ctypes.data, "out": out.ctypes.data}, Flags(), Target(x.dtype)))
     return out

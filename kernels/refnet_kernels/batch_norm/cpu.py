@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, FloatArray, Norm
+from refnet_kernels.contract import Flags, FloatArray, Norm, NormGeometry, Target
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
 
-X, MEAN, SCALE, BETA, OUT, RELU, PIXELS, CHANNELS, ITEM_PIXELS = range(9)
-GAMMA, EPSILON = 3, 4
+
+class Row(NamedTuple):
+    """What a row of the batch norm holds: addresses, then integers."""
+
+    x: int
+    mean: int
+    scale: int
+    beta: int
+    out: int
+    relu: int
+    pixels: int
+    channels: int
+    item_pixels: int
+
+
+class StatisticsRow(NamedTuple):
+    """What a row of the statistics holds: addresses, of which 0 stands for "none", then integers."""
+
+    x: int
+    mean: int
+    scale: int
+    gamma: int
+    epsilon_bits: int
+    pixels: int
+    channels: int
+
+
+#: Where each of them lies in its row.
+AT = Row(*range(len(Row._fields)))
+STATISTICS_AT = StatisticsRow(*range(len(StatisticsRow._fields)))
 #: Numbers of an item of the batch norm.
 ITEM = 65536
 #: Channels of an item of the statistics: their sums stay in the first-level cache.
 BLOCK = 64
 
 
-def launch(
-    pixels: int, channels: int, addresses: dict[str, int], relu: bool, dtype: np.dtype[Any] = BINARY32
-) -> Launch:
+def launch(geometry: NormGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step that normalises, with the addresses ``x``, ``mean``, ``scale``, ``beta`` and ``out``."""
-    item_pixels = max(1, ITEM // max(channels, 1))
-    row = [addresses[name] for name in ("x", "mean", "scale", "beta", "out")]
-    row += [int(relu), pixels, channels, item_pixels]
-    kernel = function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_norm_kernel", dtype.name)
-    return Launch(kernel, -(-pixels // item_pixels), row, 0)
+    g = geometry
+    item_pixels = max(1, ITEM // max(g.channels, 1))
+    row = Row(
+        **{name: addresses[name] for name in ("x", "mean", "scale", "beta", "out")},
+        relu=int(flags.relu), pixels=g.pixels, channels=g.channels, item_pixels=item_pixels,
+    )  # fmt: skip
+    kernel = function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_norm_kernel", target.dtype.name)
+    return Launch(kernel, -(-g.pixels // item_pixels), row, 0)
 
 
-def launch_statistics(
-    pixels: int, channels: int, addresses: dict[str, int], epsilon: float, dtype: np.dtype[Any] = BINARY32
-) -> Launch:
-    """The step that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of ``gamma`` or 0."""
-    bits = int(np.float64(epsilon).view(np.int64))
-    row = [addresses["x"], addresses["mean"], addresses["scale"], addresses.get("gamma", 0), bits, 0, pixels, channels]
-    kernel = function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_statistics_kernel", dtype.name)
-    return Launch(kernel, -(-channels // BLOCK), row, BLOCK * 16)
+def launch_statistics(geometry: NormGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
+    """The step that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of ``gamma``, if any."""
+    g = geometry
+    row = StatisticsRow(
+        addresses["x"], addresses["mean"], addresses["scale"], addresses.get("gamma", 0),
+        epsilon_bits=int(np.float64(g.epsilon).view(np.int64)), pixels=g.pixels, channels=g.channels,
+    )  # fmt: skip
+    kernel = function_address("refnet_kernels.batch_norm.cpu_kernel", "batch_statistics_kernel", target.dtype.name)
+    return Launch(kernel, -(-g.channels // BLOCK), row, BLOCK * 16)
 
 
 def call(x: FloatArray, norm: Norm, relu: bool) -> FloatArray:
@@ -45,7 +76,7 @@ def call(x: FloatArray, norm: Norm, relu: bool) -> FloatArray:
     out = np.empty_like(x)
     addresses = {role: values.ctypes.data for role, values in norm._asdict().items()}
     addresses |= {"x": x.ctypes.data, "out": out.ctypes.data}
-    run_once(launch(x.size // max(x.shape[-1], 1), x.shape[-1], addresses, relu, x.dtype))
+    run_once(launch(NormGeometry.of(x.shape), addresses, Flags(relu), Target(x.dtype)))
     return out
 
 
@@ -57,5 +88,5 @@ def call_statistics(x: FloatArray, gamma: FloatArray | None, epsilon: float) -> 
     if gamma is not None:
         gamma = np.ascontiguousarray(gamma)
         addresses["gamma"] = gamma.ctypes.data
-    run_once(launch_statistics(x.size // max(x.shape[-1], 1), x.shape[-1], addresses, epsilon, x.dtype))
+    run_once(launch_statistics(NormGeometry.of(x.shape, epsilon), addresses, Flags(), Target(x.dtype)))
     return mean, scale

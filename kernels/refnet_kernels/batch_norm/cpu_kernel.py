@@ -6,20 +6,7 @@ import math
 
 import numpy as np
 
-from refnet_kernels.batch_norm.cpu import (
-    BETA,
-    BLOCK,
-    CHANNELS,
-    EPSILON,
-    GAMMA,
-    ITEM_PIXELS,
-    MEAN,
-    OUT,
-    PIXELS,
-    RELU,
-    SCALE,
-    X,
-)
+from refnet_kernels.batch_norm.cpu import AT, BLOCK, STATISTICS_AT
 from refnet_kernels.cpu.kernel import kernel
 from refnet_kernels.cpu.memory import doubles, float_of_bits, floats, fma, size_of
 
@@ -27,13 +14,13 @@ from refnet_kernels.cpu.memory import doubles, float_of_bits, floats, fma, size_
 @kernel
 def batch_norm_kernel(step, item, scratch, element):
     """``ITEM_PIXELS`` pixels, or what is left."""
-    channels = step[CHANNELS]
+    channels = step[AT.channels]
     pixel_bytes = channels * size_of(element)
-    mean, scale, beta = floats(step[MEAN], element), floats(step[SCALE], element), floats(step[BETA], element)
-    first = item * step[ITEM_PIXELS]
-    for pixel in range(first, min(first + step[ITEM_PIXELS], step[PIXELS])):
-        x, out = floats(step[X] + pixel * pixel_bytes, element), floats(step[OUT] + pixel * pixel_bytes, element)
-        if step[RELU] != 0:
+    mean, scale, beta = floats(step[AT.mean], element), floats(step[AT.scale], element), floats(step[AT.beta], element)
+    first = item * step[AT.item_pixels]
+    for pixel in range(first, min(first + step[AT.item_pixels], step[AT.pixels])):
+        x, out = floats(step[AT.x] + pixel * pixel_bytes, element), floats(step[AT.out] + pixel * pixel_bytes, element)
+        if step[AT.relu] != 0:
             for c in range(channels):
                 v = fma(x[c] - mean[c], scale[c], beta[c])
                 out[c] = element(0) if v < 0 else v
@@ -45,7 +32,7 @@ def batch_norm_kernel(step, item, scratch, element):
 @kernel
 def batch_statistics_kernel(step, item, scratch, element):
     """The mean and the scale of ``BLOCK`` channels, or of what is left."""
-    channels, pixels = step[CHANNELS], step[PIXELS]
+    channels, pixels = step[STATISTICS_AT.channels], step[STATISTICS_AT.pixels]
     first = item * BLOCK
     count = min(channels - first, BLOCK)
     size = size_of(element)
@@ -53,22 +40,25 @@ def batch_statistics_kernel(step, item, scratch, element):
     for c in range(count):
         total[c] = 0.0
     for pixel in range(pixels):
-        x = floats(step[X] + (pixel * channels + first) * size, element)
+        x = floats(step[STATISTICS_AT.x] + (pixel * channels + first) * size, element)
         for c in range(count):
             total[c] += np.float64(x[c])
     for c in range(count):
         mean[c] = total[c] / np.float64(pixels)
         total[c] = 0.0
     for pixel in range(pixels):
-        x = floats(step[X] + (pixel * channels + first) * size, element)
+        x = floats(step[STATISTICS_AT.x] + (pixel * channels + first) * size, element)
         for c in range(count):
             deviation = np.float64(x[c]) - mean[c]
             total[c] += deviation * deviation
-    epsilon = float_of_bits(step[EPSILON])
-    out_mean, out_scale = floats(step[MEAN] + first * size, element), floats(step[SCALE] + first * size, element)
+    epsilon = float_of_bits(step[STATISTICS_AT.epsilon_bits])
+    out_mean, out_scale = (
+        floats(step[STATISTICS_AT.mean] + first * size, element),
+        floats(step[STATISTICS_AT.scale] + first * size, element),
+    )
     for c in range(count):
         numerator = np.float64(1)
-        if step[GAMMA] != 0:
-            numerator = np.float64(floats(step[GAMMA], element)[first + c])
+        if step[STATISTICS_AT.gamma] != 0:
+            numerator = np.float64(floats(step[STATISTICS_AT.gamma], element)[first + c])
         out_mean[c] = element(mean[c])
         out_scale[c] = element(numerator / math.sqrt(total[c] / np.float64(pixels) + epsilon))

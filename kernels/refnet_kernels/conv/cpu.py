@@ -23,27 +23,56 @@ from the stored value, a second output that the next unit starts with: its ``pre
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, RUN, ConvGeometry, FloatArray, Norm
+from refnet_kernels.contract import RUN, ConvGeometry, Flags, FloatArray, Frame, Norm, Packed, Target
 from refnet_kernels.cpu.layout import TILE_BYTES, pack_channels, tiles_of
-from refnet_kernels.cpu.team import Launch, run_once
+from refnet_kernels.cpu.team import Launch, aligned_zeros, run_once
 from refnet_kernels.jit import function_address
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 
-# What a step's row holds. Addresses; 0 stands for "none".
-OPERANDS = (
-    "weights", "bias", "mean", "scale", "beta", "shortcut", "out", "next_mean", "next_scale", "next_beta", "preact",
-)  # fmt: skip
-WEIGHTS, BIAS, MEAN, SCALE, BETA, SHORTCUT, OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT = range(11)
-TABLE, OFFSETS, PARTS, TAPS = range(11, 15)
-# Integers.
-RELU, SUM_RELU, CHANNELS, PRODUCTS, TAP_COUNT, LENGTH = range(15, 21)
-PANELS, TILES, ITEM_PANELS, ITEM_TILES = range(21, 25)
-SKIPS_ZEROS = 25
+
+class Row(NamedTuple):
+    """What a step's row holds: addresses, of which 0 stands for "none", then integers."""
+
+    weights: int
+    bias: int
+    mean: int
+    scale: int
+    beta: int
+    shortcut: int
+    out: int
+    next_mean: int
+    next_scale: int
+    next_beta: int
+    preact: int
+    table: int
+    offsets: int
+    parts: int
+    taps: int
+    relu: int
+    sum_relu: int
+    channels: int
+    products: int
+    tap_count: int
+    length: int
+    panels: int
+    tiles: int
+    item_panels: int
+    item_tiles: int
+    skips_zeros: int
+
+
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
+#: Those that a caller gives.
+OPERANDS = Row._fields[: AT.table]
+
 #: Of a tile in the table of `_parts`.
 PART_BYTES = 3 * 8
 
@@ -168,52 +197,99 @@ def _item_of(tiles: int, panels: int, threads: int) -> tuple[int, int]:
     return min(product(range(most, 0, -1), some_panels), key=time)
 
 
-def launch(
-    geometry: ConvGeometry,
-    addresses: dict[str, int],
-    relu: bool,
-    sum_relu: bool,
-    dtype: np.dtype[Any] = BINARY32,
-    threads: int = 1,
-) -> Launch:
+def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned: bool, target: Target) -> None:
+    """Pack kernels by name into ``packed``, each as soon as it is done.
+
+    Those that are ``owned`` may be overwritten, and are packed where they lie, if they may stay there. All others go
+    into one block of memory, which is kind to the TLB.
+    """
+    dtype = target.dtype
+    stay = [name for name, array in weights.items() if owned and packs_in_place(array, dtype)]
+
+    def pack_where_they_lie(names: list[str]) -> None:
+        spare = np.empty(max(weights[name].size for name in names), dtype)
+        for name in names:
+            finite = _all_finite(weights[name])
+            weights[name].flags.writeable = True
+            packed[name] = Packed(pack_in_place(weights[name], spare), finite)
+
+    with ThreadPoolExecutor(target.workers) as pool:
+        # As many threads start as there are shares: none where no kernel stays.
+        shares = [stay[i :: target.workers] for i in range(min(target.workers, len(stay)))]
+        for _ in pool.map(pack_where_they_lie, shares):
+            pass
+    shapes = {name: packed_shape(array.shape, dtype) for name, array in weights.items() if name not in packed}
+    block = aligned_zeros(sum(int(np.prod(shape)) for shape in shapes.values()), dtype)
+    start = 0
+    for name, shape in shapes.items():
+        stop = start + int(np.prod(shape))
+        packed[name] = Packed(pack(weights[name], block[start:stop].reshape(shape)), _all_finite(block[start:stop]))
+        start = stop
+
+
+def _all_finite(weights: FloatArray) -> bool:
+    return bool(np.isfinite(weights).all())
+
+
+def frame(g: ConvGeometry) -> Frame | None:
+    """Images with their zeros around them; None where that gains nothing.
+
+    Each row of the kernel is then one contiguous stretch, which counts where an image has three channels.
+    """
+    if g.rate != 1 or g.kernel_width == 1:
+        return None
+    height = max((g.out_height - 1) * g.stride + g.kernel_height, g.pad_top + g.height)
+    width = max((g.out_width - 1) * g.stride + g.kernel_width, g.pad_left + g.width)
+    return Frame(g._replace(height=height, width=width, pad_top=0, pad_left=0), g.pad_top, g.pad_left)
+
+
+def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step that convolves, with the addresses of its operands.
 
     Parameters
     ----------
     geometry : ConvGeometry
-    addresses : dict
-        ``x``, ``zeros`` (as long as a tap), ``weights`` (from `pack`); if wanted ``bias``; ``mean``, ``scale``,
-        ``beta``; ``shortcut``; ``out``; ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values a
-        channel come from `pack_channels`. At least one of ``out`` and ``preact`` is written. And ``finite``: 1 where
-        all the weights are known to be, so that products with zeros, outside the image or in it, may be left out.
-    relu : bool
-        Whether ReLU follows the batch norm.
-    sum_relu : bool
-        Whether ReLU follows the sum with the shortcut.
-    dtype : numpy.dtype
-        Of all the operands.
-    threads : int
-        How many will share the items. The result does not depend on it.
+    addresses : mapping of str to int
+        ``x``, ``weights`` (from `pack`); if wanted ``bias``; ``mean``, ``scale``, ``beta``; ``shortcut``; ``out``;
+        ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values per channel come from `pack_channels`. At
+        least one of ``out`` and ``preact`` is written.
+    flags : Flags
+        Where the weights are finite, products with zeros, outside the image or in it, may be left out.
+    target : Target
     """
-    g = geometry
+    g, dtype = geometry, target.dtype
     taps, length = _taps(g)
+    zeros = np.zeros(length, dtype)
     # Where taps are whole runs of finite weights, products with zeros may be left out.
-    skips = bool(addresses.get("finite", 0)) and length % RUN == 0
-    at = tiles_of(g, taps, addresses["x"], addresses["zeros"], dtype.itemsize, length % TURN == 0, skips)
+    skips = flags.finite and length % RUN == 0
+    at = tiles_of(g, taps, addresses["x"], zeros.ctypes.data, dtype.itemsize, length % TURN == 0, skips)
     parts, wanted_taps = _parts(at.inside if skips else np.ones_like(at.inside), at.heights)
     skips_zeros = skips and g.pixels >= FEWEST_PIXELS
     width = WIDTH_BYTES // dtype.itemsize
     panels, tiles = -(-g.out_channels // width), len(at.table)
-    item_tiles, item_panels = _item_of(tiles, panels, threads)
-    arrays = (at.table, at.offsets, parts, wanted_taps)
-    row = [addresses.get(name, 0) for name in OPERANDS]
-    row += [array.ctypes.data for array in arrays]
-    row += [int(relu), int(sum_relu), g.out_channels, g.products, len(taps), length]
-    row += [panels, tiles, item_panels, item_tiles, int(skips_zeros)]
+    item_tiles, item_panels = _item_of(tiles, panels, target.workers)
+    row = Row(
+        **{name: addresses.get(name, 0) for name in OPERANDS},
+        table=at.table.ctypes.data,
+        offsets=at.offsets.ctypes.data,
+        parts=parts.ctypes.data,
+        taps=wanted_taps.ctypes.data,
+        relu=int(flags.relu),
+        sum_relu=int(flags.sum_relu),
+        channels=g.out_channels,
+        products=g.products,
+        tap_count=len(taps),
+        length=length,
+        panels=panels,
+        tiles=tiles,
+        item_panels=item_panels,
+        item_tiles=item_tiles,
+        skips_zeros=int(skips_zeros),
+    )
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
     kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
     masks_bytes = ITEM_TILES_MOST * ROWS * (g.products // RUN) * 8 if skips_zeros else 0
-    return Launch(kernel, items, row, MASKS_AT + masks_bytes, arrays)
+    return Launch(kernel, items, row, MASKS_AT + masks_bytes, (at.table, at.offsets, parts, wanted_taps, zeros))
 
 
 def call(
@@ -238,7 +314,6 @@ def call(
     g = geometry
     shape = (g.batch, g.out_height, g.out_width, g.out_channels)
     arrays = {"x": np.ascontiguousarray(x), "weights": pack(weights)}
-    arrays["zeros"] = np.zeros(g.kernel_width * g.channels, x.dtype)
     if bias is not None:
         arrays["bias"] = pack_channels(bias)
     for prefix, statistics in (("", norm), ("next_", next_norm)):
@@ -250,6 +325,5 @@ def call(
     if next_norm is not None:
         outputs["preact"] = np.empty(shape, x.dtype)
     addresses = {name: array.ctypes.data for name, array in (arrays | outputs).items()}
-    addresses["finite"] = int(np.isfinite(weights).all())
-    run_once(launch(g, addresses, relu, sum_relu, x.dtype))
+    run_once(launch(g, addresses, Flags(relu, sum_relu, _all_finite(weights)), Target(x.dtype)))
     return outputs.get("out"), outputs.get("preact")

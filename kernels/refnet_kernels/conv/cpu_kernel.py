@@ -4,40 +4,15 @@ from __future__ import annotations
 
 from refnet_kernels.contract import RUN
 from refnet_kernels.conv.cpu import (
-    BETA,
-    BIAS,
-    CHANNELS,
+    AT,
     GROUP_PANELS,
-    ITEM_PANELS,
-    ITEM_TILES,
-    LENGTH,
     LINES_AHEAD,
     MASKS_AT,
-    MEAN,
-    NEXT_BETA,
-    NEXT_MEAN,
-    NEXT_SCALE,
-    OFFSETS,
-    OUT,
-    PANELS,
     PART_BYTES,
-    PARTS,
-    PREACT,
-    PRODUCTS,
-    RELU,
-    SCALE,
-    SHORTCUT,
     SIXTHS,
-    SKIPS_ZEROS,
-    SUM_RELU,
     SUMS_AT,
     SUMS_BYTES,
-    TABLE,
-    TAP_COUNT,
-    TAPS,
-    TILES,
     TURN,
-    WEIGHTS,
 )
 from refnet_kernels.cpu.kernel import helper, kernel
 from refnet_kernels.cpu.layout import TILE_BYTES
@@ -81,32 +56,37 @@ def _finish(step, t, channels, columns, rows, edge, element):
     rows : tuple of int64
         Where the tile's pixels lie in the output, in bytes.
     """
-    shortcut, out, preact, apart = step[SHORTCUT] + channels, step[OUT] + channels, step[PREACT] + channels, rows
+    shortcut, out, preact, apart = (
+        step[AT.shortcut] + channels,
+        step[AT.out] + channels,
+        step[AT.preact] + channels,
+        rows,
+    )
     is_part = columns * size_of(element) < WIDTH_BYTES
     if is_part:
-        if step[SHORTCUT] != 0:
+        if step[AT.shortcut] != 0:
             copy_columns(shortcut, rows, edge, CLOSE_ROWS, columns, element)
         shortcut, out, preact, apart = edge, edge, edge + TILE_BYTES, move_rows(CLOSE_ROWS, 0)
-    if step[BIAS] != 0:
-        t = add_bias(t, step[BIAS] + channels)
-    if step[SCALE] != 0:
-        t = normalize(t, step[MEAN] + channels, step[SCALE] + channels, step[BETA] + channels)
-    if step[RELU] != 0:
+    if step[AT.bias] != 0:
+        t = add_bias(t, step[AT.bias] + channels)
+    if step[AT.scale] != 0:
+        t = normalize(t, step[AT.mean] + channels, step[AT.scale] + channels, step[AT.beta] + channels)
+    if step[AT.relu] != 0:
         t = relu_tile(t)
-    if step[SHORTCUT] != 0:
+    if step[AT.shortcut] != 0:
         t = add_tiles(load_tile(shortcut, apart, element), t)
-        if step[SUM_RELU] != 0:
+        if step[AT.sum_relu] != 0:
             t = relu_tile(t)
-    if step[OUT] != 0:
+    if step[AT.out] != 0:
         store_tile(t, out, apart)
-    if step[PREACT] != 0:
-        t = normalize(t, step[NEXT_MEAN] + channels, step[NEXT_SCALE] + channels, step[NEXT_BETA] + channels)
+    if step[AT.preact] != 0:
+        t = normalize(t, step[AT.next_mean] + channels, step[AT.next_scale] + channels, step[AT.next_beta] + channels)
         store_tile(relu_tile(t), preact, apart)
     if is_part:
-        if step[OUT] != 0:
-            copy_columns(out, CLOSE_ROWS, step[OUT] + channels, rows, columns, element)
-        if step[PREACT] != 0:
-            copy_columns(preact, CLOSE_ROWS, step[PREACT] + channels, rows, columns, element)
+        if step[AT.out] != 0:
+            copy_columns(out, CLOSE_ROWS, step[AT.out] + channels, rows, columns, element)
+        if step[AT.preact] != 0:
+            copy_columns(preact, CLOSE_ROWS, step[AT.preact] + channels, rows, columns, element)
 
 
 @helper
@@ -116,17 +96,17 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
     The sums of the runs that are done lie in the scratch: registers are for the run in hand. At its end everything but
     its sums stays in registers. Products come by turns of so many, a constant that divides those of a tap.
     """
-    which = integers(step[TAPS])
+    which = integers(step[AT.taps])
     address, distance = ahead
-    several_runs = step[PRODUCTS] > RUN
+    several_runs = step[AT.products] > RUN
     s = zero_tile(close, element)
     if several_runs:
         store_tile(s, scratch, close)
     left = RUN // turn
     for tap in range(taps[0], taps[1]):
         pixels = load_rows(tap_rows + which[tap] * ROWS * 8, close)
-        at = weights + which[tap] * step[LENGTH] * WIDTH_BYTES
-        for _ in range(step[LENGTH] // turn):
+        at = weights + which[tap] * step[AT.length] * WIDTH_BYTES
+        for _ in range(step[AT.length] // turn):
             if left == 0:
                 add_to_tile(scratch, s)
                 s = zero_tile(close, element)
@@ -149,15 +129,15 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
 @helper
 def _sum_tile(step, tile, tiles, panel, scratch, element):
     """A tile's sums in a panel. Each of the item's tiles fetches its part of the next panel's weights meanwhile."""
-    part = integers(step[PARTS] + tile * PART_BYTES)
+    part = integers(step[AT.parts] + tile * PART_BYTES)
     taps, height = (part[0], part[1]), part[2]
-    tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
-    weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
-    products_a_fetch = 2 if step[LENGTH] % TURN == 0 else 1
+    tap_rows = step[AT.table] + tile * step[AT.tap_count] * ROWS * 8
+    weights = step[AT.weights] + panel * step[AT.products] * WIDTH_BYTES
+    products_a_fetch = 2 if step[AT.length] % TURN == 0 else 1
     distance = min(products_a_fetch * WIDTH_BYTES // (tiles[1] - tiles[0]), LINE_BYTES)
-    fetched = (tile - tiles[0]) * (step[PRODUCTS] // products_a_fetch) * distance
-    ahead = weights + step[PRODUCTS] * WIDTH_BYTES + fetched, distance
-    if step[LENGTH] % TURN != 0:
+    fetched = (tile - tiles[0]) * (step[AT.products] // products_a_fetch) * distance
+    ahead = weights + step[AT.products] * WIDTH_BYTES + fetched, distance
+    if step[AT.length] % TURN != 0:
         return _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
     if height == ROWS:
         return _sum_products(step, taps, tap_rows, weights, TURN, ahead, scratch, CLOSE_ROWS, element)
@@ -169,13 +149,13 @@ def _sum_tile(step, tile, tiles, panel, scratch, element):
 def _find_nonzero(step, tiles, masks, element):
     """Note which inputs of some tiles' pixels are not 0, run by run; whether they are few."""
     first, last = tiles
-    runs = step[LENGTH] // RUN
+    runs = step[AT.length] // RUN
     inputs, nonzero = 0, 0
     for tile in range(first, last):
-        part = integers(step[PARTS] + tile * PART_BYTES)
-        inputs += (part[1] - part[0]) * step[LENGTH] * part[2]
-        for tap in range(step[TAP_COUNT]):
-            pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
+        part = integers(step[AT.parts] + tile * PART_BYTES)
+        inputs += (part[1] - part[0]) * step[AT.length] * part[2]
+        for tap in range(step[AT.tap_count]):
+            pixels = integers(step[AT.table] + (tile * step[AT.tap_count] + tap) * ROWS * 8)
             for row in range(part[2]):
                 for run in range(runs):
                     found = find_nonzero(pixels[row] + run * RUN * size_of(element), element)
@@ -187,7 +167,7 @@ def _find_nonzero(step, tiles, masks, element):
 @helper
 def _prefetch_outputs(step, place, size):
     """What the epilogue reads and writes at some place of the output, on its way while sums are made."""
-    for operand in (SHORTCUT, OUT, PREACT):
+    for operand in (AT.shortcut, AT.out, AT.preact):
         if step[operand] != 0:
             for offset in range(0, size, LINE_BYTES):
                 prefetch_to_second(step[operand] + place + offset)
@@ -213,21 +193,21 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
     first, last = tiles
     places = scale_rows(panels, SUMS_BYTES)
     is_first = True
-    for tap in range(step[TAP_COUNT]):
-        for run in range(step[LENGTH] // RUN):
-            columns = move_rows(scale_rows(panels, step[PRODUCTS] * WIDTH_BYTES), weights)
+    for tap in range(step[AT.tap_count]):
+        for run in range(step[AT.length] // RUN):
+            columns = move_rows(scale_rows(panels, step[AT.products] * WIDTH_BYTES), weights)
             ahead = RUN * WIDTH_BYTES
-            is_last = tap == step[TAP_COUNT] - 1 and run == step[LENGTH] // RUN - 1
+            is_last = tap == step[AT.tap_count] - 1 and run == step[AT.length] // RUN - 1
             for tile in range(first, last):
-                pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
-                for row in range(integers(step[PARTS] + tile * PART_BYTES)[2]):
+                pixels = integers(step[AT.table] + (tile * step[AT.tap_count] + tap) * ROWS * 8)
+                for row in range(integers(step[AT.parts] + tile * PART_BYTES)[2]):
                     # The weights of the next run, spread over the pixels of this one.
                     for panel in range(len(panels)):
                         for line in range(LINES_AHEAD):
                             prefetch_to_second(columns[panel] + ahead + line * LINE_BYTES)
                     ahead += LINES_AHEAD * LINE_BYTES
                     if is_last:
-                        place = integers(step[OFFSETS] + tile * ROWS * 8)[row] + channels
+                        place = integers(step[AT.offsets] + tile * ROWS * 8)[row] + channels
                         _prefetch_outputs(step, place, len(panels) * WIDTH_BYTES)
                     pixel = pixels[row] + run * RUN * size_of(element)
                     left = integers(masks)[row]
@@ -249,7 +229,7 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
 def _sum_group(step, tiles, group, last, masks, sums, element):
     """`_sum_nonzero` of a group's panels, the last one included."""
     channels = group * WIDTH_BYTES
-    weights = step[WEIGHTS] + step[PRODUCTS] * channels
+    weights = step[AT.weights] + step[AT.products] * channels
     if last - group < 2:
         few = 0, last - group
         _sum_nonzero(step, tiles, channels, weights, masks, sums, few, element)
@@ -269,14 +249,14 @@ def _load_sums(sums, height, element):
 @kernel
 def conv_kernel(step, item, scratch, element):
     """One item: some tiles of pixels by some panels of output channels."""
-    blocks = (step[TILES] + step[ITEM_TILES] - 1) // step[ITEM_TILES]
-    first_tile = item % blocks * step[ITEM_TILES]
-    tiles = first_tile, min(first_tile + step[ITEM_TILES], step[TILES])
-    first_panel = item // blocks * step[ITEM_PANELS]
-    last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
+    blocks = (step[AT.tiles] + step[AT.item_tiles] - 1) // step[AT.item_tiles]
+    first_tile = item % blocks * step[AT.item_tiles]
+    tiles = first_tile, min(first_tile + step[AT.item_tiles], step[AT.tiles])
+    first_panel = item // blocks * step[AT.item_panels]
+    last_panel = min(first_panel + step[AT.item_panels], step[AT.panels])
     width = WIDTH_BYTES // size_of(element)
     sums, masks = scratch + SUMS_AT, scratch + MASKS_AT
-    skips = step[SKIPS_ZEROS] != 0 and _find_nonzero(step, tiles, masks, element)
+    skips = step[AT.skips_zeros] != 0 and _find_nonzero(step, tiles, masks, element)
     count = last_panel - first_panel
     groups = (count + GROUP_PANELS - 1) // GROUP_PANELS if skips else count
     for i in range(groups):
@@ -284,15 +264,15 @@ def conv_kernel(step, item, scratch, element):
         if skips:
             _sum_group(step, tiles, group, last, masks, sums, element)
         for tile in range(tiles[0], tiles[1]):
-            rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
+            rows = load_rows(step[AT.offsets] + tile * ROWS * 8, CLOSE_ROWS)
             for panel in range(group, last + 1):
                 channels = panel * WIDTH_BYTES
-                columns = min(step[CHANNELS] - panel * width, width)
+                columns = min(step[AT.channels] - panel * width, width)
                 if skips:
                     at = sums + (panel - group) * SUMS_BYTES + (tile - first_tile) * TILE_BYTES
-                    s = _load_sums(at, integers(step[PARTS] + tile * PART_BYTES)[2], element)
+                    s = _load_sums(at, integers(step[AT.parts] + tile * PART_BYTES)[2], element)
                 else:
-                    for operand in (SHORTCUT, OUT, PREACT):
+                    for operand in (AT.shortcut, AT.out, AT.preact):
                         if step[operand] != 0:
                             prefetch_tile(step[operand] + channels, rows)
                     s = _sum_tile(step, tile, tiles, panel, scratch, element)

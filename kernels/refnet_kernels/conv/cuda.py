@@ -11,20 +11,22 @@ in shared memory, where all threads add them up, in order.
 The finished tile is parked in shared memory and comes out in vectors of four channels, for the epilogue (rule A2).
 
 The kernels are ``cuda_kernel.conv_kernel(tile)`` for each tile of `TILES`; some copy four channels of the image as one
-vector, which must lie at a multiple of 16 bytes, and the others copy number by number. Parameters: the addresses
-`OPERANDS` (int64; 0 stands for "none"), then the integers `INTEGERS` (int32). `launch` gives kernel, grid and
-arguments; the block is ``kernel.threads`` threads and has ``kernel.shared_bytes`` of dynamic shared memory.
+vector, which must lie at a multiple of 16 bytes, and the others copy number by number. Of the addresses `OPERANDS`, 0
+stands for "none". `launch` gives kernel, grid and arguments; the block is ``kernel.threads`` threads and has
+``kernel.shared_bytes`` of dynamic shared memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import RUN, ConvGeometry, Float32Array, Norm
+from refnet_kernels.contract import RUN, ConvGeometry, Flags, Float32Array, Norm, Packed, Target
 from refnet_kernels.conv.cuda_copies import OUTSIDE
-from refnet_kernels.conv.cuda_kernel import OPERANDS, conv_kernel
+from refnet_kernels.conv.cuda_kernel import INTEGERS, OPERANDS, conv_kernel
 from refnet_kernels.conv.cuda_tile import CHANNELS, PANEL, PRODUCTS, TEAMS, TILES, Tile
 from refnet_kernels.gpu.device import first_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
@@ -44,52 +46,71 @@ def pack(weights: Float32Array) -> Float32Array:
     return np.ascontiguousarray(flat.reshape(len(flat), -1, PANEL).swapaxes(0, 1))
 
 
-def tap_table(geometry: ConvGeometry) -> np.ndarray:
-    """For each product the numbers from the window's corner, the row and the column; the last ones outside any image.
-
-    There are enough of the last ones for every team to end its last run, and to look one step ahead.
-    """
-    g = geometry
-    kind = [(name, "<i4") for name in ("offset", "row", "column", "filling")]
-    table = np.zeros(_padded(g.products, TEAMS * RUN) + TEAMS * RUN, kind)
-    rows, columns, channels = np.indices((g.kernel_height, g.kernel_width, g.channels)).reshape(3, -1)
-    used = table[: g.products]
-    used["row"], used["column"] = rows * g.rate, columns * g.rate
-    used["offset"] = (rows * g.rate * g.width + columns * g.rate) * g.channels + channels
-    table["row"][g.products :] = OUTSIDE
-    return table
+def prepare(weights: Mapping[str, Float32Array], packed: dict[str, Packed], owned: bool, target: Target) -> None:
+    """Pack kernels by name into ``packed``; they stay as they are."""
+    packed |= {name: Packed(pack(array), finite=False) for name, array in weights.items()}
 
 
-def launch(
-    geometry: ConvGeometry, addresses: dict[str, int], relu: bool, sum_relu: bool, processors: int = 132
-) -> CudaLaunch:
+class Taps(NamedTuple):
+    """The table through which an image is read, by all that it depends on."""
+
+    width: int
+    channels: int
+    kernel_height: int
+    kernel_width: int
+    rate: int
+
+    def values(self) -> np.ndarray:
+        """For each product the numbers from the window's corner, the row and the column; the last ones in no image.
+
+        There are enough of the last ones for every team to end its last run, and to look one step ahead.
+        """
+        products = self.kernel_height * self.kernel_width * self.channels
+        kind = [(name, "<i4") for name in ("offset", "row", "column", "filling")]
+        table = np.zeros(_padded(products, TEAMS * RUN) + TEAMS * RUN, kind)
+        rows, columns, channels = np.indices((self.kernel_height, self.kernel_width, self.channels)).reshape(3, -1)
+        used = table[:products]
+        used["row"], used["column"] = rows * self.rate, columns * self.rate
+        used["offset"] = (rows * self.rate * self.width + columns * self.rate) * self.channels + channels
+        table["row"][products:] = OUTSIDE
+        return table
+
+
+def tables(g: ConvGeometry) -> dict[str, Taps]:
+    """The tables that a launch reads, by the names of their addresses."""
+    return {"taps": Taps(g.width, g.channels, g.kernel_height, g.kernel_width, g.rate)}
+
+
+def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> CudaLaunch:
     """The launch that convolves, with the addresses of its operands.
 
     Parameters
     ----------
     geometry : ConvGeometry
-    addresses : dict
-        ``x``, ``weights`` (from `pack`), ``taps`` (from `tap_table`); if wanted ``bias``; ``mean``, ``scale``,
-        ``beta``; ``shortcut``; ``out``; ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values a
-        channel come from `refnet_kernels.gpu.device.pack_channels`. All that is packed lies at multiples of 16 bytes.
-    relu : bool
-        Whether ReLU follows the batch norm.
-    sum_relu : bool
-        Whether ReLU follows the sum with the shortcut.
-    processors : int
-        Multiprocessors of the device, which all should have work.
+    addresses : mapping of str to int
+        ``x``, ``weights`` (from `pack`), ``taps`` (from `tables`); if wanted ``bias``; ``mean``, ``scale``, ``beta``;
+        ``shortcut``; ``out``; ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values per channel come
+        from `refnet_kernels.gpu.device.pack_channels`. All that is packed lies at multiples of 16 bytes.
+    flags : Flags
+    target : Target
+        All of the device's multiprocessors should have work.
     """
     g = geometry
     at = {name: addresses.get(name, 0) for name in OPERANDS}
-    tile = _tile(g, g.channels % 4 == 0 and at["x"] % 16 == 0, processors)
+    tile = _tile(g, g.channels % 4 == 0 and at["x"] % 16 == 0, target.workers)
     panels = -(-g.out_channels // tile.channels)
     whole = g.out_channels % 4 == 0 and all(at[name] % 16 == 0 for name in ("shortcut", "out", "preact"))
-    integers = (
-        int(relu), int(sum_relu), int(whole), g.pixels, g.out_channels, _padded(g.products, PRODUCTS), panels,
-        tile.steps(g.products), g.height * g.width * g.channels,
-        g.height, g.width, g.channels, g.out_height, g.out_width, g.stride, g.pad_top, g.pad_left,
-    )  # fmt: skip
-    return make_launch(conv_kernel(tile), panels * -(-g.pixels // tile.pixels), at.values(), integers)
+    integers = {name: size for name, size in g._asdict().items() if name in INTEGERS} | {
+        "relu": int(flags.relu),
+        "sum_relu": int(flags.sum_relu),
+        "whole": int(whole),
+        "pixels": g.pixels,
+        "products": _padded(g.products, PRODUCTS),
+        "panels": panels,
+        "steps": tile.steps(g.products),
+        "image_size": g.height * g.width * g.channels,
+    }
+    return make_launch(conv_kernel(tile), panels * -(-g.pixels // tile.pixels), at | integers)
 
 
 def _tile(g: ConvGeometry, vectors: bool, processors: int) -> Tile:
@@ -132,7 +153,7 @@ def call(
         ``out`` unless ``keep_out`` is False; ``preact`` if there is a ``next_norm``.
     """
     g = geometry
-    arrays = {"x": x, "weights": pack(weights), "taps": tap_table(g)}
+    arrays = {"x": x, "weights": pack(weights), "taps": tables(g)["taps"].values()}
     if bias is not None:
         arrays["bias"] = pack_channels(bias)
     for prefix, statistics in (("", norm), ("next_", next_norm)):
@@ -142,6 +163,7 @@ def call(
         arrays["shortcut"] = shortcut
     shape = (g.batch, g.out_height, g.out_width, g.out_channels)
     shapes = {name: shape for name, kept in (("out", keep_out), ("preact", next_norm is not None)) if kept}
-    make = partial(launch, g, relu=relu, processors=first_device().processors, sum_relu=sum_relu)
+    target = Target(workers=first_device().processors)
+    make = partial(launch, g, flags=Flags(relu, sum_relu), target=target)
     outputs = run_once(make, arrays, shapes)
     return outputs.get("out"), outputs.get("preact")

@@ -15,9 +15,24 @@ from refnet_kernels.cpu.team import Launch, aligned_zeros
 from refnet_kernels.jit import function_address
 from refnet_kernels.target import WIDTH_BYTES
 
-# What a step's row holds: addresses, then integers; rows are counted in numbers.
-IMAGES, FRAME, EXTREMES = range(3)
-HEIGHT, ROW, TOP, LEFT, FRAME_HEIGHT, FRAME_ROW, FRAME_ROWS = range(3, 10)
+
+class Row(NamedTuple):
+    """What the step's row holds: addresses, then integers; rows of images and frames are counted in numbers."""
+
+    images: int
+    frame: int
+    extremes: int
+    height: int
+    row: int
+    top: int
+    left: int
+    frame_height: int
+    frame_row: int
+    frame_rows: int
+
+
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
 
 #: Rows of the frame, of an item.
 ITEM_ROWS = 16
@@ -60,7 +75,9 @@ def entry(shape: Sequence[int], frame: Sequence[int], top: int, left: int, addre
     rows = batch * frame[0]
     items = -(-rows // ITEM_ROWS)
     extremes = aligned_zeros(items * 2 * WIDTH_BYTES // dtype.itemsize, dtype).reshape(2, -1)
-    row = [0, address, extremes.ctypes.data, height, width * channels, top, left * channels]
-    row += [frame[0], frame[1] * channels, rows]
+    row = Row(
+        images=0, frame=address, extremes=extremes.ctypes.data, height=height, row=width * channels,
+        top=top, left=left * channels, frame_height=frame[0], frame_row=frame[1] * channels, frame_rows=rows,
+    )  # fmt: skip
     kernel = function_address("refnet_kernels.cpu.entry_kernel", "images_kernel", dtype.name)
-    return Entry(Launch(kernel, items, row, WIDTH_BYTES, (extremes,)), IMAGES, extremes)
+    return Entry(Launch(kernel, items, row, WIDTH_BYTES, (extremes,)), AT.images, extremes)

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet_kernels.cpu.entry import (
-    EXTREMES,
-    FRAME,
-    FRAME_HEIGHT,
-    FRAME_ROW,
-    FRAME_ROWS,
-    HEIGHT,
-    IMAGES,
-    ITEM_ROWS,
-    LEFT,
-    ROW,
-    TOP,
-)
+from refnet_kernels.cpu.entry import AT, ITEM_ROWS
 from refnet_kernels.cpu.kernel import helper, kernel
 from refnet_kernels.cpu.memory import floats, size_of
 from refnet_kernels.cpu.tile import copy_columns, larger_tile, load_tile, smaller_tile, store_tile
@@ -61,16 +49,16 @@ def images_kernel(step, item, scratch, element):
     low = load_tile(scratch, _ONE_ROW, element)
     _fill(scratch, 0, WIDTH_BYTES // size, -np.inf, element)
     high = load_tile(scratch, _ONE_ROW, element)
-    for row in range(item * ITEM_ROWS, min((item + 1) * ITEM_ROWS, step[FRAME_ROWS])):
-        target = step[FRAME] + row * step[FRAME_ROW] * size
-        image, y = row // step[FRAME_HEIGHT], row % step[FRAME_HEIGHT] - step[TOP]
-        if 0 <= y < step[HEIGHT]:
-            source = step[IMAGES] + (image * step[HEIGHT] + y) * step[ROW] * size
-            _fill(target, 0, step[LEFT], 0, element)
-            low, high = _copy_row(source, target + step[LEFT] * size, step[ROW], low, high, scratch, element)
-            _fill(target, step[LEFT] + step[ROW], step[FRAME_ROW], 0, element)
+    for row in range(item * ITEM_ROWS, min((item + 1) * ITEM_ROWS, step[AT.frame_rows])):
+        target = step[AT.frame] + row * step[AT.frame_row] * size
+        image, y = row // step[AT.frame_height], row % step[AT.frame_height] - step[AT.top]
+        if 0 <= y < step[AT.height]:
+            source = step[AT.images] + (image * step[AT.height] + y) * step[AT.row] * size
+            _fill(target, 0, step[AT.left], 0, element)
+            low, high = _copy_row(source, target + step[AT.left] * size, step[AT.row], low, high, scratch, element)
+            _fill(target, step[AT.left] + step[AT.row], step[AT.frame_row], 0, element)
         else:
-            _fill(target, 0, step[FRAME_ROW], 0, element)
-    items = (step[FRAME_ROWS] + ITEM_ROWS - 1) // ITEM_ROWS
-    store_tile(low, step[EXTREMES] + item * WIDTH_BYTES, _ONE_ROW)
-    store_tile(high, step[EXTREMES] + (items + item) * WIDTH_BYTES, _ONE_ROW)
+            _fill(target, 0, step[AT.frame_row], 0, element)
+    items = (step[AT.frame_rows] + ITEM_ROWS - 1) // ITEM_ROWS
+    store_tile(low, step[AT.extremes] + item * WIDTH_BYTES, _ONE_ROW)
+    store_tile(high, step[AT.extremes] + (items + item) * WIDTH_BYTES, _ONE_ROW)

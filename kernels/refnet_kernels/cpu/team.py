@@ -69,7 +69,7 @@ class Launch(NamedTuple):
 
     kernel: int
     items: int
-    row: list[int]
+    row: tuple[int, ...]
     scratch: int
     kept: tuple[np.ndarray, ...] = ()
 

@@ -5,7 +5,7 @@ No device and no Numba is needed to make these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 #: The most shared memory that a block may have on every device since Ampere.
@@ -45,19 +45,25 @@ class CudaLaunch(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def make_launch(kernel: CudaKernel, grid: int, addresses: Iterable[int], numbers: Iterable[float]) -> CudaLaunch:
-    """The launch of a kernel whose parameters are addresses, then int32 integers (or a binary64 number).
+def make_launch(kernel: CudaKernel, grid: int, arguments: Mapping[str, float]) -> CudaLaunch:
+    """The launch of a kernel, with the arguments by the names of the function's parameters.
 
     Raises
     ------
+    TypeError
+        A parameter has no argument, or an argument has no parameter.
     OverflowError
-        The number of threads, or an integer, does not fit into 32 bits.
+        The number of threads, or an int32, does not fit into 32 bits.
     """
-    numbers = tuple(numbers)
-    largest = max((grid * kernel.threads, *numbers))
+    code = kernel.function.__code__
+    names = code.co_varnames[: code.co_argcount]
+    if set(names) != arguments.keys():
+        raise TypeError(f"{kernel.function.__name__} has the parameters {names}, not {tuple(arguments)}.")
+    counts = [arguments[name] for name, kind in zip(names, kernel.signature.args, strict=True) if str(kind) != "int64"]
+    largest = max((grid * kernel.threads, *counts))
     if largest > LARGEST:
         raise OverflowError(f"A CUDA launch counts to {LARGEST}, not to {largest}; pass fewer images at a time.")
-    return CudaLaunch(kernel, grid, (*addresses, *numbers))
+    return CudaLaunch(kernel, grid, tuple(arguments[name] for name in names))
 
 
 class TileLayout(NamedTuple):

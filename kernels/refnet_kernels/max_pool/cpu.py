@@ -6,36 +6,60 @@ tap; a tap outside the image points to what never wins, or to zeros.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, ConvGeometry, FloatArray, Norm, PoolGeometry
+from refnet_kernels.contract import ConvGeometry, Flags, FloatArray, Norm, PoolGeometry, Target
 from refnet_kernels.cpu.layout import TILE_BYTES, pack_channels, tiles_of
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
 
-# What a step's row holds: addresses, then integers.
-OUT, NEXT_MEAN, NEXT_SCALE, NEXT_BETA, PREACT, TABLE, OFFSETS = range(7)
-CHANNELS, TAP_COUNT, TILES = range(7, 10)
+
+class Row(NamedTuple):
+    """What a step's row holds: addresses, of which 0 stands for "none", then integers."""
+
+    out: int
+    next_mean: int
+    next_scale: int
+    next_beta: int
+    preact: int
+    table: int
+    offsets: int
+    channels: int
+    tap_count: int
+    tiles: int
+
+
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
+#: Those that a caller gives.
+OPERANDS = Row._fields[: AT.table]
 
 #: Tiles of an item.
 ITEM_TILES = 8
 
 
-def launch(geometry: PoolGeometry, addresses: dict[str, int], dtype: np.dtype[Any] = BINARY32) -> Launch:
+def launch(geometry: PoolGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step that pools.
 
     ``addresses`` has ``x``, and ``out`` or ``preact`` (with ``next_mean``, ``next_scale``, ``next_beta``, from
     `refnet_kernels.cpu.layout.pack_channels`) or both.
     """
-    g = geometry
+    g, dtype = geometry, target.dtype
     outside = np.full(g.channels, 0 if g.zero_padding else -np.inf, dtype)
     windows = ConvGeometry(*g[:6], g.channels, g.window, g.window, g.stride, 1, g.pad_top, g.pad_left)
     taps = np.array(list(np.ndindex(g.window, g.window)), np.int64)
     tiles = tiles_of(windows, taps, addresses["x"], outside.ctypes.data, dtype.itemsize)
-    row = [addresses.get(name, 0) for name in ("out", "next_mean", "next_scale", "next_beta", "preact")]
-    row += [tiles.table.ctypes.data, tiles.offsets.ctypes.data, g.channels, len(taps), len(tiles.table)]
+    row = Row(
+        **{name: addresses.get(name, 0) for name in OPERANDS},
+        table=tiles.table.ctypes.data,
+        offsets=tiles.offsets.ctypes.data,
+        channels=g.channels,
+        tap_count=len(taps),
+        tiles=len(tiles.table),
+    )
     kernel = function_address("refnet_kernels.max_pool.cpu_kernel", "max_pool_kernel", dtype.name)
     return Launch(kernel, -(-len(tiles.table) // ITEM_TILES), row, TILE_BYTES, (outside, *tiles))
 
@@ -51,5 +75,5 @@ def call(x: FloatArray, geometry: PoolGeometry, next_norm: Norm | None = None) -
         next_norm = Norm(*map(pack_channels, next_norm))
         addresses |= {f"next_{role}": values.ctypes.data for role, values in next_norm._asdict().items()}
         addresses["preact"] = preact.ctypes.data
-    run_once(launch(g, addresses, x.dtype))
+    run_once(launch(g, addresses, Flags(), Target(x.dtype)))
     return out, preact

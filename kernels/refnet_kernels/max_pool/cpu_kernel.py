@@ -15,19 +15,7 @@ from refnet_kernels.cpu.tile import (
     relu_tile,
     store_tile,
 )
-from refnet_kernels.max_pool.cpu import (
-    CHANNELS,
-    ITEM_TILES,
-    NEXT_BETA,
-    NEXT_MEAN,
-    NEXT_SCALE,
-    OFFSETS,
-    OUT,
-    PREACT,
-    TABLE,
-    TAP_COUNT,
-    TILES,
-)
+from refnet_kernels.max_pool.cpu import AT, ITEM_TILES
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 
 
@@ -53,11 +41,11 @@ def _store(t, address, rows, columns, scratch, element):
 @helper
 def _prefetch(step, taps, rows, at):
     """Have a tile's pixels, and the place of its outputs, on their way."""
-    if step[OUT] != 0:
-        prefetch_tile(step[OUT] + at, rows)
-    if step[PREACT] != 0:
-        prefetch_tile(step[PREACT] + at, rows)
-    for tap in range(step[TAP_COUNT]):
+    if step[AT.out] != 0:
+        prefetch_tile(step[AT.out] + at, rows)
+    if step[AT.preact] != 0:
+        prefetch_tile(step[AT.preact] + at, rows)
+    for tap in range(step[AT.tap_count]):
         pixels = load_rows(taps + tap * ROWS * 8, CLOSE_ROWS)
         for row in range(ROWS):
             for offset in range(0, WIDTH_BYTES, LINE_BYTES):
@@ -68,24 +56,24 @@ def _prefetch(step, taps, rows, at):
 def max_pool_kernel(step, item, scratch, element):
     """One item: some tiles of pixels."""
     width = WIDTH_BYTES // size_of(element)
-    for tile in range(item * ITEM_TILES, min((item + 1) * ITEM_TILES, step[TILES])):
-        taps = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
-        rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
-        for channel in range(0, step[CHANNELS], width):
-            columns = min(step[CHANNELS] - channel, width)
+    for tile in range(item * ITEM_TILES, min((item + 1) * ITEM_TILES, step[AT.tiles])):
+        taps = step[AT.table] + tile * step[AT.tap_count] * ROWS * 8
+        rows = load_rows(step[AT.offsets] + tile * ROWS * 8, CLOSE_ROWS)
+        for channel in range(0, step[AT.channels], width):
+            columns = min(step[AT.channels] - channel, width)
             at = channel * size_of(element)
-            if tile + 1 < step[TILES]:
+            if tile + 1 < step[AT.tiles]:
                 _prefetch(
                     step,
-                    taps + step[TAP_COUNT] * ROWS * 8,
-                    load_rows(step[OFFSETS] + (tile + 1) * ROWS * 8, CLOSE_ROWS),
+                    taps + step[AT.tap_count] * ROWS * 8,
+                    load_rows(step[AT.offsets] + (tile + 1) * ROWS * 8, CLOSE_ROWS),
                     at,
                 )
             t = _load(taps, channel, columns, scratch, element)
-            for tap in range(1, step[TAP_COUNT]):
+            for tap in range(1, step[AT.tap_count]):
                 t = larger_tile(t, _load(taps + tap * ROWS * 8, channel, columns, scratch, element))
-            if step[OUT] != 0:
-                _store(t, step[OUT] + at, rows, columns, scratch, element)
-            if step[PREACT] != 0:
-                t = normalize(t, step[NEXT_MEAN] + at, step[NEXT_SCALE] + at, step[NEXT_BETA] + at)
-                _store(relu_tile(t), step[PREACT] + at, rows, columns, scratch, element)
+            if step[AT.out] != 0:
+                _store(t, step[AT.out] + at, rows, columns, scratch, element)
+            if step[AT.preact] != 0:
+                t = normalize(t, step[AT.next_mean] + at, step[AT.next_scale] + at, step[AT.next_beta] + at)
+                _store(relu_tile(t), step[AT.preact] + at, rows, columns, scratch, element)

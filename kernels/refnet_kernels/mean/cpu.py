@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.contract import Flags, FloatArray, ImageGeometry, Target
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
 
-X, OUT, PIXELS, CHANNELS, BLOCKS = range(5)
+
+class Row(NamedTuple):
+    """What a step's row holds: addresses, then integers."""
+
+    x: int
+    out: int
+    pixels: int
+    channels: int
+    blocks: int
+
+
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
 #: Channels of an item: 2 KiB of sums, which stay in the first-level cache.
 BLOCK = 256
 
 
-def launch(
-    batch: int, pixels: int, channels: int, addresses: dict[str, int], dtype: np.dtype[Any] = BINARY32
-) -> Launch:
-    """The step that averages ``pixels`` pixels an image, with the addresses ``x`` and ``out``."""
-    blocks = -(-channels // BLOCK)
-    row = [addresses["x"], addresses["out"], pixels, channels, blocks]
-    kernel = function_address("refnet_kernels.mean.cpu_kernel", "mean_kernel", dtype.name)
-    return Launch(kernel, batch * blocks, row, BLOCK * 8)
+def launch(geometry: ImageGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
+    """The step that averages the pixels of each image, with the addresses ``x`` and ``out``."""
+    g = geometry
+    blocks = -(-g.channels // BLOCK)
+    row = Row(addresses["x"], addresses["out"], pixels=g.height * g.width, channels=g.channels, blocks=blocks)
+    kernel = function_address("refnet_kernels.mean.cpu_kernel", "mean_kernel", target.dtype.name)
+    return Launch(kernel, g.batch * blocks, row, BLOCK * 8)
 
 
 def call(x: FloatArray) -> FloatArray:
     """`refnet_kernels.mean` on arrays."""
-    batch, height, width, channels = x.shape
+    g = ImageGeometry(*x.shape)
     x = np.ascontiguousarray(x)
-    out = np.empty((batch, 1, 1, channels), x.dtype)
-    operands = {"x": x.ctypes.data, "out": out.ctypes.data}
-    run_once(launch(batch, height * width, channels, operands, x.dtype))
+    out = np.empty((g.batch, 1, 1, g.channels), x.dtype)
+    run_once(launch(g, {"x": x.ctypes.data, "out": out.ctypes.data}, Flags(), Target(x.dtype)))
     return out

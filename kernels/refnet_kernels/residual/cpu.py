@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.contract import Flags, FloatArray, ImageGeometry, Target
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
 
-SHORTCUT, X, OUT, RELU, COUNT = range(5)
+
+class Row(NamedTuple):
+    """What a step's row holds: addresses, then integers."""
+
+    shortcut: int
+    x: int
+    out: int
+    relu: int
+    numbers: int
+
+
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
 #: Numbers of an item.
 ITEM = 65536
 
 
-def launch(count: int, addresses: dict[str, int], relu: bool, dtype: np.dtype[Any] = BINARY32) -> Launch:
-    """The step ``out = shortcut + x``, or its ReLU, over ``count`` numbers, with the addresses of the three."""
-    row = [addresses["shortcut"], addresses["x"], addresses["out"], int(relu), count]
-    kernel = function_address("refnet_kernels.residual.cpu_kernel", "residual_kernel", dtype.name)
+def launch(geometry: ImageGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
+    """The step ``out = shortcut + x``, or its ReLU, with the addresses of the three."""
+    count = geometry.pixels * geometry.channels
+    row = Row(addresses["shortcut"], addresses["x"], addresses["out"], int(flags.relu), count)
+    kernel = function_address("refnet_kernels.residual.cpu_kernel", "residual_kernel", target.dtype.name)
     return Launch(kernel, -(-count // ITEM), row, 0)
 
 
@@ -26,6 +40,6 @@ def call(shortcut: FloatArray, x: FloatArray, relu: bool) -> FloatArray:
     """`refnet_kernels.residual` on arrays."""
     shortcut, x = np.ascontiguousarray(shortcut), np.ascontiguousarray(x)
     out = np.empty_like(x)
-    operands = {"shortcut": shortcut.ctypes.data, "x": x.ctypes.data, "out": out.ctypes.data}
-    run_once(launch(x.size, operands, relu, x.dtype))
+    addresses = {"shortcut": shortcut.ctypes.data, "x": x.ctypes.data, "out": out.ctypes.data}
+    run_once(launch(ImageGeometry.of(x.shape), addresses, Flags(relu), Target(x.dtype)))
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refnet_kernels.cpu.kernel import kernel
 from refnet_kernels.cpu.memory import floats, size_of
-from refnet_kernels.residual.cpu import COUNT, ITEM, OUT, RELU, SHORTCUT, X
+from refnet_kernels.residual.cpu import AT, ITEM
 
 
 @kernel
@@ -12,10 +12,10 @@ def residual_kernel(step, item, scratch, element):
     """``ITEM`` numbers, or what is left."""
     first = item * ITEM
     offset = first * size_of(element)
-    shortcut, x = floats(step[SHORTCUT] + offset, element), floats(step[X] + offset, element)
-    out = floats(step[OUT] + offset, element)
-    count = min(step[COUNT] - first, ITEM)
-    if step[RELU] != 0:
+    shortcut, x = floats(step[AT.shortcut] + offset, element), floats(step[AT.x] + offset, element)
+    out = floats(step[AT.out] + offset, element)
+    count = min(step[AT.numbers] - first, ITEM)
+    if step[AT.relu] != 0:
         for i in range(count):
             v = shortcut[i] + x[i]
             out[i] = element(0) if v < 0 else v

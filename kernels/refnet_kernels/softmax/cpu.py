@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.contract import Flags, FloatArray, ImageGeometry, Target
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
 
-X, OUT, CLASSES = range(3)
+
+class Row(NamedTuple):
+    """What a step's row holds: addresses, then an integer."""
+
+    x: int
+    out: int
+    classes: int
 
 
-def launch(rows: int, classes: int, addresses: dict[str, int], dtype: np.dtype[Any] = BINARY32) -> Launch:
-    """The step over ``rows`` rows of ``classes`` logits, with the addresses ``x`` and ``out``."""
-    row = [addresses["x"], addresses["out"], classes]
-    kernel = function_address("refnet_kernels.softmax.cpu_kernel", "softmax_kernel", dtype.name)
-    return Launch(kernel, rows if classes else 0, row, classes * 8)
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
+
+
+def launch(geometry: ImageGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
+    """The step over all pixels, each a row of logits, with the addresses ``x`` and ``out``."""
+    classes = geometry.channels
+    row = Row(addresses["x"], addresses["out"], classes)
+    kernel = function_address("refnet_kernels.softmax.cpu_kernel", "softmax_kernel", target.dtype.name)
+    return Launch(kernel, geometry.pixels if classes else 0, row, classes * 8)
 
 
 def call(x: FloatArray) -> FloatArray:
     """`refnet_kernels.softmax` on arrays."""
     x = np.ascontiguousarray(x)
     out = np.empty_like(x)
-    classes = x.shape[-1]
-    operands = {"x": x.ctypes.data, "out": out.ctypes.data}
-    run_once(launch(x.size // max(classes, 1), classes, operands, x.dtype))
+    addresses = {"x": x.ctypes.data, "out": out.ctypes.data}
+    run_once(launch(ImageGeometry.of(x.shape), addresses, Flags(), Target(x.dtype)))
     return out

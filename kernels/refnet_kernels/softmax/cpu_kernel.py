@@ -9,7 +9,7 @@ import numpy as np
 from refnet_kernels.cpu.kernel import helper, kernel
 from refnet_kernels.cpu.memory import doubles, float_of_bits, floats, size_of
 from refnet_kernels.softmax import COEFFICIENTS, LN2_HIGH, LN2_LOW, LOG2_E, UNDERFLOW
-from refnet_kernels.softmax.cpu import CLASSES, OUT, X
+from refnet_kernels.softmax.cpu import AT
 
 
 @helper
@@ -30,9 +30,9 @@ def _exp(x):
 @kernel
 def softmax_kernel(step, item, scratch, element):
     """One row of logits."""
-    classes = step[CLASSES]
+    classes = step[AT.classes]
     offset = item * classes * size_of(element)
-    x, out = floats(step[X] + offset, element), floats(step[OUT] + offset, element)
+    x, out = floats(step[AT.x] + offset, element), floats(step[AT.out] + offset, element)
     powers = doubles(scratch)
     largest = -np.inf
     for i in range(classes):

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.contract import Flags, FloatArray, SubsampleGeometry, Target
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
 
-X, OUT, HEIGHT, WIDTH, CHANNELS, FACTOR, OUT_HEIGHT, OUT_WIDTH = range(8)
+
+class Row(NamedTuple):
+    """What a step's row holds: addresses, then integers."""
+
+    x: int
+    out: int
+    height: int
+    width: int
+    channels: int
+    factor: int
+    out_height: int
+    out_width: int
 
 
-def launch(
-    batch: int,
-    height: int,
-    width: int,
-    channels: int,
-    factor: int,
-    addresses: dict[str, int],
-    dtype: np.dtype[Any] = BINARY32,
-) -> Launch:
+#: Where each of them lies in the row.
+AT = Row(*range(len(Row._fields)))
+
+
+def launch(geometry: SubsampleGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step ``out = x[:, ::factor, ::factor]``, with the addresses ``x`` and ``out``."""
-    out_height, out_width = -(-height // factor), -(-width // factor)
-    row = [addresses["x"], addresses["out"], height, width, channels, factor, out_height, out_width]
-    kernel = function_address("refnet_kernels.subsample.cpu_kernel", "subsample_kernel", dtype.name)
-    return Launch(kernel, batch * out_height, row, 0)
+    g = geometry
+    row = Row(
+        addresses["x"], addresses["out"], g.height, g.width, g.channels, g.factor,
+        out_height=g.out_height, out_width=g.out_width,
+    )  # fmt: skip
+    kernel = function_address("refnet_kernels.subsample.cpu_kernel", "subsample_kernel", target.dtype.name)
+    return Launch(kernel, g.batch * g.out_height, row, 0)
 
 
-def call(x: FloatArray, factor: int) -> FloatArray:
+def call(x: FloatArray, geometry: SubsampleGeometry) -> FloatArray:
     """`refnet_kernels.subsample` on arrays."""
-    batch, height, width, channels = x.shape
+    g = geometry
     x = np.ascontiguousarray(x)
-    out = np.empty((batch, -(-height // factor), -(-width // factor), channels), x.dtype)
-    operands = {"x": x.ctypes.data, "out": out.ctypes.data}
-    run_once(launch(batch, height, width, channels, factor, operands, x.dtype))
+    out = np.empty((g.batch, g.out_height, g.out_width, g.channels), x.dtype)
+    run_once(launch(g, {"x": x.ctypes.data, "out": out.ctypes.data}, Flags(), Target(x.dtype)))
     return out

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from refnet_kernels.cpu.kernel import kernel
 from refnet_kernels.cpu.memory import floats, size_of
-from refnet_kernels.subsample.cpu import CHANNELS, FACTOR, HEIGHT, OUT, OUT_HEIGHT, OUT_WIDTH, WIDTH, X
+from refnet_kernels.subsample.cpu import AT
 
 
 @kernel
 def subsample_kernel(step, item, scratch, element):
     """One row of the output."""
-    channels = step[CHANNELS]
+    channels = step[AT.channels]
     pixel_bytes = channels * size_of(element)
-    image = item // step[OUT_HEIGHT]
-    y = item % step[OUT_HEIGHT] * step[FACTOR]
-    x = floats(step[X] + (image * step[HEIGHT] + y) * step[WIDTH] * pixel_bytes, element)
-    out = floats(step[OUT] + item * step[OUT_WIDTH] * pixel_bytes, element)
-    for column in range(step[OUT_WIDTH]):
-        source = column * step[FACTOR] * channels
+    image = item // step[AT.out_height]
+    y = item % step[AT.out_height] * step[AT.factor]
+    x = floats(step[AT.x] + (image * step[AT.height] + y) * step[AT.width] * pixel_bytes, element)
+    out = floats(step[AT.out] + item * step[AT.out_width] * pixel_bytes, element)
+    for column in range(step[AT.out_width]):
+        source = column * step[AT.factor] * channels
         for c in range(channels):
             out[column * channels + c] = x[source + c]
