@@ -1,12 +1,15 @@
 """Options and profiles of the whole suite."""
 
 import os
+import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+from tests.support.needed import missing
 from tests.support.tensorflow import tensorflow
 
 hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=25, print_blob=True)
@@ -35,6 +38,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def tf() -> Any:
     """TensorFlow 2."""
     return tensorflow()
+
+
+@pytest.fixture(scope="session")
+def built(request: pytest.FixtureRequest) -> Path:
+    """The folder of compiled PTX, kept from one run to the next: a file is named by the hash of what made it."""
+    if shutil.which("gcc") is None:
+        missing("gcc is missing, which compiles what is made from PTX: apt-get install gcc libc6-dev")
+    return Path(request.config.cache.mkdir("ptx"))
 
 
 def pytest_configure() -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from needed import missing
+from tests.support.needed import missing
 
 #: A multiprocessor has 65,536 registers: two blocks of 256 threads may have 128 each.
 REGISTERS_OF_TWO_BLOCKS = 65_536 // (2 * 256)

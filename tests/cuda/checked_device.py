@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compiling import ptx
-from ptx import Memory, PtxKernel
 
 from refnet.run import cuda as cuda_executor
 from refnet_kernels.gpu import device as gpu_device
 from refnet_kernels.gpu import program as gpu_program
 from refnet_kernels.gpu.launch import CudaKernel, CudaLaunch
+from tests.ptxcheck import Memory, PtxKernel
+from tests.ptxcheck.compiling import ptx
 
 POISON = np.float32(-1.2345e30)
 

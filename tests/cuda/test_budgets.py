@@ -1,6 +1,6 @@
 """Every CUDA kernel keeps to its budget, on an A100 (sm_80) and an H100 (sm_90).
 
-``python tests/cuda/test_kernel_budgets.py`` prints what each costs, for whoever changes one.
+``python -m tests.cuda.test_budgets`` prints what each costs, for whoever changes one.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from budget import Budget, cost
-from checked_device import text
-from compiling import mutant
 
 import refnet_kernels
 from refnet_kernels.conv.cuda_kernel import conv_kernel
 from refnet_kernels.conv.cuda_tile import TILES
 from refnet_kernels.gpu.launch import SHARED_BYTES, CudaKernel
+from tests.cuda.budget import Budget, cost
+from tests.cuda.checked_device import text
+from tests.ptxcheck.compiling import mutant
 
 ARCHITECTURES = [(8, 0), (9, 0)]
 #: Of a multiprocessor; shared memory is that of an H100, of which a block takes 1 KB more than its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import samples
-from compiling import mutant, ptx
-from numba import float32, int32
-from numba import types as nt
-from ptx import Memory, PtxError, PtxKernel
 
-FLAT = nt.Array(float32, 1, "C")
-SIGNATURES = {
-    "copy": nt.void(FLAT, FLAT, int32),
-    "gemm": nt.void(FLAT, FLAT, FLAT, int32, int32, int32),
-    "weighted_sum": nt.void(FLAT, FLAT, FLAT, int32, int32),
-}
+from tests.documentation import python_blocks
+from tests.ptxcheck import Memory, PtxError, PtxKernel, samples
+from tests.ptxcheck.compiling import mutant, ptx
+
 Run = Callable[[types.ModuleType, Path], None]
 
 
@@ -29,7 +23,7 @@ def launch(
     sizes: tuple[int, ...],
 ) -> np.ndarray:  # fmt: skip
     """Run a sample; the last array is its output."""
-    kernel = PtxKernel(ptx(getattr(module, name), SIGNATURES[name]), built, name)
+    kernel = PtxKernel(ptx(getattr(module, name), samples.SIGNATURES[name]), built, name)
     memory = Memory()
     lent = [memory.put(f"array {n}", a, writable=n == len(arrays) - 1) for n, a in enumerate(arrays)]
     kernel.launch(memory, grid, (threads,), (*lent, *sizes))
@@ -127,3 +121,9 @@ def test_mutants_are_caught_by_the_check_that_is_meant_to(case: Mutant, built: P
     with pytest.raises(PtxError) as error:
         case.run(module, built)
     assert error.value.kind == case.kind, str(error.value)
+
+
+def test_the_example_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    program = python_blocks("tests/ptxcheck/README.md")
+    exec(compile(program, "README.md", "exec"), {"__name__": "readme"})
+    assert re.match(r"bounds: .*thread \(4, 0, 0\) of block \(3, 0, 0\)", capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""The problems on CUDA: on a device, or in Numba's simulator, in which `test_cuda_simulator.py` runs this file."""
+"""The problems on CUDA: on a device, or in Numba's simulator, in which `test_simulator.py` runs this file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the engine asks of the CUDA driver, and in which order.
 
-`test_driver.py` runs this where `driver.c` is the driver. Kernels do nothing there: their bits have tests of their own.
+`test_fake_driver.py` runs this where `fake_driver.c` is the driver. Kernels do nothing there: their bits have tests of
+their own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from refnet_kernels.gpu.device import missing, open_device
 from refnet_kernels.gpu.launch import SHARED_BYTES, CudaKernel, CudaLaunch
 from refnet_kernels.gpu.program import make_program
 from refnet_kernels.subsample.cuda_kernel import SUBSAMPLE
-from tests.refnet.on_device import on_device
+from tests.cuda.on_device import on_device
 
 LOAD: Any = program._load
 

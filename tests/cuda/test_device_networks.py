@@ -1,4 +1,4 @@
-"""Whole networks on CUDA: on a device, or in Numba's simulator, in which `test_cuda_simulator.py` runs this file."""
+"""Whole networks on CUDA: on a device, or in Numba's simulator, in which `test_simulator.py` runs this file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import refnet
 from refnet import errors
 from refnet_kernels.gpu.arrays import DeviceArray
 from refnet_kernels.gpu.device import Device, missing, simulated
-from tests.refnet.on_device import Foreign, on_device
+from tests.cuda.on_device import Foreign, on_device
 from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights, small_blocks
 

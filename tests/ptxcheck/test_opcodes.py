@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ptx import Memory, PtxError, PtxKernel, RefusedError
 
 from refnet_kernels.exact import fma
+from tests.ptxcheck import Memory, PtxError, PtxKernel, RefusedError
 
 KINDS = {"s": "int", "u": "uint", "b": "uint", "f": "float"}
 NUMPY = {f"{kind}{bits}": np.dtype(f"{name}{bits}") for kind, name in KINDS.items() for bits in (16, 32, 64)}

@@ -17,20 +17,20 @@ import pytest
 from refnet_kernels.gpu import device
 from refnet_kernels.gpu.launch import LARGEST, CudaKernel, make_launch
 
-TESTS = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("file", ["kernels/test_cuda.py", "refnet/test_cuda.py"])
+@pytest.mark.parametrize("file", ["test_device_kernels.py", "test_device_networks.py"])
 def test_in_the_simulator(file: str) -> None:
     """Numba decides when it is imported whether to simulate: so these tests run in a process of their own."""
     if find_spec("numba_cuda") is None:
         if os.environ.get("CI") == "true":
             pytest.fail("numba-cuda is missing: python -m pip install '.[cuda]'")
         pytest.skip("numba-cuda is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / file)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / file)]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=600, check=False
+        command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     # All of them, and none of them left out.

@@ -159,3 +159,11 @@ def gemm_truth(a: Float32Array, b: Float32Array) -> Float32Array:
     for k in range(a.shape[1]):
         total = fma(a[:, k, None], b[k], total)
     return total
+
+
+FLAT = types.Array(float32, 1, "C")
+SIGNATURES = {
+    "copy": types.void(FLAT, FLAT, int32),
+    "gemm": types.void(FLAT, FLAT, FLAT, int32, int32, int32),
+    "weighted_sum": types.void(FLAT, FLAT, FLAT, int32, int32),
+}

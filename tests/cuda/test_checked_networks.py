@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checked_device import CheckedDevice, use
 
 import refnet
 from refnet.evidence.digest import digest
@@ -13,6 +12,7 @@ from refnet.evidence.selfcheck import Case, cases_of, check, published
 from refnet.network.resnet_v2 import NETWORKS
 from refnet.seeded import lively_weights, random_images
 from refnet_kernels.avg_pool.cuda_kernel import AVG_POOL
+from tests.cuda.checked_device import CheckedDevice, use
 from tests.support.nets import post_activation_unit, post_activation_weights
 
 SMALL = [case for case in cases_of("cuda") if case.network not in NETWORKS]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checked_device import CheckedDevice, use
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from refnet_kernels.catalog import rows, select
 from refnet_kernels.conv import cuda as conv_cuda
 from refnet_kernels.conv.cuda_kernel import conv_kernel
 from refnet_kernels.conv.cuda_tile import TILES, Tile
+from tests.cuda.checked_device import CheckedDevice, use
 from tests.problems import NAMED, Problem, in_binary32
 from tests.problems.conv import conv_problem, conv_same
 from tests.problems.strategies import DRAWN

@@ -11,7 +11,7 @@ import pytest
 
 import refnet
 from refnet_kernels.gpu.device import missing, open_device, simulated
-from tests.refnet.on_device import on_device
+from tests.cuda.on_device import on_device
 from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights, small_blocks
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import budget
 import pytest
-import samples
-from budget import Budget, cost
-from compiling import mutant, ptx
 
-from tests.cuda.test_checker import SIGNATURES
+from tests.cuda import budget
+from tests.cuda.budget import Budget, cost
+from tests.ptxcheck import samples
+from tests.ptxcheck.compiling import mutant, ptx
 
 ARCHITECTURES = [(8, 0), (9, 0)]
 TIGHT = Budget(wide=("LDS", "LDG"), ffma_share=0.3)
 
 
 def gemm(cc: tuple[int, int], **options: object) -> budget.Cost:
-    return cost(ptx(samples.gemm, SIGNATURES["gemm"], cc, **options), cc)
+    return cost(ptx(samples.gemm, samples.SIGNATURES["gemm"], cc, **options), cc)
 
 
 @pytest.mark.parametrize("cc", ARCHITECTURES, ids=str)
@@ -33,7 +32,7 @@ def test_a_sample_within_its_budget(cc: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("cc", ARCHITECTURES, ids=str)
 def test_copies_that_bypass_the_registers_are_seen(cc: tuple[int, int]) -> None:
-    found = cost(ptx(samples.weighted_sum, SIGNATURES["weighted_sum"], cc), cc)
+    found = cost(ptx(samples.weighted_sum, samples.SIGNATURES["weighted_sum"], cc), cc)
     assert found.has("LDGSTS", "128")
     assert not found.has("LDGSTS", "64")
 
@@ -53,7 +52,9 @@ def test_copies_that_bypass_the_registers_are_seen(cc: tuple[int, int]) -> None:
 def test_mutants_are_over_budget(name: str, old: str, new: str, words: str) -> None:
     module = mutant(samples, old, new)
     allowed = TIGHT if name == "gemm" else Budget(fused=())
-    broken = allowed._replace(shared_bytes=32768).broken(cost(ptx(getattr(module, name), SIGNATURES[name]), (8, 0)))
+    broken = allowed._replace(shared_bytes=32768).broken(
+        cost(ptx(getattr(module, name), samples.SIGNATURES[name]), (8, 0))
+    )
     assert any(words in text for text in broken), broken
 
 

@@ -1,4 +1,4 @@
-"""What the tests of CUDA kernels need and may not find."""
+"""What tests need and may not find."""
 
 from __future__ import annotations
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from checked_device import CheckedDevice, use
-from compiling import mutant
-from ptx import PtxError
 
 import refnet_kernels
 from refnet_kernels.catalog import select
 from refnet_kernels.conv import cuda as conv_cuda
 from refnet_kernels.conv import cuda_copies, cuda_kernel, cuda_sums
 from refnet_kernels.gpu import intrinsics
+from tests.cuda.checked_device import CheckedDevice, use
 from tests.problems import NAMED, Problem, in_binary32
 from tests.problems.conv import conv_problem, conv_same
+from tests.ptxcheck import PtxError
+from tests.ptxcheck.compiling import mutant
 from tests.support.arrays import Arrays, assert_same_bits
 
 

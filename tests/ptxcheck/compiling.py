@@ -6,9 +6,9 @@ import importlib.util
 import types
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import pytest
-from needed import missing
+from tests.support.needed import missing
 
 if importlib.util.find_spec("numba_cuda") is None:
     missing("numba-cuda is missing: python -m pip install '.[cuda]'")
@@ -19,10 +19,9 @@ from numba import cuda
 
 def ptx(kernel: Any, signature: Any, cc: tuple[int, int] = (8, 0), **options: Any) -> str:
     """Compile for a device that need not be there."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Device functions are compiled for the current device, whatever the kernel is compiled for.
-        device = types.SimpleNamespace(compute_capability=cc)
-        patch.setattr(numba.cuda.dispatcher, "get_current_device", lambda: device)
+    # Device functions are compiled for the current device, whatever the kernel is compiled for.
+    device = types.SimpleNamespace(compute_capability=cc)
+    with mock.patch.object(numba.cuda.dispatcher, "get_current_device", return_value=device):
         text, _ = cuda.compile(kernel, signature, device=False, abi="numba", cc=cc, **options)
     return str(text)
 
