@@ -1,4 +1,4 @@
-"""The way of an image: check it once, plan once per shape, run."""
+"""Run a network on images: check them once, plan once per shape, run the plan."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import Lock
 
-#: Plans that an engine keeps; the one used longest ago makes room.
+#: Plans that an engine keeps; the least recently used one makes room.
 KEPT_PLANS = 8
-#: Engines that `forward` keeps, with their packed weights; the one used longest ago makes room.
+#: Engines that `forward` keeps, with their packed weights; the least recently used one makes room.
 KEPT_ENGINES = 4
 
 
 class _Compiled(NamedTuple):
-    """A plan that is ready to run: which outputs it has, and under which names."""
+    """A plan that is ready to run, and the names of its end points."""
 
     executor: Executor
     names: list[str]
@@ -54,23 +54,28 @@ class Engine:
 
     Raises
     ------
-    WeightsError, ConfigError, DeviceError
+    WeightsError
+        The weights cannot be used.
+    ConfigError
+        An option has a value that it cannot have, or that does not fit the weights.
+    DeviceError
+        The device is missing.
 
     Notes
     -----
-    An engine is pickled, and copied, as its weights, or the path that it was given, and its options. It is made anew
-    where it arrives, with the threads of that process.
+    A pickle or a copy of an engine holds its weights, or the path that it was given, and its options. The engine is
+    built again from these, with the threads of the process that loads it.
     """
 
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
         loaded = weights_of(weights)
         own = isinstance(weights, str | os.PathLike)
-        #: What an engine like this one is made of.
+        #: What a copy of this engine is made from.
         self._source: Mapping[str, Any] | str = loaded if loaded is weights else dict(loaded)
         if isinstance(weights, str | os.PathLike):
             self._source = os.path.abspath(os.fsdecode(weights))
-        # A plain mapping says nothing of raw pixels.
+        # A plain mapping has no recipe for raw pixels.
         self._recipe = loaded.recipe if own or loaded is weights else None
         self._image_size = loaded.image_size
         self._sizes: set[tuple[int, ...]] = set()
@@ -79,7 +84,7 @@ class Engine:
         self._device = device_named(self._options.device)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)
-        # What float images should have been normalised by.
+        # The mode by which float images should have been normalised.
         self._mode = loaded.recipe.mode
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
@@ -92,21 +97,21 @@ class Engine:
         images : array [H, W, C] or [N, H, W, C]
             Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe. With a CUDA engine
             also a C-contiguous float32 array on its device (PyTorch's, CuPy's, Numba's, JAX's: whatever has DLPack or
-            ``__cuda_array_interface__``), of whose values nothing is checked.
+            ``__cuda_array_interface__``); its values are not checked.
         end_points : bool or sequence of str
             True: every end point; or the names of some.
         stream : optional
             A CUDA stream to run on: an object with ``__cuda_stream__``, or its handle, an int (PyTorch's
-            ``stream.cuda_stream``, CuPy's ``stream.ptr``). None: a stream of the device's own, which keeps the order
-            of what is done on the legacy default stream.
+            ``stream.cuda_stream``, CuPy's ``stream.ptr``). None: the device's own stream, which keeps the order of the
+            legacy default stream.
 
         Returns
         -------
         net : float array
             Logits [classes] or [N, classes]; dense logits [.., h, w, classes]; or features [.., h, w, channels].
-            In NumPy, and complete. Where the images lie on a CUDA device, a `refnet_kernels.gpu.arrays.DeviceArray`
-            there, which other libraries take without a copy: the call returns when all is on the stream, and those
-            who read it wait, by the protocols' own rules.
+            A NumPy array, complete when the call returns. For images on a CUDA device, a
+            `refnet_kernels.gpu.arrays.DeviceArray` there, which other libraries take without a copy: the call returns
+            once all work is on the stream, and readers wait by the protocols' own rules.
         end_points : dict of str to float array
             If asked for, in network order.
 
@@ -117,7 +122,7 @@ class Engine:
         WeightsError
             Tensors are missing or have other shapes; the message lists them all.
         ConfigError
-            The engine's device has no streams, or ``stream`` is none.
+            The engine's device has no streams, ``stream`` is not a stream, or there is no such end point.
         DeviceError
             The device's memory is too small, or the device failed.
         """
@@ -136,11 +141,11 @@ class Engine:
 
     @property
     def num_classes(self) -> int | None:
-        """Of the logits; None without them."""
+        """Number of classes; None if there are no logits."""
         return self._architecture.num_classes
 
     def prepared(self, shape: Sequence[int], end_points: bool | Sequence[str] = False) -> Executor:
-        """Plan for images of a shape, and compile what that takes, before the first of them comes.
+        """Plan for images of a shape, and compile what they need, before the first of them comes.
 
         Parameters
         ----------
@@ -152,7 +157,12 @@ class Engine:
         Returns
         -------
         Executor
-            What runs such images; a call finds it by itself.
+            It runs such images; calls with such images use it by themselves.
+
+        Raises
+        ------
+        WeightsError, ConfigError, DeviceError
+            As a call raises them.
         """
         wanted = _wanted(end_points)
         return self._compile(tuple(shape) if len(shape) == 4 else (1, *shape), wanted).executor
@@ -161,16 +171,16 @@ class Engine:
         return _remade, (type(self), self._source, vars(self._given))
 
     def _gate(self, images: Any, stream: Any) -> tuple[bool, Any, bool]:
-        """The images at the edge.
+        """Check the images that a caller passed.
 
         Returns
         -------
         single : bool
-            Whether there was but one, without a batch's axis.
+            Whether this is one image, without a batch axis.
         batch : array [N, H, W, C]
-            Of the engine's dtype.
+            In the engine's dtype.
         normalised : bool
-            Whether these are pixels that the caller says are normalised, so that it is worth a look.
+            Whether the caller passed the pixels as normalised, so that their range is worth a check.
         """
         memory = self._device.backend.memory
         if memory is not None and memory.accepts(images):
@@ -184,7 +194,7 @@ class Engine:
         if raw:
             if self._recipe is None:
                 raise InputError(
-                    "uint8 images are raw pixels, and these weights name no recipe for them: "
+                    "uint8 images are raw pixels, but these weights have no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
             array = preprocess(array, self._recipe).astype(self._dtype)
@@ -194,7 +204,7 @@ class Engine:
         return single, array[None] if single else array, not raw and self._options.include_root_block
 
     def _check_size(self, size: tuple[int, ...]) -> None:
-        """Warn, once a size, of images on which a classifier was not trained."""
+        """Warn, once per size, about images of a size on which the classifier was not trained."""
         options = self._options
         classifies = self._architecture.num_classes is not None and options.global_pool
         if not classifies or not options.include_root_block or options.output_stride is not None:
@@ -205,11 +215,12 @@ class Engine:
             warnings.warn(doubt, RefnetWarning, stacklevel=4)
 
     def _is_single(self, array: Any) -> bool:
-        """Whether this is one image, without a batch's axis; its shape is checked."""
+        """Whether this is one image, without a batch axis; the shape is checked."""
         channels = self._architecture.channels
         if array.ndim not in (3, 4):
             raise InputError(
-                f"Images have shape [H, W, {channels}] or [N, H, W, {channels}], not {array.shape}.", found=array.shape
+                f"The images have shape {array.shape}; it can be [H, W, {channels}] or [N, H, W, {channels}].",
+                found=array.shape,
             )
         if array.shape[-1] != channels:
             hint = " It looks like CHW: move the channels to the end." if array.shape[-3] == channels else ""
@@ -233,7 +244,12 @@ class Engine:
             return self._compiled[key]
 
     def trace(self, shape: tuple[int, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The network as operations, for images [N, H, W, C] of this shape.
+        """The network as operations.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of the images, [N, H, W, C].
 
         Returns
         -------
@@ -276,8 +292,8 @@ def forward(
     Parameters
     ----------
     weights : Weights, mapping of str to array, or path
-        With `Weights`, the engine is kept for the next call; a plain mapping may change between calls, so that its
-        engine is made anew each time.
+        With `Weights`, the engine is kept for the next call; a plain mapping may change between calls, so its
+        engine is built again each time.
     images : array [H, W, C] or [N, H, W, C]
         Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe.
     end_points : bool or sequence of str
@@ -291,6 +307,11 @@ def forward(
     -------
     net, or (net, end_points)
         See `Engine.__call__`.
+
+    Raises
+    ------
+    WeightsError, InputError, ConfigError, DeviceError
+        As `Engine` and its calls raise them.
     """
     if not isinstance(weights, Weights):
         return Engine(weights, **options)(images, end_points, stream)
@@ -298,7 +319,7 @@ def forward(
 
 
 class _Kept(NamedTuple):
-    """An engine, and what it was asked for by: its weights, and its options in each way in which they were spelled."""
+    """An engine with its weights, and its options in each spelling in which they were passed."""
 
     weights: weakref.ref[Weights]
     options: str
@@ -307,14 +328,14 @@ class _Kept(NamedTuple):
 
 
 class _Engines:
-    """The engines that `forward` made, the one used last at the end. They go when their weights do."""
+    """The engines that `forward` keeps, the last used one at the end. They are dropped with their weights."""
 
     def __init__(self) -> None:
         self._kept: list[_Kept] = []
         self._lock = Lock()
 
     def engine_of(self, weights: Weights, options: Mapping[str, Any]) -> Engine:
-        """The engine for these weights, by identity, and for these options, by what they come to."""
+        """The engine for these weights, compared by identity, and these options, compared by what they resolve to."""
         spelling = tuple(sorted((name, repr(value)) for name, value in options.items()))
         with self._lock.held():
             kept = self._find(weights, options, spelling)
@@ -332,13 +353,13 @@ class _Engines:
         for kept in of_weights:
             if kept.options == resolved:
                 return kept
-        # The engine has weights of its own, of the same arrays: so it does not keep its user's alive.
+        # The engine gets `Weights` of its own with the same arrays, so it does not keep the caller's alive.
         engine = Engine(weights.replace(), **options)
         return _Kept(weakref.ref(weights, self._forget), resolved, set(), engine)
 
     def _forget(self, weights: weakref.ref[Weights]) -> None:
-        # No lock: the garbage collector may call this anywhere, on the thread that holds it too. What that thread then
-        # puts back goes with the next call; it is never found.
+        # No lock: the garbage collector can call this anywhere, also on the thread that holds it. What that thread then
+        # puts back is dropped by the next call, and never found.
         self._kept = [kept for kept in self._kept if kept.weights is not weights]
 
 
@@ -356,7 +377,7 @@ def _wanted(end_points: bool | Sequence[str]) -> bool | tuple[str, ...]:
 
 
 def _architecture(weights: Weights, options: Options) -> Architecture:
-    """What the weights say, and the caller's own word where there is one."""
+    """The architecture of the weights, with the changes that the options ask for."""
     found = infer_architecture(weights, options.scope, options.stride_place)
     if options.include_root_block and not found.include_root_block:
         raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read only where they are regular ones, and JSON that has one meaning."""
+"""Files: written whole or not at all, read only if they are regular, and JSON with only one meaning."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from refnet.errors import FormatError
 
 @contextlib.contextmanager
 def written_whole(path: str) -> Iterator[IO[bytes]]:
-    """A file to write to, which replaces ``path`` once it is complete and on the disk.
+    """A file to write to, which replaces another once it is complete and on the disk.
 
-    After an exception ``path`` is what it was.
+    Parameters
+    ----------
+    path : str
+        The file to replace; after an exception it is unchanged.
+
+    Yields
+    ------
+    binary file
     """
     with written_together(path) as (file,):
         yield file
@@ -25,10 +32,19 @@ def written_whole(path: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
-    """Files to write to, which replace ``paths``, in that order, once all are complete and on the disk.
+    """Files to write to, which replace others once all are complete and on the disk.
 
-    After an exception all of ``paths`` are what they were. A process that is killed between the moves may leave some
-    of the new files beside some of the old ones, or those under a temporary name. All are in one directory.
+    A process that is killed between the moves may leave some of the new files beside some of the old ones, or the old
+    ones under a temporary name.
+
+    Parameters
+    ----------
+    *paths : str
+        The files to replace, in this order, all in one directory; after an exception they are unchanged.
+
+    Yields
+    ------
+    sequence of binary file
     """
     temporaries = [_beside(path) for path in paths]
     try:
@@ -89,10 +105,25 @@ def _sync_directory(directory: str) -> None:
 
 
 def regular_file_size(path: str) -> int:
-    """The size in bytes of the regular file `path`; FormatError for anything else, which could block or never end."""
+    """The size of a regular file.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    int
+        In bytes.
+
+    Raises
+    ------
+    FormatError
+        It is not a regular file; reading it could block, or never end.
+    """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path}: expected a regular file, found {_kind(status.st_mode)}.")
+        raise FormatError(f"{path} is {_kind(status.st_mode)}; it must be a regular file.")
     return status.st_size
 
 
@@ -102,12 +133,22 @@ def _kind(mode: int) -> str:
 
 
 def json_object(content: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `content`. No key may be there twice: readers differ in which of the two they take.
+    """The JSON object in a document. A key cannot occur twice, as readers differ in which value they take.
+
+    Parameters
+    ----------
+    content : bytes
+    what : str
+        The name of the document in an error.
+
+    Returns
+    -------
+    dict of str to Any
 
     Raises
     ------
     FormatError
-        It is not a JSON object; the message starts with `what`.
+        It is not a JSON object.
     """
     try:
         value = json.loads(

@@ -39,7 +39,7 @@ class KerasModel:
     Raises
     ------
     ConfigError
-        An argument is none of these, or does not fit the weights.
+        An argument has a value that it cannot have, or that does not fit the weights.
     WeightsError, DeviceError
         As `Engine` raises them.
     """
@@ -84,6 +84,11 @@ class KerasModel:
         float array
             [N, classes]; without the top [N, channels], or without pooling [N, h, w, channels]. A single image is a
             batch of 1.
+
+        Raises
+        ------
+        InputError, WeightsError, DeviceError
+            As a call of `Engine` raises them.
         """
         batch = images if np.ndim(images) != 3 else np.asarray(images)[np.newaxis]
         if self._softmax:

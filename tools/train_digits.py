@@ -56,12 +56,13 @@ FORMAT_VERSION = 1
 CARD = """\
 # resnet_v2_digits
 
-A ResNetV2 of {parameters:,} parameters that reads handwritten digits, trained with TF-Slim's own `resnet_v2`, so
-that refnet can show and test a real trained network without a download.
+A ResNetV2 with {parameters:,} parameters that classifies handwritten digits, trained with TF-Slim's own `resnet_v2`,
+so that refnet can show and test a real trained network without a download.
 
 **Held-out accuracy: {correct} of {count} = {accuracy:.2f} %** (`is_training=False`, moving statistics). The held-out
-images are the first {count} of a seeded permutation; they took no part in training nor in any choice, and the weights
-are those of the last epoch. The same people wrote training and held-out digits, so strangers' digits will fare worse.
+images are the first {count} of a seeded permutation. They were used neither for training nor for any choice; the
+weights are those of the last epoch. The same people wrote training and held-out digits, so
+expect less on other people's digits.
 
 | part | output | definition |
 |---|---|---|
@@ -81,10 +82,10 @@ statistics); `held_out.npz`, `images` uint8 [{count}, 8, 8] and `labels` uint8 [
 
 **Data**: 1,797 images of 8x8 pixels with values 0 to 16, here `round(value * 255 / 16)`; the test part of *Optical
 Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998,
-doi:10.24432/C50P49, CC BY 4.0), as scikit-learn's `load_digits` gives it (BSD-3-Clause).
+doi:10.24432/C50P49, CC BY 4.0), as in scikit-learn's `load_digits` (BSD-3-Clause).
 
 **Training**: `uv run --group train tools/train_digits.py --output refnet/data/digits`; {trained} images, {epochs}
-epochs of Adam with cosine decay, shifts by up to a pixel. A second run gives other weights. Made with
+epochs of Adam with cosine decay, random shifts by up to one pixel. Another run gives other weights. Made with
 {versions}.
 TF-Slim's logits of the held-out images are in `tests/slim/goldens/digits_logits.npz`.
 """

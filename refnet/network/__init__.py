@@ -1,1 +1,1 @@
-"""The networks as TF-Slim writes them down, and what the names and shapes of their variables say about them."""
+"""The networks, written as in TF-Slim, and what the names and shapes of their variables show about them."""

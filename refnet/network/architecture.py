@@ -1,4 +1,4 @@
-"""The architecture of a network, read off the names and shapes of its variables."""
+"""The architecture of a network, read from the names and shapes of its variables."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from refnet.network.resnet_utils import Block
 
 
 class Architecture(NamedTuple):
-    """What the names and shapes of a network's variables say about it.
+    """What the names and shapes of a network's variables show about it.
 
     Attributes
     ----------
     scope : str
         The prefix of every name.
     blocks : list of Block
-        Widths and units by the shapes; strides as `infer_architecture` says.
+        Widths and units by the shapes; strides as in `infer_architecture`.
     num_classes : int or None
-        None where there are no logits.
+        None if there are no logits.
     include_root_block : bool
     channels : int
         Channels of the input.
@@ -53,9 +53,9 @@ class Architecture(NamedTuple):
         Parameters
         ----------
         variables : mapping of str to array
-            What is missing there, or has another shape, the graph knows: `refnet.graph.Graph.check_variables`.
+            The graph records which are missing or have another shape: `refnet.graph.Graph.check_variables`.
         shape : tuple of int
-            Of the images: [N, H, W, C].
+            Shape of the images, [N, H, W, C].
         arg_scope : ArgScope, optional
         **options
             As for `refnet.network.resnet_v2.resnet_v2`.
@@ -74,16 +74,37 @@ class Architecture(NamedTuple):
         return traced
 
     def graph(self, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> Graph:
-        """The network for a small image; what it misses among the variables, the graph knows."""
+        """The graph of the network for a small image; it records which variables are missing.
+
+        Parameters
+        ----------
+        variables : mapping of str to array
+        arg_scope : ArgScope, optional
+
+        Returns
+        -------
+        Graph
+        """
         net, _ = self.trace(variables, (1, 32, 32, self.channels), arg_scope)
         return net.graph
 
     def variables(self, arg_scope: ArgScope | None = None) -> list[tuple[str, tuple[int, ...]]]:
-        """Names and shapes of all its variables in network order: all that a network without any misses."""
+        """Names and shapes of all its variables.
+
+        Parameters
+        ----------
+        arg_scope : ArgScope, optional
+
+        Returns
+        -------
+        list of (str, tuple of int)
+            In network order.
+        """
+        # All the variables that a graph without any is missing.
         return self.graph({}, arg_scope).missing
 
 
-#: The unit of a block that strides.
+#: Which unit of a block strides.
 STRIDE_PLACES = ("last_unit", "first_unit")
 
 _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>" + "|".join(BY_UNIT) + r")/")
@@ -92,25 +113,31 @@ _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P
 def infer_architecture(
     variables: Mapping[str, Any], scope: str | None = None, stride_place: str | None = None
 ) -> Architecture:
-    """Read scope, blocks, classes and root block off the names and shapes of the variables.
+    """Read scope, blocks, classes and root block from the names and shapes of the variables.
 
     Parameters
     ----------
     variables : mapping of str to array
     scope : str, optional
-        Which network to read, where the mapping holds several.
+        Which network to read, if the mapping holds several.
     stride_place : {"last_unit", "first_unit"}, optional
-        TF-Slim's rule: the last unit of each block but the last one strides by 2; or timm's: the first unit of each
-        block but the first one. None: TF-Slim's.
+        "last_unit" is TF-Slim's rule: the last unit of each block except the last block strides by 2. "first_unit" is
+        timm's: the first unit of each block except the first block does. None: TF-Slim's.
+
+    Returns
+    -------
+    Architecture
 
     Raises
     ------
     MissingTensorError
-        There is no ResNet among the variables; the message lists those that there are.
+        There is no ResNet among the variables, and the message lists some of their names; or a kernel is missing.
+    ShapeMismatchError
+        A kernel does not have four dimensions, or is OIHW.
     ConfigError
-        There are several networks, and ``scope`` does not say which; or there is no such ``stride_place``.
+        There are several networks, and ``scope`` does not choose one; or there is no such ``stride_place``.
     WeightsError
-        Some units are of the first version, some of the second.
+        Some units are of v1, others of v2.
     """
     place = STRIDE_PLACES[0] if stride_place is None else stride_place
     check_choice("stride_place", place, STRIDE_PLACES)
@@ -178,9 +205,9 @@ def _kernel_shape(variables: Mapping[str, Any], name: str) -> tuple[int, ...]:
         raise MissingTensorError(f"{name} is missing.", tensor=name)
     found: tuple[int, ...] = np.shape(variables[name])
     if len(found) != 4:
-        raise ShapeMismatchError(f"{name} has shape {found}, not four dimensions.", tensor=name, found=found)
+        raise ShapeMismatchError(f"{name} has shape {found}; a kernel has four dimensions.", tensor=name, found=found)
     if found[:2] != (1, 1) and found[2:] == (1, 1):
-        message = f"{name} has shape {found}, an OIHW kernel; transpose the kernels to HWIO."
+        message = f"{name} has shape {found}, which is that of an OIHW kernel; transpose the kernels to HWIO."
         raise ShapeMismatchError(message, tensor=name, found=found)
     return found
 

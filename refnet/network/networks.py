@@ -1,4 +1,4 @@
-"""The families of networks: one record per version of the ResNet, from which all else that depends on it is read."""
+"""The families of networks: one record per version of the ResNet, which holds all that depends on the version."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Family(NamedTuple):
     Attributes
     ----------
     name : str
-        Of the function that makes the network; the scope of networks that are not published ones.
+        The name of the function that makes the network; also the scope of networks that are not published.
     title : str
-        For sentences.
+        Its name in messages.
     unit_name : str
-        What stands before the variables of a unit: ``block1/unit_1/<unit_name>/conv1/weights``.
+        The part before the names of a unit's variables: ``block1/unit_1/<unit_name>/conv1/weights``.
     unit : callable
         The function that makes a unit.
     network : callable
@@ -31,7 +31,7 @@ class Family(NamedTuple):
     published : mapping of str to tuple of (int, int, int)
         Base depth, units and stride of each block of the published networks.
     num_classes : int
-        Of the checkpoints that TF-Slim released.
+        Number of classes of the checkpoints that TF-Slim released.
     recipe : Recipe
         How TF-Slim prepares the images for those checkpoints.
     """
@@ -47,7 +47,7 @@ class Family(NamedTuple):
     recipe: Recipe
 
 
-#: The first is what is meant where nothing says which.
+#: The first one is the default.
 FAMILIES = (
     Family(
         "resnet_v2", "ResNet v2", "bottleneck_v2",
@@ -59,24 +59,52 @@ FAMILIES = (
     ),
 )  # fmt: skip
 _BY_NAME = {family.name: family for family in FAMILIES}
-#: By the name that stands before the variables of a unit.
+#: By `Family.unit_name`.
 BY_UNIT = {family.unit_name: family for family in FAMILIES}
 #: Base depth, units and stride of each block of the published networks.
 NETWORKS = {name: blocks for family in FAMILIES for name, blocks in family.published.items()}
 
 
 def family_of(blocks: Sequence[Block]) -> Family:
-    """The family of the first unit; of no units, and of units of the caller's own, the first family."""
+    """The family of a network's units.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+
+    Returns
+    -------
+    Family
+        That of the first unit; without units, or with units of the caller's own, the default family.
+    """
     return next((family for family in FAMILIES if blocks and blocks[0].unit_fn is family.unit), FAMILIES[0])
 
 
 def family_named(name: str) -> Family:
-    """The family of this name, "resnet_v2" or "resnet_v1"."""
+    """The family of a name.
+
+    Parameters
+    ----------
+    name : {"resnet_v2", "resnet_v1"}
+
+    Returns
+    -------
+    Family
+    """
     return _BY_NAME[name]
 
 
 def network_blocks(name: str) -> list[Block]:
-    """The blocks of a published network, "resnet_v2_50" or another one of `NETWORKS`.
+    """The blocks of a published network.
+
+    Parameters
+    ----------
+    name : str
+        "resnet_v2_50", or another one of `NETWORKS`.
+
+    Returns
+    -------
+    list of Block
 
     Raises
     ------
@@ -90,6 +118,18 @@ def network_blocks(name: str) -> list[Block]:
 
 
 def network_name(units: tuple[int, ...], family: Family) -> str:
-    """The published network of a family whose blocks have so many units; of others, the family's name."""
+    """The name of a network, by the numbers of its units.
+
+    Parameters
+    ----------
+    units : tuple of int
+        Units of each block.
+    family : Family
+
+    Returns
+    -------
+    str
+        The published network with these units; if there is none, the family's name.
+    """
     known = {tuple(block[1] for block in blocks): name for name, blocks in family.published.items()}
     return known.get(units, family.name)

@@ -1,4 +1,4 @@
-"""The options of a network and of its run: one record, from which all else that lists them is read."""
+"""The options of a network and of its run: one record, from which every other list of them is read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from refnet.run.devices import check_device, check_dtype, check_threads
 
 
 def _of_weights(slim: Any) -> Any:
-    """An option that belongs to weights and travels with them, with TF-Slim's value; None: what the weights say."""
+    """An option that is stored with the weights, and its value in TF-Slim. None: as stored."""
     return field(default=None, metadata={"slim": slim})
 
 
 def _of_run(default: Any) -> Any:
-    """An option that leaves every bit alone, so that no golden depends on it."""
+    """An option that changes no bit, so no golden depends on it."""
     return field(default=default, metadata={"run": True})
 
 
@@ -35,15 +35,15 @@ class Options:
     Attributes
     ----------
     blocks : sequence of Block, optional
-        By default as the weights' names and shapes have them, with the strides by ``stride_place``.
+        By default they follow from the weights' names and shapes, with strides by ``stride_place``.
     num_classes : int, None or "from_weights"
-        None: the features, no logits. A number must agree with the weights.
+        None: features, without logits. A number must agree with the weights.
     is_training : bool
         True: batch norm uses the batch's own statistics, as TF-Slim's *default* does. Here the default is False.
     global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
         As `refnet.network.resnet_v2.resnet_v2` explains them.
     batch_norm_epsilon, pool_mode, avg_down, bias_before_batch_norm : optional
-        As `refnet.graph.ArgScope` explains them; None: what the weights' file says, else TF-Slim's.
+        As `refnet.graph.ArgScope` explains them; None: as in the weights' file, else as in TF-Slim.
     stride_place : {"last_unit", "first_unit"}, optional
         As `refnet.network.architecture.infer_architecture` explains it; None: as for ``pool_mode``.
     batch_norm_scale, activation_fn, use_batch_norm
@@ -51,13 +51,13 @@ class Options:
     scope : str, optional
         Which network, if the weights hold several.
     device : {"cpu", "reference", "cuda", "cuda:1", ...}
-        "reference" computes by the NumPy definitions, very slowly, and gives the same bits. CUDA needs ``refnet[cuda]``
-        and an NVIDIA GPU; where one is missing the error says which, and no other device takes its place.
+        "reference" computes with the NumPy definitions, very slowly, and gives the same bits. CUDA needs
+        ``refnet[cuda]`` and an NVIDIA GPU; an error names the one that is missing, and no other device takes over.
     threads : int, optional
         None: as many as the process has cores. The bits do not depend on it.
-    dtype : {"float32", "float64"} or as NumPy has them
-        Of the images, the outputs and all values between them. "float64": the same sums in the same order in binary64,
-        the truth that float32 is measured against (rule A8); the weights are the float32 ones.
+    dtype : {"float32", "float64"} or NumPy dtype
+        The dtype of the images, the outputs and all values between them. "float64": the same sums in the same order in
+        binary64, as the truth for float32 (rule A8); the weights are the same float32 values.
     """
 
     blocks: Sequence[Block] | None = None
@@ -83,25 +83,29 @@ class Options:
     dtype: DTypeLike = "float32"
 
     def resolved(self, of_weights: Mapping[str, Any]) -> Options:
-        """The same with nothing left open: what the weights say where the caller says nothing, and checked.
+        """The same options, checked, with the weights' values for those that the caller left open.
 
         Parameters
         ----------
         of_weights : mapping of str to Any
-            The options that came with the weights.
+            The options that are stored with the weights.
+
+        Returns
+        -------
+        Options
 
         Raises
         ------
         ConfigError, DeviceError
-            An option has a value that it cannot have, or the device is not there.
+            An option has a value that it cannot have, or the device is missing.
         """
         open_ones = [name for name in SLIM_OPTIONS if getattr(self, name) is None]
-        said = {name: of_weights.get(name, SLIM_OPTIONS[name]) for name in open_ones}
-        epsilon = said.get("batch_norm_epsilon", self.batch_norm_epsilon)
+        found = {name: of_weights.get(name, SLIM_OPTIONS[name]) for name in open_ones}
+        epsilon = found.get("batch_norm_epsilon", self.batch_norm_epsilon)
         device = check_device(self.device)
         return replace(
             self,
-            **said | {"batch_norm_epsilon": _check_epsilon(epsilon)},
+            **found | {"batch_norm_epsilon": _check_epsilon(epsilon)},
             device=device,
             threads=check_threads(self.threads),
             dtype=check_dtype(self.dtype, device),
@@ -109,16 +113,16 @@ class Options:
 
     @property
     def arg_scope(self) -> ArgScope:
-        """Those of `refnet.graph.ArgScope`."""
+        """The options of `refnet.graph.ArgScope`."""
         return ArgScope(**{name: getattr(self, name) for name in ArgScope._fields})
 
     @property
     def of_network(self) -> dict[str, Any]:
-        """Those of `refnet.network.resnet_v2.resnet_v2`, except what the architecture says."""
+        """The options of `refnet.network.resnet_v2.resnet_v2`, except those that the architecture gives."""
         return {name: getattr(self, name) for name in _OF_NETWORK}
 
 
-#: The options that belong to weights and travel with them, with TF-Slim's values.
+#: The options that are stored with weights, with their values in TF-Slim.
 SLIM_OPTIONS: dict[str, Any] = {
     entry.name: entry.metadata["slim"] for entry in fields(Options) if "slim" in entry.metadata
 }

@@ -1,4 +1,4 @@
-"""What became of the tensors of a weights file on the way to float32 variables by TF-Slim's names."""
+"""How the tensors of a weights file became float32 variables with TF-Slim's names."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Conversion:
-    """What changed, for `refnet convert` and for the notes of `Weights`.
+    """What was changed, for `refnet convert` and for the notes of `Weights`.
 
     Attributes
     ----------
     converted : dict of str to str
-        The dtype that a tensor had before it became float32.
+        For each tensor that was converted to float32, its dtype in the file.
     renamed : dict of str to str
-        The name in the file of a tensor that has TF-Slim's name now.
+        For each tensor that was given TF-Slim's name, its name in the file.
     left_out : dict of str to str
-        Why a tensor, or another part of the file, is not among the weights.
+        For each tensor, or other part of the file, that is not among the weights, the reason.
     added : list of str
-        Variables that the file's network does without: zeros.
+        Variables that the file's network does not have; they are zeros.
     extra : list of str
-        Tensors that are among the weights, but not part of the network.
+        Tensors that are among the weights but not part of the network.
     remarks : list of str
-        What the framework of the file does otherwise, in sentences.
+        How the file's framework differs from TF-Slim, and what looks wrong, in sentences.
     """
 
     converted: dict[str, str] = field(default_factory=dict)
@@ -34,27 +34,27 @@ class Conversion:
 
     @property
     def notes(self) -> list[str]:
-        """All of it in sentences."""
+        """All of this in sentences."""
         notes = [f"{name} was converted from {dtype} to float32" for name, dtype in self.converted.items()]
         if self.renamed:
             first = next(iter(self.renamed))
             notes.append(f"{len(self.renamed)} tensors have TF-Slim's names: {first} was {self.renamed[first]}, ...")
         notes += self._left_out_notes()
         if self.added:
-            notes.append(f"{len(self.added)} variables that its network does without are zeros: {_some(self.added)}")
+            notes.append(f"{len(self.added)} variables that its network does not have are zeros: {_some(self.added)}")
         if self.extra:
             notes.append(f"not part of the network: {', '.join(self.extra)}")
         return notes + self.remarks
 
     def _left_out_notes(self) -> list[str]:
-        """One a tensor, or one for many with the same reason."""
+        """One note per tensor, or one for many tensors with the same reason."""
         reasons: dict[str, list[str]] = {}
         for name, why in self.left_out.items():
             reasons.setdefault(why, []).append(name)
         notes = []
         for why, names in reasons.items():
             if len(names) > _FEW:
-                notes.append(f"{len(names)} tensors were left out, of each {why}: {_some(names)}")
+                notes.append(f"{len(names)} tensors were left out ({why}): {_some(names)}")
             else:
                 notes += [f"{name} was left out: {why}" for name in names]
         return notes

@@ -1,4 +1,4 @@
-"""What is allowed in weights and looks wrong all the same."""
+"""What is allowed in weights but looks wrong: one sentence each, for the notes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ _CONVOLUTION_BIASES = re.compile(r"(^|/)(conv3|shortcut|conv1)/biases$")
 
 
 def biases(variables: Mapping[str, np.ndarray]) -> str | None:
-    """Whether trained weights have nothing but zeros for their convolutions' biases; the sentence, if they have.
+    """Whether all the convolutions' biases of trained weights are zero.
 
-    The shapes are the same for every framework, and only this tells of one whose convolutions have no biases.
+    Every framework has the same shapes; this is the only sign of one whose convolutions have no biases.
+
+    Parameters
+    ----------
+    variables : mapping of str to array
+
+    Returns
+    -------
+    str or None
+        A sentence, if they are.
     """
     found = [value for name, value in variables.items() if _CONVOLUTION_BIASES.search(name)]
     trained = any(value.any() for name, value in variables.items() if name.endswith("/moving_mean"))

@@ -28,22 +28,22 @@ def load_weights(
     labels: Sequence[str] | None = None,
     strict: bool = False,
 ) -> Weights:
-    """Load the weights of a ResNet, of its first or second version.
+    """Load the weights of a ResNet, v1 or v2.
 
     Parameters
     ----------
     path : path
-        A TF checkpoint (V1 or V2, by its prefix, its directory or any of its files), the directory of a SavedModel
-        or of a module of TensorFlow Hub, a safetensors file, an .npz, or a .h5,
-        .weights.h5 or .keras file of Keras Applications' ResNets; the content decides, not the name. The tensors may
-        have timm's or torchvision's names too (`refnet.weights.homes.timm`, `refnet.weights.homes.torchvision`).
+        A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
+        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, or a .h5, .weights.h5 or .keras file of
+        Keras Applications' ResNets. The format is detected by the content, not by the name. The tensors can also have
+        timm's or torchvision's names (`refnet.weights.homes.timm`, `refnet.weights.homes.torchvision`).
     recipe : Recipe, optional
-        How raw pixels are preprocessed. By default what the file says; if it says nothing, the recipe of TF-Slim's
-        released weights: Inception's, 299 x 299, and for its ResNet v1 VGG's, 224 x 224.
+        How raw pixels are preprocessed. By default the file's own; if it has none, the recipe of TF-Slim's
+        released weights: Inception's, 299 x 299, or for ResNet v1 VGG's, 224 x 224.
     labels : sequence of str, optional
         A name for each class.
     strict : bool
-        Whether tensors that are not part of the network are an error, not a note.
+        Whether tensors that are not part of the network are an error. Otherwise there is a warning and a note.
 
     Returns
     -------
@@ -52,10 +52,12 @@ def load_weights(
     Raises
     ------
     WeightsError
-        FormatError, CorruptError, DtypeError or LimitError: the file cannot be used. MissingTensorError: it holds no
-        ResNet.
+        FormatError, CorruptError, DtypeError or LimitError: the file cannot be used. MissingTensorError: it does not
+        hold a ResNet.
+    ConfigError
+        There is not one label per class, or the file holds several networks.
     FileNotFoundError, PermissionError
-        From the system.
+        As the system raises them.
     """
     from refnet.weights import formats
     from refnet.weights.homes import home_of
@@ -95,7 +97,7 @@ def load_weights(
 
 
 def _with_names(conversion: Conversion, named: Named) -> Conversion:
-    """What became of the tensors, with the names that their home gave them."""
+    """The conversion with the names that the home gave."""
     before = conversion.renamed
     renamed = {name: key for name, key in before.items() if name in named.tensors}
     renamed |= {slim: before.get(name, name) for slim, name in named.renamed.items()}
@@ -104,19 +106,19 @@ def _with_names(conversion: Conversion, named: Named) -> Conversion:
     )
 
 
-#: Whose a recipe of each of TF-Slim's modes is.
+#: Whose recipe it is, for each of TF-Slim's modes.
 _WHOSE = {"inception": "Inception's", "vgg": "VGG's"}
 
 
 def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
-    """What the conversion says, and what looks wrong with the weights."""
+    """The remarks of the conversion, and what looks wrong with the weights."""
     remarks = list(weights.conversion.remarks)
     family = weights.architecture.family
     if recipe is None and weights.recipe != family.recipe:
         remarks.append(
-            "nothing says how images are prepared, and uint8 ones go through Inception's recipe; TF-Slim has "
+            "the file has no recipe, so uint8 images go through Inception's; TF-Slim uses "
             f"{_WHOSE[family.recipe.mode]} for its {family.title}: pass recipe=refnet.{family.recipe} if these weights "
-            "want it"
+            "need it"
         )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])
@@ -135,12 +137,20 @@ def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None
 
 
 def recipe_from(stored: Any) -> Recipe:
-    """The recipe that a file's metadata holds.
+    """The recipe in a file's metadata.
+
+    Parameters
+    ----------
+    stored : object
+
+    Returns
+    -------
+    Recipe
 
     Raises
     ------
     WeightsError
-        It is no recipe.
+        It is not a recipe.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
         raise WeightsError(f"The file's preprocessing recipe is not understood: {stored!r}.")
@@ -148,12 +158,20 @@ def recipe_from(stored: Any) -> Recipe:
 
 
 def options_from(stored: Any) -> dict[str, Any]:
-    """The options of `refnet.Engine` that a file's metadata hold.
+    """The options of `refnet.Engine` in a file's metadata.
+
+    Parameters
+    ----------
+    stored : object
+
+    Returns
+    -------
+    dict of str to Any
 
     Raises
     ------
     WeightsError
-        They are no options, or not of those that belong to weights.
+        They are not options that belong to weights.
     """
     kinds = {name: type(value) for name, value in SLIM_OPTIONS.items()}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
@@ -169,32 +187,47 @@ def _check_finite(weights: Weights) -> None:
 
 
 def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
-    """`Weights` themselves; those of another mapping, copied; or those in a file."""
+    """Weights in any of the forms in which a caller can pass them.
+
+    Parameters
+    ----------
+    weights : Weights, mapping of str to array, or path
+
+    Returns
+    -------
+    Weights
+        `Weights` themselves; a copy of another mapping; or those in the file.
+
+    Raises
+    ------
+    WeightsError, ConfigError
+        As `Weights` and `load_weights` raise them.
+    """
     if isinstance(weights, str | os.PathLike):
         return load_weights(weights)
     return weights if isinstance(weights, Weights) else Weights(weights)
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
-    """Save weights, with their recipe, labels and options; whole or not at all.
+    """Save weights with their recipe, labels and options, whole or not at all.
 
     Parameters
     ----------
     path : path
-        Its name says the format: it ends in .npz, in .safetensors, or as the prefix of a TensorFlow checkpoint (V2)
-        in .ckpt or .ckpt-1234.
+        The end of its name gives the format: .npz, .safetensors, or for the prefix of a TensorFlow checkpoint (V2)
+        .ckpt or .ckpt-1234.
     weights : Weights or mapping of str to array
 
     Raises
     ------
     ConfigError
-        The name is that of no format, or a tensor's name cannot be written in it.
+        The name does not end in one of these, or the format cannot hold a tensor's name.
     """
     from refnet.weights import formats
 
     weights = weights if isinstance(weights, Weights) else Weights(weights)
     metadata: dict[str, Any] = {}
-    if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # what is meant if nothing is said
+    if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = list(weights.labels)

@@ -1,4 +1,4 @@
-"""Untrained weights by TF-Slim's initialisers."""
+"""Untrained weights from TF-Slim's initialisers."""
 
 from __future__ import annotations
 
@@ -25,31 +25,36 @@ def random_weights(
     root_depths: Sequence[int] | None = None,
     scope: str | None = None,
 ) -> Weights:
-    """Untrained weights by TF-Slim's initialisers, the same bits on every machine.
+    """Untrained weights from TF-Slim's initialisers, with the same bits on every machine.
 
-    Kernels are drawn from a normal distribution cut off at two deviations, of standard deviation
-    ``sqrt(1.3 * 2 / fan_in)`` before the cut (``slim.variance_scaling_initializer()``; He et al., 2015); biases,
-    beta and moving means are 0, gamma and moving variances 1.
+    Kernels are drawn from a normal distribution with the standard deviation ``sqrt(1.3 * 2 / fan_in)``, truncated at
+    two deviations (``slim.variance_scaling_initializer()``; He et al., 2015). Biases, beta and moving means are 0,
+    gamma and moving variances are 1.
 
     Parameters
     ----------
     network : str or sequence of Block
-        "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200", the same of "resnet_v1", or blocks.
+        "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200", the same for "resnet_v1", or blocks.
     num_classes : int, optional
-        None: without logits.
+        None: no logits.
     seed : int
-        Each tensor's numbers depend on the seed and on its name alone.
+        Each tensor's numbers depend only on the seed and on its name.
     include_root_block : bool
     channels : int
-        Of the input.
+        Channels of the input.
     root_depths : sequence of int, optional
         See `refnet.network.resnet_v2.resnet_v2`.
     scope : str, optional
-        Before every name; by default the network's name, or "resnet_v2" or "resnet_v1".
+        The prefix of every name; by default the network's name, and for blocks "resnet_v2" or "resnet_v1".
 
     Returns
     -------
     Weights
+
+    Raises
+    ------
+    ConfigError
+        There is no network of that name.
     """
     if isinstance(network, str):
         blocks, scope = network_blocks(network), scope or network
@@ -78,7 +83,7 @@ _STEPS = 4096
 def _truncated_normal(bits: np.ndarray) -> np.ndarray:
     """Numbers of the standard normal distribution within two deviations, from 64 random bits each.
 
-    The quantile function at 4096 equal steps, linear between them: only sums, products and comparisons, so that
+    The quantile function at 4096 equal steps, linear between them. It takes only sums, products and comparisons, so
     every machine draws the same bits.
     """
     quantiles = _quantiles()

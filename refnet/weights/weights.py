@@ -1,4 +1,4 @@
-"""The weights of a network by TF-Slim's names, and what else their file says."""
+"""The weights of a network under TF-Slim's names, and what else their file holds."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from refnet_kernels.contract import Float32Array
 
 
 class Weights(Mapping[str, Float32Array]):
-    """A mapping of TF-Slim's variable names to float32 arrays, and what else the file said. Nothing in it changes.
+    """A read-only mapping of TF-Slim's variable names to float32 arrays, with what else their file holds.
 
-    `replace` gives weights of which something is different. Two weights are equal if they are the same object.
+    `replace` returns weights with something changed. Two `Weights` are equal only if they are the same object.
 
     Parameters
     ----------
@@ -32,30 +32,30 @@ class Weights(Mapping[str, Float32Array]):
     recipe, labels, options, source, conversion
         See the attributes.
     copy : bool
-        False takes the arrays themselves, and makes them read-only.
+        False: keep the arrays themselves, and make them read-only.
 
     Attributes
     ----------
     recipe : Recipe
-        How raw uint8 pixels become the network's input; where nobody says it, what TF-Slim does for these names.
+        How raw uint8 pixels become the network's input; if it was not given, TF-Slim's for these names.
     image_size : tuple of int or None, or None
-        Height and width of the images that the weights classify best, where the recipe was given.
+        Height and width of the images that the weights classify best; None if no recipe was given.
     labels : tuple of str or None
         A name for each class.
     options : mapping of str to Any
-        The options of `refnet.Engine` that the network was trained with, where they are not TF-Slim's:
+        The options of `refnet.Engine` with which the network was trained, where they are not TF-Slim's:
         ``batch_norm_epsilon``, ``pool_mode``, ``bias_before_batch_norm``, ``stride_place``, ``avg_down``.
     source : str
-        The format that the weights were read from.
+        Where the weights come from: the format of their file, for instance.
     conversion : Conversion
-        What was converted or left out on the way; ``notes`` says it in sentences.
+        What was converted, renamed or left out; ``notes`` has the same in sentences.
 
     Raises
     ------
     WeightsError, DtypeError
-        A name is not a string, a value not an array, or a tensor of the network not of floats.
+        A name is not a string, a value is not an array, or a tensor of the network does not hold floats.
     ConfigError
-        There is no option of such a name that belongs to weights.
+        An option does not belong to weights.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class Weights(Mapping[str, Float32Array]):
         options: Mapping[str, Any] | None = None,
         conversion: Conversion | None = None,
     ) -> Weights:
-        """The same weights with another recipe, other labels or other options; they share the arrays.
+        """The same weights with another recipe, other labels or other options; the arrays are shared.
 
         Parameters
         ----------
@@ -111,12 +111,17 @@ class Weights(Mapping[str, Float32Array]):
             ``image_size`` stays as it is: the weights still classify images of that size best.
         labels : sequence of str, optional
         options : mapping of str to Any, optional
-            In place of all the options that there are.
+            They replace all the options.
         conversion : Conversion, optional
 
         Returns
         -------
         Weights
+
+        Raises
+        ------
+        ConfigError
+            An option does not belong to weights.
         """
         changes: dict[str, Any] = {}
         if recipe is not None:
@@ -138,22 +143,22 @@ class Weights(Mapping[str, Float32Array]):
     def __len__(self) -> int:
         return len(self._tensors)
 
-    # A comparison of all arrays is not what anybody expects of "==".
+    # Nobody expects "==" to compare all the arrays.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise ImmutableError(f"Weights do not change: make others by weights.replace({name}=...).")
+        raise ImmutableError(f"Weights cannot be changed; make others with weights.replace({name}=...).")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise ImmutableError(f"Weights do not change, so that {name} stays.")
+        raise ImmutableError(f"Weights cannot be changed, so {name} cannot be deleted.")
 
     def __reduce__(self) -> Any:
         return _remade, ({**self._state, "options": dict(self.options)},)
 
     @property
     def _state(self) -> dict[str, Any]:
-        """All that there is, without what is derived from it."""
+        """All attributes except those derived from others."""
         return {name: self.__dict__[name] for name in Weights.__annotations__}
 
     def _set(self, **attributes: Any) -> None:
@@ -161,7 +166,7 @@ class Weights(Mapping[str, Float32Array]):
 
     @cached_property
     def architecture(self) -> Architecture:
-        """What the names and shapes tell of the network.
+        """The network's architecture, read from the names and shapes.
 
         Raises
         ------
@@ -172,19 +177,19 @@ class Weights(Mapping[str, Float32Array]):
 
     @property
     def arg_scope(self) -> ArgScope:
-        """The options that the graph is made with."""
+        """The options with which the graph is made."""
         return ArgScope(**{name: value for name, value in self.options.items() if name in ArgScope._fields})
 
     @property
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """The options that make another function of the tensors than TF-Slim does: their values and TF-Slim's."""
+        """The options that differ from TF-Slim's: for each its value and TF-Slim's."""
         return {
             name: (value, SLIM_OPTIONS[name]) for name, value in self.options.items() if value != SLIM_OPTIONS[name]
         }
 
     @property
     def notes(self) -> list[str]:
-        """What was converted or left out on the way, in sentences."""
+        """What was converted, renamed or left out, in sentences."""
         return self.conversion.notes
 
     def __repr__(self) -> str:
@@ -193,7 +198,7 @@ class Weights(Mapping[str, Float32Array]):
 
 
 def _remade(state: Mapping[str, Any]) -> Weights:
-    """Weights of this state; their arrays are read-only, which a pickle forgets."""
+    """Weights with these attributes. A pickle forgets that the arrays are read-only."""
     for array in state["_tensors"].values():
         array.flags.writeable = False
     weights = object.__new__(Weights)
@@ -209,20 +214,41 @@ def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
     unknown = sorted(set(options or {}) - set(SLIM_OPTIONS))
     if unknown:
         raise ConfigError(
-            f"No options that belong to weights: {', '.join(map(str, unknown))}; there are {', '.join(SLIM_OPTIONS)}.",
+            f"Weights cannot have these options: {', '.join(map(str, unknown))}; they can have "
+            f"{', '.join(SLIM_OPTIONS)}.",
             found=unknown,
         )
     return MappingProxyType(dict(options or {}))
 
 
 def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:
-    """What TF-Slim prepares images by: the recipe of the released checkpoints that have these names and classes."""
+    """TF-Slim's recipe for images.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+
+    Returns
+    -------
+    Recipe
+        That of the released checkpoints with these names and classes; for other tensors, the first family's.
+    """
     family = released_family(tensors)
     return (family or FAMILIES[0]).recipe
 
 
 def released_family(tensors: Mapping[str, Any]) -> Family | None:
-    """The family of a checkpoint that TF-Slim released, by its names and classes; None of any other."""
+    """The family of a checkpoint that TF-Slim released.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+
+    Returns
+    -------
+    Family or None
+        None if the names and classes are not those of a released checkpoint.
+    """
     for family in FAMILIES:
         biases = [tensors[name] for network in family.published if (name := f"{network}/logits/biases") in tensors]
         if any(np.shape(tensor) == (family.num_classes,) for tensor in biases):

@@ -183,5 +183,5 @@ def test_numbered_layers_without_names(version: int, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.weights.h5", "w") as file:
         for i, array in enumerate(network(version).values()):
             file[f"layers/conv2d_{i}/vars/0"] = array
-    with pytest.raises(MissingTensorError, match="no layers' names"):
+    with pytest.raises(MissingTensorError, match="no layer names"):
         refnet.load_weights(tmp_path / "a.weights.h5")

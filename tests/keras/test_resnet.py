@@ -143,7 +143,7 @@ def test_options_travel_through_every_format(case: SimpleNamespace, tmp_path: Pa
 
 def test_the_keras_files_of_keras_2_have_no_names(case: SimpleNamespace, tmp_path: Path) -> None:
     save(case, tmp_path / "keras2.keras")
-    with pytest.raises(refnet.RefnetError, match=r"no layers' names: save as \.h5"):
+    with pytest.raises(refnet.RefnetError, match=r"no layer names: save as \.h5"):
         refnet.load_weights(tmp_path / "keras2.keras")
 
 

@@ -107,7 +107,7 @@ FAILURES = [
     ("convert digits.npz digits.npz", 2, "is the file to be converted"),
     ("convert digits.npz ./digits.npz --force", 2, "is the file to be converted"),
     ("convert digits.npz small.npz", 2, "pass --force"),
-    ("convert digits.npz digits.h5", 2, "does not end in .ckpt, .npz or .safetensors"),
+    ("convert digits.npz digits.h5", 2, "digits.h5; its name can end in .ckpt, .npz or .safetensors"),
     ("predict digit0.png --weights digits.npz --device cuda:99", 3, "CUDA device 'cuda:99' cannot be used"),
     ("demo --device tpu", 3, "no device 'tpu'"),
     ("summary none.npz", 4, "none.npz: no weights file or checkpoint"),

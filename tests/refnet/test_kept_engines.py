@@ -100,7 +100,7 @@ def test_what_weights_hold_cannot_be_changed_either(weights: refnet.Weights) -> 
 
 
 def test_options_that_do_not_belong_to_weights_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"output_stride; there are batch_norm_epsilon, .*stride_place"):
+    with pytest.raises(ConfigError, match=r"output_stride; they can have batch_norm_epsilon, .*stride_place"):
         refnet.Weights(lively_weights(), options={"output_stride": 8})
 
 
@@ -215,7 +215,7 @@ def test_engines_are_pickled_and_copied(
     assert digest(net) == digest(expected)
     assert {n: digest(v) for n, v in end_points.items()} == {n: digest(v) for n, v in all_expected.items()}
     if given == "mapping":
-        with pytest.raises(refnet.RefnetError, match="name no recipe"):
+        with pytest.raises(refnet.RefnetError, match="have no recipe"):
             other(PIXELS)
     else:
         assert digest(other(PIXELS)) == digest(engine(PIXELS))

@@ -1,4 +1,4 @@
-"""Weights files: which format a file is, and its tensors; one module and one row per format."""
+"""Weights files: their formats and their tensors; one module and one row per format."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ FORMATS: tuple[Format, ...] = (
     safetensors.FORMAT,
 )
 
-# What people are likely to have in hand instead.
+# What people are likely to pass by mistake.
 _FOREIGN = {
     b"\x1f\x8b": "a gzip archive: unpack it first",
     b"\x80\x02": "a pickle, which refnet never loads",
-    b"\x93NUMPY": "a single NumPy array: weights are many, saved by numpy.savez",
+    b"\x93NUMPY": "a single NumPy array: save all the weights with numpy.savez",
 }
 
 
 def read(path: str | os.PathLike[str]) -> Loaded:
-    """Read a weights file, whatever its name says: the format is known by the content.
+    """Read a weights file. The format is detected by the content, not by the name.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     Raises
     ------
     FormatError
-        No format that refnet reads, or malformed.
+        The file has a format that refnet does not read, or is malformed.
     CorruptError
         A checksum differs, or a part is missing.
     LimitError
@@ -94,17 +94,34 @@ TF_CHECKPOINT = tf_checkpoint.FORMAT_START
 
 
 def is_checkpoint(path: str) -> bool:
-    """Whether `write` makes a TensorFlow checkpoint of `path`."""
+    """Whether `write` writes a TensorFlow checkpoint for this path.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
     return tf_checkpoint_writer.WRITER.fits(path)
 
 
 def files_written(path: str) -> list[str]:
-    """The files that `write` makes of `path`.
+    """The files that `write` writes for this path.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    list of str
 
     Raises
     ------
     ConfigError
-        The name is that of no format that refnet writes.
+        The name does not end as the files that refnet writes do.
     """
     return _writer(path).files(path)
 
@@ -114,7 +131,7 @@ def _writer(path: str) -> Writer:
     found = next((writer for writer in writers if writer.fits(path)), None)
     if found is None:
         suffixes = _enumerated([writer.suffix for writer in writers], "or")
-        raise ConfigError(f"{path} does not end in {suffixes}, the formats that refnet writes.", found=path)
+        raise ConfigError(f"The file to write is {path}; its name can end in {suffixes}.", found=path)
     return found
 
 
@@ -123,23 +140,23 @@ def _enumerated(names: list[str], word: str) -> str:
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write weights in the format that the name says, whole or not at all.
+    """Write weights in the format given by the end of the name, whole or not at all.
 
     Parameters
     ----------
     path : path-like
-        Ends in ``.npz``, in ``.safetensors``, or as the prefix of a TensorFlow checkpoint (V2) in ``.ckpt`` or
+        It ends in ``.npz``, in ``.safetensors``, or as the prefix of a TensorFlow checkpoint (V2) in ``.ckpt`` or
         ``.ckpt-1234``.
     tensors : mapping of str to ndarray
     metadata : mapping of str to Any
-        What is said beside the tensors, as JSON can hold it.
+        What is stored beside the tensors; JSON must be able to hold it.
 
     Raises
     ------
     ConfigError
-        The name says no format, is that of a directory, or a tensor's name or the metadata cannot be written.
+        The name does not end so or is a directory's, or a tensor's name or the metadata cannot be written.
     DtypeError
-        A tensor is no integers or floats.
+        A tensor does not hold integers or floats.
     """
     target = os.fsdecode(path)
     writer = _writer(target)
@@ -170,7 +187,7 @@ def _unknown(path: str) -> FormatError:
         return FormatError(f"{path}: the file is empty.")
     guess = _foreign(head) or "of an unknown format"
     return FormatError(
-        f"{path}: the file is {guess}, or it is cut off. "
+        f"{path}: the file is cut off, or it is {guess}. "
         f"refnet reads {_enumerated([entry.title for entry in FORMATS], 'and')}."
     )
 

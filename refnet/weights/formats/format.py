@@ -1,4 +1,4 @@
-"""What a format of weights files is."""
+"""A format of weights files, and how it is written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Writer(NamedTuple):
     Attributes
     ----------
     suffix : str
-        How the names of such files end, for sentences.
+        The end of such files' names, in messages.
     fits : callable
-        Whether a path names a file of this format.
+        Tells whether a path names a file of this format.
     files : callable
-        The files that are made of a path.
+        Gives the files that are written for a path.
     write : callable
         Writes tensors and metadata to a path, whole or not at all.
     """
@@ -37,16 +37,16 @@ class Format(NamedTuple):
     Attributes
     ----------
     title : str
-        For sentences.
+        Its name in messages.
     fits : callable
-        Whether a file is of this format, by its path and its first bytes.
+        Tells from a file's path and its first bytes whether it has this format.
     read : callable
         Reads a file.
     writer : Writer, optional
         None: refnet does not write it.
     known_by_suffix : str, optional
-        Of a format without a magic number: where a file's content speaks for no other format, this end of its name
-        counts too, so that an error can tell what is damaged.
+        For a format without a magic number: a file whose content fits no format counts as this one if its name ends
+        so, and the error can then name the damage.
     """
 
     title: str
@@ -57,5 +57,16 @@ class Format(NamedTuple):
 
 
 def by_suffix(suffix: str, write: Callable[[str, Mapping[str, np.ndarray], Mapping[str, Any]], None]) -> Writer:
-    """The writer of a format that is one file whose name ends so."""
+    """The writer of a format that is one file, known by the end of its name.
+
+    Parameters
+    ----------
+    suffix : str
+    write : callable
+        See `Writer`.
+
+    Returns
+    -------
+    Writer
+    """
     return Writer(suffix, lambda path: path.endswith(suffix), lambda path: [path], write)

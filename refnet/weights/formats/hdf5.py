@@ -1,8 +1,8 @@
-"""Keras' files of weights: legacy ``.h5``, ``.weights.h5`` and ``.keras``, by h5py and without Keras.
+"""Keras' weights files: legacy ``.h5``, ``.weights.h5`` and ``.keras``, read with h5py and without Keras.
 
-Tensors are found by the names of their layers, never by their order. Nothing but groups and datasets that lie in the
-file itself is read; ``config.json``, which names Python code, is not even opened. HDF5 is parsed by its own C library:
-see SECURITY.md for what that means.
+Tensors are found by the names of their layers, never by their order. Only groups and datasets in the file itself are
+read; ``config.json``, which names Python code, is not even opened. HDF5 is parsed by its own C library: see SECURITY.md
+for the consequences.
 
 Sources: Keras' ``legacy/saving/legacy_h5_format.py`` and ``saving/saving_lib.py``; the HDF5 File Format Specification.
 """
@@ -32,7 +32,7 @@ _LEGACY, _WEIGHTS, _ARCHIVE = (f"{FORMAT_START} {name}" for name in (".h5", ".we
 _MEMBER, _CONFIG = "model.weights.h5", "config.json"
 _OPTIMIZER = ("optimizer", "optimizer_weights")
 _MAX_DEPTH, _MAX_OBJECTS = 16, 1 << 17
-# The roles of Keras 3's numbered variables, by how many a layer has.
+# The roles of Keras 3's numbered variables, by the number of variables in a layer.
 _ROLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 # Filters by their number: deflate, shuffle, fletcher32. Others may live in plug-ins, which are code.
 _FILTERS = {1, 2, 3}
@@ -44,7 +44,16 @@ _H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, Overflow
 
 
 def is_archive(path: str) -> bool:
-    """Whether a zip archive is a ``.keras`` file: by its members, of which an ``.npz`` has none."""
+    """Whether a zip archive is a ``.keras`` file: it has a member that an ``.npz`` does not have.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return not {_MEMBER, _CONFIG}.isdisjoint(archive.namelist())
@@ -53,7 +62,22 @@ def is_archive(path: str) -> bool:
 
 
 def read_archive(path: str) -> Loaded:
-    """Read a ``.keras`` file: the one member that holds weights; the errors are those of `read_hdf5`."""
+    """Read the one member of a ``.keras`` file that holds weights.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    Loaded
+        As from `read_hdf5`.
+
+    Raises
+    ------
+    FormatError, CorruptError, LimitError, DtypeError
+        As `read_hdf5` raises them.
+    """
     with open(path, "rb") as file, zip_errors(), zipfile.ZipFile(file) as archive:
         file_size = os.fstat(file.fileno()).st_size
         check_archive(archive.infolist(), file_size)
@@ -77,12 +101,12 @@ def read_hdf5(path: str) -> Loaded:
     Returns
     -------
     Loaded
-        The integers and floats of all layers, by ``layer/role``; an optimizer's are left out.
+        The integers and floats of all layers, named ``layer/role``, without an optimizer's.
 
     Raises
     ------
     FormatError
-        The file has links, external or virtual parts, or is no Keras file; or h5py is not installed.
+        The file has links, or external or virtual parts, or is not a Keras file; or h5py is not installed.
     CorruptError, LimitError, DtypeError
         All the problems found, with the datasets that they are in.
     """
@@ -92,7 +116,7 @@ def read_hdf5(path: str) -> Loaded:
 
 
 def _read(file: IO[bytes], size: int, given: int) -> Loaded:
-    """Read HDF5 of ``size`` bytes, which came in ``given`` bytes."""
+    """Read HDF5 of ``size`` bytes, from a file of ``given`` bytes."""
     h5py = _h5py()
     loaded = Loaded({}, _LEGACY, {}, Conversion())
     problems: list[WeightsError] = []
@@ -107,7 +131,7 @@ def _read(file: IO[bytes], size: int, given: int) -> Loaded:
                 problems.append(in_context(f"dataset {path!r}", error, tensor=path))
         raise_problems(problems)
         if total > _SMALL_BYTES + _MAX_EXPANSION * given:
-            raise LimitError(f"its datasets expand to {total} bytes, and the file has {given}.", found=total)
+            raise LimitError(f"its datasets expand to {total} bytes, but the file has {given}.", found=total)
         if "layers" in root:
             loaded = loaded._replace(format=_WEIGHTS)
         for path, dataset in datasets.items():
@@ -120,7 +144,7 @@ def _h5py() -> Any:
         import h5py
     except ImportError as error:
         raise FormatError(
-            "it is an HDF5 file, as Keras writes them, and h5py, which reads them, is not installed: "
+            "it is an HDF5 file, as Keras writes, but h5py, which reads such files, is not installed: "
             "pip install refnet[keras]."
         ) from error
     return h5py
@@ -137,7 +161,7 @@ def _hdf5_errors() -> Iterator[None]:
 
 
 def _datasets(h5py: Any, root: Any) -> dict[str, Any]:
-    """Every dataset by its path, each object once and by hard links alone, but for the optimizer's."""
+    """Every dataset by its path, except the optimizer's: each object once, and only by hard links."""
     found: dict[str, Any] = {}
     seen: set[Any] = set()
     pending = [("", root)]
@@ -147,7 +171,7 @@ def _datasets(h5py: Any, root: Any) -> dict[str, Any]:
             child_path = f"{path}/{name}" if path else name
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise FormatError(
-                    f"{child_path!r} is a link, to elsewhere in the file or to another one; refnet follows none.",
+                    f"{child_path!r} is a link, within the file or to another one; refnet follows no links.",
                     tensor=child_path,
                 )
             if child_path in _OPTIMIZER:
@@ -155,7 +179,7 @@ def _datasets(h5py: Any, root: Any) -> dict[str, Any]:
             child = group[name]
             address = h5py.h5o.get_info(child.id).addr
             if address in seen or len(seen) > _MAX_OBJECTS or child_path.count("/") > _MAX_DEPTH:
-                raise FormatError(f"{child_path!r} is there by another name too, or the file is a maze.")
+                raise FormatError(f"{child_path!r} has another name too, or the file has too many or too deep groups.")
             seen.add(address)
             if isinstance(child, h5py.Dataset):
                 found[child_path] = child
@@ -165,12 +189,14 @@ def _datasets(h5py: Any, root: Any) -> dict[str, Any]:
 
 
 def _check(dataset: Any, file_size: int) -> int:
-    """The bytes that reading a dataset takes, held against the bytes that the file has for it."""
+    """The bytes that reading a dataset takes, checked against the bytes that the file has for it."""
     if dataset.is_virtual or dataset.external:
-        raise FormatError("its values lie in other files, which refnet does not open.")
+        raise FormatError("its values are in other files, which refnet does not open.")
     dtype = dataset.dtype
     if dtype.kind in "OV":
-        raise DtypeError(f"it is of {dtype}: of varying length, records or references, not of numbers.", found=dtype)
+        raise DtypeError(
+            f"its dtype is {dtype}: values of varying length, records or references, not numbers.", found=dtype
+        )
     if dataset.shape is None:
         raise FormatError("it has no shape.")
     check_shape(dataset.shape, dtype.itemsize)
@@ -179,12 +205,12 @@ def _check(dataset: Any, file_size: int) -> int:
     filters = dataset.id.get_create_plist()
     codes = [filters.get_filter(index)[0] for index in range(filters.get_nfilters())]
     if not _FILTERS.issuperset(codes):
-        raise FormatError(f"it is compressed by the filters {codes}; refnet reads gzip alone.", found=codes)
+        raise FormatError(f"it is compressed by the filters {codes}; refnet reads only gzip.", found=codes)
     if stored > file_size:
-        raise CorruptError(f"it takes {stored} bytes of a file of {file_size}: the file is cut off.")
+        raise CorruptError(f"it takes {stored} bytes, but the file has {file_size}: the file is cut off.")
     if nbytes > stored * (_DEFLATE_MAX_RATIO if codes else 1):
         raise LimitError(
-            f"its shape {dataset.shape} takes {nbytes} bytes, and the file holds {stored} for it.",
+            f"its shape {dataset.shape} takes {nbytes} bytes, but the file holds {stored} for it.",
             expected=nbytes,
             found=stored,
         )
@@ -199,7 +225,7 @@ def _load(path: str, dataset: Any, loaded: Loaded) -> None:
         loaded.conversion.left_out[name] = not_numeric(dataset.dtype)
         return
     if name in loaded.tensors:
-        raise FormatError(f"two datasets are {name!r}; the second is {path!r}.", tensor=name)
+        raise FormatError(f"two datasets have the name {name!r}; the second is {path!r}.", tensor=name)
     values = np.asarray(dataset[()])
     loaded.tensors[name] = values.astype(values.dtype.newbyteorder("="), order="C", copy=False)
 

@@ -1,4 +1,4 @@
-"""What every format's reader returns, and what the readers share."""
+"""What every reader of a format returns, and what the readers share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from refnet_kernels.system.forks import Lock
 # NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
 MAX_RANK = 32
 
-#: Under this name each format holds what refnet stores beside the tensors.
+#: The name under which each format holds what refnet stores beside the tensors.
 METADATA_NAME = "__refnet__"
 
 METADATA_MAX_BYTES = 1 << 20
 
 _LINE_BYTES = 64
 
-#: From here on an array is worth a hand-over to another thread.
+#: From this size on, it pays to read an array in another thread.
 _LARGE_BYTES = 1 << 19
 
 _Entry = TypeVar("_Entry")
@@ -42,7 +42,8 @@ class Loaded(NamedTuple):
     tensors : dict of str to ndarray
         Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
     format : str
-        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"`` or ``"safetensors"``.
+        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"Keras .h5"``,
+        ``"Keras .weights.h5"`` or ``"Keras .keras"``.
     metadata : dict of str to Any
         What refnet stored beside the tensors, else empty.
     conversion : Conversion
@@ -56,9 +57,9 @@ class Loaded(NamedTuple):
 
 
 class Arena:
-    """Memory for all the arrays of a file in one piece, in large pages: the system gives these several times as fast.
+    """One piece of memory for all the arrays of a file, in large pages, which the system provides several times faster.
 
-    There kernels can be packed where they lie.
+    Kernels can be packed in place there.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ class Arena:
     Raises
     ------
     MemoryError
-        The system has no such memory.
+        The system does not have so much memory.
     """
 
     def __init__(self, size: int, count: int) -> None:
@@ -79,7 +80,17 @@ class Arena:
         self._lock = Lock()
 
     def take(self, nbytes: int) -> np.ndarray:
-        """So many bytes that start on a cache line, all zero."""
+        """Take bytes that start on a cache line.
+
+        Parameters
+        ----------
+        nbytes : int
+
+        Returns
+        -------
+        uint8 array
+            All zero.
+        """
         with self._lock.held():
             taken = self._rest[:nbytes]
             self._rest = self._rest[nbytes + -nbytes % _LINE_BYTES :]
@@ -89,17 +100,22 @@ class Arena:
 def read_all(
     read: Callable[[_Entry], _Result], entries: Iterable[_Entry], nbytes: Callable[[_Entry], int]
 ) -> list[_Result]:
-    """``read(entry)`` of each, in their order; large ones in threads.
+    """Read all entries, the large ones in threads.
 
-    What takes long (fresh memory, the file, its checksum) leaves the interpreter alone.
+    The slow parts (fresh memory, the file, its checksum) do not hold the interpreter's lock.
 
     Parameters
     ----------
     read : function
-        From an entry to what it holds.
+        From an entry to its content.
     entries : iterable
     nbytes : function
-        From an entry to about how many bytes it has in the file.
+        From an entry to the approximate number of its bytes in the file.
+
+    Returns
+    -------
+    list
+        ``read(entry)`` for each entry, in order.
 
     Raises
     ------
@@ -116,7 +132,7 @@ def read_all(
             except WeightsError as error:
                 problems.append(error)
             except BaseException:
-                # Ctrl-C, or no memory: it is told once the arrays in hand are read.
+                # Ctrl-C, or no memory: it is raised once the reads that have begun are done.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     raise_problems(problems)
@@ -124,7 +140,20 @@ def read_all(
 
 
 def read_at(file: int, start: int, content: memoryview) -> int:
-    """Fill ``content`` with a file's bytes from ``start`` on, whatever else reads it; how many there were."""
+    """Fill ``content`` with a file's bytes from ``start`` on. Several threads can read one file at once.
+
+    Parameters
+    ----------
+    file : int
+        Its descriptor.
+    start : int
+    content : memoryview
+
+    Returns
+    -------
+    int
+        How many bytes were read; fewer than asked for if the file ends.
+    """
     done = 0
     while count := os.preadv(file, [content[done:]], start + done):
         done += count
@@ -132,9 +161,22 @@ def read_at(file: int, start: int, content: memoryview) -> int:
 
 
 def check_shape(shape: Sequence[int], itemsize: int) -> None:
-    """Raise FormatError or LimitError when no array can have `shape`, even one without elements."""
+    """Refuse a shape that no array can have, even one without elements.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    itemsize : int
+
+    Raises
+    ------
+    FormatError
+        It has too many dimensions, or a negative one.
+    LimitError
+        It takes more bytes than can be addressed.
+    """
     if len(shape) > MAX_RANK:
-        raise FormatError(f"it has {len(shape)} dimensions, and refnet reads up to {MAX_RANK}.")
+        raise FormatError(f"it has {len(shape)} dimensions; refnet reads up to {MAX_RANK}.")
     nbytes = itemsize
     for size in shape:
         if size < 0:
@@ -143,17 +185,40 @@ def check_shape(shape: Sequence[int], itemsize: int) -> None:
         nbytes *= max(size, 1)
         if nbytes >= 2**63:
             raise LimitError(
-                f"its shape {tuple(shape)} has more bytes than a computer can address.", found=tuple(shape)
+                f"its shape {tuple(shape)} takes more bytes than a computer can address.", found=tuple(shape)
             )
 
 
 def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """The values of bfloat16, the upper half of a binary32, given as uint16."""
+    """Widen bfloat16, the upper half of a binary32.
+
+    Parameters
+    ----------
+    bits : uint16 array
+
+    Returns
+    -------
+    float32 array
+    """
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def json_document(metadata: Mapping[str, Any]) -> bytes:
-    """The metadata as they are stored; ConfigError where JSON cannot hold them."""
+    """The metadata as JSON.
+
+    Parameters
+    ----------
+    metadata : mapping of str to Any
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ConfigError
+        JSON cannot hold them.
+    """
     try:
         return json.dumps(dict(metadata), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -163,10 +228,20 @@ def json_document(metadata: Mapping[str, Any]) -> bytes:
 def writable(name: str, tensor: np.ndarray) -> np.ndarray:
     """The tensor as files hold it, C-contiguous and little-endian on every machine.
 
+    Parameters
+    ----------
+    name : str
+        Its name in an error.
+    tensor : ndarray
+
+    Returns
+    -------
+    ndarray
+
     Raises
     ------
     DtypeError
-        It is not of integers or floats of up to 64 bits.
+        It does not hold integers or floats of up to 64 bits.
     """
     array = np.asarray(tensor, order="C")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
@@ -175,12 +250,31 @@ def writable(name: str, tensor: np.ndarray) -> np.ndarray:
 
 
 def not_numeric(dtype: object) -> str:
-    """Why a tensor of `dtype` is left out."""
-    return f"{dtype} is no numeric type that refnet reads"
+    """The reason why a tensor of this dtype is left out.
+
+    Parameters
+    ----------
+    dtype : object
+
+    Returns
+    -------
+    str
+    """
+    return f"{dtype} is not a numeric type that refnet reads"
 
 
 def raise_problems(problems: Sequence[WeightsError]) -> None:
-    """Raise all of `problems` as one error, of their common type where they have one; nothing if there are none."""
+    """Raise all problems as one error; do nothing if there are none.
+
+    Parameters
+    ----------
+    problems : sequence of WeightsError
+
+    Raises
+    ------
+    WeightsError
+        Of the problems' common type; FormatError if they have several.
+    """
     if not problems:
         return
     first = problems[0]
@@ -194,7 +288,20 @@ def raise_problems(problems: Sequence[WeightsError]) -> None:
 
 
 def in_context(context: str, error: WeightsError, *, tensor: str | None = None) -> WeightsError:
-    """The same error with `context` (a file, a tensor) put before its message."""
+    """The same error with its context put before the message.
+
+    Parameters
+    ----------
+    context : str
+        A file, or a tensor.
+    error : WeightsError
+    tensor : str, optional
+        The name of the tensor that the error is about.
+
+    Returns
+    -------
+    WeightsError
+    """
     return type(error)(
         f"{context}: {error.message}", tensor=tensor or error.tensor, expected=error.expected, found=error.found
     )

@@ -45,19 +45,19 @@ MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 
 _FORMAT = "npz"
 _ARRAY_SUFFIX = ".npy"
-# What PyTorch's archives have for a list of contents.
+# The list of contents in PyTorch's archives.
 _PICKLE = "/data.pkl"
 _LOCAL_HEADER_BYTES = 30
-# Where in it the lengths of the name and of the extra field stand.
+# The position in it of the lengths of the name and of the extra field.
 _LOCAL_LENGTHS = 26
-# Deflate's best: 258 bytes by two bits.
+# Deflate's best: two bits for 258 bytes.
 _DEFLATE_MAX_RATIO = 1032
-# Weights compress a little. An archive of this many times its size, beyond what is small anyway, is a bomb.
+# Weights compress a little. An archive that expands more than this, and is not small anyway, is a bomb.
 _MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 _STEP_BYTES = 1 << 20
-# What makes files differ from run to run.
+# Fixed, since they would make files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
-# What zipfile raises, beside its own error, on archives that are damaged or hostile.
+# What zipfile raises, besides its own error, on archives that are damaged or hostile.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -76,7 +76,7 @@ def read_npz(path: str) -> Loaded:
     Parameters
     ----------
     path : str
-        The archive. Names are those of its members without ``.npy``.
+        The archive. The tensors' names are its members', without ``.npy``.
 
     Returns
     -------
@@ -111,7 +111,12 @@ def read_npz(path: str) -> Loaded:
 
 @contextlib.contextmanager
 def zip_errors() -> Iterator[None]:
-    """What a damaged archive raises, as CorruptError."""
+    """Turn what a damaged archive raises into CorruptError.
+
+    Raises
+    ------
+    CorruptError
+    """
     try:
         yield
     except WeightsError:
@@ -125,12 +130,23 @@ def _tensor_name(member: zipfile.ZipInfo) -> str:
 
 
 def check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
-    """Hold the directory of the archive against the size of the file, before anything is decompressed."""
+    """Check the directory of an archive against the size of the file, before anything is decompressed.
+
+    Parameters
+    ----------
+    members : list of ZipInfo
+    file_size : int
+
+    Raises
+    ------
+    FormatError, LimitError
+        All the problems found, with the members that they are in.
+    """
     seen: set[str] = set()
     problems: list[WeightsError] = []
     for member in members:
         if member.filename in seen:
-            problems.append(FormatError(f"member {member.filename!r} is there twice."))
+            problems.append(FormatError(f"member {member.filename!r} is in the archive twice."))
         seen.add(member.filename)
         try:
             _check_member(member)
@@ -167,7 +183,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 
 def _check_name(name: str) -> None:
-    # refnet unpacks nothing onto the disk, but other tools that are given the file may.
+    # refnet unpacks nothing onto the disk, but other tools may.
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name or name[1:2] == ":":
         raise FormatError("its name leads outside the archive.")
 
@@ -225,7 +241,7 @@ def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, a
             elif member.filename.endswith(_ARRAY_SUFFIX):
                 _read_array(content, member.file_size, _tensor_name(member), arena, loaded)
             else:
-                loaded.conversion.left_out[member.filename] = "it is no array"
+                loaded.conversion.left_out[member.filename] = "it is not an array"
             # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
             while content.read(_STEP_BYTES):
                 pass
@@ -236,7 +252,7 @@ def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, a
 
 def _read_metadata(file: _Member, member: zipfile.ZipInfo) -> dict[str, Any]:
     if member.file_size > METADATA_MAX_BYTES:
-        raise LimitError(f"the metadata take {member.file_size} bytes, and refnet reads up to {METADATA_MAX_BYTES}.")
+        raise LimitError(f"the metadata take {member.file_size} bytes; refnet reads up to {METADATA_MAX_BYTES}.")
     return json_object(file.read(), "text")
 
 
@@ -245,7 +261,7 @@ def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded
     if dtype.hasobject:
         raise DtypeError("it holds pickled Python objects, which refnet never loads.", found=str(dtype))
     if dtype.names or dtype.subdtype:
-        raise DtypeError(f"it has the structured dtype {dtype}, not a number.", found=str(dtype))
+        raise DtypeError(f"its dtype {dtype} is structured; refnet reads numbers.", found=str(dtype))
     if dtype.kind not in "fiu":
         loaded.conversion.left_out[name] = not_numeric(dtype)
         return
@@ -254,7 +270,7 @@ def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded
     stored = member_size - file.tell()
     if nbytes != stored:
         raise (FormatError if nbytes < stored else CorruptError)(
-            f"shape {shape} of {dtype} takes {nbytes} bytes, and {stored} follow the header.",
+            f"its shape {shape} of {dtype} takes {nbytes} bytes, but {stored} follow the header.",
             expected=nbytes,
             found=stored,
         )
@@ -264,7 +280,7 @@ def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded
 
 def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    # NumPy evaluates the header as a Python literal, and which exceptions that can raise is not documented.
+    # NumPy evaluates the header as a Python literal, and does not document which exceptions that can raise.
     try:
         with _parsing.held():
             version = np.lib.format.read_magic(file)
@@ -274,17 +290,17 @@ def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[A
     except Exception as error:
         raise FormatError(f"its NumPy header is malformed: {error}.") from error
     if header is None:
-        raise FormatError(f"its NumPy header has version {version}, and refnet reads 1.0 and 2.0.", found=version)
+        raise FormatError(f"its NumPy header has version {version}; refnet reads 1.0 and 2.0.", found=version)
     # A bool passes for an integer in NumPy's check of the header, but not as a dimension.
     if not all(type(size) is int for size in header[0]):
-        raise FormatError(f"its NumPy header has the shape {header[0]}, which is not all integers.", found=header[0])
+        raise FormatError(f"its NumPy header has the shape {header[0]}; its sizes are integers.", found=header[0])
     return header
 
 
 def _read_values(file: _Member, array: np.ndarray, fortran_order: bool) -> np.ndarray:
     content = array.reshape(-1).view(np.uint8).data
     done = 0
-    # zipfile copies each step through bytes of its own (large ones would teach malloc to keep what is freed later),
+    # zipfile copies each step through bytes of its own (with large steps malloc would keep memory that is freed later),
     # and compares the checksum at the end.
     while count := file.readinto(content[done : done + _STEP_BYTES]):
         done += count
@@ -303,22 +319,22 @@ def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], m
     Parameters
     ----------
     path : path-like
-        Ends in ``.npz``. A file that is there is replaced once the new one is complete and on the disk.
+        It ends in ``.npz``. An existing file is replaced once the new one is complete and on the disk.
     tensors : mapping of str to ndarray
         Integers or floats, of any layout; written C-contiguous in the given order.
     metadata : mapping of str to Any
-        What JSON can hold; member ``__refnet__``.
+        What JSON can hold; stored as the member ``__refnet__``.
 
     Raises
     ------
     ConfigError
-        `path` is a directory or ends otherwise, a name cannot be a member, or `metadata` does not fit JSON.
+        `path` is a directory or does not end so, a name cannot be a member's, or JSON cannot hold `metadata`.
     DtypeError
-        A tensor is no integers or floats.
+        A tensor does not hold integers or floats.
     """
     target = os.fsdecode(path)
     if not target.endswith(".npz") or os.path.isdir(target):
-        raise ConfigError(f"the path of the file to write must end in .npz and be no directory, found {target}.")
+        raise ConfigError(f"the file to write is {target}; its name must end in .npz, and it cannot be a directory.")
     header = json_document(metadata)
     arrays = {name: _writable(name, tensor) for name, tensor in tensors.items()}
     with written_whole(target) as file:

@@ -1,4 +1,4 @@
-"""The wire format of Protocol Buffers, as far as TensorFlow's checkpoints need it, with every bound checked.
+"""The wire format of Protocol Buffers, as far as TensorFlow's checkpoints use it, with every bound checked.
 
 Source: protobuf.dev, "Encoding".
 """
@@ -14,7 +14,7 @@ from refnet.errors import FormatError, LimitError
 # 64 bits in groups of seven.
 _MAX_VARINT_BYTES = 10
 
-# A field can take two bytes of a file and two hundred as an object. The largest honest message lists a
+# A field can take two bytes of a file and two hundred as an object. The largest honest message is the list of a
 # checkpoint's variables.
 _MAX_FIELDS = 1 << 17
 
@@ -22,7 +22,24 @@ Fields = dict[int, list["int | memoryview"]]
 
 
 def read_varint(buffer: memoryview, position: int) -> tuple[int, int]:
-    """The unsigned varint at `position`, and the position after it."""
+    """Read an unsigned varint.
+
+    Parameters
+    ----------
+    buffer : memoryview
+    position : int
+
+    Returns
+    -------
+    value : int
+    position : int
+        The one after the varint.
+
+    Raises
+    ------
+    FormatError
+        It is cut off, or has more than 64 bits.
+    """
     value = 0
     for count in range(_MAX_VARINT_BYTES):
         if position >= len(buffer):
@@ -38,7 +55,21 @@ def read_varint(buffer: memoryview, position: int) -> tuple[int, int]:
 
 
 def read_packed_varints(buffer: memoryview) -> np.ndarray:
-    """All the varints of a packed field, as uint64."""
+    """Read all the varints of a packed field.
+
+    Parameters
+    ----------
+    buffer : memoryview
+
+    Returns
+    -------
+    uint64 array
+
+    Raises
+    ------
+    FormatError
+        One is cut off, or too long.
+    """
     data = np.frombuffer(buffer, np.uint8)
     if data.size == 0:
         return np.zeros(0, np.uint64)
@@ -57,12 +88,38 @@ def read_packed_varints(buffer: memoryview) -> np.ndarray:
 
 
 def signed(value: int) -> int:
-    """The int64 that `value`, an unsigned varint, stands for."""
+    """The int64 that an unsigned varint stands for.
+
+    Parameters
+    ----------
+    value : int
+
+    Returns
+    -------
+    int
+    """
     return value - 2**64 if value >= 2**63 else value
 
 
 def parse(buffer: memoryview) -> Fields:
-    """The fields of a message by number: an int for varints and fixed-width fields, a memoryview for the rest."""
+    """Parse a message.
+
+    Parameters
+    ----------
+    buffer : memoryview
+
+    Returns
+    -------
+    dict of int to list
+        The values of each field by its number: an int for varints and fixed-width fields, a memoryview for the rest.
+
+    Raises
+    ------
+    FormatError
+        The message is malformed.
+    LimitError
+        It has too many fields.
+    """
     fields: Fields = {}
     for count, (number, value) in enumerate(_fields(buffer)):
         if count >= _MAX_FIELDS:
@@ -94,7 +151,24 @@ def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def integer(fields: Fields, number: int, default: int = 0) -> int:
-    """The last value of an integer field, or `default`."""
+    """The last value of an integer field.
+
+    Parameters
+    ----------
+    fields : dict of int to list
+    number : int
+    default : int
+        The value if the field is absent.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    FormatError
+        The field is not an integer.
+    """
     value = fields.get(number, [default])[-1]
     if not isinstance(value, int):
         raise FormatError(f"protobuf field {number} is not the integer that it should be.")
@@ -102,12 +176,37 @@ def integer(fields: Fields, number: int, default: int = 0) -> int:
 
 
 def messages(fields: Fields, number: int) -> list[memoryview]:
-    """All the values of a field of bytes, strings, messages or packed numbers."""
+    """All the values of a field of bytes, strings, messages or packed numbers.
+
+    Parameters
+    ----------
+    fields : dict of int to list
+    number : int
+
+    Returns
+    -------
+    list of memoryview
+
+    Raises
+    ------
+    FormatError
+        The field is an integer.
+    """
     return [_bytes(value, number) for value in fields.get(number, [])]
 
 
 def write_varint(value: int) -> bytes:
-    """A whole number of 64 bits as a varint."""
+    """Encode a varint.
+
+    Parameters
+    ----------
+    value : int
+        Of 64 bits, without a sign.
+
+    Returns
+    -------
+    bytes
+    """
     groups = bytearray()
     while value >= 0x80:
         groups.append(0x80 | value & 0x7F)
@@ -116,14 +215,34 @@ def write_varint(value: int) -> bytes:
 
 
 def write_field(number: int, value: int | bytes) -> bytes:
-    """A field: a varint, or a string or message with its length."""
+    """Encode a field.
+
+    Parameters
+    ----------
+    number : int
+    value : int or bytes
+        A varint, or a string or message, which gets its length.
+
+    Returns
+    -------
+    bytes
+    """
     if isinstance(value, int):
         return write_varint(number << 3) + write_varint(value)
     return write_varint(number << 3 | 2) + write_varint(len(value)) + value
 
 
 def write_fixed32(number: int, value: int) -> bytes:
-    """A field of four bytes."""
+    """Encode a field of four bytes.
+
+    Parameters
+    ----------
+    number, value : int
+
+    Returns
+    -------
+    bytes
+    """
     return write_varint(number << 3 | 5) + value.to_bytes(4, "little")
 
 

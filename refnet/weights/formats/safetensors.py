@@ -1,7 +1,7 @@
-"""Safetensors: a JSON header that says where each tensor lies, and then the bytes of all of them, without a gap.
+"""Safetensors: a JSON header with the place of each tensor, then the bytes of all tensors without a gap.
 
-Read without the library, which maps the file and lets a name stand twice in the header; what is accepted here the
-library accepts as well.
+It is read without the library, which maps the file and allows a name to be in the header twice. Whatever is accepted
+here, the library accepts too.
 
 Source: the safetensors library's own documentation of the format.
 """
@@ -38,10 +38,10 @@ from refnet.weights.formats.loaded import (
 SUFFIX = ".safetensors"
 
 _FORMAT = "safetensors"
-# Beside the names of tensors: strings by names.
+# The one key of the header that does not name a tensor: strings by name.
 _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
-# A header as Python's objects is some thirty times as large; a network's takes a few hundred thousand bytes.
+# As Python objects a header is some thirty times larger; a network's takes a few hundred thousand bytes.
 _HEADER_MAX_BYTES = 4 << 20
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _NUMERIC = {
@@ -49,7 +49,7 @@ _NUMERIC = {
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
 }  # fmt: skip
-# The bits of an element.
+# Bits per element.
 _SKIPPED = {
     "BOOL": 8, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "F8_E4M3": 8, "F8_E4M3FNUZ": 8, "F8_E5M2": 8, "F8_E5M2FNUZ": 8, "F8_E8M0": 8,
@@ -72,7 +72,16 @@ class _Entry(NamedTuple):
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file that starts with `head` can be one: after the header's length, its brace."""
+    """Whether a file can be one, by its first bytes: the header's brace comes after its length.
+
+    Parameters
+    ----------
+    head : bytes
+
+    Returns
+    -------
+    bool
+    """
     return head[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
 
 
@@ -100,7 +109,21 @@ def read_safetensors(path: str) -> Loaded:
 
 
 def unpack(path: str) -> Contents:
-    """Read a file with metadata of any kind; the errors are those of `read_safetensors`."""
+    """Read a file with metadata of any kind.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    Contents
+
+    Raises
+    ------
+    FormatError, CorruptError, LimitError
+        As `read_safetensors` raises them.
+    """
     size = regular_file_size(path)
     with open(path, "rb") as file:
         header = _read_header(file, size)
@@ -126,19 +149,19 @@ def unpack(path: str) -> Contents:
 
 
 def _read_header(file: BufferedReader, size: int) -> dict[str, Any]:
-    """The header; the file is left where the tensors start."""
+    """Read the header; the file's position is then where the tensors start."""
     if size < _LENGTH_BYTES:
-        raise FormatError(f"the file has {size} bytes, and the length of a safetensors header takes {_LENGTH_BYTES}.")
+        raise FormatError(f"the file has {size} bytes; the length of a safetensors header alone takes {_LENGTH_BYTES}.")
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     if length > size - _LENGTH_BYTES:
         raise CorruptError(
-            f"its first bytes give its header {length} bytes, and {size - _LENGTH_BYTES} follow: "
-            "the file is cut off, or no safetensors file.",
+            f"its first bytes give its header {length} bytes, but {size - _LENGTH_BYTES} follow: "
+            "the file is cut off, or is not a safetensors file.",
             expected=length,
             found=size - _LENGTH_BYTES,
         )
     if length > _HEADER_MAX_BYTES:
-        raise LimitError(f"its header takes {length} bytes, and refnet reads up to {_HEADER_MAX_BYTES}.", found=length)
+        raise LimitError(f"its header takes {length} bytes; refnet reads up to {_HEADER_MAX_BYTES}.", found=length)
     content = file.read(length)
     if content[:1] != b"{":
         raise FormatError(f"its header starts with {content[:1]!r}, not with the brace of a JSON object.")
@@ -149,7 +172,7 @@ def _read_header(file: BufferedReader, size: int) -> dict[str, Any]:
 
 
 def _check_text(text: str) -> None:
-    # JSON can escape what UTF-8 has no bytes for.
+    # JSON can escape code points that UTF-8 cannot encode.
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -158,7 +181,7 @@ def _check_text(text: str) -> None:
 
 def _check_metadata(metadata: Any) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FormatError(f"its {_METADATA!r} is no JSON object of strings.")
+        raise FormatError(f"its {_METADATA!r} is not a JSON object of strings.")
     for text in (*metadata, *metadata.values()):
         _check_text(text)
     return metadata
@@ -185,16 +208,16 @@ def _entry(value: Any) -> _Entry:
     for what, numbers in (("shape", shape), ("data_offsets", offsets)):
         # A bool passes for an int.
         if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
-            raise FormatError(f"its {what} is {numbers!r}, not a list of whole numbers.", found=numbers)
+            raise FormatError(f"its {what} is {numbers!r}; it is a list of whole numbers.", found=numbers)
     bits = 8 * np.dtype(_NUMERIC[dtype]).itemsize if dtype in _NUMERIC else _SKIPPED[dtype]
     check_shape(shape, -(-bits // 8))
     if len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1]:
-        raise FormatError(f"its data_offsets are {offsets}, not where it starts and where it ends.", found=offsets)
+        raise FormatError(f"its data_offsets are {offsets}; they are its start and its end.", found=offsets)
     start, stop = offsets
     if math.prod(shape) * bits != (stop - start) * 8:
         raise FormatError(
             f"its shape {tuple(shape)} of {dtype} takes {math.prod(shape) * bits / 8:g} bytes, "
-            f"and the header gives it {stop - start}.",
+            f"but the header gives it {stop - start}.",
             expected=math.prod(shape) * bits // 8,
             found=stop - start,
         )
@@ -216,7 +239,7 @@ def _check_cover(entries: Mapping[str, _Entry], size: int) -> None:
         end = entry.stop
         if end > size:
             raise CorruptError(
-                f"tensor {name!r}: it ends at byte {end}, and there are {size}: the file is cut off.",
+                f"tensor {name!r}: it ends at byte {end}, but there are {size}: the file is cut off.",
                 tensor=name,
                 expected=end,
                 found=size,
@@ -245,28 +268,34 @@ def write_safetensors(
     Parameters
     ----------
     path : path-like
-        Ends in ``.safetensors``. A file that is there is replaced once the new one is complete and on the disk.
+        It ends in ``.safetensors``. An existing file is replaced once the new one is complete and on the disk.
     tensors : mapping of str to ndarray
         Integers or floats, of any layout.
     metadata : mapping of str to Any
-        What JSON can hold; key ``__refnet__`` of the format's own metadata.
+        What JSON can hold; stored under ``__refnet__`` in the format's own metadata.
 
     Raises
     ------
     ConfigError
-        `path` ends otherwise or is a directory, a name cannot be written, or `metadata` does not fit JSON.
+        `path` does not end so or is a directory, a name cannot be written, or JSON cannot hold `metadata`.
     DtypeError
-        A tensor is no integers or floats.
+        A tensor does not hold integers or floats.
     """
     target = os.fsdecode(path)
     if not target.endswith(SUFFIX):
-        raise ConfigError(f"the path of the file to write must end in {SUFFIX}, found {target}.", found=target)
+        raise ConfigError(f"the file to write is {target}; its name must end in {SUFFIX}.", found=target)
     arrays = {name: writable(name, tensor) for name, tensor in tensors.items()}
     pack(target, arrays, {METADATA_NAME: json_document(metadata).decode()})
 
 
 def pack(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors and strings, whole or not at all.
+
+    Parameters
+    ----------
+    path : str
+    tensors : mapping of str to ndarray
+    metadata : mapping of str to str
 
     Raises
     ------

@@ -19,7 +19,7 @@ _FOOTER_BYTES = 48
 # Compression type and checksum after each block.
 _TRAILER_BYTES = 5
 _RAW, _SNAPPY = 0, 1
-# TensorFlow writes a whole key every 16 entries. Between them a key can be as long as all that came before it,
+# TensorFlow writes a whole key every 16 entries. Between them a key can be as long as all the keys before it,
 # so honest keys together are at most 16 times as long as their block.
 _RESTART_INTERVAL = 16
 # An entry can take four bytes of a file and hundreds as objects; no network has so many variables.
@@ -34,7 +34,17 @@ class _Handle(NamedTuple):
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:
-    """The checksum that TensorFlow stores: CRC-32C, rotated right by 15 bits, plus a constant."""
+    """The checksum that TensorFlow stores: CRC-32C, rotated right by 15 bits, plus a constant.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+
+    Returns
+    -------
+    int
+        Of 32 bits.
+    """
     import crc32c  # takes as long to import as all of refnet
 
     crc = crc32c.crc32c(data)
@@ -83,7 +93,16 @@ def read_table(data: bytes) -> dict[bytes, memoryview]:
 
 
 def write_table(entries: Mapping[bytes, bytes]) -> bytes:
-    """A table that holds `entries`, sorted by their keys, in one block that is not compressed."""
+    """Encode a table, sorted by its keys, as one block that is not compressed.
+
+    Parameters
+    ----------
+    entries : mapping of bytes to bytes
+
+    Returns
+    -------
+    bytes
+    """
     pairs = sorted(entries.items())
     content, handles = b"", []
     index_key = pairs[-1][0] if pairs else b""
@@ -97,12 +116,12 @@ def write_table(entries: Mapping[bytes, bytes]) -> bytes:
 
 
 def _write_block(pairs: list[tuple[bytes, bytes]]) -> bytes:
-    """A block in which every key stands whole, so that a search may start at each of them."""
+    """A block that has every key in full, so a search can start at any of them."""
     content, restarts = bytearray(), []
     for key, value in pairs:
         restarts.append(len(content))
         content += write_varint(0) + write_varint(len(key)) + write_varint(len(value)) + key + value
-    # The format asks for one, also where there is no entry.
+    # The format needs one even if there are no entries.
     restarts = restarts or [0]
     return bytes(content) + b"".join(number.to_bytes(4, "little") for number in (*restarts, len(restarts)))
 
@@ -123,7 +142,9 @@ def _block(data: memoryview, handle: _Handle) -> memoryview:
     """The checked and decompressed contents of a block."""
     stop = handle.offset + handle.size
     if stop + _TRAILER_BYTES > len(data) - _FOOTER_BYTES:
-        raise CorruptError(f"the table has no {handle.size} bytes at {handle.offset} for a block: it is damaged.")
+        raise CorruptError(
+            f"a block takes {handle.size} bytes at {handle.offset}, beyond the end of the table: it is damaged."
+        )
     stored = int.from_bytes(data[stop + 1 : stop + _TRAILER_BYTES], "little")
     found = masked_crc32c(data[handle.offset : stop + 1])
     if found != stored:

@@ -45,7 +45,7 @@ V1, V2 = f"{FORMAT_START} V1", f"{FORMAT_START} V2"
 _STATE_FILE = "checkpoint"
 _STATE_FILE_MAX_BYTES = 1 << 20
 _COMPANION = re.compile(r"\.(meta|data-\d{5}-of-\d{5})$")
-# Of a SavedModel, or a module of TensorFlow Hub.
+# In a SavedModel, or a TensorFlow Hub module.
 _SAVED_MODEL, _VARIABLES = "saved_model.pb", os.path.join("variables", "variables.index")
 _FULL_EXTENT = -1
 _CRC_BYTES = 4
@@ -96,7 +96,7 @@ _SKIPPED = {
 
 _SLICE_KEY_START = b"\0"
 
-# One (start, length) a dimension; _FULL_EXTENT is the length of a whole one.
+# One (start, length) per dimension; the length of a whole dimension is _FULL_EXTENT.
 _Extents = tuple[tuple[int, int], ...]
 
 # A slice's key, dtype and shape -> its values, of that shape.
@@ -116,7 +116,16 @@ class _Entry(NamedTuple):
 
 
 def is_table(path: str) -> bool:
-    """Whether `path` is a regular file that ends as TensorFlow's tables do."""
+    """Whether a path is a regular file that ends as TensorFlow's tables do.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
     if not os.path.isfile(path) or os.path.getsize(path) < len(MAGIC):
         return False
     with open(path, "rb") as file:
@@ -125,7 +134,16 @@ def is_table(path: str) -> bool:
 
 
 def is_companion(path: str) -> bool:
-    """Whether `path` is named like a file that stands beside a checkpoint's table."""
+    """Whether a path is named like a file that belongs to a checkpoint's table.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
     return _COMPANION.search(path) is not None or os.path.basename(path) == _SAVED_MODEL
 
 
@@ -135,15 +153,19 @@ def find(path: str) -> str:
     Parameters
     ----------
     path : str
-        A directory, which may be a SavedModel, a prefix that is no file itself, or a ``.meta``,
+        A directory, which may be a SavedModel, a prefix that is not a file itself, or a ``.meta``,
         ``.data-SSSSS-of-NNNNN`` or ``saved_model.pb`` file.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     FileNotFoundError
-        No such checkpoint; the message names what was looked for.
+        There is no such checkpoint; the message lists the paths that were tried.
     FormatError
-        A directory that names no checkpoint, or more than one.
+        The directory has no checkpoint, or several.
     """
     if os.path.isdir(path):
         return _find_in_directory(path)
@@ -165,7 +187,9 @@ def _find_in_directory(directory: str) -> str:
         variables = os.path.join(directory, _VARIABLES)
         if os.path.exists(variables):
             return variables
-        raise FormatError(f"{directory}: it is a SavedModel without {_VARIABLES}: it has no variables, or lost them.")
+        raise FormatError(
+            f"{directory}: it is a SavedModel without {_VARIABLES}: it has no variables, or they were lost."
+        )
     tables = [entry for entry in sorted(os.listdir(directory)) if is_table(os.path.join(directory, entry))]
     if len(tables) == 1:
         return os.path.join(directory, tables[0])
@@ -178,12 +202,12 @@ def _find_in_directory(directory: str) -> str:
 
 
 def _find_by_state(directory: str, state: str) -> str:
-    """The checkpoint that the state file calls the latest, looked for beside it only."""
+    """The latest checkpoint according to the state file; only the file's own directory is searched."""
     with open(state, "rb") as file:
         text = file.read(_STATE_FILE_MAX_BYTES)
     match = re.search(rb'^model_checkpoint_path:\s*"([^"\\\0]+)"', text, re.MULTILINE)
     if match is None:
-        raise FormatError(f"{state}: expected a line 'model_checkpoint_path: \"...\"', found none.")
+        raise FormatError(f"{state}: the file has no line 'model_checkpoint_path: \"...\"'.")
     prefix = os.path.join(directory, os.path.basename(os.fsdecode(match[1])))
     for candidate in (f"{prefix}.index", prefix):
         if os.path.isfile(candidate):
@@ -197,8 +221,8 @@ def read_checkpoint(path: str) -> Loaded:
     Parameters
     ----------
     path : str
-        The ``.index`` file of a V2 checkpoint, or a V1 file. No other file is opened than the ``.data`` files that
-        belong to it.
+        The ``.index`` file of a V2 checkpoint, or a V1 file. The only other files that are opened are the ``.data``
+        files that belong to it.
 
     Returns
     -------
@@ -215,10 +239,10 @@ def read_checkpoint(path: str) -> Loaded:
     # V1's header starts with a message, V2's with the number of shards.
     header = parse(table.pop(b"", memoryview(b"")))
     if not header:
-        raise FormatError("the table has no header: it is no checkpoint.")
+        raise FormatError("the table has no header: it is not a checkpoint.")
     if isinstance(header.get(1, [0])[0], int):
         if not path.endswith(".index"):
-            raise FormatError("it is the index of a V2 checkpoint; give it its name PREFIX.index beside PREFIX.data-*.")
+            raise FormatError("it is the index of a V2 checkpoint; rename it to PREFIX.index, beside PREFIX.data-*.")
         loaded = _read_v2(path.removesuffix(".index"), integer(header, 1), integer(header, 2), table)
         _take_metadata(loaded)
         loaded.conversion.left_out.pop(tf_objects.KEY, None)
@@ -232,7 +256,7 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
     entries = {key: _bundle_entry(key, value) for key, value in table.items()}
     _check_disjoint(entries)
     shards = {_shard_path(prefix, num_shards, entry.shard) for entry in entries.values()}
-    # Entries have bytes of their own in these files: all that are read fit.
+    # Entries do not share bytes of these files, so all that are read fit.
     arena = Arena(sum(os.path.getsize(shard) for shard in shards if os.path.exists(shard)), len(entries))
 
     def read_piece(key: bytes, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -251,9 +275,9 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
 
 
 def _take_own_names(loaded: Loaded, graph: memoryview) -> None:
-    """Give the tensors of an object-based checkpoint their variables' own names, where these tell them apart.
+    """Give the tensors of an object-based checkpoint their variables' own names, if these are distinct.
 
-    A variable that is kept in two places of the objects has two equal tensors, of which one is enough.
+    A variable that two objects hold has two equal tensors; one of them is kept.
     """
     names = tf_objects.full_names(graph)
     keys: dict[str, list[str]] = {}
@@ -280,7 +304,7 @@ def _read_object_graph(prefix: str, num_shards: int, entry: _Entry | None) -> me
     """
     if entry is None:
         raise FormatError(
-            f"its keys are paths of Python objects, and {tf_objects.KEY}, which holds the variables' names, is missing."
+            f"its keys are paths of Python objects, but {tf_objects.KEY}, which holds the variables' names, is missing."
         )
     try:
         if entry.shape or entry.slices or _SKIPPED.get(entry.dtype) != "string":
@@ -290,7 +314,9 @@ def _read_object_graph(prefix: str, num_shards: int, entry: _Entry | None) -> me
         _read_into(content, path, entry.offset)
         length, start = read_varint(content, 0)
         if start + _CRC_BYTES + length != len(content):
-            raise FormatError(f"its string of {length} bytes is not all that the index gives it, {len(content)} bytes.")
+            raise FormatError(
+                f"its string of {length} bytes does not fill the {len(content)} bytes that the index gives it."
+            )
         plain = length.to_bytes(4, "little") + bytes(content[start:])
         found = (masked_crc32c(plain[:4]).to_bytes(4, "little"), masked_crc32c(plain))
         if found != (plain[4 : 4 + _CRC_BYTES], entry.crc):
@@ -301,14 +327,14 @@ def _read_object_graph(prefix: str, num_shards: int, entry: _Entry | None) -> me
 
 
 def _take_metadata(loaded: Loaded) -> None:
-    """What refnet stored beside the tensors, for which the format has no place, is a tensor of bytes."""
+    """Take out refnet's metadata: the format has no place for them, so they are a tensor of bytes."""
     stored = loaded.tensors.pop(METADATA_NAME, None)
     if stored is None:
         return
     if stored.dtype != np.uint8 or stored.nbytes > METADATA_MAX_BYTES:
         raise FormatError(
-            f"tensor {METADATA_NAME!r}: it is {stored.dtype} {list(stored.shape)}, "
-            f"not the up to {METADATA_MAX_BYTES} bytes of refnet's metadata.",
+            f"tensor {METADATA_NAME!r}: it is {stored.dtype} {list(stored.shape)}; "
+            f"it can be up to {METADATA_MAX_BYTES} bytes of refnet's metadata, as uint8.",
             tensor=METADATA_NAME,
         )
     loaded.metadata.update(json_object(stored.tobytes(), f"tensor {METADATA_NAME!r}"))
@@ -433,7 +459,7 @@ def _read_entry(prefix: str, num_shards: int, entry: _Entry, arena: Arena) -> np
     nbytes = math.prod(entry.shape) * stored.itemsize
     if entry.size != nbytes:
         raise FormatError(
-            f"its shape {entry.shape} takes {nbytes} bytes and the index gives it {entry.size}.",
+            f"its shape {entry.shape} takes {nbytes} bytes, but the index gives it {entry.size}.",
             expected=nbytes,
             found=entry.size,
         )
@@ -457,9 +483,9 @@ def _shard_path(prefix: str, num_shards: int, shard: int) -> str:
 
 
 def _shard_of(prefix: str, num_shards: int, entry: _Entry) -> str:
-    """The path of the shard of an entry, once it is known that it is there and long enough."""
+    """The path of an entry's shard, which is checked to exist and to be long enough."""
     if entry.shard >= num_shards:
-        raise FormatError(f"it lies in shard {entry.shard}, and there are {num_shards}.", found=entry.shard)
+        raise FormatError(f"it is in shard {entry.shard}, but there are {num_shards} shards.", found=entry.shard)
     path = _shard_path(prefix, num_shards, entry.shard)
     shard = os.path.basename(path)
     if not os.path.exists(path):
@@ -490,7 +516,7 @@ def _tensor_proto_values(message: memoryview, dtype: _Dtype) -> np.ndarray:
         if dtype.field not in (_FLOAT_VAL, _DOUBLE_VAL):
             return _narrow(read_packed_varints(memoryview(content)), dtype)
     if len(content) % stored.itemsize:
-        raise FormatError(f"a slice of {dtype.name} has {len(content)} bytes, no whole number of values.")
+        raise FormatError(f"a slice of {dtype.name} has {len(content)} bytes, which is not a whole number of values.")
     return np.frombuffer(content, stored)
 
 
@@ -524,7 +550,7 @@ def _extents(proto: memoryview) -> _Extents:
 def _window(extents: _Extents, shape: tuple[int, ...]) -> tuple[slice, ...]:
     """The extents as slices with their bounds checked."""
     if len(extents) != len(shape):
-        raise FormatError(f"a slice has {len(extents)} dimensions and the tensor {len(shape)}.")
+        raise FormatError(f"a slice has {len(extents)} dimensions, but the tensor has {len(shape)}.")
     window = []
     for (start, length), size in zip(extents, shape, strict=True):
         stop = size if length == _FULL_EXTENT else start + length

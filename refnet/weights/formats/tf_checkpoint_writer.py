@@ -1,4 +1,4 @@
-"""Writing TensorFlow checkpoints, V2: one shard of raw bytes, and the table that says where each tensor lies.
+"""Writing TensorFlow checkpoints, V2: one shard of raw bytes, and a table with the place of each tensor.
 
 Sources: TensorFlow's ``core/util/tensor_bundle/tensor_bundle.cc`` and ``core/protobuf/tensor_bundle.proto``.
 """
@@ -26,12 +26,31 @@ _HEADER = write_field(1, 1) + write_field(3, write_field(1, 1))
 
 
 def is_prefix(path: str) -> bool:
-    """Whether `path` is named as the prefix of a checkpoint to write: it ends in ``.ckpt``, or ``.ckpt-1234``."""
+    """Whether a path is named as the prefix of a checkpoint to write: it ends in ``.ckpt`` or ``.ckpt-1234``.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
     return _PREFIX.search(path) is not None
 
 
 def files_of(prefix: str) -> list[str]:
-    """The files of a checkpoint of one shard, in the order in which they are put in their places."""
+    """The files of a checkpoint of one shard.
+
+    Parameters
+    ----------
+    prefix : str
+
+    Returns
+    -------
+    list of str
+        In the order in which they are put in place.
+    """
     return [f"{prefix}.data-00000-of-00001", f"{prefix}.index"]
 
 
@@ -40,32 +59,34 @@ def write_checkpoint(
 ) -> None:
     """Write a V2 checkpoint that TensorFlow reads too, whole or not at all.
 
-    The index comes last: until it is there, there is no checkpoint, and an old one refuses other data by its checksums.
-    The same tensors and metadata give the same bytes.
+    The index is put in place last: until then there is no checkpoint, or an old index whose checksums do not match the
+    new data. The same tensors and metadata give the same bytes.
 
     Parameters
     ----------
     path : path-like
-        The prefix; it ends in ``.ckpt`` or ``.ckpt-1234``. Files that are there are replaced once both new ones are
-        complete and on the disk.
+        The prefix; it ends in ``.ckpt`` or ``.ckpt-1234``. Existing files are replaced once both new ones are complete
+        and on the disk.
     tensors : mapping of str to ndarray
         Integers or floats, of any layout.
     metadata : mapping of str to Any
-        What JSON can hold; its bytes are the uint8 tensor ``__refnet__``, which is left out where there are none.
+        What JSON can hold; stored as the uint8 tensor ``__refnet__``, which is left out if there are none.
 
     Raises
     ------
     ConfigError
-        The name is that of no checkpoint or a file hides it, a name cannot be written, or `metadata` does not fit JSON.
+        `path` does not end so or exists itself, a name cannot be written, or JSON cannot hold `metadata`.
     DtypeError
-        A tensor is no integers or floats.
+        A tensor does not hold integers or floats.
     """
     prefix = os.fsdecode(path)
     if not is_prefix(prefix):
-        raise ConfigError(f"the prefix of a checkpoint to write must end in .ckpt, found {prefix}.", found=prefix)
+        raise ConfigError(
+            f"the checkpoint to write is {prefix}; its prefix must end in .ckpt or .ckpt-1234.", found=prefix
+        )
     if os.path.lexists(prefix):
         raise ConfigError(
-            f"{prefix} is there: a checkpoint of that prefix, which is no file itself, would be hidden by it; "
+            f"{prefix} exists, and would hide a checkpoint of that prefix, which is not a file itself; "
             "give another name.",
             found=prefix,
         )
@@ -83,7 +104,7 @@ def write_checkpoint(
 
 
 def _key(name: str) -> bytes:
-    """The key of a tensor: not that of the header, and not one that starts as those of slices do."""
+    """The key of a tensor. It cannot be the header's, or start like the keys of slices."""
     try:
         key = name.encode()
     except UnicodeEncodeError as error:

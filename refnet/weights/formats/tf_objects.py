@@ -1,6 +1,7 @@
-"""The object graph of TensorFlow 2's checkpoints, in which a variable's key is its path among Python's objects.
+"""The object graph of TensorFlow 2's checkpoints, in which a variable's key is its path among Python objects.
 
-``tf.train.Checkpoint`` and ``tf.saved_model.save`` write such; the graph holds each variable's own name beside its key.
+``tf.train.Checkpoint`` and ``tf.saved_model.save`` write such checkpoints. The graph holds each variable's own name
+beside its key.
 
 Source: TensorFlow's ``core/protobuf/trackable_object_graph.proto`` and ``python/trackable/base.py``.
 """
@@ -21,12 +22,30 @@ _NODES, _ATTRIBUTES, _FULL_NAME, _CHECKPOINT_KEY = 1, 2, 2, 3
 
 
 def is_object_based(names: Iterable[str]) -> bool:
-    """Whether tensors have paths for keys."""
+    """Whether the tensors' keys are paths.
+
+    Parameters
+    ----------
+    names : iterable of str
+
+    Returns
+    -------
+    bool
+    """
     return any(name.endswith(_VALUE_SUFFIX) for name in names)
 
 
 def full_names(graph: memoryview) -> dict[str, str]:
-    """The variables' own names by their keys; those without a name are left out.
+    """The variables' own names.
+
+    Parameters
+    ----------
+    graph : memoryview
+
+    Returns
+    -------
+    dict of str to str
+        Names by keys; variables without a name are left out.
 
     Raises
     ------

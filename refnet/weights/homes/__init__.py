@@ -1,4 +1,4 @@
-"""Other frameworks' ResNets by TF-Slim's names: one module and one row per home."""
+"""ResNets of other frameworks, renamed to TF-Slim's names: one module and one row per home."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes import bit, keras, timm, torchvision
 from refnet.weights.homes.home import Home
 
-#: The first that fits is asked.
+#: The first home that fits reads the tensors.
 HOMES = (keras.HOME, timm.HOME, torchvision.HOME, bit.HOME)
 
 
 def home_of(loaded: Loaded) -> Home | None:
-    """The home of a file's tensors; None where they have TF-Slim's names, or names that nobody knows."""
+    """The home of a file's tensors.
+
+    Parameters
+    ----------
+    loaded : Loaded
+
+    Returns
+    -------
+    Home or None
+        None if the tensors have TF-Slim's names, or names that no home has.
+    """
     return next((home for home in HOMES if home.fits(loaded)), None)

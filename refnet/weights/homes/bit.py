@@ -1,4 +1,4 @@
-"""Weights of BiT, which people may take for those that refnet reads: refused by name.
+"""Weights of BiT, which are easily confused with those that refnet reads: the error names them.
 
 Source: Kolesnikov et al., "Big Transfer (BiT)", 2020, and its published files.
 """
@@ -26,8 +26,8 @@ def _fits(loaded: Loaded) -> bool:
 def _read(tensors: Mapping[str, np.ndarray]) -> NoReturn:
     found = next(filter(_NAME.search, tensors))
     raise MissingTensorError(
-        "These are the weights of BiT, a ResNetV2 with group norm and standardised kernels; refnet has batch norm. One "
-        f"is {found}.",
+        "These are the weights of BiT, a ResNetV2 with group norm and standardised kernels; refnet has only "
+        f"batch norm. One tensor is {found}.",
         found=found,
     )
 

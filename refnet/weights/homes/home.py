@@ -1,4 +1,4 @@
-"""What a home of weights is: a framework whose files hold a ResNet by other names than TF-Slim's."""
+"""A home of weights: a framework whose files hold a ResNet under names other than TF-Slim's."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from refnet.weights.formats.loaded import Loaded
 
 
 class Named(NamedTuple):
-    """The tensors of a file by TF-Slim's names, and what their home does otherwise than TF-Slim.
+    """The tensors of a file under TF-Slim's names, and how their home differs from TF-Slim.
 
     Attributes
     ----------
     tensors : dict of str to array
-        Kernels are HWIO. What is not part of the network keeps its own name.
+        Kernels are HWIO. Tensors that are not part of the network keep their names.
     renamed : dict of str to str
-        The name before, of each tensor that has another one now.
+        For each tensor that has another name now, its name in the file.
     options : mapping of str to Any
-        As `refnet.Weights` has them.
+        As in `refnet.Weights`.
     recipe : Recipe or None
         How the home prepares its images.
     added : list of str
-        Variables that the home's network does without: zeros.
+        Variables that the home's network does not have; they are zeros.
     remarks : list of str
-        What else the home does otherwise, in sentences.
+        Other differences, in sentences.
     """
 
     tensors: dict[str, np.ndarray]
@@ -44,12 +44,12 @@ class Home(NamedTuple):
     Attributes
     ----------
     title : str
-        For sentences.
+        Its name in messages.
     fits : callable
-        Whether a file is from there, by its format and by its tensors' names.
+        Tells from a file's format and its tensors' names whether it comes from this home.
     read : callable
-        Gives the tensors TF-Slim's names. It raises a MissingTensorError that says why, for a network that refnet does
-        not have.
+        Gives the tensors TF-Slim's names. For a network that refnet does not have, it raises a MissingTensorError with
+        the reason.
     """
 
     title: str

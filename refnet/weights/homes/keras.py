@@ -1,8 +1,8 @@
-"""Weights of Keras Applications' ResNet50, 101 and 152, of both versions, by TF-Slim's names.
+"""Weights of Keras Applications' ResNet50, 101 and 152, v1 and v2, under TF-Slim's names.
 
-All tensors fit one to one, but for the biases that Keras' first version has before each batch norm. The networks are
-TF-Slim's but for batch norm's epsilon and the padding of pool1. In the first version Keras strides in a block's first
-convolution and its shortcut, which are 1x1: that is TF-Slim's stride in the last unit of the block before.
+All tensors correspond one to one, except the biases that Keras' v1 has before each batch norm. The networks are
+TF-Slim's, except for batch norm's epsilon and the padding of pool1. Keras' v1 strides in a block's first convolution
+and its shortcut. Both are 1x1, so this is the same as TF-Slim's stride in the last unit of the previous block.
 
 Source: Keras' ``applications/resnet.py`` and ``resnet_v2.py``.
 """
@@ -28,17 +28,17 @@ _OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"
 
 
 class Version(NamedTuple):
-    """What TF-Slim calls the layers of a version, how it differs from TF-Slim's, and how its images are prepared.
+    """A version of Keras' networks: TF-Slim's names for its layers, its options and its recipe.
 
     Attributes
     ----------
     family : Family
     ends : dict of str to str
-        Layers outside of the units.
+        TF-Slim's names for the layers outside the units.
     in_unit : dict of str to str
-        Layers of a unit, by the end of Keras' name.
+        TF-Slim's names for the layers of a unit, by the end of Keras' name.
     options : dict of str to Any
-        As `refnet.Weights` has them.
+        As in `refnet.Weights`.
     recipe : Recipe
     """
 
@@ -74,14 +74,14 @@ _V1 = Version(
 
 
 def _fits(loaded: Loaded) -> bool:
-    """Whether tensors come from Keras' own formats, or have the names of Keras' layers in a file of another one."""
+    """Whether tensors come from Keras' own formats, or have the names of Keras' layers in another format."""
     if loaded.format.startswith(FORMAT_START):
         return True
     return any(_UNIT.match(name.rpartition("/")[0]) for name in loaded.tensors)
 
 
 def _read(tensors: Mapping[str, np.ndarray]) -> Named:
-    """Rename tensors, by ``layer/role``, and give the dense layer at the end the shape of a convolution."""
+    """Rename the tensors, named ``layer/role``, and give the dense layer at the end the shape of a convolution."""
     layers = {name.rpartition("/")[0] for name in tensors}
     units = [match for match in map(_UNIT.match, layers) if match]
     if not units:
@@ -104,7 +104,7 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
 
 
 def _version(layers: set[str]) -> Version:
-    """The first, where there is a batch norm that only it has and none that only the second has."""
+    """The first version, if there is a batch norm that only it has, and none that only the second has."""
     ends = {match[3] for match in map(_UNIT.match, layers) if match}
     first = "conv1_bn" in layers or not ends.isdisjoint(_V1.in_unit.keys() - _V2.in_unit.keys())
     second = "post_bn" in layers or "preact_bn" in ends
@@ -114,11 +114,11 @@ def _version(layers: set[str]) -> Version:
 def _hint(layers: set[str]) -> str:
     """What the file may be instead."""
     if any(layer.endswith("/vars") for layer in layers):
-        return " The .keras files of Keras 2 have no layers' names: save as .h5."
+        return " The .keras files of Keras 2 have no layer names: save as .h5."
     if any(layer.startswith("res2a_branch") for layer in layers):
         return (
             " This is the ResNet50 of Keras' early releases, with another epsilon: "
-            "load the file that Keras Applications has under that name today."
+            "load the file that Keras Applications publishes under that name today."
         )
     return ""
 

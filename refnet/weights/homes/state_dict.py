@@ -1,4 +1,4 @@
-"""What the state dicts of PyTorch's ResNets have in common: names in dots, and kernels in OIHW."""
+"""What the state dicts of PyTorch's ResNets have in common: names with dots, and kernels in OIHW."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "r
 
 
 class StateDict(NamedTuple):
-    """A library: how it calls what TF-Slim calls ``blockB/unit_U/...``, and how its network differs from TF-Slim's.
+    """A library: its names for what TF-Slim calls ``blockB/unit_U/...``, and how its network differs from TF-Slim's.
 
     Attributes
     ----------
     title : str
-        Of the library's networks, for sentences.
+        The name of the library's networks in messages.
     known : str
-        Those of them that refnet has.
+        The networks among them that refnet has.
     family : Family
     unit : re.Pattern
         The name of a unit's tensor: ``block``, ``unit``, ``layer`` and ``role``.
     first_block : int
-        Its number; units are counted from 0.
+        The number of the first block; units are counted from 0.
     convolutions, norms : dict of str to str
-        TF-Slim's names of a unit's layers.
+        TF-Slim's names for the layers of a unit.
     end_convolutions, end_norms : dict of str to str
-        And of the layers that are in no unit.
+        TF-Slim's names for the layers outside the units.
     variants : dict of str to str
-        What refnet does not have, by a pattern of a name that only it has.
+        What refnet does not have, by a pattern that only the names in such networks match.
     unlike : callable
-        What else of the tensors is unlike the networks that refnet has.
+        Lists other differences between the tensors and the networks that refnet has.
     options : callable
-        From the tensors' names to the options, as `refnet.Weights` has them.
+        Gives the options, as in `refnet.Weights`, from the tensors' names.
     recipe : Recipe
     remark : str
-        What the library does otherwise with images.
+        How the library prepares images differently.
     biased : re.Pattern, optional
-        Kernels, by TF-Slim's name, to which TF-Slim adds biases and the library does not: ``layer``. They get zeros,
-        which change no bit: a convolution's sum starts at +0, so that it is never -0 (rule A1).
+        Matches TF-Slim's names of kernels that have biases in TF-Slim but not in the library: ``layer``. The biases
+        become zeros, which change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
     """
 
     title: str
@@ -67,14 +67,19 @@ class StateDict(NamedTuple):
     biased: re.Pattern[str] | None = None
 
     def home(self) -> Home:
-        """The row of `refnet.weights.homes.HOMES`."""
+        """The row of `refnet.weights.homes.HOMES`.
+
+        Returns
+        -------
+        Home
+        """
         return Home(self.title, self._fits, self._read)
 
     def _fits(self, loaded: Loaded) -> bool:
         return any(map(self.unit.match, loaded.tensors))
 
     def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
-        """Rename, order the axes as TF-Slim does, and add the biases that the network lacks."""
+        """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""
         self._refuse_variants(tensors)
         scope = network_name(tuple(self._units(tensors)), self.family)
         result, renamed = {}, {}
@@ -94,7 +99,7 @@ class StateDict(NamedTuple):
         if found:
             raise MissingTensorError(
                 f"These are the weights of a variant of {self.title} that refnet does not have, with "
-                f"{', and with '.join(found)}. It has {self.known}.",
+                f"{', and with '.join(found)}. refnet has {self.known}.",
                 found=found,
             )
 

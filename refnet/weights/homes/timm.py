@@ -1,10 +1,10 @@
-"""Weights of timm's ResNetV2 with batch norm (``resnetv2_50``, 101, 152 and their variants d) by TF-Slim's names.
+"""Weights of timm's ResNetV2 with batch norm (``resnetv2_50``, 101, 152 and their variants d) under TF-Slim's names.
 
-The tensors fit TF-Slim's one to one, in another order of axes, but the function differs: each stage strides in its
-first unit, and pool1 pads both sides. timm's convolutions have no biases; TF-Slim's get zeros.
+The tensors correspond to TF-Slim's one to one, with their axes in another order, but the function differs: each stage
+strides in its first unit, and pool1 pads both sides. timm's convolutions have no biases; TF-Slim's biases become zeros.
 
-The variants d (and t, of other widths) have three 3x3 convolutions in place of the 7x7 one, by DeepLab's names
-``conv1_1`` to ``conv1_3``, and an average pool before the shortcuts' convolutions of units that stride.
+The variants d (and t, which has other widths) have three 3x3 convolutions in place of the 7x7 one. They have DeepLab's
+names, ``conv1_1`` to ``conv1_3``. In units that stride, an average pool comes before the shortcut's convolution.
 
 Source: timm's ``models/resnetv2.py``.
 """
@@ -32,7 +32,7 @@ def _options(names: Iterable[str]) -> dict[str, Any]:
 def _unlike(tensors: Mapping[str, np.ndarray]) -> list[str]:
     found = []
     if not any(name.endswith(".running_mean") for name in tensors):
-        found.append("no moving statistics, as of group norm (BiT, _gn)")
+        found.append("no moving statistics, as with group norm (BiT, _gn)")
     if not any(name.endswith(".conv3.weight") for name in tensors if name.startswith("stages.")):
         found.append("units of two convolutions (resnetv2_18, resnetv2_34)")
     return found
@@ -56,8 +56,8 @@ HOME = StateDict(
     unlike=_unlike,
     options=_options,
     recipe=Recipe(224, 224, 1.0, "inception", 235),
-    remark="timm resizes images by bicubic interpolation, and smooths what it makes smaller; refnet's recipe is "
+    remark="timm resizes images by bicubic interpolation, and smooths those that it shrinks; refnet's recipe is "
     "bilinear",
-    # The convolutions that no batch norm follows at once.
+    # The convolutions that are not followed directly by a batch norm.
     biased=re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut)|^[^/]+/conv1(_3)?)/weights$"),
 ).home()

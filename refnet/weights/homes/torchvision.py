@@ -1,8 +1,8 @@
-"""Weights of torchvision's ResNet-50, 101 and 152 (v1.5) by TF-Slim's names for the first version.
+"""Weights of torchvision's ResNet-50, 101 and 152 (v1.5) under TF-Slim's names for v1.
 
-The tensors fit TF-Slim's one to one, in another order of axes, but the function differs: each block strides in the
-3x3 convolution and the shortcut of its first unit, and pool1 pads both sides. The names are those of timm's ResNets,
-and of many others, too.
+The tensors correspond to TF-Slim's one to one, with their axes in another order, but the function differs: each block
+strides in the 3x3 convolution and the shortcut of its first unit, and pool1 pads both sides. timm's ResNets, and many
+others, have the same names.
 
 Source: torchvision's ``models/resnet.py``.
 """
@@ -52,5 +52,5 @@ HOME = StateDict(
     unlike=_unlike,
     options=_options,
     recipe=Recipe(224, 224, 1.0, "torch", 256),
-    remark="torchvision smooths the images that it makes smaller; refnet's recipe does not",
+    remark="torchvision smooths the images that it shrinks; refnet's recipe does not",
 ).home()

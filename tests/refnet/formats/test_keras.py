@@ -182,10 +182,10 @@ CHANGES: dict[str, tuple[Change, type[RefnetError], str]] = {
     "soft link to itself": (link("x", h5py.SoftLink("/x")), FormatError, "'x' is a link"),
     "dangling soft link": (link("x", h5py.SoftLink("/nothing")), FormatError, "'x' is a link"),
     "link on the way": (_link_on_the_way, FormatError, "'post_bn/post_bn' is a link"),
-    "cycle of groups": (_cycle, FormatError, "by another name too"),
-    "a dataset twice": (lambda f, _: f.__setitem__("x", f["post_bn"]), FormatError, "by another name too"),
-    "external storage": (_external_storage, FormatError, "'x/x/kernel:0'.*lie in other files"),
-    "virtual dataset": (_virtual, FormatError, "'x/x/kernel:0'.*lie in other files"),
+    "cycle of groups": (_cycle, FormatError, "has another name too"),
+    "a dataset twice": (lambda f, _: f.__setitem__("x", f["post_bn"]), FormatError, "has another name too"),
+    "external storage": (_external_storage, FormatError, "'x/x/kernel:0'.*are in other files"),
+    "virtual dataset": (_virtual, FormatError, "'x/x/kernel:0'.*are in other files"),
     "1 TiB in chunks": (dataset(shape=(2**38,), dtype="f4", chunks=(2**20,)), LimitError, "'x/x/kernel:0'.*holds 0"),
     "1 TiB, never written": (dataset(shape=(2**38,), dtype="f4"), LimitError, "'x/x/kernel:0'.*holds 0"),
     "1 TiB, compressed": (
@@ -201,7 +201,7 @@ CHANGES: dict[str, tuple[Change, type[RefnetError], str]] = {
     "no shape": (dataset(data=h5py.Empty("f4")), FormatError, "no shape"),
     "another compression": (dataset(data=np.zeros(99), compression="lzf"), FormatError, r"filters \[32000\]"),
     "a filter's plug-in": (_plugin, FormatError, r"filters \[31999\]"),
-    "two of a name": (link("x/post_bn/beta:0", np.zeros(2)), FormatError, "two datasets are 'post_bn/beta'"),
+    "two of a name": (link("x/post_bn/beta:0", np.zeros(2)), FormatError, "two datasets have the name 'post_bn/beta'"),
 }  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def test_skipped_members_are_noted(tmp_path: Path) -> None:
     assert loaded.tensors == {}
     assert loaded.conversion.left_out.keys() == {"flags", "text", "z", "t", "README"}
     for name, dtype in (("flags", "bool"), ("text", "<U1"), ("z", "complex128"), ("t", "datetime64[s]")):
-        assert f"{name} was left out: {dtype} is no numeric type" in "\n".join(loaded.conversion.notes)
+        assert f"{name} was left out: {dtype} is not a numeric type" in "\n".join(loaded.conversion.notes)
 
 
 FORGED: dict[str, tuple[bytes, type[RefnetError], str]] = {
@@ -132,12 +132,12 @@ FORGED: dict[str, tuple[bytes, type[RefnetError], str]] = {
     "cut off": (
         forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(7)),
         CorruptError,
-        "8 bytes, and 7",
+        "8 bytes, but 7",
     ),
     "bytes after the array": (
         forged("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(9)),
         FormatError,
-        "8 bytes, and 9",
+        "8 bytes, but 9",
     ),
     "a pickle": (
         forged("{'descr': '|O', 'fortran_order': False, 'shape': (), }", b"cos\nsystem\n"),
@@ -299,7 +299,7 @@ BAD = {
         r"PyTorch file .* pickle.*safetensors",
     ),
     "a zip bomb": BadFile(_bomb, LimitError, r"claims to expand to 2000001\d\d"),
-    "a member twice": BadFile(_twice, FormatError, r"'x\.npy' is there twice"),
+    "a member twice": BadFile(_twice, FormatError, r"'x\.npy' is in the archive twice"),
     "a comment that could hide members": BadFile(_commented, FormatError, "comment"),
     "overlapping members": BadFile(_overlapping, FormatError, "overlaps"),
     "a deflate stream that ends early": BadFile(_ends_early, CorruptError, "only 32 of its 40"),
@@ -317,7 +317,7 @@ def test_write_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"end in \.npz"):
         write_npz(tmp_path / "a.ckpt", ARRAYS, {})
     (tmp_path / "d.npz").mkdir()
-    with pytest.raises(ConfigError, match="no directory"):
+    with pytest.raises(ConfigError, match="cannot be a directory"):
         write_npz(tmp_path / "d.npz", ARRAYS, {})
     for metadata in ({"x": object()}, {"x": float("nan")}):
         with pytest.raises(ConfigError, match="JSON"):

@@ -46,7 +46,7 @@ BAD: dict[str, BadFile] = {
     "text": content(b"text", FormatError, "unknown format" + _KNOWN),
     "one byte": content(b"x", FormatError, "unknown format" + _KNOWN),
     "a directory of other files": BadFile(_other_files, FormatError, "no 'checkpoint' file and holds no checkpoint"),
-    "a FIFO": BadFile(_fifo, FormatError, "regular file, found a FIFO"),
+    "a FIFO": BadFile(_fifo, FormatError, "is a FIFO; it must be a regular file"),
 }
 
 
@@ -113,7 +113,7 @@ def test_fifo_socket_and_device_do_not_hang(tmp_path: Path, watch: Any) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "socket"))
         for path, kind in (("fifo", "FIFO"), ("prefix", "FIFO"), ("socket", "socket"), ("/dev/zero", "device")):
-            with watch(), pytest.raises(FormatError, match=f"regular file, found a {kind}"):
+            with watch(), pytest.raises(FormatError, match=f"is a {kind}; it must be a regular file"):
                 read(tmp_path / path)
 
 

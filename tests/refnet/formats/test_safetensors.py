@@ -103,9 +103,9 @@ def bad(data: bytes, error: type[RefnetError], message: str) -> BadFile:
 
 DEEP = b'{"x":' * 5000
 BAD: dict[str, BadFile] = {
-    "shorter than a length": bad(b"\1\0\0\0\0\0\0", FormatError, "7 bytes, and the length"),
-    "a header longer than the file": bad(content({})[:-1], CorruptError, "2 bytes, and 1 follow"),
-    "a header of 2^63 bytes": bad(struct.pack("<Q", 2**63) + b"{}", CorruptError, f"{2**63} bytes, and 2 follow"),
+    "shorter than a length": bad(b"\1\0\0\0\0\0\0", FormatError, "7 bytes; the length"),
+    "a header longer than the file": bad(content({})[:-1], CorruptError, "2 bytes, but 1 follow"),
+    "a header of 2^63 bytes": bad(struct.pack("<Q", 2**63) + b"{}", CorruptError, f"{2**63} bytes, but 2 follow"),
     "a header over the limit": bad(content(b"{" + b" " * (4 << 20)), LimitError, "reads up to 4194304"),
     "no JSON": bad(content(b"{'x': 1}"), FormatError, "header is not valid JSON"),
     "no UTF-8": bad(content(b'{"\xff": 1}'), FormatError, "header is not valid JSON"),
@@ -124,15 +124,15 @@ BAD: dict[str, BadFile] = {
     ),
     "a number of 5,000 digits": bad(content(b'{"x": ' + b"9" * 5000 + b"}"), FormatError, "not valid JSON"),
     "half a surrogate": bad(content({"\udc00": entry()}, bytes(8)), FormatError, "not Unicode"),
-    "metadata that are no strings": bad(content({"__metadata__": {"a": 1}}), FormatError, "no JSON object of strings"),
-    "metadata that are a list": bad(content({"__metadata__": []}), FormatError, "no JSON object of strings"),
+    "metadata of a number": bad(content({"__metadata__": {"a": 1}}), FormatError, "not a JSON object of strings"),
+    "metadata that are a list": bad(content({"__metadata__": []}), FormatError, "not a JSON object of strings"),
     "our metadata, no JSON": bad(content({"__metadata__": {"__refnet__": "{"}}), FormatError, "'__refnet__' is not"),
     "our metadata, a list": bad(content({"__metadata__": {"__refnet__": "[]"}}), FormatError, "object but a list"),
-    "past the end": bad(content({"x": entry()}, bytes(7)), CorruptError, "'x'.* ends at byte 8, and there are 7"),
-    "reversed": bad(content({"x": entry(8, 0)}, bytes(8)), FormatError, "'x'.*where it starts"),
-    "negative offsets": bad(content({"x": entry(-8, 0)}, bytes(8)), FormatError, "'x'.*where it starts"),
+    "past the end": bad(content({"x": entry()}, bytes(7)), CorruptError, "'x'.* ends at byte 8, but there are 7"),
+    "reversed": bad(content({"x": entry(8, 0)}, bytes(8)), FormatError, "'x'.*they are its start"),
+    "negative offsets": bad(content({"x": entry(-8, 0)}, bytes(8)), FormatError, "'x'.*they are its start"),
     "three offsets": bad(
-        content({"x": {**entry(), "data_offsets": [0, 4, 8]}}, bytes(8)), FormatError, "'x'.*where it starts",
+        content({"x": {**entry(), "data_offsets": [0, 4, 8]}}, bytes(8)), FormatError, "'x'.*they are its start",
     ),
     "a hole before": bad(content({"x": entry(8, 16)}, bytes(16)), FormatError, "'x'.*comes after a gap"),
     "a hole between": bad(

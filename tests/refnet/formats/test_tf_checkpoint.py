@@ -117,7 +117,7 @@ def test_missing_companions_name_what_was_looked_for(v2: Any, tmp_path: Path) ->
 
 
 def test_renamed_index(v2: Any, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"give it its name PREFIX\.index"):
+    with pytest.raises(FormatError, match=r"rename it to PREFIX\.index"):
         read(shutil.copy(v2.prefix + ".index", tmp_path / "weights.bin"))
 
 
@@ -202,13 +202,13 @@ def test_v1_values_in_tensor_content(tables: Any, tmp_path: Path) -> None:
 Row = tuple[Any, type[RefnetError], str]
 
 ENTRIES: dict[str, Row] = {
-    "a shard that is not there": ({"shard": 1}, FormatError, "shard 1, and there are 1"),
+    "a shard that is not there": ({"shard": 1}, FormatError, "shard 1, but there are 1"),
     "a negative shard": ({"shard": -1}, FormatError, "negative"),
-    "shard 2^62": ({"shard": 2**62}, FormatError, "and there are 1"),
+    "shard 2^62": ({"shard": 2**62}, FormatError, "but there are 1"),
     "a range past the end": ({"offset": 1}, CorruptError, "ends at byte 25 of a.data-00000-of-00001, which has 24"),
     "a negative offset": ({"offset": -1}, FormatError, "negative"),
     "an offset past the end": ({"offset": 2**63 - 1}, CorruptError, "cut off"),
-    "a size too small": ({"size": 23}, FormatError, r"\(2, 3\) takes 24 bytes and the index gives it 23"),
+    "a size too small": ({"size": 23}, FormatError, r"\(2, 3\) takes 24 bytes, but the index gives it 23"),
     "a negative size": ({"size": -24}, FormatError, "negative"),
     "a wrong checksum": ({"crc": 0}, CorruptError, "checksum"),
     "dtype 99": ({"dtype": 99}, FormatError, "number 99"),
@@ -241,7 +241,7 @@ SLICES: dict[str, tuple[list[tuple[int, int]], str]] = {
 VALUES_OF_V1: dict[str, tuple[int, tuple[int, ...], int, bytes, type[RefnetError], str]] = {
     "more shape than values": (1, (7,), 5, DATA, FormatError, r"shape \(7,\) holds 6 values"),
     "8 TiB of shape": (1, (2**41,), 5, DATA, FormatError, "holds 6 values"),
-    "half a value": (1, (6,), 5, DATA[:-1], FormatError, "no whole number of values"),
+    "half a value": (1, (6,), 5, DATA[:-1], FormatError, "not a whole number of values"),
     "values of another type": (1, (6,), 6, DATA, FormatError, "holds 0 values"),
     "a value out of range": (6, (1,), 7, b"\x80\x01", FormatError, "outside the range of int8"),
     "a value that is cut off": (6, (1,), 7, b"\x80", FormatError, "cut off"),
@@ -323,7 +323,7 @@ TABLES: dict[str, BadFile] = {
         Tables.table({b"b": b"", b"a": b""}), FormatError, "not in increasing order at b'a'"
     ),
     "a block twice": bad_files.content(_block_used_twice(), FormatError, "blocks of the table overlap"),
-    "a block past the end": bad_files.content(_BEYOND, CorruptError, "no 1 bytes at 18446744073709551615"),
+    "a block past the end": bad_files.content(_BEYOND, CorruptError, "takes 1 bytes at 18446744073709551615"),
     "a key that shares too much": _table(b"\1\1\0a" + bytes(4) + b"\1\0\0\0", FormatError, "past the end of its block"),
     "a value past the end": _table(b"\0\1\x7fa" + bytes(4) + b"\1\0\0\0", FormatError, "past the end of its block"),
     "too many restarts": _table(b"\xff\xff\xff\xff", FormatError, "shorter than its list"),
