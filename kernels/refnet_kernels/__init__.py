@@ -1,1 +1,1 @@
-"""The kernels of refnet: one folder an op, under the arithmetic contract of ``kernels/README.md``."""
+"""The kernels of refnet: one folder per op, under the arithmetic contract of ``kernels/README.md``."""

@@ -1,6 +1,6 @@
 """The one list of ops and of their kernels. Tests, benchmarks, dispatch and summaries read it.
 
-Importing this imports no kernel; `select` imports the one that is asked for.
+Importing this module imports no kernel; `select` imports the module of the kernel that it returns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BACKENDS = ("reference", "cpu", "cuda")
 
 
 class Functions(NamedTuple):
-    """A module of this package, and the names in it of what `Kernel` explains."""
+    """A module of this package, and the names of its functions for the fields of `Kernel`."""
 
     module: str
     call: str
@@ -37,27 +37,27 @@ class Functions(NamedTuple):
 
 
 class Op(NamedTuple):
-    """What is said of an op.
+    """A row of `OPS`: the facts about an op.
 
     Attributes
     ----------
     name : str
     geometry : type
-        The NamedTuple of its integers.
+        The NamedTuple of its sizes.
     backends : mapping of str to Functions
-        Its kernels. None for what is only a part of other ops' kernels, or consists of their launches.
+        Its kernels. Empty for an op that is only a part of other ops' kernels, or consists of their launches.
     roundings : callable
-        How often an output's value has been rounded at most since the inputs, by the geometry.
+        How many times a value is rounded at most from the inputs to the output, for a geometry.
     window : callable
-        What stands behind the op's name in a summary, by the geometry.
+        The text after the op's name in a summary, for a geometry.
     inputs : tuple of str
-        What its kernels call the addresses of its inputs.
+        The names of the addresses of its inputs.
     kernels : tuple of str
         The ops whose kernels are launched for it, in order; by default its own.
     channels : tuple of str
         The roles of its variables that a kernel reads as they are, one value per channel.
     scratch : tuple of str
-        What one of its kernels hands to the next: one value per channel.
+        The arrays that one of its kernels passes to the next, with one value per channel.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Op(NamedTuple):
 
 
 def _conv_roundings(g: ConvGeometry) -> int:
-    """The ``fma`` of a run for each of its products, and the additions of the runs after it."""
+    """One ``fma`` per product of a run, then one addition per run."""
     return min(g.products, RUN) - (-g.products // RUN)
 
 
@@ -92,7 +92,7 @@ def _stride(stride: int) -> str:
     return f"/{stride}" if stride > 1 else ""
 
 
-#: By their names. Copies and comparisons round nothing.
+#: All ops, by name. Copies and comparisons round nothing.
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
@@ -214,7 +214,7 @@ def _no_prepare(*_: Any) -> None:
 
 
 def _no_frame(_: Any) -> None:
-    """The images lie as they are."""
+    """The images stay as they are."""
 
 
 def _no_tables(_: Any) -> dict[str, Any]:
@@ -234,10 +234,10 @@ class Kernel(NamedTuple):
     prepare : callable
         ``prepare(weights, packed, owned, target)`` packs weights, by name, as the kernel reads them.
     frame : callable
-        ``frame(geometry)`` is the `Frame` in which the kernel would have its images, or None.
+        ``frame(geometry)`` gives the `Frame` that the kernel prefers for its images, or None.
     tables : callable
-        ``tables(geometry)`` has what else a launch reads, by the names of the addresses: hashable, and its ``values()``
-        makes the array.
+        ``tables(geometry)`` gives the other arrays that a launch reads, by the names of their addresses. Each is a
+        hashable object whose ``values()`` makes the array.
     """
 
     op: str
@@ -250,7 +250,7 @@ class Kernel(NamedTuple):
 
 
 def rows() -> list[tuple[str, str]]:
-    """Every (op, backend) that there is."""
+    """Every (op, backend) pair that has a kernel."""
     return [(op.name, backend) for op in OPS.values() for backend in op.backends]
 
 
@@ -261,7 +261,7 @@ def select(op: str, backend: str) -> Kernel:
     Raises
     ------
     KeyError
-        There is none.
+        There is no such kernel.
     """
     if (op, backend) not in rows():
         raise KeyError(f"There is no kernel {op!r} on {backend!r}; there are {rows()}.")

@@ -1,7 +1,7 @@
-"""What every kernel is told, and the numbers of the arithmetic contract.
+"""The geometry that every kernel receives, and the constants of the arithmetic contract.
 
-The contract itself stands in ``kernels/README.md``. Geometry reaches a kernel as integers only: "SAME", "VALID" and
-rates are resolved here, once.
+The contract itself is in ``kernels/README.md``. Geometry reaches a kernel as plain numbers: "SAME", "VALID" and rates
+are resolved here, once.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float32Array = NDArray[np.float32]
-#: An array of the computation's dtype: float32, or float64 where all is computed in binary64 (rule A8).
+#: An array of the computation's dtype: float32, or float64 if everything is computed in binary64 (rule A8).
 FloatArray = NDArray[np.floating[Any]]
 
 BINARY32 = np.dtype(np.float32)
 BINARY64 = np.dtype(np.float64)
 
-#: The contract's version. Another order of any sum is another number.
+#: The contract's version. A sum in another order needs another version.
 CONTRACT_VERSION = 1
 #: Products in a run of a convolution's sum (rule A1).
 RUN = 64
 
 
 class Geometry(Protocol):
-    """What every op's geometry is: a NamedTuple of numbers, the batch's images among them."""
+    """The interface of every op's geometry: a NamedTuple of numbers, among them the number of images."""
 
     @property
     def batch(self) -> int:
-        """How many images there are."""
+        """The number of images."""
 
     def _replace(self, *, batch: int) -> Self:
-        """The same for another number of images."""
+        """The same geometry with another number of images."""
 
 
 class ImageGeometry(NamedTuple):
-    """NHWC images, for an op that asks for nothing else."""
+    """The shape of NHWC images, for an op that needs nothing else."""
 
     batch: int
     height: int
@@ -46,7 +46,7 @@ class ImageGeometry(NamedTuple):
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> ImageGeometry:
-        """Of an array's shape; one of fewer axes, such as [N, classes], has images of fewer pixels."""
+        """From an array's shape; an axis that it lacks, as [N, classes] lacks height and width, counts as 1."""
         *outer, channels = shape
         batch, height, width = (*outer, 1, 1, 1)[:3]
         return cls(batch, height, width, channels)
@@ -68,7 +68,7 @@ class NormGeometry(NamedTuple):
 
     @classmethod
     def of(cls, shape: Sequence[int], epsilon: float = 0.0) -> NormGeometry:
-        """Of an array's shape, as `ImageGeometry.of` has it."""
+        """From an array's shape, as in `ImageGeometry.of`."""
         return cls(*ImageGeometry.of(shape), epsilon)
 
     @property
@@ -135,14 +135,14 @@ class ConvGeometry(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """How a kernel would have its images: with zeros around them.
+    """The layout that a kernel prefers for its images: with zeros around them.
 
     Attributes
     ----------
     geometry : ConvGeometry
-        Of the same operation on the frames.
+        The geometry of the same operation on the frames.
     top, left : int
-        Where an image lies in its frame.
+        Row and column of the frame where an image begins.
     """
 
     geometry: ConvGeometry
@@ -153,7 +153,7 @@ class Frame(NamedTuple):
 class PoolGeometry(NamedTuple):
     """A pool over NHWC images; pads as in `ConvGeometry`.
 
-    ``zero_padding`` is 1 where what lies outside the image is +0 and takes part, 0 where it does not.
+    ``zero_padding`` is 1 if pixels outside the image take part as +0, and 0 if they do not take part.
     """
 
     batch: int
@@ -175,12 +175,12 @@ class PoolGeometry(NamedTuple):
 
 
 class Flags(NamedTuple):
-    """What a launch is told beside its geometry.
+    """The options of a launch, in addition to its geometry.
 
     Attributes
     ----------
     relu : bool
-        Whether ReLU follows: of a convolution, before the sum with the shortcut.
+        Whether ReLU follows; in a convolution it comes before the sum with the shortcut.
     sum_relu : bool
         Whether ReLU follows that sum.
     finite : bool
@@ -198,9 +198,9 @@ class Target(NamedTuple):
     Attributes
     ----------
     dtype : numpy.dtype
-        Of all arrays; CUDA has binary32 alone.
+        The dtype of all arrays; CUDA supports float32 only.
     workers : int
-        How many share the work: threads of the CPU, or multiprocessors of a CUDA device.
+        The number of CPU threads, or of a CUDA device's multiprocessors, that share the work.
     """
 
     dtype: np.dtype[Any] = BINARY32
@@ -212,8 +212,8 @@ class Packed(NamedTuple):
 
     Attributes
     ----------
-    values : array
-        Or the device's memory that has taken its numbers.
+    values : array or device memory
+        The packed numbers, on the host or on the device.
     finite : bool
         Whether all of them are known to be finite.
     """
@@ -223,7 +223,7 @@ class Packed(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A batch norm that is ready to be applied: ``fma(x - mean, scale, beta)``, one number a channel each."""
+    """A batch norm, ready to apply: ``fma(x - mean, scale, beta)``, each with one number per channel."""
 
     mean: FloatArray
     scale: FloatArray

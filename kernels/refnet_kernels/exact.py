@@ -9,7 +9,7 @@ from refnet_kernels.contract import BINARY32, FloatArray
 
 Binary64 = NDArray[np.float64]
 
-#: A term that is so many powers of two smaller only tells to which side of the larger one a sum lies.
+#: A term that is this many powers of two smaller only decides on which side of the larger one their sum is.
 _FAR = 120
 #: Splits a significand of 53 bits in halves.
 _SPLITTER = 2.0**27 + 1
@@ -19,7 +19,7 @@ _SPLITTER = 2.0**27 + 1
 def fma(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     """``a * b + c`` rounded once, for arrays of binary32 or of binary64.
 
-    It rests on sums that are rounded *to odd*: a sum that is inexact and whose last bit is even moves to the odd
+    It uses sums that are rounded *to odd*: a sum that is inexact and whose last bit is even moves to the odd
     neighbour on the side of the exact sum, so that a second rounding, to fewer bits, sees which side that is (Boldo
     and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
     """
@@ -30,7 +30,7 @@ def fma(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
 
 
 def _two_sum(a: Binary64, b: Binary64) -> tuple[Binary64, Binary64]:
-    """Knuth's sum, and the part of it that rounding lost."""
+    """Knuth's sum, and its rounding error."""
     total = a + b
     virtual = total - a
     return total, (a - (total - virtual)) + (b - virtual)
@@ -45,7 +45,7 @@ def _odd_sum(a: Binary64, b: Binary64) -> Binary64:
 
 
 def _two_product(a: Binary64, b: Binary64) -> tuple[Binary64, Binary64]:
-    """Dekker's product, and the part of it that rounding lost."""
+    """Dekker's product, and its rounding error."""
     (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
     product = a * b
     lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
@@ -65,7 +65,7 @@ def _fma(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     high, low = _two_product(x, y)
     exponent = i + j
     largest = np.maximum(exponent, np.where(c == 0, exponent, k))
-    # Of what is far smaller than the rest no more than the sign counts.
+    # Of a term that is far smaller than the rest, only the sign matters.
     shift = np.maximum(exponent - largest, -_FAR)
     high, low, z = np.ldexp(high, shift), np.ldexp(low, shift), np.ldexp(z, np.maximum(k - largest, -_FAR))
     upper, upper_lost = _two_sum(z, low)
@@ -74,17 +74,17 @@ def _fma(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     result = np.ldexp(total, largest)
     if (np.abs(result) <= np.finfo(np.float64).smallest_normal).any():
         result = _round_subnormal(result, total, rest, largest)
-    # Zeros, infinities and NaN, whose signs are those of the plain operations; beside an infinite c, no finite product
-    # counts.
+    # Zeros, infinities and NaN have the signs that the plain operations give. If c is infinite or NaN, a finite product
+    # does not matter.
     plain = (a == 0) | (b == 0) | ~np.isfinite(a) | ~np.isfinite(b) | ~np.isfinite(c)
     product = np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), 0, a * b)
     return np.where(plain, product + c, result)
 
 
 def _round_subnormal(result: Binary64, total: Binary64, rest: Binary64, exponent: NDArray[np.int32]) -> Binary64:
-    """``total * 2**exponent``, which is ``result`` after another rounding where it is subnormal, by all its bits.
+    """``(total + rest) * 2**exponent``, rounded once; ``result`` was rounded twice if it is subnormal.
 
-    Only where that rounding saw a tie can the ``rest`` beside the total decide otherwise.
+    The second rounding can be wrong only at a tie, where ``rest`` decides.
     """
     lost = total - np.ldexp(result, -exponent)
     tie = np.abs(lost) == np.ldexp(0.5, -1074 - exponent)

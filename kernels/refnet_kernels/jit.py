@@ -1,11 +1,11 @@
 """Compile a kernel once, keep its machine code on disk, and hand out its address.
 
-Numba turns the Python of a kernel into LLVM; what is kept is a plain object file with one function of C's calling
-convention in it, and its SHA-256. A later process loads it through llvmlite and never imports Numba, which takes a
-second. (Numba's own cache looks at the time of the one file that defines a function, and unpickles what it finds.)
+Numba compiles the Python of a kernel to LLVM. The cache holds a plain object file with one function in C's calling
+convention, and its SHA-256. A later process loads it through llvmlite and never imports Numba, which takes a second.
+(Numba's own cache checks the time stamp of only the one file that defines a function, and unpickles what it finds.)
 
-The files lie in a directory that is private to the user, one for each set of kernel sources, versions, processor and
-vector width. ``REFNET_CACHE`` names another directory, or ``off``.
+The files are in a directory that is private to the user, one per set of kernel sources, versions, processor and vector
+width. ``REFNET_CACHE`` names another directory, or is ``off``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import llvmlite.binding as llvm
 from refnet_kernels.system.forks import making
 from refnet_kernels.target import CPU, FEATURES, LANES
 
-#: The compiled functions have this name, each in its own object file.
+#: The name of each compiled function, in its own object file.
 _ENTRY = "refnet_entry"
 _DIGEST_BYTES = 32
 
@@ -36,7 +36,7 @@ _engines: list[Any] = []
 
 
 def on_compile(listener: Callable[[str], None]) -> None:
-    """Have ``listener(name)`` called before a kernel is compiled (not when it comes from the cache)."""
+    """Call ``listener(name)`` before a kernel is compiled (not when it comes from the cache)."""
     _listeners.append(listener)
 
 
@@ -47,9 +47,9 @@ def function_address(module: str, name: str, element: str | None = None) -> int:
     Parameters
     ----------
     module, name : str
-        Where a function in Numba's subset of Python stands, whose ``signature`` attribute is its Numba signature.
+        Of a function in Numba's subset of Python, whose ``signature`` attribute is its Numba signature.
     element : {"float32", "float64"}, optional
-        Of a `refnet_kernels.cpu.kernel.kernel`: what its arrays are made of.
+        The type of the arrays' elements, for a `refnet_kernels.cpu.kernel.kernel`.
     """
     with making:
         file = ".".join(filter(None, (module, name, element, "o")))
@@ -57,14 +57,14 @@ def function_address(module: str, name: str, element: str | None = None) -> int:
 
 
 def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
-    """The machine code in a file of the cache; compiled, and kept there, if it is not there yet.
+    """The machine code in a file of the cache; it is compiled and stored first if it is not there yet.
 
     Parameters
     ----------
     file : str
-        Its name in the directory.
+        Name of the file in the cache's directory.
     name : str
-        Of the kernel, for those who want to know what is compiled.
+        Name of the kernel, for the listeners of `on_compile`.
     compile : callable
         Makes the machine code.
     """
@@ -83,7 +83,7 @@ def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
 
 @cache
 def _key() -> str:
-    """A hash over all that the machine code depends on."""
+    """A hash of everything that the machine code depends on."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
@@ -93,7 +93,7 @@ def _key() -> str:
 
 
 def cache_directory() -> Path | None:
-    """The directory of the machine code; None where there is none, or none that is the user's alone."""
+    """The directory of the machine code; None if there is none that is private to the user."""
     chosen = os.environ.get("REFNET_CACHE")
     if chosen == "off":
         return None
@@ -107,7 +107,7 @@ def cache_directory() -> Path | None:
 
 
 def _private(directory: Path) -> bool:
-    """Make the directory, if need be; whether it is this user's alone."""
+    """Make the directory if needed. Whether it is private to this user."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.lstat()
@@ -118,7 +118,7 @@ def _private(directory: Path) -> bool:
 
 
 def _read(file: Path) -> bytes | None:
-    """The machine code in a file, if it is what was written."""
+    """The machine code in a file; None if there is no file, or its contents are not what was written."""
     try:
         data = file.read_bytes()
     except OSError:
@@ -128,7 +128,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def _write(file: Path, code: bytes) -> None:
-    """Write the file whole or not at all; without it the next process compiles again."""
+    """Write the whole file or nothing; without it the next process compiles again."""
     with suppress(OSError):
         handle, name = tempfile.mkstemp(dir=file.parent)
         try:
@@ -148,7 +148,7 @@ def _target_machine() -> Any:
 
 
 def _compile(module: str, name: str, element: str | None = None) -> bytes:
-    """An object file with the function, free of Numba and of Python."""
+    """An object file with the function, which needs neither Numba nor Python."""
     import numba
 
     function = getattr(importlib.import_module(module), name)
@@ -160,7 +160,7 @@ def _compile(module: str, name: str, element: str | None = None) -> bytes:
     passed = [kind for kind in signature.args if not isinstance(kind, numba.types.NumberClass)]
     kinds = ["ptr" if isinstance(kind, numba.types.CPointer) else "i64" for kind in passed]
     parameters = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
-    # An element has a type, and no value.
+    # An element has a type but no value.
     arguments = parameters + ", ptr null" * (len(signature.args) - len(passed))
     entry = f"""
 define void @{_ENTRY}({parameters}) {{
@@ -175,7 +175,7 @@ define void @{_ENTRY}({parameters}) {{
         if not symbol.is_declaration and symbol.name != _ENTRY:
             symbol.linkage = "internal"
     machine = _target_machine()
-    # What only Numba's wrappers need goes.
+    # Remove everything that only Numba's wrappers need.
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(code, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))

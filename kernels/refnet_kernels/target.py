@@ -1,7 +1,7 @@
 """What the compiler targets, and the register tile that fits it.
 
-The contract leaves vector width and tile free, so these are choices of speed only. ``NUMBA_CPU_NAME`` and
-``NUMBA_CPU_FEATURES`` choose another processor, as for Numba; ``REFNET_LANES`` (4, 8 or 16) forces a vector width,
+The contract leaves vector width and tile free, so these choices affect only the speed. ``NUMBA_CPU_NAME`` and
+``NUMBA_CPU_FEATURES`` choose another processor, as in Numba; ``REFNET_LANES`` (4, 8 or 16) forces a vector width,
 which the tests use to show that every width gives the same bits.
 """
 
@@ -20,7 +20,7 @@ FEATURES: str = (
 
 
 def _lanes() -> int:
-    """binary32 numbers in a vector register. Of another processor than the host only its feature string is known."""
+    """binary32 numbers per vector register. Of a processor other than the host only the feature string is known."""
     forced = os.environ.get("REFNET_LANES")
     if forced is None:
         return 16 if "+avx512f" in FEATURES else 8 if "+avx2" in FEATURES else 4
@@ -30,15 +30,15 @@ def _lanes() -> int:
 
 
 LANES = _lanes()
-#: Pixels a tile. A wide register file (32 registers of 16 lanes) holds two sets of 7 x 2 sums; 7 also divides every
+#: Pixels per tile. A wide register file (32 registers of 16 lanes) holds two sets of 7 x 2 sums; 7 also divides every
 #: feature map of a 224 x 224 image. With 16 registers, 6 x 2 sums, 2 weights and a pixel fill 15 of them.
 ROWS = 7 if LANES == 16 else 6
-#: Vectors a row.
+#: Vectors per row.
 VECTORS = 2
-#: Output channels a tile in binary32: the width of a panel of packed weights. In binary64 half as many fill it.
+#: Output channels per tile in binary32: the width of a panel of packed weights. In binary64 half as many fill it.
 WIDTH = VECTORS * LANES
-#: Bytes of a vector, and of a tile's row, whatever the numbers in it.
+#: Bytes of a vector, and of a tile's row, whatever its elements are.
 VECTOR_BYTES = LANES * 4
 WIDTH_BYTES = VECTORS * VECTOR_BYTES
-#: Of a line of the caches.
+#: Bytes of a cache line.
 LINE_BYTES = 64

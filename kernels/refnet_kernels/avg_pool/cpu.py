@@ -16,7 +16,7 @@ from refnet_kernels.jit import function_address
 
 
 class Row(NamedTuple):
-    """What a step's row holds: addresses, then the geometry's integers."""
+    """The fields of a step's row: addresses, then the geometry's integers."""
 
     x: int
     out: int
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     zero_padding: int
 
 
-#: Where each of them lies in the row.
+#: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
 
 

@@ -8,7 +8,7 @@ from refnet_kernels.avg_pool.cpu import AT
 from refnet_kernels.cpu.kernel import helper, kernel
 from refnet_kernels.cpu.memory import doubles, floats, size_of
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 X = AT.x
 OUT = AT.out
 HEIGHT = AT.height

@@ -10,7 +10,7 @@ from refnet_kernels.batch_norm.cpu import AT, BLOCK, STATISTICS_AT
 from refnet_kernels.cpu.kernel import kernel
 from refnet_kernels.cpu.memory import doubles, float_of_bits, floats, fma, size_of
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 X = AT.x
 MEAN = AT.mean
 SCALE = AT.scale

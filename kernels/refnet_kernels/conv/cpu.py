@@ -38,7 +38,7 @@ from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 
 
 class Row(NamedTuple):
-    """What a step's row holds: addresses, of which 0 stands for "none", then integers."""
+    """The fields of a step's row: addresses (0 stands for "none"), then integers."""
 
     weights: int
     bias: int
@@ -68,9 +68,9 @@ class Row(NamedTuple):
     skips_zeros: int
 
 
-#: Where each of them lies in the row.
+#: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
-#: Those that a caller gives.
+#: The fields that a caller gives.
 OPERANDS = Row._fields[: AT.table]
 
 #: Of a tile in the table of `_parts`.

@@ -39,7 +39,7 @@ from refnet_kernels.cpu.tile import (
 )
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 WEIGHTS = AT.weights
 BIAS = AT.bias
 MEAN = AT.mean

@@ -1,1 +1,1 @@
-"""What the CPU's kernels share: register tiles, memory layout, and the threads that walk a program."""
+"""Shared by the CPU's kernels: register tiles, memory layout, and the threads that walk a program."""

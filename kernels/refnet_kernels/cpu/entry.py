@@ -1,7 +1,7 @@
 """Images on their way into a program: a step copies them into a frame of zeros, and finds their extremes.
 
-A convolution reads rows of its windows as one stretch from a frame. Its callers want to know how large the pixels are,
-and this is when every one of them is in hand.
+A convolution reads each row of a window from a frame as one contiguous stretch. Callers need the range of the pixels,
+and this step reads every pixel anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from refnet_kernels.target import WIDTH_BYTES
 
 
 class Row(NamedTuple):
-    """What the step's row holds: addresses, then integers; rows of images and frames are counted in numbers."""
+    """The fields of the step's row: addresses, then integers; ``row``, ``left`` and ``frame_row`` count numbers."""
 
     images: int
     frame: int
@@ -31,23 +31,24 @@ class Row(NamedTuple):
     frame_rows: int
 
 
-#: Where each of them lies in the row.
+#: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
 
-#: Rows of the frame, of an item.
+#: Rows of the frames per item.
 ITEM_ROWS = 16
 
 
 class Entry(NamedTuple):
-    """The step, and what it leaves of the images.
+    """The step, and the extremes that it finds.
 
     Attributes
     ----------
     launch : Launch
     operand : int
-        Which of its operands is the address of the images, C-contiguous, to be set before each run.
+        Index of the operand that is the address of the C-contiguous images; it is set before each run.
     extremes : array [2, items * columns of a tile]
-        The least and the largest pixels: the extremes of all are those of these. NaN where a pixel is NaN.
+        The least and the largest pixel per item and column; the extremes of these are those of the images. NaN where a
+        pixel is NaN.
     """
 
     launch: Launch
@@ -61,15 +62,15 @@ def entry(shape: Sequence[int], frame: Sequence[int], top: int, left: int, addre
     Parameters
     ----------
     shape : sequence of int
-        Of the images: [N, H, W, C].
+        Shape of the images: [N, H, W, C].
     frame : sequence of int
         Height and width of a frame.
     top, left : int
-        Where an image lies in its frame.
+        Row and column of the frame where an image begins.
     address : int
-        Of the frames, one for each image.
+        Address of the frames, one per image.
     dtype : numpy.dtype
-        Of the images and the frames.
+        Dtype of the images and the frames.
     """
     batch, height, width, channels = shape
     rows = batch * frame[0]

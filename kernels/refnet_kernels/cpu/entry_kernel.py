@@ -10,7 +10,7 @@ from refnet_kernels.cpu.memory import floats, size_of
 from refnet_kernels.cpu.tile import copy_columns, larger_tile, load_tile, smaller_tile, store_tile
 from refnet_kernels.target import WIDTH_BYTES
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 IMAGES = AT.images
 FRAME = AT.frame
 EXTREMES = AT.extremes
@@ -35,7 +35,7 @@ def _fill(row, first, last, value, element):
 
 @helper
 def _copy_row(source, target, count, low, high, scratch, element):
-    """Copy a row of so many numbers; the least and the largest in each column of a tile, those before among them."""
+    """Copy ``count`` numbers of a row. Returns the least and the largest number so far per column of a tile."""
     width = WIDTH_BYTES // size_of(element)
     if count < width:
         copy_columns(source, _ONE_ROW, target, _ONE_ROW, count, element)
@@ -45,7 +45,7 @@ def _copy_row(source, target, count, low, high, scratch, element):
         t = load_tile(scratch, _ONE_ROW, element)
         return smaller_tile(low, t), larger_tile(high, t)
     for first in range(0, count, width):
-        # The last numbers fill a tile with some before them, which are copied once more.
+        # The last numbers fill a tile together with some before them, which are copied again.
         at = min(first, count - width) * size_of(element)
         t = load_tile(source + at, _ONE_ROW, element)
         store_tile(t, target + at, _ONE_ROW)

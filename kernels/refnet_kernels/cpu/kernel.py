@@ -1,4 +1,4 @@
-"""How a kernel is written: decorators for the functions that are compiled. Imports Numba."""
+"""Decorators for the functions that are compiled. Importing this module imports Numba."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numba
 from numba import types
 
-#: What arrays can be made of, by NumPy's names.
+#: The types of arrays' elements, by NumPy's names.
 ELEMENTS = {"float32": types.float32, "float64": types.float64}
 
 
@@ -16,8 +16,8 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Mark ``kernel(step, item, scratch, element)`` to be compiled by `refnet_kernels.jit.function_address`.
 
     ``step`` holds the addresses and integers of one step of a program, ``item`` says which share of its work to do,
-    ``scratch`` is the address of the thread's own memory. ``element`` is what the arrays are made of, ``np.float32``
-    or ``np.float64``: it is known when the kernel is compiled, once for each that is asked for, and is not passed.
+    ``scratch`` is the address of the thread's own memory. ``element`` is the type of the arrays' elements,
+    ``np.float32`` or ``np.float64``; a kernel is compiled once per element type, so it is not passed at run time.
     """
     function.signatures = {  # type: ignore[attr-defined]
         name: types.void(types.CPointer(types.int64), types.int64, types.int64, types.NumberClass(element))
@@ -36,5 +36,5 @@ def compiled(signature: Any) -> Callable[[Callable[..., None]], Callable[..., No
     return mark
 
 
-#: Decorates a function that kernels call: compiled into each of them, never on its own.
+#: Decorates a function that kernels call. It is compiled into each of them, never on its own.
 helper = numba.njit(error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -1,4 +1,4 @@
-"""How images and values a channel lie for kernels that work on register tiles: some pixels by a panel of channels."""
+"""Memory layout of images and per-channel values, for kernels on register tiles: some pixels by a panel of channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TILE_BYTES = ROWS * WIDTH_BYTES
 
 
 def pack_channels(values: FloatArray) -> FloatArray:
-    """One value a channel, filled up with zeros to whole panels."""
+    """One value per channel, padded with zeros to whole panels."""
     width = WIDTH_BYTES // values.itemsize
     packed = np.zeros(-(-values.size // width) * width, values.dtype)
     packed[: values.size] = values
@@ -26,13 +26,13 @@ class Tiles(NamedTuple):
     Attributes
     ----------
     table : int64 array [tiles, taps, ROWS]
-        Where the data of each tap of each pixel starts: addresses.
+        Address of the data of each tap of each pixel.
     offsets : int64 array [tiles, ROWS]
-        Where each pixel lies in the output: bytes.
+        Offset of each pixel in the output, in bytes.
     inside : bool array [tiles, taps]
-        Whether a tap lies inside the image for any of a tile's pixels.
+        Whether a tap is inside the image for any of a tile's pixels.
     heights : int64 array [tiles]
-        How many pixels a tile has. Its other rows are as its last.
+        Number of pixels in a tile; its other rows repeat the last one.
     """
 
     table: np.ndarray
@@ -50,22 +50,22 @@ def tiles_of(
     ----------
     g : ConvGeometry
     taps : int64 array [taps, 2]
-        How far below and to the right of a window's first pixel each tap lies.
+        How far each tap is below and to the right of a window's first pixel, in pixels.
     x, outside : int
-        Addresses of the image, and of what takes the place of a pixel outside it.
+        Addresses of the images, and of the values that replace a pixel outside the image.
     itemsize : int
         Bytes of a number.
     short : bool
-        Whether there may be tiles of a pixel less than `ROWS`.
+        Whether tiles may have one pixel less than `ROWS`.
     alike : bool
-        Whether pixels that have the same taps outside the image share tiles, as far as that goes. If not, tiles are
-        neighbours in a row.
+        Whether pixels that have the same taps outside the image share tiles, as far as possible. If not, a tile's
+        pixels follow one another.
     """
     rows_inside = taps_inside(g.out_height, g.stride, g.pad_top, g.height, taps[:, 0])
     columns_inside = taps_inside(g.out_width, g.stride, g.pad_left, g.width, taps[:, 1])
     groups = _alike(rows_inside, columns_inside, g.batch) if alike and g.pixels else [np.arange(g.pixels)]
     pixel, heights = map(np.concatenate, zip(*[_fill(group, short) for group in groups], strict=True))
-    # From the first to the last, so that tiles that are close in time share what the caches hold.
+    # In the order of their first pixels, so that tiles that are close in time share cached data.
     by_place = np.argsort(pixel[:, 0], kind="stable")
     pixel, heights = pixel[by_place], heights[by_place]
     offsets = pixel * (g.out_channels * itemsize)
@@ -84,28 +84,28 @@ def tiles_of(
 
 
 def _fill(group: np.ndarray, short: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels [tiles, ROWS] of as few tiles as there can be, and how many each has.
+    """The pixels [tiles, ROWS] of as few tiles as possible, and the number of pixels in each.
 
-    These are `ROWS`, or one less in as many as leave the fewest places empty.
+    That is `ROWS`; if ``short``, it is one less in as many tiles as leaves the fewest rows empty.
     """
     tiles = -(-len(group) // ROWS)
     tall = _places(len(group)) - tiles * (ROWS - 1) if short else tiles
     heights = np.repeat((ROWS, ROWS - 1), (tall, tiles - tall))
     number = (heights.cumsum() - heights)[:, None] + np.minimum(np.arange(ROWS), heights[:, None] - 1)
-    # The rows past the last pixel, of a tile or of all, repeat it: they compute and store the same once more.
+    # Rows past the last pixel, of a tile or of the group, repeat it: they compute and store the same value again.
     return group[np.minimum(number, len(group) - 1)], heights
 
 
 def _places(pixels: int) -> int:
-    """How many pixels there is room for in the tiles of so many, where some may be short."""
+    """The number of places in the tiles of this many pixels, if some tiles may be short."""
     return max(pixels, -(-pixels // ROWS) * (ROWS - 1))
 
 
 def _alike(rows_inside: np.ndarray, columns_inside: np.ndarray, batch: int) -> list[np.ndarray]:
-    """Pixels in groups of those that have the same taps inside the image, so that each group fills its tiles.
+    """Groups of pixels that have the same taps inside the image, so that each group fills its tiles.
 
-    What is more than whole tiles of a kind goes where it costs the fewest products: it stays, in a tile that is not
-    full, or joins pixels with more taps inside.
+    Pixels that do not fill a whole tile go where they cost the fewest products: to a partly filled tile of their kind,
+    or to pixels with more taps inside.
     """
     rows, columns = _stretches(rows_inside), _stretches(columns_inside)
     kinds = np.tile((rows[:, None] * len(columns) + columns).ravel(), batch)
@@ -131,7 +131,7 @@ def _alike(rows_inside: np.ndarray, columns_inside: np.ndarray, batch: int) -> l
 
 
 def taps_inside(positions: int, stride: int, pad: int, size: int, taps: np.ndarray) -> np.ndarray:
-    """Along a side, whether each tap of each position lies inside the image: bool array [positions, taps]."""
+    """Along a side of the image, whether each tap of each position is inside: bool array [positions, taps]."""
     start = np.arange(positions)[:, None] * stride - pad + taps
     inside: np.ndarray = (start >= 0) & (start < size)
     return inside

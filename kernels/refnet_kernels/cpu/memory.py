@@ -1,4 +1,4 @@
-"""Raw memory, atomics and calls by address, for compiled code that is handed addresses and no arrays."""
+"""Raw memory, atomics and calls by address, for compiled code that receives addresses instead of arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 _INT = ir.IntType(64)
-#: LLVM's types of the elements of arrays.
+#: LLVM's types of arrays' elements.
 FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
@@ -65,7 +65,7 @@ def float_of_bits(typingctx, bits):
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """``a * b + c`` of three binary32 or three binary64 numbers, rounded once. Numba has no ``fma``; LLVM has."""
+    """``a * b + c`` of three binary32 or three binary64 numbers, rounded once. Numba lacks ``fma``; LLVM has it."""
 
     def codegen(context, builder, signature, args):
         function = ir.FunctionType(FLOATS[a], [FLOATS[a]] * 3)
@@ -86,7 +86,7 @@ def count_ones(typingctx, bits):
 
 @intrinsic
 def lowest_one(typingctx, bits):
-    """Which bit of an int64 is the lowest that is set; there must be one."""
+    """The position of the lowest bit of an int64 that is set; there must be one."""
 
     def codegen(context, builder, signature, args):
         return builder.cttz(args[0], ir.IntType(1)(1))
@@ -96,7 +96,7 @@ def lowest_one(typingctx, bits):
 
 @intrinsic
 def fetch_add(typingctx, address, value):
-    """Add to the int64 at an address, atomically; the value from before. Sequentially consistent."""
+    """Add to the int64 at an address, atomically; returns the old value. Sequentially consistent."""
 
     def codegen(context, builder, signature, args):
         return builder.atomic_rmw("add", _at(builder, args[0], _INT), args[1], "seq_cst")
@@ -106,7 +106,7 @@ def fetch_add(typingctx, address, value):
 
 @intrinsic
 def load_atomic(typingctx, address):
-    """The int64 at an address, with every write that came before it was stored."""
+    """The int64 at an address; every write before its store is visible then."""
 
     def codegen(context, builder, signature, args):
         return builder.load_atomic(_at(builder, args[0], _INT), "seq_cst", 8, typ=_INT)
@@ -115,7 +115,7 @@ def load_atomic(typingctx, address):
 
 
 def emit_prefetch(builder: Any, address: Any, second: bool = False) -> None:
-    """Ask for the cache line at an address, an LLVM int64; an address where nothing is does no harm."""
+    """Prefetch the cache line at an address, an LLVM int64; an address without memory does no harm."""
     pointer, flag = ir.PointerType(_INT), ir.IntType(32)
     function = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
     hint = get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
@@ -133,13 +133,13 @@ def _prefetch(second: bool) -> Any:
 
 @intrinsic
 def prefetch(typingctx, address):
-    """Ask for the cache line at an address, to be read."""
+    """Prefetch the cache line at an address, to be read."""
     return _prefetch(second=False)
 
 
 @intrinsic
 def prefetch_to_second(typingctx, address):
-    """Ask for the cache line at an address, to be read later: it comes to the second-level cache."""
+    """Prefetch the cache line at an address to the second-level cache, to be read later."""
     return _prefetch(second=True)
 
 

@@ -18,7 +18,7 @@ from refnet_kernels.jit import function_address
 
 
 class Row(NamedTuple):
-    """What a step's row holds: addresses, of which 0 stands for "none", then integers."""
+    """The fields of a step's row: addresses (0 stands for "none"), then integers."""
 
     out: int
     next_mean: int
@@ -32,9 +32,9 @@ class Row(NamedTuple):
     tiles: int
 
 
-#: Where each of them lies in the row.
+#: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
-#: Those that a caller gives.
+#: The fields that a caller gives.
 OPERANDS = Row._fields[: AT.table]
 
 #: Tiles of an item.

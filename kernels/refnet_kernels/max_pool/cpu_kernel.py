@@ -18,7 +18,7 @@ from refnet_kernels.cpu.tile import (
 from refnet_kernels.max_pool.cpu import AT, ITEM_TILES
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 OUT = AT.out
 NEXT_MEAN = AT.next_mean
 NEXT_SCALE = AT.next_scale

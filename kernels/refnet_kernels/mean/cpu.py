@@ -13,7 +13,7 @@ from refnet_kernels.jit import function_address
 
 
 class Row(NamedTuple):
-    """What a step's row holds: addresses, then integers."""
+    """The fields of a step's row: addresses, then integers."""
 
     x: int
     out: int
@@ -22,7 +22,7 @@ class Row(NamedTuple):
     blocks: int
 
 
-#: Where each of them lies in the row.
+#: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
 #: Channels of an item: 2 KiB of sums, which stay in the first-level cache.
 BLOCK = 256

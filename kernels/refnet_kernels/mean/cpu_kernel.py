@@ -8,7 +8,7 @@ from refnet_kernels.cpu.kernel import kernel
 from refnet_kernels.cpu.memory import doubles, floats, size_of
 from refnet_kernels.mean.cpu import AT, BLOCK
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 X = AT.x
 OUT = AT.out
 PIXELS = AT.pixels

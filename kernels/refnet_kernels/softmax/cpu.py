@@ -13,14 +13,14 @@ from refnet_kernels.jit import function_address
 
 
 class Row(NamedTuple):
-    """What a step's row holds: addresses, then an integer."""
+    """The fields of a step's row: addresses, then an integer."""
 
     x: int
     out: int
     classes: int
 
 
-#: Where each of them lies in the row.
+#: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
 
 

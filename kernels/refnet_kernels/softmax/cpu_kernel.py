@@ -11,7 +11,7 @@ from refnet_kernels.cpu.memory import doubles, float_of_bits, floats, size_of
 from refnet_kernels.softmax import COEFFICIENTS, LN2_HIGH, LN2_LOW, LOG2_E, UNDERFLOW
 from refnet_kernels.softmax.cpu import AT
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 X = AT.x
 OUT = AT.out
 CLASSES = AT.classes

@@ -6,7 +6,7 @@ from refnet_kernels.cpu.kernel import kernel
 from refnet_kernels.cpu.memory import floats, size_of
 from refnet_kernels.subsample.cpu import AT
 
-# A step's numbers by name: Numba compiles a constant faster than an attribute.
+# The indices of the row's fields: Numba compiles a constant faster than an attribute.
 X = AT.x
 OUT = AT.out
 HEIGHT = AT.height

@@ -1,1 +1,1 @@
-"""What is asked of the operating system: cores, memory, forks."""
+"""The operating system: cores, memory, forks."""

@@ -11,5 +11,5 @@ def count_cores() -> int:
 
 
 def share_of(items: int, share: int, shares: int) -> range:
-    """The items of a step that a thread draws first."""
+    """One of ``shares`` nearly equal ranges of items; in a step, the items that a thread draws first."""
     return range(items * share // shares, items * (share + 1) // shares)

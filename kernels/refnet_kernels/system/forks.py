@@ -1,36 +1,36 @@
-"""What a fork must find: nothing half made, and no lock that nobody is left to release.
+"""Fork safety: nothing half built, and no lock that is held by a thread that the child does not have.
 
 The child of a fork has one thread, and its memory is as the parent's was at that moment. A lock that another thread
-held stays held, and what that thread was at stays as it was.
+held stays locked, and work that the thread had not finished stays unfinished.
 """
 
 from __future__ import annotations
 
-# Numba's compiler logs. What is done before a fork is done in reverse order of registration: logging takes its own lock
-# there, and must do so after `making` is free, so it is imported before `making` is registered.
+# Numba's compiler logs. The hooks before a fork run in reverse order of registration. The hook of logging takes its own
+# lock, which it must do after `making` is free; so it is imported before `making` is registered.
 import logging  # noqa: F401
 import os
 import threading
 import weakref
 
-#: Held while a module is imported, a weight packed or a kernel compiled: what would be of no use half done, by code
-#: (Numba's, LLVM's, Python's import) with locks of its own. A fork waits until it is free.
+#: Held while a module is imported, a weight is packed or a kernel is compiled. Half done, these are useless, and their
+#: code (Numba's, LLVM's, Python's import) has locks of its own. A fork waits until this lock is free.
 making = threading.RLock()
 
 
 class Lock:
-    """A lock that the child of a fork finds free, for what is whole, or made anew, whenever the lock is taken."""
+    """A lock that is free in the child of a fork. It is for data that are whole, or rebuilt, whenever it is taken."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         _locks.add(self)
 
     def held(self) -> threading.Lock:
-        """What holds the lock in a ``with`` statement."""
+        """The lock itself, for a ``with`` statement."""
         return self._lock
 
     def renew(self) -> None:
-        """Forget who holds it."""
+        """Replace the lock by one that is free."""
         self._lock = threading.Lock()
 
 
