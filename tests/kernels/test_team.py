@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refnet_kernels.catalog import select
-from refnet_kernels.cpu.team import ITEMS_A_LOOK, SLICE_SECONDS, Launch, Program
+from refnet_kernels.cpu.team import ITEMS_PER_LOOK, SLICE_SECONDS, Launch, Program
 from refnet_kernels.system.cores import share_of
 from tests.problems import Problem
 from tests.problems.conv import conv_problem, conv_same
@@ -34,7 +34,7 @@ def launch_of(problem: Problem) -> tuple[Launch, Arrays, Arrays]:
 def assert_runs(problem: Problem, threads: int, times: int) -> None:
     launch, outputs, expected = launch_of(problem)
     # More items than a slice has at the least.
-    program = Program([launch] * 2 * ITEMS_A_LOOK, threads)
+    program = Program([launch] * 2 * ITEMS_PER_LOOK, threads)
     for _ in range(times):
         for output in outputs.values():
             output[...] = np.nan

@@ -1,21 +1,21 @@
-"""Convolution on the CPU: an indirect GEMM over register tiles, or the products of each pixel that are not with zeros.
+"""Convolution on the CPU: an indirect GEMM over register tiles, or each pixel's products with inputs that are not 0.
 
-Every output is a chain of its own (rule A1), so tiles, panels and threads divide the outputs as they like.
+Every output is a chain of its own (rule A1), so tiles, panels and threads may divide the outputs in any way.
 
-The image is read through a table of addresses, one a pixel and tap, that is made with the step; a tap outside the
-image points to a row of zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels
+The image is read through a table of addresses, one per pixel and tap, made with the step; a tap outside the image
+points to a row of zeros. So one kernel serves every size, stride, rate and pad. The weights are packed by panels
 of `WIDTH_BYTES` of output channels, k by k. An item is some tiles by some panels.
 
-*By tiles*, of `ROWS` pixels by a panel: each weight that is loaded is used for all the pixels. Some tiles have a pixel
-less where that leaves none empty: with `ROWS` of 6, 49 pixels are 4 tiles of 6 and 5 of 5. Pixels that have the same
-taps outside share tiles, and a tile leaves out what is outside for all of them: at 7 x 7 pixels 9% of a 3 x 3 kernel's
-products, and 12% at 41 x 41 with a rate of 4.
+*By tiles*, of `ROWS` pixels by a panel: each weight that is loaded is used for all the pixels. Some tiles have one
+pixel less if that leaves no row empty: with 6 `ROWS`, 49 pixels make 4 tiles of 6 and 5 of 5. Pixels that have the same
+taps outside the image share tiles, and a tile leaves out the taps that are outside for all of them: at 7 x 7 pixels 9%
+of a 3 x 3 kernel's products, and 12% at 41 x 41 with a rate of 4.
 
-*Without zeros*: half of what a ReLU gives is 0, and a product with 0 changes no sum where the weight is finite (the
-contract says why). An item first notes which inputs are not 0, a bit for each. If they are few enough, each pixel goes
-through its own, run by run, for a group of panels at a time: its sums are in registers, the run's weights, the same for
-all of the item's pixels, in the first-level cache. Each product then costs a load of weights: at half zeros it takes
-0.64 of the time of tiles on a Zen 4, and as long at a sixth of zeros.
+*Without zeros*: about half of a ReLU's outputs are 0, and a product with 0 changes no sum if the weight is finite (the
+contract gives the reason). An item first notes which inputs are not 0, one bit per input. If they are few enough, each
+pixel goes through its own, run by run, for one group of panels at a time. Its sums are in registers; the run's weights,
+the same for all of the item's pixels, are in the first-level cache. Each product then costs a load of weights: on a
+Zen 4 it takes 0.64 of the time of tiles if half of the inputs are 0, and as long if a sixth are.
 
 The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual, ReLU; and,
 from the stored value, a second output that the next unit starts with: its ``preact``.
@@ -73,24 +73,24 @@ AT = Row(*range(len(Row._fields)))
 #: The fields that a caller gives.
 OPERANDS = Row._fields[: AT.table]
 
-#: Of a tile in the table of `_parts`.
+#: Bytes per tile in the table of `_parts`.
 PART_BYTES = 3 * 8
 
-#: An item's most tiles. The sums of its pixels, in a group of panels, stay in the first-level cache or close to it.
+#: The most tiles of an item. The sums of its pixels, in a group of panels, stay in or close to the first-level cache.
 ITEM_TILES_MOST = 8
 #: Panels of a group, whose sums a pixel has in registers at once. A run's weights for them take 16 KiB, or 24 with
-#: vectors of 64 bytes: of a first-level cache of 32 KiB they must leave something to what passes through it.
+#: vectors of 64 bytes: in a first-level cache of 32 KiB this leaves some room for the data that passes through.
 GROUP_PANELS = 4 if WIDTH_BYTES <= 64 else 3
-#: Products with zeros are left out where up to so many sixths of an item's inputs are not 0.
+#: Products with zeros are left out if at most this many sixths of an item's inputs are not 0.
 SIXTHS = 5
-#: With fewer pixels, weights are read too few times for that.
+#: With fewer pixels, weights are reused too rarely for that.
 FEWEST_PIXELS = 32
-#: Products a turn of the innermost loop, where they divide a tap's, else one; each pair, or one, fetches a line ahead.
+#: Products per turn of the innermost loop; one, if this does not divide a tap's. Each pair, or one, prefetches a line.
 TURN = 4
-#: Where products with zeros are left out: lines of each panel that a pixel fetches ahead in a run, in an item of the
-#: most tiles as many as the panel's next run has.
+#: Cache lines of each panel that a pixel prefetches per run, if products with zeros are left out. In an item of the
+#: most tiles these are all lines of the panel's next run.
 LINES_AHEAD = -(-RUN * WIDTH_BYTES // (LINE_BYTES * ITEM_TILES_MOST * ROWS))
-# Where things lie in a thread's scratch, after two tiles: for sums of runs, and to put ragged edges together.
+# Offsets in a thread's scratch memory, which begins with two tiles: for sums of runs, and for ragged edges.
 SUMS_AT = 2 * TILE_BYTES
 #: Bytes from a panel's sums to the next one's.
 SUMS_BYTES = ITEM_TILES_MOST * TILE_BYTES
@@ -98,20 +98,24 @@ MASKS_AT = SUMS_AT + GROUP_PANELS * SUMS_BYTES
 
 
 def packed_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int, int]:
-    """The shape of packed HWIO weights: panels, products, output channels of a panel."""
+    """The shape of packed HWIO weights: panels, products, output channels per panel."""
     *window, out_channels = shape
     panel_width = WIDTH_BYTES // dtype.itemsize
     return -(-out_channels // panel_width), int(np.prod(window)), panel_width
 
 
 def pack(weights: FloatArray, out: FloatArray | None = None) -> FloatArray:
-    """HWIO weights in `packed_shape`, the last panel filled up with zeros.
+    """HWIO weights in `packed_shape`, the last panel padded with zeros.
 
     Parameters
     ----------
     weights : float array [kernel_height, kernel_width, channels, out_channels]
     out : float array, optional
-        Zeros to write to, of the shape for their dtype.
+        Zeros to write to, in `packed_shape` for their dtype.
+
+    Returns
+    -------
+    float array [panels, products, channels of a panel]
     """
     if out is None:
         out = np.zeros(packed_shape(weights.shape, weights.dtype), weights.dtype)
@@ -124,7 +128,7 @@ def pack(weights: FloatArray, out: FloatArray | None = None) -> FloatArray:
 
 
 def packs_in_place(weights: FloatArray, dtype: np.dtype[Any]) -> bool:
-    """Whether weights take as much memory packed in a dtype, and lie where packed weights may."""
+    """Whether weights need the same memory when packed in a dtype, and are aligned as packed weights are."""
     fills_panels = weights.shape[3] * dtype.itemsize % WIDTH_BYTES == 0
     return (
         fills_panels and weights.dtype == dtype and weights.flags.c_contiguous and weights.ctypes.data % LINE_BYTES == 0
@@ -139,7 +143,7 @@ def pack_in_place(weights: FloatArray, spare: FloatArray) -> FloatArray:
 
 
 def _taps(g: ConvGeometry) -> tuple[np.ndarray, int]:
-    """Where each tap lies in the image, and how many contiguous products it has."""
+    """The row and column of each tap in a window [taps, 2], and the contiguous products per tap."""
     if g.rate == 1 and _never_outside(g):
         # A row of the kernel is one stretch of memory.
         taps = [(kh, 0) for kh in range(g.kernel_height)]
@@ -155,18 +159,21 @@ def _never_outside(g: ConvGeometry) -> bool:
 
 
 def _parts(wanted: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The taps that each tile does.
+    """The taps that each tile computes.
 
     Parameters
     ----------
     wanted : bool array [tiles, taps]
+        Whether a tile computes a tap.
     heights : int64 array [tiles]
+        Pixels per tile.
 
     Returns
     -------
     parts : int64 array [tiles, 3]
-        Where in the taps a tile's first is, and its last + 1; and the tile's pixels.
+        Index in ``taps`` of a tile's first tap, and of its last plus 1; then the tile's number of pixels.
     taps : int64 array
+        Numbers of taps. Tiles with the same taps share a stretch.
     """
     bits = np.packbits(wanted, axis=1)
     _, firsts, which = np.unique(bits.view(f"S{bits.shape[1]}").ravel(), return_index=True, return_inverse=True)
@@ -178,12 +185,12 @@ def _parts(wanted: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _item_of(tiles: int, panels: int, threads: int) -> tuple[int, int]:
-    """The tiles and panels of an item, with which so many threads are soon done.
+    """The tiles and panels per item with which this many threads should finish first.
 
-    The more tiles and panels there are in an item, the less work is a product: a run's weights are fetched, and a
-    pixel's inputs are looked at, for more of them. resnet_v2_50 took, on a Zen 4 by two threads, 1.02 of the time with
-    items of 8 tiles by 2 panels that it took with 8 by 4; 1.07 with 4 by 4, 1.09 with 4 by 2, 1.14 with 2 by 2. What is
-    compared here is near that: 1.06, 1.05, 1.11 and 1.22.
+    The more tiles and panels an item has, the less work each product takes: a run's weights are fetched, and a pixel's
+    inputs are examined, for more products. On a Zen 4 with two threads, items of 8 tiles by 2 panels took 1.02 of the
+    time of 8 by 4 for resnet_v2_50; 4 by 4 took 1.07, 4 by 2 took 1.09, and 2 by 2 took 1.14. The estimate below is
+    near that: 1.06, 1.05, 1.11 and 1.22.
     """
 
     def time(item: tuple[int, int]) -> float:
@@ -198,10 +205,10 @@ def _item_of(tiles: int, panels: int, threads: int) -> tuple[int, int]:
 
 
 def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned: bool, target: Target) -> None:
-    """Pack kernels by name into ``packed``, each as soon as it is done.
+    """Pack kernels by name into ``packed``, each as soon as it is ready.
 
-    Those that are ``owned`` may be overwritten, and are packed where they lie, if they may stay there. All others go
-    into one block of memory, which is kind to the TLB.
+    Kernels that are ``owned`` may be overwritten, and are packed in place if `packs_in_place`. All others go into one
+    block of memory, which helps the TLB.
     """
     dtype = target.dtype
     stay = [name for name, array in weights.items() if owned and packs_in_place(array, dtype)]
@@ -214,7 +221,7 @@ def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned:
             packed[name] = Packed(pack_in_place(weights[name], spare), finite)
 
     with ThreadPoolExecutor(target.workers) as pool:
-        # As many threads start as there are shares: none where no kernel stays.
+        # One thread starts per share: none if no kernel is packed in place.
         shares = [stay[i :: target.workers] for i in range(min(target.workers, len(stay)))]
         for _ in pool.map(pack_where_they_lie, shares):
             pass
@@ -232,9 +239,9 @@ def _all_finite(weights: FloatArray) -> bool:
 
 
 def frame(g: ConvGeometry) -> Frame | None:
-    """Images with their zeros around them; None where that gains nothing.
+    """Images with zeros around them; None if that gains nothing.
 
-    Each row of the kernel is then one contiguous stretch, which counts where an image has three channels.
+    Each row of the kernel is then one contiguous stretch, which matters for images of three channels.
     """
     if g.rate != 1 or g.kernel_width == 1:
         return None
@@ -250,17 +257,17 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
     ----------
     geometry : ConvGeometry
     addresses : mapping of str to int
-        ``x``, ``weights`` (from `pack`); if wanted ``bias``; ``mean``, ``scale``, ``beta``; ``shortcut``; ``out``;
+        ``x``, ``weights`` (from `pack`); optionally ``bias``; ``mean``, ``scale``, ``beta``; ``shortcut``; ``out``;
         ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values per channel come from `pack_channels`. At
         least one of ``out`` and ``preact`` is written.
     flags : Flags
-        Where the weights are finite, products with zeros, outside the image or in it, may be left out.
+        If the weights are finite, products with zeros, outside the image or inside, may be left out.
     target : Target
     """
     g, dtype = geometry, target.dtype
     taps, length = _taps(g)
     zeros = np.zeros(length, dtype)
-    # Where taps are whole runs of finite weights, products with zeros may be left out.
+    # If taps are whole runs of finite weights, products with zeros may be left out.
     skips = flags.finite and length % RUN == 0
     at = tiles_of(g, taps, addresses["x"], zeros.ctypes.data, dtype.itemsize, length % TURN == 0, skips)
     parts, wanted_taps = _parts(at.inside if skips else np.ones_like(at.inside), at.heights)

@@ -67,7 +67,7 @@ ITEM_PANELS = AT.item_panels
 ITEM_TILES = AT.item_tiles
 SKIPS_ZEROS = AT.skips_zeros
 
-#: Panels of a group of more than two, but for the last one.
+#: Panels of a group of more than two, except the last one.
 FIRST_OF_MANY = tuple(range(GROUP_PANELS - 1))
 
 
@@ -78,11 +78,11 @@ def _finish(step, t, channels, columns, rows, edge, element):
     Parameters
     ----------
     channels : int64
-        Where the tile's channels lie in a pixel, in bytes.
+        Offset of the tile's channels in a pixel, in bytes.
     columns : int64
-        How many of the tile's columns exist. If not all do, a copy of the tile at ``edge`` is finished.
+        Number of the tile's columns that exist. If not all do, a copy of the tile at ``edge`` is finished.
     rows : tuple of int64
-        Where the tile's pixels lie in the output, in bytes.
+        Offsets of the tile's pixels in the output, in bytes.
     """
     shortcut, out, preact, apart = step[SHORTCUT] + channels, step[OUT] + channels, step[PREACT] + channels, rows
     is_part = columns * size_of(element) < WIDTH_BYTES
@@ -114,10 +114,10 @@ def _finish(step, t, channels, columns, rows, edge, element):
 
 @helper
 def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, element):
-    """A tile's sums, with as many rows as there are offsets of close ones.
+    """A tile's sums, with as many rows as ``close`` has offsets.
 
-    The sums of the runs that are done lie in the scratch: registers are for the run in hand. At its end everything but
-    its sums stays in registers. Products come by turns of so many, a constant that divides those of a tap.
+    Sums of finished runs are in the scratch memory; registers hold the current run. At its end only its sums leave
+    them. Each turn adds ``turn`` products, a constant that divides those of a tap.
     """
     which = integers(step[TAPS])
     address, distance = ahead
@@ -142,7 +142,7 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
                     address += distance
             pixels = move_rows(pixels, turn * size_of(element))
             at += turn * WIDTH_BYTES
-    # The first run's sum is added to +0, too. Where there are others, it was, and no bit is changed here.
+    # The first run's sum is added to +0, too. If there are several runs, that was done, and this changes no bit.
     s = add_tiles(zero_tile(close, element), s)
     if several_runs:
         s = add_tiles(load_tile(scratch, close, element), s)
@@ -151,14 +151,14 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
 
 @helper
 def _sum_tile(step, tile, tiles, panel, scratch, element):
-    """A tile's sums in a panel. Each of the item's tiles fetches its part of the next panel's weights meanwhile."""
+    """A tile's sums in a panel. Meanwhile each of the item's tiles prefetches its part of the next panel's weights."""
     part = integers(step[PARTS] + tile * PART_BYTES)
     taps, height = (part[0], part[1]), part[2]
     tap_rows = step[TABLE] + tile * step[TAP_COUNT] * ROWS * 8
     weights = step[WEIGHTS] + panel * step[PRODUCTS] * WIDTH_BYTES
-    products_a_fetch = 2 if step[LENGTH] % TURN == 0 else 1
-    distance = min(products_a_fetch * WIDTH_BYTES // (tiles[1] - tiles[0]), LINE_BYTES)
-    fetched = (tile - tiles[0]) * (step[PRODUCTS] // products_a_fetch) * distance
+    products_per_fetch = 2 if step[LENGTH] % TURN == 0 else 1
+    distance = min(products_per_fetch * WIDTH_BYTES // (tiles[1] - tiles[0]), LINE_BYTES)
+    fetched = (tile - tiles[0]) * (step[PRODUCTS] // products_per_fetch) * distance
     ahead = weights + step[PRODUCTS] * WIDTH_BYTES + fetched, distance
     if step[LENGTH] % TURN != 0:
         return _sum_products(step, taps, tap_rows, weights, 1, ahead, scratch, CLOSE_ROWS, element)
@@ -170,7 +170,7 @@ def _sum_tile(step, tile, tiles, panel, scratch, element):
 
 @helper
 def _find_nonzero(step, tiles, masks, element):
-    """Note which inputs of some tiles' pixels are not 0, run by run; whether they are few."""
+    """Note which inputs of some tiles' pixels are not 0, run by run. True if they are few enough."""
     first, last = tiles
     runs = step[LENGTH] // RUN
     inputs, nonzero = 0, 0
@@ -189,7 +189,7 @@ def _find_nonzero(step, tiles, masks, element):
 
 @helper
 def _prefetch_outputs(step, place, size):
-    """What the epilogue reads and writes at some place of the output, on its way while sums are made."""
+    """Prefetch what the epilogue reads and writes at a place of the output, while sums are computed."""
     for operand in (SHORTCUT, OUT, PREACT):
         if step[operand] != 0:
             for offset in range(0, size, LINE_BYTES):
@@ -198,20 +198,21 @@ def _prefetch_outputs(step, place, size):
 
 @helper
 def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
-    """The sums of some tiles and panels, of the products with inputs that are not 0.
+    """The sums of some tiles and panels, over the products with inputs that are not 0.
 
     Parameters
     ----------
     channels : int64
-        Where the first panel's channels lie in a pixel, in bytes.
+        Offset of the first panel's channels in a pixel, in bytes.
     weights : int64
         The address of the first panel.
     masks : int64
-        Where `_find_nonzero` left its notes.
+        The address of the notes of `_find_nonzero`.
     sums : int64
-        Where the sums go: a tile after the other, and panels `SUMS_BYTES` apart.
+        The address for the sums: one tile after the other, and panels `SUMS_BYTES` apart.
     panels : tuple of int64
-        Which panels' sums a pixel has in registers: numbers from 0. One that comes twice is summed twice, alike.
+        The panels whose sums a pixel has in registers, counted from 0. One that is listed twice is summed twice, with
+        the same result.
     """
     first, last = tiles
     places = scale_rows(panels, SUMS_BYTES)
@@ -224,7 +225,7 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
             for tile in range(first, last):
                 pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
                 for row in range(integers(step[PARTS] + tile * PART_BYTES)[2]):
-                    # The weights of the next run, spread over the pixels of this one.
+                    # Prefetch the weights of the next run, spread over the pixels of this one.
                     for panel in range(len(panels)):
                         for line in range(LINES_AHEAD):
                             prefetch_to_second(columns[panel] + ahead + line * LINE_BYTES)
@@ -250,7 +251,7 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
 
 @helper
 def _sum_group(step, tiles, group, last, masks, sums, element):
-    """`_sum_nonzero` of a group's panels, the last one included."""
+    """`_sum_nonzero` for the panels from ``group`` to ``last``, both included."""
     channels = group * WIDTH_BYTES
     weights = step[WEIGHTS] + step[PRODUCTS] * channels
     if last - group < 2:
@@ -263,7 +264,7 @@ def _sum_group(step, tiles, group, last, masks, sums, element):
 
 @helper
 def _load_sums(sums, height, element):
-    """The tile that `_sum_nonzero` left at an address."""
+    """The tile that `_sum_nonzero` wrote to an address."""
     if height == ROWS:
         return load_tile(sums, CLOSE_ROWS, element)
     return repeat_last_row(load_tile(sums, CLOSE_ROWS[:-1], element), CLOSE_ROWS)

@@ -1,4 +1,4 @@
-"""Convolution by its definition, in NumPy: rule A1 of the contract, a line a clause."""
+"""Convolution by its definition, in NumPy: rule A1 of the contract, one line per clause."""
 
 from __future__ import annotations
 

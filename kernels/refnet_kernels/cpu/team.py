@@ -1,13 +1,13 @@
 """Threads that walk a program of steps together.
 
-A program is a table of int64, a row a step: the kernel's address, its number of items, then what the kernel reads.
+A program is a table of int64, one row per step: the kernel's address, its number of items, then the kernel's arguments.
 All threads walk the whole table in compiled code. A step's items are cut into as many shares as there are threads, in
 order. Each thread draws items from its own share's atomic counter, so that from step to step it finds what it wrote in
-its own core's caches; then it helps with the others' shares. It goes on when all the items are *finished*: a thread
-that comes late, or never, holds nobody up, and which thread did which item leaves no trace in the result.
+its own core's caches; then it helps with the other shares. It goes on when all the items are *finished*: a thread that
+comes late, or never, delays no other, and the result does not depend on which thread did which item.
 
-The caller walks, and asks helpers to: threads that wait in compiled code, each at a mailbox, and never come back to
-Python. So nobody waits for the GIL, which costs 0.1 ms where two threads want it at once, and a run costs one call.
+The caller walks the table with helpers: threads that wait in compiled code, each at a mailbox, and never return to
+Python. So no thread waits for the GIL, which costs 0.1 ms if two threads want it at once, and a run costs one call.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ from refnet_kernels.jit import function_address
 from refnet_kernels.system import pages
 from refnet_kernels.system.forks import Lock
 
-#: int64 in a row of a program: the kernel, its items, and its own.
+#: int64 per row of a program: the kernel, its number of items, and its arguments.
 ROW = 64
 
 HEADER = 2
 
 ROW_BYTES = ROW * 8
 
-#: A step's counters (of each share the items drawn, then the items finished) stand apart, on cache lines of their own.
+#: Bytes between a step's counters (the items drawn of each share, then the items finished): no two share a cache line.
 APART_BYTES = 128
 
-#: Loads of the counter, some nanoseconds each, before a waiting thread offers its core to others.
+#: Loads of the counter, some nanoseconds each, before a waiting thread yields its core to others.
 SPINS = 2000
 
-#: The caller comes back to Python this often, so that Ctrl-C is answered.
+#: The caller returns to Python this often, to handle Ctrl-C.
 SLICE_SECONDS = 0.05
 
-#: Items, of a millisecond or less, that it does between two looks at the clock.
-ITEMS_A_LOOK = 16
+#: Items (of a millisecond or less) between two readings of the clock.
+ITEMS_PER_LOOK = 16
 
-# What a run's int64 hold: addresses (of the steps' table and counters, of the threads' scratch memory, of the helpers'
-# mailboxes) and numbers; a deadline in nanoseconds, of a clock of the system; whether the helpers have been asked, and
-# whether all is done.
+# The int64 of a run: addresses (of the table of steps, the counters, the threads' scratch memory, the helpers'
+# mailboxes); the numbers of steps and threads; a clock of the system, and a deadline by it in nanoseconds; whether the
+# helpers have been asked, and whether everything is done.
 TABLE, COUNTERS, SCRATCHES, MAILBOXES, STEPS, THREADS, CLOCK, DEADLINE, BEGUN, DONE = range(10)
 
-# Apart from those: a word that stops all threads, the time when the clock was read, and a word for each thread, which
-# is not 0 once it has left.
+# Apart from those: a word that stops all threads, the time when the clock was last read, and one word per thread, which
+# is not 0 once the thread has left.
 STOP, NOW, LEFT = (APART_BYTES // 8 * i for i in (1, 2, 3))
 
-# What a helper's mailbox holds: what it is at, for which run, its number there; and what it waits on.
+# A helper's mailbox: its state, the run that it works for, its number in that run; and the mutex and the condition
+# variable that it waits on.
 STATE, WHOSE, NUMBER = range(3)
 
 FREE, ASKED, WALKING = range(3)
@@ -65,7 +66,21 @@ MUTEX, CONDITION, MAILBOX_BYTES = (APART_BYTES * i for i in (1, 2, 3))
 
 
 class Launch(NamedTuple):
-    """One step, ready to run: a kernel, how many items it has, and the row that it reads."""
+    """One step, ready to run.
+
+    Attributes
+    ----------
+    kernel : int
+        Address of the kernel.
+    items : int
+        Number of items.
+    row : tuple of int
+        The kernel's arguments.
+    scratch : int
+        Bytes of scratch memory per thread.
+    kept : tuple of array
+        Arrays that live as long as the step.
+    """
 
     kernel: int
     items: int
@@ -75,7 +90,7 @@ class Launch(NamedTuple):
 
 
 def aligned_zeros(count: int, dtype: DTypeLike) -> np.ndarray:
-    """``count`` zeros that start on a cache line, which NumPy does not promise."""
+    """``count`` zeros that start on a cache line, which NumPy does not guarantee."""
     size = np.dtype(dtype).itemsize
     raw = pages.zeros(count * size + 64)
     start = -raw.ctypes.data % 64
@@ -89,7 +104,7 @@ class Program:
     ----------
     launches : list of Launch
     threads : int
-        How many threads share each step.
+        Number of threads that share each step.
     """
 
     def __init__(self, launches: list[Launch], threads: int) -> None:
@@ -110,11 +125,11 @@ class Program:
         self._walk = _walk()
 
     def set_operand(self, step: int, which: int, address: int) -> None:
-        """Have a step read another address."""
+        """Set an address that a step reads: number ``which`` of its arguments."""
         self._table[step, HEADER + which] = address
 
     def run(self) -> None:
-        """Run every step. Ctrl-C stops it after the items in hand."""
+        """Run every step. Ctrl-C stops it after the items in progress."""
         run = self._run
         self._counters[:] = 0
         run[BEGUN:] = 0
@@ -131,13 +146,13 @@ class Program:
 
 @cache
 def _walk() -> Callable[[int, int], None]:
-    """`refnet_kernels.cpu.team_kernel.walk`. ctypes lets go of the GIL while it runs."""
+    """`refnet_kernels.cpu.team_kernel.walk`. ctypes releases the GIL while it runs."""
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
     return kind(function_address("refnet_kernels.cpu.team_kernel", "walk"))
 
 
 class _Helper(NamedTuple):
-    """A thread that waits at its mailbox, and the core that it stays on, if there is one for each of its team."""
+    """A thread that waits at its mailbox, and the core that it is pinned to, if its team has one thread per core."""
 
     core: int | None
     mailbox: int
@@ -147,15 +162,15 @@ _teams: dict[int, list[_Helper]] = {}
 
 _teams_lock = Lock()
 
-#: By a team's number of threads and the caller's core: where the addresses of the others' mailboxes are.
+#: Addresses of lists of the others' mailboxes, by a team's number of threads and the caller's core.
 _others: dict[tuple[int, int | None], int] = {}
 
-#: Mailboxes, at which threads wait as long as the process lives, and lists of them.
+#: Mailboxes, at which threads wait as long as the process runs, and lists of mailboxes.
 _kept: list[np.ndarray] = []
 
 
 def _mailboxes(threads: int) -> int:
-    """Where the addresses of the mailboxes are, of one helper less than threads, none of them on the caller's core."""
+    """The address of a list of mailboxes: of ``threads - 1`` helpers, none of them on the caller's core."""
     here = _this_core()
     address = _others.get((threads, here))
     if address is None:
@@ -192,7 +207,7 @@ def _help(core: int | None, mailbox: int) -> None:
 
 
 def _this_core() -> int | None:
-    """The core on which this thread runs, where the system says so."""
+    """The core on which this thread runs; None if the system does not tell."""
     return int(_sched_getcpu()) if _sched_getcpu else None
 
 
@@ -202,9 +217,9 @@ _sched_getcpu = getattr(_system, "sched_getcpu", None)
 
 
 def _stay(core: int | None) -> None:
-    """Keep this thread on a core.
+    """Pin this thread to a core, unless that is None.
 
-    Where there is a thread for each of the process's cores, Linux sometimes wakes two of them on the same core and
+    With one thread per core of the process, Linux sometimes wakes two of them on the same core and
     leaves them there for a whole forward, which then takes twice as long.
     """
     if core is not None:

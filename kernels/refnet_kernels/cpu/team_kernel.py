@@ -1,4 +1,4 @@
-"""What the threads of a team run, compiled. See `refnet_kernels.cpu.team`."""
+"""The compiled code that the threads of a team run. See `refnet_kernels.cpu.team`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refnet_kernels.cpu.team import (
     DONE,
     FREE,
     HEADER,
-    ITEMS_A_LOOK,
+    ITEMS_PER_LOOK,
     LEFT,
     MAILBOXES,
     MUTEX,
@@ -47,7 +47,7 @@ _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int64
 
 @helper
 def _is_late(run, deadline):
-    """Whether a deadline, in nanoseconds, has passed; 0 is none."""
+    """Whether a deadline, in nanoseconds, has passed; 0 means none."""
     if deadline == 0:
         return False
     now = run + NOW * 8
@@ -57,7 +57,7 @@ def _is_late(run, deadline):
 
 @helper
 def _walk_steps(run, thread, deadline):
-    """Do a thread's part of every step that is not done; whether all are, as it was not told to stop, nor late."""
+    """Do a thread's part of every unfinished step. False if the run was stopped or is late, else True."""
     steps, counters, threads = integers(run)[STEPS], integers(run)[COUNTERS], integers(run)[THREADS]
     scratch, stop = integers(integers(run)[SCRATCHES])[thread], run + STOP * 8
     walked = 0
@@ -72,7 +72,7 @@ def _walk_steps(run, thread, deadline):
             own = _share_of(items, share, threads)
             first, last = own.start, own.stop
             done = 0
-            # The load is for shares that are drawn already, which is most often so with another thread's.
+            # The load saves an atomic addition if all of the share is drawn, as another thread's share mostly is.
             while first + load_atomic(drawn + share * APART_BYTES) < last:
                 item = first + fetch_add(drawn + share * APART_BYTES, 1)
                 if item >= last:
@@ -82,7 +82,7 @@ def _walk_steps(run, thread, deadline):
                 call_kernel(kernel, row + HEADER * 8, item, scratch)
                 done += 1
                 walked += 1
-                if walked % ITEMS_A_LOOK == 0 and _is_late(run, deadline):
+                if walked % ITEMS_PER_LOOK == 0 and _is_late(run, deadline):
                     fetch_add(finished, done)
                     return False
             if done > 0:
@@ -101,7 +101,7 @@ def _walk_steps(run, thread, deadline):
 
 @helper
 def _ask(mailbox, run, thread):
-    """Have a helper walk, unless it walks for another caller."""
+    """Ask a helper to walk. One that is not free is counted as having left."""
     box = integers(mailbox)
     _lock(mailbox + MUTEX)
     is_free = box[STATE] == FREE
@@ -116,7 +116,7 @@ def _ask(mailbox, run, thread):
 
 @helper
 def _see_off(mailbox, run, thread):
-    """Take back what a helper has not begun, or wait until it has left."""
+    """Withdraw the request if the helper has not begun; else wait until it has left."""
     box, left = integers(mailbox), run + (LEFT + thread) * 8
     _lock(mailbox + MUTEX)
     if box[STATE] == ASKED and box[WHOSE] == run:
@@ -132,7 +132,7 @@ def _see_off(mailbox, run, thread):
 
 @helper
 def _wait_to_be_asked(mailbox):
-    """The run that a helper is asked to walk in, and its number there."""
+    """Wait for a request: the run that the helper walks in, and its number there."""
     box = integers(mailbox)
     _lock(mailbox + MUTEX)
     while box[STATE] != ASKED:
@@ -148,13 +148,13 @@ def _leave(mailbox, run, number):
     _lock(mailbox + MUTEX)
     integers(mailbox)[STATE] = FREE
     _unlock(mailbox + MUTEX)
-    # From here on the helper touches nothing of the run's.
+    # This is the last time that the helper touches the run.
     fetch_add(run + (LEFT + number) * 8, 1)
 
 
 @helper
 def _serve(mailbox):
-    """A helper's life."""
+    """A helper's endless loop."""
     while True:
         run, number = _wait_to_be_asked(mailbox)
         _walk_steps(run, number, 0)
@@ -163,7 +163,7 @@ def _serve(mailbox):
 
 @helper
 def _lead(run):
-    """A caller's part of a run: ask the helpers, the first time, walk, and see them off at the end."""
+    """The caller's part of a run: ask the helpers (the first time), walk, and see them off at the end."""
     is_stopped = integers(run)[STOP] != 0
     if integers(run)[BEGUN] == 0:
         if is_stopped:
@@ -179,9 +179,10 @@ def _lead(run):
 
 @compiled(types.void(types.int64, types.int64))
 def walk(run, mailbox):
-    """Walk: a caller (``mailbox`` is 0) until all is done, which is noted, or it is late; a helper as often as asked.
+    """Walk a run as its caller, or any runs as a helper.
 
-    A run that its caller has told to stop is done too: no thread touches it any more.
+    A caller (``mailbox`` is 0) walks until the run is done, which it records, or until the deadline. A helper walks
+    whenever a run asks it to. A run that its caller has stopped is done too: no thread touches it any more.
     """
     if mailbox == 0:
         _lead(run)

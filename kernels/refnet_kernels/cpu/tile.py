@@ -1,12 +1,12 @@
-"""A register tile: rows x columns of sums, held in vector registers, and what kernels do with it.
+"""A register tile: rows x columns of sums in vector registers, and the operations on it.
 
 Numba has no vector type. Here is one: `TileType` is an LLVM array of ``rows * VECTORS`` vectors of ``VECTOR_BYTES``,
-which LLVM keeps in registers: binary32 or binary64 numbers, as its ``element`` says. Each function below is one line
+which LLVM keeps in registers; its ``element`` is binary32 or binary64. Each function below is one line
 of arithmetic on a whole tile, so that a kernel reads as Python. Rows are pixels, columns are output channels; an
 address is an int64 in bytes.
 
-Every operation is one IEEE-754 operation an element (rule A0 of the contract), so the tile's shape never shows in
-the bits.
+Every operation is one IEEE-754 operation per element (rule A0 of the contract), so the bits do not depend on the
+tile's shape.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from refnet_kernels.target import LINE_BYTES, ROWS, VECTOR_BYTES, VECTORS, WIDTH
 
 _INT = ir.IntType(64)
 
-#: The offsets of a tile's rows where they follow one another. A tile has as many rows as the offsets it is loaded from.
+#: The offsets of rows that follow one another. A tile has as many rows as the offsets that it is loaded from.
 CLOSE_ROWS = tuple(row * WIDTH_BYTES for row in range(ROWS))
 
 
@@ -59,7 +59,7 @@ def _load(builder: Any, tile: TileType, address: Any, vector: int) -> Any:
 
 
 def _columns(builder: Any, tile: TileType, address: Any) -> list[Any]:
-    """A row at an address: one vector each for the columns of a tile."""
+    """The row at an address, as vectors: one number per column of a tile."""
     return [_load(builder, tile, address, vector) for vector in range(VECTORS)]
 
 
@@ -92,7 +92,7 @@ def _each(builder: Any, value: Any, step: Any) -> Any:
 
 @intrinsic
 def zero_tile(typingctx, offsets, element):
-    """All sums +0, of ``np.float32`` or ``np.float64``; as many rows as there are offsets."""
+    """A tile of +0, of ``np.float32`` or ``np.float64``, with as many rows as there are offsets."""
     tile = TileType(element.instance_type, offsets.count)
 
     def codegen(context, builder, signature, args):
@@ -103,7 +103,7 @@ def zero_tile(typingctx, offsets, element):
 
 @intrinsic
 def load_rows(typingctx, address, like):
-    """The int64 at an address, a number for each of a tile's rows, as a tuple ``like`` another."""
+    """The int64 at an address, one per row of a tile, as a tuple ``like`` another one."""
 
     def codegen(context, builder, signature, args):
         base = builder.inttoptr(args[0], ir.PointerType(_INT))
@@ -119,7 +119,7 @@ def load_rows(typingctx, address, like):
 
 @intrinsic
 def move_rows(typingctx, rows, distance):
-    """A tuple of int64, each of them ``distance`` more."""
+    """A tuple of int64, with ``distance`` added to each."""
 
     def codegen(context, builder, signature, args):
         moved = args[0]
@@ -132,7 +132,7 @@ def move_rows(typingctx, rows, distance):
 
 @intrinsic
 def scale_rows(typingctx, rows, factor):
-    """A tuple of int64, each of them ``factor`` times as large."""
+    """A tuple of int64, each multiplied by ``factor``."""
 
     def codegen(context, builder, signature, args):
         scaled = args[0]
@@ -147,7 +147,7 @@ def scale_rows(typingctx, rows, factor):
 def multiply_add(typingctx, sums, pixels, k, weights):
     """``sums[row, column] = fma(x[row, k], w[column], sums[row, column])``: one product of every chain.
 
-    ``pixels`` are `load_rows`' addresses, ``weights`` is the address of this k's weights, one for each column.
+    ``pixels`` are `load_rows`' addresses, ``weights`` is the address of this k's weights, one per column.
     """
 
     def codegen(context, builder, signature, args):
@@ -172,11 +172,11 @@ def multiply_add(typingctx, sums, pixels, k, weights):
 def multiply_add_pixel(typingctx, sums, pixel, k, panels):
     """``sums[panel, column] = fma(x[k], w[panel, column], sums[panel, column])``: a product of one pixel's chains.
 
-    ``pixel`` is an address; ``panels`` are those of the weights of ``k`` = 0, one for each row of the tile.
+    ``pixel`` is an address; ``panels`` are those of the weights of ``k`` = 0, one per row of the tile.
 
-    Each product loads its weights, and as many vectors can be loaded in a cycle as multiplied. So the input comes by
-    an integer register, whose loads have a port of their own; that the load is atomic keeps LLVM from making it one of
-    a vector again. On a Zen 4 this takes 0.95 of the time.
+    Each product loads its weights, and a core loads no more vectors per cycle than it multiplies. So the input is
+    loaded to an integer register, by a port of its own. The load is atomic, which keeps LLVM from turning it into one
+    of a vector again. On a Zen 4 this takes 0.95 of the time.
     """
 
     def codegen(context, builder, signature, args):
@@ -200,7 +200,7 @@ def multiply_add_pixel(typingctx, sums, pixel, k, panels):
 
 @intrinsic
 def find_nonzero(typingctx, address, element):
-    """Which of a run's numbers, from an address on, are not 0: the bits of an int64, from the lowest. NaN is not 0."""
+    """Which of a run's numbers at an address are not 0, as the bits of an int64, from the lowest. NaN is not 0."""
     tile = TileType(element.instance_type, 1)
     lanes = tile.vector.count
 
@@ -231,7 +231,7 @@ def add_tiles(typingctx, left, right):
 
 @intrinsic
 def repeat_last_row(typingctx, value, offsets):
-    """A tile with as many rows as there are offsets; those that it lacks are as the last."""
+    """A tile with as many rows as there are offsets; those that it lacks repeat the last one."""
     tile = TileType(value.of, offsets.count)
 
     def codegen(context, builder, signature, args):
@@ -247,7 +247,7 @@ def repeat_last_row(typingctx, value, offsets):
 
 @intrinsic
 def add_to_tile(typingctx, address, value):
-    """Add a tile to the one at an address, its rows close: vector by vector, so that no second tile needs registers."""
+    """Add a tile to the one at an address, whose rows follow one another. No second tile needs registers."""
 
     def codegen(context, builder, signature, args):
         for vector in range(value.rows * VECTORS):
@@ -287,7 +287,7 @@ def smaller_tile(typingctx, left, right):
 
 @intrinsic
 def add_bias(typingctx, value, bias):
-    """``value + bias[column]``; ``bias`` is the address of a number for each column."""
+    """``value + bias[column]``; ``bias`` is the address of one number per column."""
 
     def codegen(context, builder, signature, args):
         columns = _columns(builder, value, args[1])
@@ -298,7 +298,7 @@ def add_bias(typingctx, value, bias):
 
 @intrinsic
 def normalize(typingctx, value, mean, scale, beta):
-    """``fma(value - mean[column], scale[column], beta[column])``, from the addresses of a number for each column."""
+    """``fma(value - mean[column], scale[column], beta[column])``, from addresses of one number per column."""
 
     def codegen(context, builder, signature, args):
         columns = [_columns(builder, value, address) for address in args[1:]]
@@ -325,7 +325,7 @@ def relu_tile(typingctx, value):
 
 @intrinsic
 def load_tile(typingctx, address, offsets, element):
-    """The tile of ``element`` whose rows lie at ``offsets`` (a tuple of int64, in bytes) from an address."""
+    """The tile of ``element`` whose rows are at ``offsets`` (a tuple of int64, in bytes) from an address."""
     tile = TileType(element.instance_type, offsets.count)
 
     def codegen(context, builder, signature, args):
@@ -338,7 +338,7 @@ def load_tile(typingctx, address, offsets, element):
 
 @intrinsic
 def store_tile(typingctx, value, address, offsets):
-    """Write a tile, its rows at ``offsets`` from an address as in `load_tile`."""
+    """Write a tile; its rows go to ``offsets`` from an address, as in `load_tile`."""
 
     def codegen(context, builder, signature, args):
         vectors, *place = args
@@ -354,7 +354,7 @@ def store_tile(typingctx, value, address, offsets):
 
 @intrinsic
 def prefetch_tile(typingctx, address, offsets):
-    """Ask for a tile's cache lines; its rows lie at ``offsets`` from an address."""
+    """Prefetch a tile's cache lines; its rows are at ``offsets`` from an address."""
 
     def codegen(context, builder, signature, args):
         for start in _rows(builder, *args):
@@ -367,7 +367,7 @@ def prefetch_tile(typingctx, address, offsets):
 
 @helper
 def copy_columns(source, source_rows, target, target_rows, columns, element):
-    """Copy the columns of a tile that exist, at the ragged edge; its rows lie at offsets, as in `load_tile`."""
+    """Copy the columns of a tile that exist, at the ragged edge; its rows are at offsets, as in `load_tile`."""
     for row in range(len(source_rows)):
         from_row = floats(source + source_rows[row], element)
         to_row = floats(target + target_rows[row], element)
