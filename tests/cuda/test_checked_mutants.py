@@ -70,7 +70,7 @@ MUTANTS = [
     Mutant("taps of another step", "conv/cuda_kernel", "at, tap = copy_step(share, left, free",
            "at, _ = copy_step(share, left, free", "bits"),
     Mutant("numbers not read by all are overwritten", "softmax/cuda_kernel",
-           "# What the shared numbers were has been read by all.\n        cuda.syncthreads()", "", "race"),
+           "# All threads have read the shared numbers.\n        cuda.syncthreads()", "", "race"),
     Mutant("channels past the last", "mean/cuda_kernel", "if index >= np.uint32(outputs):",
            "if index > np.uint32(outputs):", "bounds"),
     Mutant("pixels past the last", "max_pool/cuda_kernel", "if pixel >= np.uint32(pixels):",

@@ -25,7 +25,7 @@ ZERO_PADDING = AT.zero_padding
 
 @helper
 def _inside(first, window, size):
-    """The part of a window that lies inside the image: where it begins and ends; of nothing, the same place."""
+    """The part of a window inside the image, as its begin and its end; they are equal if there is none."""
     begin = min(max(first, 0), size)
     return begin, max(min(first + window, size), begin)
 
@@ -47,7 +47,7 @@ def avg_pool_kernel(step, item, scratch, element):
                 pixel = floats(step[X] + ((image + y) * step[WIDTH] + x) * pixel_bytes, element)
                 for c in range(channels):
                     total[c] += np.float64(pixel[c])
-        # The zeros outside leave the sum alone: it begins with +0, so that it is never -0.
+        # The zeros outside do not change the sum: it begins with +0, so it is never -0.
         count = step[WINDOW] * step[WINDOW] if step[ZERO_PADDING] != 0 else (bottom - top) * (right - left)
         out = floats(step[OUT] + (item * step[OUT_WIDTH] + column) * pixel_bytes, element)
         for c in range(channels):

@@ -1,6 +1,6 @@
-"""Average pool on CUDA: a thread has four channels of a pixel.
+"""Average pool on CUDA: each thread computes four channels of a pixel.
 
-The kernel is ``cuda_kernel.AVG_POOL``. Of its integers, ``whole`` says whether vectors of four channels lie at
+The kernel is ``cuda_kernel.AVG_POOL``. Of its integers, ``whole`` is 1 if vectors of four channels are at
 multiples of 16 bytes; ``pixels`` are the output's; the others are the geometry's.
 """
 

@@ -13,7 +13,7 @@ from refnet_kernels.jit import function_address
 
 
 class Row(NamedTuple):
-    """What a row of the batch norm holds: addresses, then integers."""
+    """The fields of a row of the batch norm: addresses, then integers."""
 
     x: int
     mean: int
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 class StatisticsRow(NamedTuple):
-    """What a row of the statistics holds: addresses, of which 0 stands for "none", then integers."""
+    """The fields of a row of the statistics: addresses (0 stands for "none"), then integers."""
 
     x: int
     mean: int
@@ -38,12 +38,12 @@ class StatisticsRow(NamedTuple):
     channels: int
 
 
-#: Where each of them lies in its row.
+#: The index of each field in its row.
 AT = Row(*range(len(Row._fields)))
 STATISTICS_AT = StatisticsRow(*range(len(StatisticsRow._fields)))
-#: Numbers of an item of the batch norm.
+#: Numbers per item of the batch norm.
 ITEM = 65536
-#: Channels of an item of the statistics: their sums stay in the first-level cache.
+#: Channels per item of the statistics: their sums stay in the first-level cache.
 BLOCK = 64
 
 
@@ -60,7 +60,7 @@ def launch(geometry: NormGeometry, addresses: Mapping[str, int], flags: Flags, t
 
 
 def launch_statistics(geometry: NormGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
-    """The step that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of ``gamma``, if any."""
+    """The step that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of any ``gamma``."""
     g = geometry
     row = StatisticsRow(
         addresses["x"], addresses["mean"], addresses["scale"], addresses.get("gamma", 0),

@@ -31,7 +31,7 @@ STATISTICS_CHANNELS = STATISTICS_AT.channels
 
 @kernel
 def batch_norm_kernel(step, item, scratch, element):
-    """``ITEM_PIXELS`` pixels, or what is left."""
+    """``ITEM_PIXELS`` pixels, or the rest."""
     channels = step[CHANNELS]
     pixel_bytes = channels * size_of(element)
     mean, scale, beta = floats(step[MEAN], element), floats(step[SCALE], element), floats(step[BETA], element)
@@ -49,7 +49,7 @@ def batch_norm_kernel(step, item, scratch, element):
 
 @kernel
 def batch_statistics_kernel(step, item, scratch, element):
-    """The mean and the scale of ``BLOCK`` channels, or of what is left."""
+    """The mean and the scale of ``BLOCK`` channels, or of the rest."""
     channels, pixels = step[STATISTICS_CHANNELS], step[STATISTICS_PIXELS]
     first = item * BLOCK
     count = min(channels - first, BLOCK)

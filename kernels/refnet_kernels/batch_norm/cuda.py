@@ -2,9 +2,9 @@
 
 The kernels are
 
-- ``cuda_kernel.BATCH_NORM``: a thread has four channels of a pixel. Of its integers, ``whole`` says whether vectors of
-  four channels lie at multiples of 16 bytes.
-- ``cuda_kernel.BATCH_STATISTICS``: a thread has a channel, as the contract fixes the order of the sums.
+- ``cuda_kernel.BATCH_NORM``: each thread computes four channels of a pixel. Of its integers, ``whole`` is 1 if vectors
+  of four channels are at multiples of 16 bytes.
+- ``cuda_kernel.BATCH_STATISTICS``: each thread computes one channel, because the contract fixes the order of the sums.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from refnet_kernels.gpu.program import run_once
 def launch(geometry: NormGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> CudaLaunch:
     """The launch that normalises, with the addresses ``x``, ``mean``, ``scale``, ``beta`` and ``out``.
 
-    The values a channel come from `refnet_kernels.gpu.device.pack_channels`.
+    The values per channel come from `refnet_kernels.gpu.device.pack_channels`.
     """
     g = geometry
     at = {name: addresses[name] for name in ("x", "mean", "scale", "beta", "out")}
@@ -35,7 +35,7 @@ def launch(geometry: NormGeometry, addresses: Mapping[str, int], flags: Flags, t
 
 
 def launch_statistics(geometry: NormGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> CudaLaunch:
-    """The launch that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of ``gamma``, if any."""
+    """The launch that writes ``mean`` and ``scale`` of ``x``, with the addresses of these and of any ``gamma``."""
     g = geometry
     at = {"gamma": addresses.get("gamma", 0)} | {name: addresses[name] for name in ("x", "mean", "scale")}
     grid = -(-g.channels // BATCH_STATISTICS.threads)

@@ -14,7 +14,7 @@ from refnet_kernels.gpu.vector import batch_norm4, place, read4, relu4, write4
 
 
 def batch_norm_kernel(x, mean, scale, beta, out, relu, whole, pixels, channels):
-    """Four channels of a pixel, or what is left."""
+    """Four channels of a pixel, or the rest."""
     pixel, channel, left = place(cuda.blockIdx.x, cuda.blockDim.x, cuda.threadIdx.x, channels)
     if pixel >= np.uint32(pixels):
         return

@@ -10,7 +10,7 @@ from refnet_kernels.exact import fma
 
 @np.errstate(all="ignore")
 def batch_norm(x: FloatArray, norm: Norm, relu: bool) -> FloatArray:
-    """``fma(x - mean, scale, beta)``, then ReLU if asked for, over the last axis' channels."""
+    """``fma(x - mean, scale, beta)``, then optionally ReLU, over the channels of the last axis."""
     t = fma(x - norm.mean, np.broadcast_to(norm.scale, x.shape), np.broadcast_to(norm.beta, x.shape))
     return np.where(t < 0, t.dtype.type(0), t) if relu else t
 

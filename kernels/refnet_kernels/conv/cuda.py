@@ -1,18 +1,18 @@
-"""Convolution on CUDA: an implicit GEMM of pixels by output channels, one chain of products an output (rule A1).
+"""Convolution on CUDA: an implicit GEMM of pixels by output channels, one chain of products per output (rule A1).
 
-A block makes a tile of the output. Products are taken a step at a time, through buffers of shared memory: while the
-threads work on one, copies to all the others are on their way from the image and the weights (``cp.async``, which fills
-with zeros what lies outside the image). The image is read through a table, a row a product: how far from the window's
-corner its number lies. So one kernel serves every size, stride, rate and pad. Each thread has two tiles of sums, one of
-the run (``s``) and one of all runs (``t``). Of small problems several teams of threads share a tile and take runs in
-turn: where there are too few tiles for the device, a chain of runs is what takes long. The teams hand over their sums
-in shared memory, where all threads add them up, in order.
+A block computes a tile of the output. Products are taken a step at a time, through buffers of shared memory: while the
+threads work on one, copies from the image and the weights to all the others are under way (``cp.async``, which writes
+zeros for pixels outside the image). The image is read through a table with one row per product: the distance of its
+value from the window's corner. So one kernel serves every size, stride, rate and pad. Each thread has two tiles of
+sums, one of the current run (``s``) and one of all runs (``t``). In small problems several teams of threads share a
+tile and take turns with the runs: with too few tiles for the device, the chain of runs decides the time. The teams pass
+on their sums in shared memory, where all threads add them up, in order.
 
-The finished tile is parked in shared memory and comes out in vectors of four channels, for the epilogue (rule A2).
+The finished tile goes to shared memory and is read back in vectors of four channels, for the epilogue (rule A2).
 
-The kernels are ``cuda_kernel.conv_kernel(tile)`` for each tile of `TILES`; some copy four channels of the image as one
-vector, which must lie at a multiple of 16 bytes, and the others copy number by number. Of the addresses `OPERANDS`, 0
-stands for "none". `launch` gives kernel, grid and arguments; the block is ``kernel.threads`` threads and has
+The kernels are ``cuda_kernel.conv_kernel(tile)`` for each tile of `TILES`. Some copy four channels of the image as one
+vector, which must be at a multiple of 16 bytes; the others copy number by number. Of the addresses `OPERANDS`, 0 stands
+for "none". `launch` gives kernel, grid and arguments; a block has ``kernel.threads`` threads and
 ``kernel.shared_bytes`` of dynamic shared memory.
 """
 
@@ -38,7 +38,7 @@ def _padded(size: int, multiple: int) -> int:
 
 
 def pack(weights: Float32Array) -> Float32Array:
-    """HWIO weights as [panels, products, channels of a panel], filled up with zeros to whole steps and tiles."""
+    """HWIO weights as [panels, products, channels of a panel], padded with zeros to whole steps and tiles."""
     height, width, channels, out_channels = weights.shape
     products = height * width * channels
     flat = np.zeros((_padded(products, PRODUCTS), _padded(out_channels, CHANNELS)), np.float32)
@@ -47,12 +47,12 @@ def pack(weights: Float32Array) -> Float32Array:
 
 
 def prepare(weights: Mapping[str, Float32Array], packed: dict[str, Packed], owned: bool, target: Target) -> None:
-    """Pack kernels by name into ``packed``; they stay as they are."""
+    """Pack kernels by name into ``packed``; ``weights`` stay as they are."""
     packed |= {name: Packed(pack(array), finite=False) for name, array in weights.items()}
 
 
 class Taps(NamedTuple):
-    """The table through which an image is read, by all that it depends on."""
+    """The table through which an image is read, as a key of everything that it depends on."""
 
     width: int
     channels: int
@@ -61,9 +61,9 @@ class Taps(NamedTuple):
     rate: int
 
     def values(self) -> np.ndarray:
-        """For each product the numbers from the window's corner, the row and the column; the last ones in no image.
+        """One row per product: its distance from the window's corner, in floats, its row and its column.
 
-        There are enough of the last ones for every team to end its last run, and to look one step ahead.
+        The last rows are outside any image. They suffice for every team to end its last run and to read a step ahead.
         """
         products = self.kernel_height * self.kernel_width * self.channels
         kind = [(name, "<i4") for name in ("offset", "row", "column", "filling")]
@@ -88,12 +88,12 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
     ----------
     geometry : ConvGeometry
     addresses : mapping of str to int
-        ``x``, ``weights`` (from `pack`), ``taps`` (from `tables`); if wanted ``bias``; ``mean``, ``scale``, ``beta``;
+        ``x``, ``weights`` (from `pack`), ``taps`` (from `tables`); optionally ``bias``; ``mean``, ``scale``, ``beta``;
         ``shortcut``; ``out``; ``next_mean``, ``next_scale``, ``next_beta``, ``preact``. The values per channel come
-        from `refnet_kernels.gpu.device.pack_channels`. All that is packed lies at multiples of 16 bytes.
+        from `refnet_kernels.gpu.device.pack_channels`. Everything packed is at multiples of 16 bytes.
     flags : Flags
     target : Target
-        All of the device's multiprocessors should have work.
+        All of the device's multiprocessors, its ``workers``, should have work.
     """
     g = geometry
     at = {name: addresses.get(name, 0) for name in OPERANDS}
@@ -114,18 +114,18 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
 
 
 def _tile(g: ConvGeometry, vectors: bool, processors: int) -> Tile:
-    """The tile with which the busiest multiprocessor should be done first."""
+    """The tile with which the busiest multiprocessor should finish first."""
 
     def clocks(tile: Tile) -> float:
-        """Of the busiest multiprocessor. The constants fit measurements of ResNet-50's layers on an H200."""
+        """Clocks of the busiest multiprocessor. The constants fit measurements of ResNet-50's layers on an H200."""
         grid = -(-g.pixels // tile.pixels) * -(-g.out_channels // tile.channels)
         rounds, rest = divmod(-(-grid // processors), tile.blocks)
         return rounds * at_once(tile, tile.blocks) + (at_once(tile, rest) if rest else 0)
 
     def at_once(tile: Tile, blocks: int) -> float:
-        """Of so many blocks at the same time: the instructions of a step, or the wait for its copies."""
-        # Each of four schedulers issues an instruction a clock, four times out of five: one for each sum of a thread,
-        # and about half of one for each number that it reads.
+        """Clocks of this many blocks at the same time: per step, its instructions or the wait for its copies."""
+        # Each of four schedulers issues an instruction in four of five clocks: one per sum of a thread, and about half
+        # of one per number that it reads.
         warps = -(-blocks * tile.threads // 128)
         issued = warps * tile.depth * (tile.rows * tile.columns + (tile.rows + tile.columns) / 2) / 0.8
         return tile.steps(g.products) * max(issued, 300 + 600 / (tile.stages - 1)) + 5000

@@ -1,10 +1,10 @@
 """How the threads of a CUDA convolution copy a step's numbers to shared memory, ahead of the sums (``cp.async``).
 
 The threads of a team share a step's copies. A thread copies the numbers of some pixels at one tap of the step (or, as a
-vector, at four neighbouring channels of one tap), and the weights of some products. Where a number lies is read from
-the table of taps, which has one row of four int32 per product: how far from the corner of a pixel's window the number
-lies (in floats), its row and its column in the window, and a filling. A number outside the image is copied as zero. The
-tap of a step is read a step ahead.
+vector, at four neighbouring channels of one tap), and the weights of some products. A number's place is read from
+the table of taps, which has one row of four int32 per product: the number's distance from the corner of a pixel's
+window (in floats), its row and its column in the window, and padding. A number outside the image is copied as zero. The
+tap of a step is read one step ahead.
 
 All functions here are parts of the kernel. ``image`` stands for the integers ``pixels, image_size, height, width,
 channels, out_height, out_width, stride, pad_top, pad_left``; see `conv_kernel`.
@@ -21,9 +21,9 @@ from refnet_kernels.contract import RUN
 from refnet_kernels.conv.cuda_tile import PANEL, Tile
 from refnet_kernels.gpu.code import copy_shared, copy_shared4, helper, inlined, load_tap
 
-#: A row that lies in no image, whatever tap is added.
+#: A row that is outside any image, whatever tap is added to it.
 OUTSIDE = -(2**30)
-#: Bytes of a row of the table of taps.
+#: Bytes per row of the table of taps.
 TAP = 16
 
 
@@ -38,9 +38,9 @@ def copies(tile: Tile) -> tuple[Callable[..., Any], Callable[..., Any], Callable
     find_tap : function(share) -> tap
         The thread's tap of its team's first step.
     copy_step : function(share, left, buffer, at, tap, following) -> at, tap
-        Begin to copy the thread's share of a step to the buffer that lies ``buffer`` bytes from the team's first one.
-        The step begins at the product ``at``, counted from the team's first one, where ``left`` products are left.
-        Returned are ``at`` and ``tap`` of the team's step number ``following``.
+        Start to copy the thread's share of a step to the buffer that is ``buffer`` bytes from the team's first one. The
+        step begins at the product ``at``, and ``left`` is the number of products, both counted from the team's first
+        product. Returns ``at`` and ``tap`` of the team's step number ``following``.
     """
     teams, depth, team_bytes = tile.teams, tile.depth, tile.team_bytes
     a_stride, b_stride, b_start = tile.a_stride, tile.channels, tile.b_start
@@ -77,32 +77,32 @@ def copies(tile: Tile) -> tuple[Callable[..., Any], Callable[..., Any], Callable
     def copy_step(share, left, buffer, at, tap, following):
         windows, (a_place, b_place), weights, taps, first_tap, size = share
         copy_image(np.int32(a_place + buffer), windows, tap, size)
-        # One team's last step is full, and the packed weights are filled up for it.
+        # The last step of a single team is full: the packed weights are padded for it.
         copy_weights(np.int32(b_place + buffer), weights + np.int64(at) * (PANEL * 4), teams == 1 or at < left)
         at = first_product(following)
         return at, load_tap(taps + np.int64(first_tap + at) * TAP)
 
     @helper
     def copy_weights(place, weights, inside):
-        """The weights of neighbouring products, so that one address serves them all; past the last product, zeros."""
+        """Copy the weights of neighbouring products: one address serves them all; past the last, zeros."""
         for i in range(weight_rows):
             copy_shared4(np.int32(place + np.int32(i) * np.int32(b_stride * 4)), weights + i * (PANEL * 4), inside)
 
     @helper
     def first_product(step):
-        """How far from a team's first product its step begins: past the other teams' runs."""
+        """The first product of a team's step, counted from the team's first one: past the other teams' runs."""
         return np.int32(step * depth + np.uint32(step) // np.uint32(run_steps) * (RUN * (teams - 1)))
 
     return find_share, find_tap, copy_step
 
 
 def _pixels(tile: Tile, count: int, apart: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Windows and copies of so many pixels, a power of two, that lie so far apart: made as two halves.
+    """Windows and copies of ``count`` pixels (a power of two) that are ``apart`` from each other, as two halves.
 
     Returns
     -------
     find : function(pixel, x, image) -> windows
-        Nested pairs of what `window` gives; ``pixel`` is the first one.
+        Nested pairs of the results of `window`; ``pixel`` is the first one.
     copy : function(place, windows, tap, size)
         Copy the numbers or vectors of all these pixels at a tap. ``size`` is the image's.
     """
@@ -139,7 +139,7 @@ def _copy_tap(copy: Callable[..., Any]) -> Callable[..., Any]:
 
 @helper
 def window(pixel, x, image):
-    """The row and column where a pixel's window begins, and the address; rows outside any image past the last pixel."""
+    """Row and column where a pixel's window begins, and its address; past the last pixel, a row outside any image."""
     pixels, image_size, _, width, channels, out_height, out_width, stride, pad_top, pad_left = image
     if pixel >= np.uint32(pixels):
         return np.int32(OUTSIDE), np.int32(0), x

@@ -1,7 +1,7 @@
 """The epilogue of a CUDA convolution (rule A2): the finished tile leaves shared memory in vectors of four channels.
 
-All threads of a block share the tile: a thread finishes a vector of one row, that of a row further down, and so forth.
-It reads the shortcuts of some of these rows before it writes the first, so that they are on their way together.
+All threads of a block share the tile: a thread finishes a vector of one row, then one of a row further down, and so on.
+It reads the shortcuts of some of these rows before it writes the first, so that the reads overlap.
 
 All functions here are parts of the kernel.
 """
@@ -22,7 +22,7 @@ AHEAD = 4
 
 
 def finished_share(tile: Tile) -> tuple[Callable[..., Any], int]:
-    """What a thread finishes of a tile.
+    """A thread's share of the finished tile.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def finished_share(tile: Tile) -> tuple[Callable[..., Any], int]:
         The first of the thread's rows of the tile, the first of its four channels, and the place of that vector in row
         0 of the finished tile. ``start`` is the place where shared memory begins.
     rows_apart : int
-        From each of its rows to the next.
+        Rows from each of its rows to the next.
     """
     fours, finished_start = tile.channels // 4, tile.finished_start
 
@@ -43,7 +43,7 @@ def finished_share(tile: Tile) -> tuple[Callable[..., Any], int]:
 
 
 def epilogue(tile: Tile) -> Callable[..., Any]:
-    """What becomes of the finished tile.
+    """The epilogue of a tile.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def epilogue(tile: Tile) -> Callable[..., Any]:
         shortcut, out, preact = at_first(shortcut, first), at_first(out, first), at_first(preact, first)
         extent, addresses = (limit, row_bytes, whole, count), (bias, mean, shortcut, out, preact)
         while row < limit:
-            # All are read before one is written, so that they are on their way together.
+            # All are read before one is written, so that the reads overlap.
             shortcuts = read_rows(shortcut, row, extent)
             finish_rows(shortcuts, row, extent, place, addresses, relus, vectors)
             row = np.int32(row + ahead * rows_apart)
@@ -86,9 +86,9 @@ def epilogue(tile: Tile) -> Callable[..., Any]:
 
 
 def _rows(count: int, apart: int, park_stride: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """A thread's vectors in so many rows, a power of two, that lie so far apart: made as two halves.
+    """A thread's vectors in ``count`` rows (a power of two) that are ``apart`` from each other, as two halves.
 
-    ``extent`` are: how many rows there are, the bytes from each to the next in the output, and `write4`'s ``whole`` and
+    ``extent`` is: the number of rows, the bytes from each to the next in the output, and `write4`'s ``whole`` and
     ``count``.
 
     Returns
@@ -128,7 +128,7 @@ def read_row(shortcut, row, extent):
 
 
 def _finish_row(park_bytes: int) -> Callable[..., Any]:
-    """The epilogue of one row of the finished tile, whose rows lie so many bytes apart."""
+    """The epilogue of one row of the finished tile, whose rows are ``park_bytes`` apart."""
 
     @helper
     def finish_row(shortcut4, row, extent, place, addresses, relus, vectors):
@@ -166,5 +166,5 @@ def load_channels(address, channel):
 
 @helper
 def at_first(address, offset):
-    """Where an array's numbers of a tile begin; 0 for none."""
+    """The address where a tile begins in an array; 0 if there is no array."""
     return address + offset if address != 0 else np.int64(0)

@@ -1,6 +1,6 @@
 """The compiled part of convolution on CUDA: the main loop; see `cuda.py`.
 
-Its parts, each in a file of its own, are made for a tile: ``cuda_tile`` says where numbers lie in shared memory,
+Its parts, each in a file of its own, are made for a tile: ``cuda_tile`` defines where numbers are in shared memory,
 ``cuda_copies`` brings them there, ``cuda_sums`` adds up their products, and ``cuda_epilogue`` writes the output.
 """
 
@@ -36,11 +36,11 @@ SIGNATURE = types.void(*[types.int64] * len(OPERANDS), *[types.int32] * len(INTE
 def conv_kernel(tile: Tile) -> CudaKernel:
     """The kernel of a tile.
 
-    Its parameters are `OPERANDS` and `INTEGERS`. Of the integers, ``relu`` and ``sum_relu`` say whether ReLU
-    follows the batch norm and the sum with the shortcut, ``whole`` whether all vectors of the output lie at multiples
-    of 16 bytes. ``products`` are those of an output, filled up as in the packed weights; ``steps`` is
+    Its parameters are `OPERANDS` and `INTEGERS`. Of the integers, ``relu`` and ``sum_relu`` are 1 if ReLU
+    follows the batch norm and the sum with the shortcut; ``whole`` is 1 if all vectors of the output are at multiples
+    of 16 bytes. ``products`` are those of an output, padded as in the packed weights; ``steps`` is
     ``tile.steps(products)``, ``panels`` the number of tiles side by side, ``image_size`` the floats of an image, and
-    ``pixels`` those of the whole output. The other ones are `ConvGeometry`'s.
+    ``pixels`` those of the whole output. The others are `ConvGeometry`'s.
     """
     team_threads, tile_pixels, tile_channels = tile.team_threads, tile.pixels, tile.channels
     teams, stages, buffer, run_steps = tile.teams, tile.stages, tile.buffer_bytes, RUN // tile.depth
@@ -65,7 +65,7 @@ def conv_kernel(tile: Tile) -> CudaKernel:
         share = find_share(first_pixel, first_channel, team, member, start, image, x, weights, taps, products)
         corner, a_read, b_read = find_reads(start, team, member)
 
-        # Fill all buffers but the last.
+        # Fill all buffers except the last.
         at, tap, left = np.int32(0), find_tap(share), np.int32(products - team * RUN)
         filled = np.int32(0)
         while filled < stages - 1:
@@ -83,7 +83,7 @@ def conv_kernel(tile: Tile) -> CudaKernel:
             s = zero()
             stop = min(np.int32(done + run_steps), steps)
             while done < stop:
-                # This step's copies have arrived, those of all threads; and nobody reads the step before any more.
+                # Wait until all threads' copies of this step have arrived, and no thread reads the step before.
                 wait()
                 cuda.syncthreads()
                 if done < uncopied:

@@ -1,7 +1,7 @@
 """The sums of a thread of a CUDA convolution: its rows x columns of the tile, run by run (rule A1).
 
 Within a run each sum is one chain of products, in registers. The sums of runs are added up in order. With one team they
-are in registers too. Several teams take runs in turn: after each round of runs the teams hand over their sums in shared
+are in registers too. Several teams take runs in turn: after each round of runs the teams pass on their sums in shared
 memory, and all threads of the block add them to the finished tile, those of team 0 first.
 
 All functions here are parts of the kernel. ``s`` are a thread's sums of a run, ``t`` those of all runs so far.
@@ -30,7 +30,7 @@ def sums(tile: Tile) -> tuple[Callable[..., Any], ...]:
         The first row and column of a thread's sums in the tile; and the places of the first numbers of the image and of
         the weights that it reads from its team's first buffer.
     find_places : function(start, team, corner) -> parked, handed
-        The places of a thread's sums in the finished tile, and in the tile that its team hands over.
+        The places of a thread's sums in the finished tile, and in the tile that its team passes on.
     zero : function() -> s or t
         All +0.
     accumulate : function(s, a_read, b_read) -> s
@@ -40,7 +40,7 @@ def sums(tile: Tile) -> tuple[Callable[..., Any], ...]:
     add_runs : function(t, s, handed, start, thread) -> t
         The sums of the runs so far and of one more, or of one more per team.
     end_runs : function(t, parked)
-        What comes after the last run. Then the finished tile lies in shared memory; see `finished_share`.
+        What comes after the last run. Then the finished tile is in shared memory; see `finished_share`.
     """
     a_stride, b_start, team_bytes = tile.a_stride, tile.b_start, tile.team_bytes
     park_stride, parked_bytes, finished_start = tile.park_stride, tile.parked_bytes, tile.finished_start
@@ -54,8 +54,8 @@ def sums(tile: Tile) -> tuple[Callable[..., Any], ...]:
 
     @inlined
     def find_reads(start, team, member):
-        # Of a thread's neighbours in the warp one reads the same row, one the same columns: so a vector that a warp
-        # reads takes two turns of shared memory and not four.
+        # Of a thread's neighbours in the warp, one reads the same row and one the same columns. So reading a vector
+        # takes a warp two turns of shared memory, not four.
         lane, warp = member & 31, member >> 5
         first_row = np.int32(warp // across * 4 + ((lane >> 3) & 2) + (lane & 1))
         column4 = np.int32((warp % across * 8 + ((lane >> 1) & 7)) * 4)
@@ -86,7 +86,7 @@ def _runs_of_one_team(plus: Callable[..., Any], park: Callable[..., Any]) -> tup
 
     @helper
     def end_runs(t, parked):
-        # The buffers are read no more; the tile takes their place.
+        # The buffers are no longer read; the tile takes their place.
         syncthreads()
         park(t, parked)
         syncthreads()
@@ -111,7 +111,7 @@ def _runs_of_teams(tile: Tile, park: Callable[..., Any]) -> tuple[Callable[..., 
     def add_runs(t, s, handed, start, thread):
         """One more run of each team, in order: each thread adds up the vectors that it will finish.
 
-        The barrier of the next step keeps the teams from handing over the next ones too early.
+        The barrier of the next step keeps the teams from passing on the next sums too early.
         """
         park(s, handed)
         syncthreads()

@@ -1,8 +1,8 @@
-"""The tiles that the blocks of a CUDA convolution work on, and where a tile's numbers lie in shared memory.
+"""The tiles that the blocks of a CUDA convolution work on, and where a tile's numbers are in shared memory.
 
 A block makes ``pixels`` x ``channels`` numbers of the output; a thread has the sums of ``rows`` x ``columns`` of them
-in registers. Products are added in *steps* of ``depth``. A *run* of `RUN` products is a whole number of steps. What a
-step multiplies waits in a *buffer* of shared memory::
+in registers. Products are added in *steps* of ``depth``. A *run* of `RUN` products is a whole number of steps. The
+numbers that a step multiplies are in a *buffer* of shared memory::
 
     A: numbers of the image                    B: weights
 
@@ -22,12 +22,12 @@ finished tile takes their place, a row of ``park_stride`` numbers per pixel::
     | buffer 0 | buffer 1 | buffer 2 |           until the last product
     | finished tile               |              from then on: parked_bytes
 
-Several teams have buffers of their own, and a tile each in which they hand over the sums of a run::
+Each of several teams has buffers of its own, and a tile in which it passes on the sums of a run::
 
     0                                        finished_start
     | buffers of team 0 | buffers of team 1 | finished tile | sums of team 0 | sums of team 1 |
 
-Rows are longer than their numbers so that threads of a warp read from different banks of shared memory.
+Rows are padded so that threads of a warp read from different banks of shared memory.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from typing import NamedTuple
 
 from refnet_kernels.contract import RUN
 
-#: Packed weights are filled up to a multiple of this many products with +0: the longest step.
+#: Packed weights are padded with +0 to a multiple of this many products: the longest step.
 PRODUCTS = 32
-#: Weights lie in panels of this many output channels, one vector of them per product: a warp's copies lie side by side.
+#: Packed weights are in panels of this many output channels, one vector per product: a warp's copies are adjacent.
 PANEL = 32
-#: Output channels are filled up to a multiple of this, so that every tile finds its weights.
+#: Output channels are padded to a multiple of this, so that every tile finds its weights.
 CHANNELS = 128
 
 
@@ -50,19 +50,19 @@ class Tile(NamedTuple):
     Attributes
     ----------
     pixels, channels : int
-        Of the block.
+        Size of the block's tile.
     rows, columns : int
-        Of the thread: pixels and channels.
+        Size of a thread's share: pixels and channels.
     depth : int
-        Products of a step: a run is a whole number of steps.
+        Products per step: a run is a whole number of steps.
     stages : int
-        Buffers in shared memory: while one is worked on, the copies to all others are on their way.
+        Buffers in shared memory: while one is worked on, the copies to all others are under way.
     blocks : int
         Blocks that a multiprocessor works on at once.
     vectors : bool
-        Whether four channels of the image are copied as one, or each number for itself.
+        Whether four channels of the image are copied as one vector, or each number separately.
     teams : int
-        So many teams of threads share a tile. They take runs in turn, through buffers of their own.
+        Teams of threads that share a tile. They take turns with the runs, each with buffers of its own.
     """
 
     pixels: int
@@ -97,12 +97,12 @@ class Tile(NamedTuple):
 
     @property
     def buffer_bytes(self) -> int:
-        """Of the numbers of all pixels, and then of all channels, that are copied at a time."""
+        """Bytes of a buffer: a step's numbers of all pixels, then of all channels."""
         return 4 * (self.b_start + self.depth * self.channels)
 
     @property
     def team_bytes(self) -> int:
-        """Of a team's buffers."""
+        """Bytes of a team's buffers."""
         return self.stages * self.buffer_bytes
 
     @property
@@ -112,33 +112,33 @@ class Tile(NamedTuple):
 
     @property
     def parked_bytes(self) -> int:
-        """Of a tile that is parked in shared memory."""
+        """Bytes of a tile that is parked in shared memory."""
         return 4 * self.pixels * self.park_stride
 
     @property
     def finished_start(self) -> int:
-        """Bytes to the finished tile: it lies in the place of the buffers, or after those of all teams."""
+        """Bytes to the finished tile: it takes the place of the buffers, or follows those of all teams."""
         return self.teams * self.team_bytes if self.teams > 1 else 0
 
     @property
     def shared_bytes(self) -> int:
-        """Of shared memory. After the finished tile, teams have a tile each for the sums that they hand over."""
+        """Bytes of shared memory per block. Several teams also have a tile each, for the sums that they pass on."""
         if self.teams > 1:
             return self.finished_start + (self.teams + 1) * self.parked_bytes
         return max(self.team_bytes, self.parked_bytes)
 
     def steps(self, products: int) -> int:
-        """How many the first team has; the others have no more, and fill up with zeros."""
+        """The steps of the first team; the others have no more, and fill up with zeros."""
         rounds, rest = divmod(products, RUN * self.teams)
         return rounds * (RUN // self.depth) + -(-min(rest, RUN) // self.depth)
 
     @property
     def name(self) -> str:
-        """``"32 x 128, vectors"``."""
+        """A readable name: ``"32 x 128, vectors"``."""
         return f"{self.pixels} x {self.channels}, {'vectors' if self.vectors else 'numbers'}"
 
 
-#: From the one with the most work for each number that it reads to those that spread small problems the most.
+#: From the tile with the most work per number that it reads to those that spread small problems the most.
 TILES = (
     Tile(32, 128, 8, 4, 16, 3, 4, vectors=True),
     Tile(16, 64, 4, 4, 16, 2, 3, vectors=True, teams=4),
@@ -146,5 +146,5 @@ TILES = (
     Tile(16, 32, 4, 4, 16, 2, 2, vectors=True, teams=8),
     Tile(64, 64, 8, 8, 8, 4, 4, vectors=False),
 )
-#: The most teams of a tile: the table of taps is filled up to a whole run of each.
+#: The most teams of a tile: the table of taps is padded to a whole run per team.
 TEAMS = max(tile.teams for tile in TILES)

@@ -1,1 +1,1 @@
-"""What CUDA kernels are made from, and the way to a device."""
+"""The building blocks of CUDA kernels, and access to a device."""

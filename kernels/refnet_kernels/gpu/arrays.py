@@ -1,5 +1,6 @@
-"""Arrays on a CUDA device, as they come from other libraries and as they go to them: by DLPack, or by
-``__cuda_array_interface__``. Nothing is copied; streams wait for each other on the device.
+"""Arrays on a CUDA device, exchanged with other libraries by DLPack or ``__cuda_array_interface__``.
+
+Nothing is copied; streams wait for each other on the device.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import numpy as np
 from refnet_kernels.contract import BINARY32, Float32Array
 from refnet_kernels.gpu.device import Device, Memory, handle_of, simulated
 
-#: DLPack's numbers of memory that only a CUDA device reads, and of memory that the host reads too.
+#: DLPack's codes for memory that only a CUDA device reads, and of memory that the host reads too.
 _CUDA, _CUDA_MANAGED = 2, 13
 
 
 class DeviceView(NamedTuple):
-    """Another library's array, where it lies.
+    """Another library's array, in its own memory.
 
     Attributes
     ----------
@@ -28,9 +29,9 @@ class DeviceView(NamedTuple):
         In elements.
     dtype : numpy.dtype
     device : int
-        Its number.
+        Number of the device.
     owner : object
-        Keeps the memory as long as it lives.
+        Keeps the memory alive.
     """
 
     address: int
@@ -42,18 +43,18 @@ class DeviceView(NamedTuple):
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """Number of axes."""
         return len(self.shape)
 
     def batch(self) -> DeviceView:
-        """The same with a batch's axis, where there is but one image."""
+        """The same array, with a first axis for the batch if it is a single image."""
         if self.ndim == 4:
             return self
         return self._replace(shape=(1, *self.shape), strides=(0, *self.strides))
 
     @property
     def contiguous(self) -> bool:
-        """Whether it lies in one piece in C's order."""
+        """Whether it is C-contiguous."""
         return 0 in self.shape or all(
             size == 1 or stride == expected
             for size, stride, expected in zip(self.shape, self.strides, _strides(self.shape), strict=True)
@@ -61,10 +62,10 @@ class DeviceView(NamedTuple):
 
 
 class DeviceArray:
-    """A float32 array on a CUDA device, in C's order, which nobody else writes to.
+    """A C-contiguous float32 array on a CUDA device, which nobody else writes to.
 
     Other libraries take it without a copy: ``torch.from_dlpack(x)``, ``cupy.from_dlpack(x)``,
-    ``numba.cuda.as_cuda_array(x)``. They wait for it on the device, by the protocol's own rules.
+    ``numba.cuda.as_cuda_array(x)``. They wait for it on the device, by the protocols' own rules.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ class DeviceArray:
     memory : Memory
     shape : tuple of int
     stream, ready
-        The stream that it is written on, and the event that it is whole.
+        The stream that writes it, and an event that is done once the array is complete.
 
     Attributes
     ----------
@@ -89,11 +90,11 @@ class DeviceArray:
         self.dtype = BINARY32
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
-        """The same memory by another shape."""
+        """The same memory with another shape."""
         return DeviceArray(self._device, self._memory, shape, self._stream, self._ready)
 
     def copy_to_host(self) -> Float32Array:
-        """A NumPy array of the same numbers."""
+        """A copy of the array in NumPy."""
         values = np.empty(self.shape, np.float32)
         with self._device.current():
             stream = self._device.stream()
@@ -103,7 +104,7 @@ class DeviceArray:
         return values
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("This array lies on a CUDA device, and NumPy works on the host's memory: use .copy_to_host().")
+        raise TypeError("This array is on a CUDA device, and NumPy works on the host's memory: use .copy_to_host().")
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -134,7 +135,7 @@ class DeviceArray:
         size = 4 * math.prod(self.shape)
         with self._device.current():
             if stream != -1:
-                # Without a stream the consumer means the legacy default one, whose handle is 1.
+                # A consumer that gives no stream means the legacy default one, whose handle is 1.
                 self._device.stream(1 if stream is None else stream).wait(self._ready)
             buffer = Buffer.from_handle(self._memory.address, size, owner=self._memory)
             view = StridedMemoryView.from_buffer(buffer, self.shape, dtype=self.dtype)
@@ -145,7 +146,7 @@ class DeviceArray:
 def on_cuda(array: Any) -> bool:
     """Whether an object is an array on a CUDA device, by either protocol."""
     if not isinstance(array, np.ndarray):
-        # Not every attribute of every tensor can be asked for.
+        # Some attributes of some tensors raise errors when they are read.
         with suppress(Exception):
             if hasattr(array, "__dlpack_device__"):
                 return array.__dlpack_device__()[0] in (_CUDA, _CUDA_MANAGED)
@@ -154,12 +155,12 @@ def on_cuda(array: Any) -> bool:
 
 
 def view_of(array: Any, device: Device, stream: Any) -> DeviceView:
-    """Another library's array, where it lies; what follows on the stream comes after what made the array.
+    """Another library's array, in its own memory. Later work on the stream waits for the work that made the array.
 
     Raises
     ------
     BufferError, ValueError, TypeError
-        The library does not give it away, or says nonsense.
+        The library does not export it, or describes it wrongly.
     """
     if simulated():
         return _simulated_view(array)
@@ -180,5 +181,5 @@ def _simulated_view(array: Any) -> DeviceView:
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of an array in C's order, in elements."""
+    """The strides of a C-contiguous array, in elements."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

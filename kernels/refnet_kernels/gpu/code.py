@@ -1,4 +1,4 @@
-"""What the CUDA kernels are written with: LLVM's instructions, or their likenesses for Numba's simulator."""
+"""The primitives of the CUDA kernels: LLVM's instructions, or their equivalents for Numba's simulator."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def helper(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a `helper` that is compiled as if its text stood in the kernel.
+    """Decorate a `helper` that is compiled as if its text were in the kernel.
 
-    Others are simplified on their own first, when it is not known which of their arguments are constants.
+    Other helpers are simplified on their own first, before it is known which of their arguments are constants.
     """
     return function if config.ENABLE_CUDASIM else cuda.jit(device=True, inline="always")(function)

@@ -1,6 +1,6 @@
-"""The way to a CUDA device: whether there is one, its memory and its streams.
+"""Access to a CUDA device: whether there is one, its memory and its streams.
 
-Numba's CUDA target, and cuda.core, are imported when a device is asked for, not before.
+Numba's CUDA target and cuda.core are imported only when a device is used.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 
 from refnet_kernels.contract import Float32Array
 
-#: What refnet[cuda] installs and is imported here.
+#: The packages of refnet[cuda] that are imported here.
 _PACKAGES = ("numba-cuda", "cuda-bindings", "cuda-core")
 
 
 def missing(index: int = 0) -> str | None:
-    """Why there is no CUDA device of this number: a package, the driver or the device; None if there is one."""
+    """The reason why there is no CUDA device of this number, such as a missing package; None if there is one."""
     try:
         versions = {package: version(package) for package in _PACKAGES}
     except PackageNotFoundError as error:
@@ -50,14 +50,14 @@ def missing(index: int = 0) -> str | None:
     count = len(cuda.gpus)
     if index >= count:
         return f"there are {count}, counted from 0"
-    # The first that copies to shared memory on its own, past the registers.
+    # The first that copies to shared memory asynchronously, past the registers.
     able = simulated() or cuda.gpus[index].compute_capability >= (8, 0)
     return None if able else "its compute capability is below 8.0 (Ampere)"
 
 
 @cache
 def simulated() -> bool:
-    """Whether Numba's simulator stands in for a device, as Numba decides when it is imported."""
+    """Whether Numba's simulator replaces the device; Numba decides this in the same way when it is imported."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
@@ -66,24 +66,24 @@ class DriverError(RuntimeError):
 
 
 class InOrder:
-    """The stream of a device that does all at once, and its event: there is nothing to wait for."""
+    """The stream of a device that does everything at once, and its event: there is nothing to wait for."""
 
     handle = 0
     is_done = True
 
     def wait(self, other: Any) -> None:
-        """Let what follows here come after ``other``, an event or all that a stream has to do."""
+        """Make later work here wait for ``other``: an event, or all work of a stream."""
 
     def record(self) -> InOrder:
-        """The event that all that was asked for so far is done."""
+        """An event that is done once all work so far is done."""
         return self
 
     def sync(self) -> None:
-        """Wait, on the host, until all is done."""
+        """Wait, on the host, until all work is done."""
 
 
 def handle_of(stream: Any) -> int:
-    """The number by which others know a stream; that of the default stream is 1 where 0 would be ambiguous."""
+    """The handle of a stream for other libraries; for the default stream 1, as 0 would be ambiguous."""
     return int(stream.handle) or 1
 
 
@@ -92,7 +92,7 @@ _thread = threading.local()
 
 
 class Device:
-    """A device that is there; see `missing`.
+    """A device that exists; see `missing`.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Device:
     ----------
     index : int
     processors : int
-        Its multiprocessors.
+        Number of its multiprocessors.
     compute_capability : (int, int)
     """
 
@@ -114,10 +114,10 @@ class Device:
         self._context = cuda.gpus[index]
         self._process = os.getpid()
         self.index = index
-        # The simulator plays an H100.
+        # The simulator has the numbers of an H100.
         self.processors = 132 if simulated() else int(self._context.MULTIPROCESSOR_COUNT)
         self.compute_capability = (9, 0) if simulated() else tuple(self._context.compute_capability)
-        # It waits for the legacy default stream, on which others work who never heard of streams, and that for it.
+        # It and the legacy default stream, on which code without streams of its own works, wait for each other.
         self._stream = self.new_stream(nonblocking=False)
 
     @contextmanager
@@ -127,12 +127,12 @@ class Device:
         Raises
         ------
         DriverError
-            The driver refused what was asked for, or the process is a fork of the one that opened the device.
+            The driver refused a request, or the process is a fork of the one that opened the device.
         """
         if os.getpid() != self._process:
             raise DriverError("CUDA cannot be used in the child of a fork whose parent used it; start it by spawn")
         before = getattr(_thread, "device", None)
-        with _said_plainly():
+        with _driver_errors():
             if before is self:
                 yield
                 return
@@ -144,7 +144,7 @@ class Device:
                     _thread.device = before
 
     def stream(self, given: Any = None) -> Any:
-        """The caller's stream, by its handle or an object with ``__cuda_stream__``; None: the device's own.
+        """The caller's stream, from its handle or an object with ``__cuda_stream__``; for None the device's own.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Device:
         """
         named = hasattr(given, "__cuda_stream__")
         if not (given is None or named or (isinstance(given, int) and not isinstance(given, bool))):
-            raise TypeError(f"{type(given).__name__} is no CUDA stream")
+            raise TypeError(f"{type(given).__name__} is not a CUDA stream")
         if given is None or simulated():
             return self._stream
         from cuda.core import Stream
@@ -162,27 +162,27 @@ class Device:
             return self._core_device().create_stream(given) if named else Stream.from_handle(given)
 
     def free_bytes(self) -> float:
-        """Bytes of its memory that nobody uses; infinite in the simulator."""
+        """Free bytes of its memory; infinite in the simulator."""
         with self.current():
             context = self._cuda.current_context()
             if not simulated():
-                # Numba gives memory back when some has gathered.
+                # Numba frees memory only when some has gathered.
                 context.memory_manager.deallocations.clear()
             return float(context.get_memory_info().free)
 
     def allocate(self, size: int) -> Memory:
-        """Memory of ``size`` bytes, which is given back when nobody refers to it.
+        """Memory of ``size`` bytes, which is freed when nothing refers to it.
 
         Raises
         ------
         MemoryError
-            There is not so much.
+            There is not that much memory.
         """
         with self.current():
             return Memory(self, self._cuda.device_array(max(size, 1), np.uint8))
 
     def new_stream(self, nonblocking: bool) -> Any:
-        """A stream; unless it is ``nonblocking`` it waits for the legacy default stream, and that for it."""
+        """A stream. Unless it is ``nonblocking``, it and the legacy default stream wait for each other."""
         if simulated():
             return InOrder()
         from cuda.core import StreamOptions
@@ -199,8 +199,8 @@ class Device:
 
 
 @contextmanager
-def _said_plainly() -> Iterator[None]:
-    """Make `DriverError`, or `MemoryError`, of what Numba's CUDA target and cuda.core raise for the driver."""
+def _driver_errors() -> Iterator[None]:
+    """Turn what Numba's CUDA target and cuda.core raise for the driver into `DriverError` or `MemoryError`."""
     try:
         yield
     except Exception as error:
@@ -213,13 +213,13 @@ def _said_plainly() -> Iterator[None]:
 class Memory:
     """Bytes on a device; `Device.allocate` makes it.
 
-    Copies to and from the host's memory on a ``stream`` may not be over when the call returns; without one they are.
+    Copies to and from the host's memory on a ``stream`` may not be done when the call returns; without one they are.
     """
 
     def __init__(self, device: Device, array: Any) -> None:
         self._device = device
         self._held = [array]
-        # Memory is given back in its context, which need not be the current one of the thread that lets go of it.
+        # Memory is freed in its context, which may not be the current one of the thread that drops the last reference.
         weakref.finalize(self, _let_go, device, self._held).atexit = False
         pointer = array.ctypes.data if simulated() else array.device_ctypes_pointer.value
         self.address = int(pointer)
@@ -259,7 +259,7 @@ def _let_go(device: Device, held: list[Any]) -> None:
 
 
 def pack_channels(values: Float32Array) -> Float32Array:
-    """One value a channel, filled up with zeros to whole vectors."""
+    """One value per channel, padded with zeros to whole vectors."""
     packed = np.zeros(-(-values.size // 4) * 4, np.float32)
     packed[: values.size] = values
     return packed
@@ -267,10 +267,10 @@ def pack_channels(values: Float32Array) -> Float32Array:
 
 @cache
 def open_device(index: int) -> Device:
-    """The device of this number, which is there; see `missing`."""
+    """The device of this number, which must exist; see `missing`."""
     return Device(index)
 
 
 def first_device() -> Device:
-    """The device that kernels' ``call`` runs on."""
+    """The device on which the kernels' ``call`` functions run."""
     return open_device(0)

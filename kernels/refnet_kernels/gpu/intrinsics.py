@@ -1,7 +1,7 @@
-"""What the CUDA kernels are written with, as LLVM instructions: raw memory, shared memory, and tiles of registers.
+"""The primitives of the CUDA kernels, as LLVM instructions: raw memory, shared memory, and tiles of registers.
 
 `simulated.py` has the same functions for Numba's simulator. Addresses are int64 and places in shared memory are int32,
-both in bytes. A vector is four binary32 numbers that lie side by side, at a multiple of 16 bytes.
+both in bytes. A vector is four adjacent binary32 numbers, at a multiple of 16 bytes.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def load_tap(typingctx, address):
 
 
 def _shared(builder):
-    """The shared memory that a launch asks for."""
+    """The shared memory that a launch requests."""
     try:
         return builder.module.get_global("shared_memory")
     except KeyError:
@@ -140,7 +140,7 @@ def _shared_vector(builder, place, offset=0):
 
 @intrinsic
 def start_of_shared(typingctx):
-    """The place where the block's shared memory begins, a multiple of 16; a launch says how long it is."""
+    """The place where the block's shared memory begins, a multiple of 16; a launch sets its size."""
 
     def codegen(context, builder, signature, args):
         return builder.ptrtoint(_shared(builder), _INT)
@@ -174,7 +174,7 @@ def _copying(level, count):
 
     @intrinsic
     def copy(typingctx, place, address, inside):
-        """Begin to copy from an address to a place in shared memory; where not ``inside``, zeros, and nothing is read.
+        """Start to copy from an address to a place in shared memory; if not ``inside``, write zeros and read nothing.
 
         See `commit_group` and `wait_group`.
         """
@@ -189,12 +189,12 @@ def _copying(level, count):
     return copy
 
 
-#: Of a vector, and of a number. Vectors pass by the first-level cache; numbers lie beside others that are read soon.
+#: Copies of a vector, and of a number. Vectors bypass the first-level cache; a number's neighbours are read soon.
 copy_shared4, copy_shared = _copying("cg", 16), _copying("ca", 4)
 
 
 def _assembly(builder, text, constraints, args):
-    """An instruction of PTX that has no result, before and after which memory is as it must be."""
+    """An instruction of PTX without a result; no access to memory is moved across it."""
     kind = ir.FunctionType(ir.VoidType(), [arg.type for arg in args])
     constraints = ",".join(filter(None, [constraints, "~{memory}"]))
     builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), args)
@@ -212,12 +212,12 @@ def _statement(text):
     return statement
 
 
-#: The copies that this thread began since the last time are a group.
+#: Make the copies that this thread has started since the last call a group.
 commit_group = _statement("cp.async.commit_group;")
 
 
 def wait_group(left):
-    """A function that waits until of this thread's groups of copies only the last ``left`` are on their way."""
+    """A function that waits until only the last ``left`` of this thread's groups of copies are under way."""
     return _statement(f"cp.async.wait_group {left};")
 
 

@@ -1,6 +1,6 @@
-"""What a CUDA kernel is, and one launch of it: all that a device, the simulator or a checker needs to run it.
+"""A CUDA kernel, and one launch of it: everything that a device, the simulator or a checker needs to run it.
 
-No device and no Numba is needed to make these.
+This module needs neither a device nor Numba.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 #: The most shared memory that a block may have on every device since Ampere.
 SHARED_BYTES = 99 * 1024
-#: The largest integer that kernels count with.
+#: The largest integer that kernels count to.
 LARGEST = 2**31 - 1
 
 
@@ -20,14 +20,14 @@ class CudaKernel(NamedTuple):
     Attributes
     ----------
     function : callable
-        Of addresses (int64, in bytes) and integers (int32, where not stated otherwise).
+        Its parameters are addresses (int64, in bytes) and integers (int32 unless stated otherwise).
     signature : numba signature
     threads : int
-        Threads of a block; the block is one-dimensional.
+        Threads per block; the block is one-dimensional.
     blocks : int
-        Blocks that should fit into a multiprocessor at once, which bounds the registers of a thread.
+        Blocks that should fit into a multiprocessor at once, which limits the registers per thread.
     shared_bytes : int
-        Shared memory of a block that each launch asks for, at most `SHARED_BYTES`.
+        Bytes of shared memory per block that each launch requests, at most `SHARED_BYTES`.
     """
 
     function: Callable[..., None]
@@ -46,7 +46,7 @@ class CudaLaunch(NamedTuple):
 
 
 def make_launch(kernel: CudaKernel, grid: int, arguments: Mapping[str, float]) -> CudaLaunch:
-    """The launch of a kernel, with the arguments by the names of the function's parameters.
+    """The launch of a kernel, with arguments by the names of the function's parameters.
 
     Raises
     ------
@@ -67,25 +67,25 @@ def make_launch(kernel: CudaKernel, grid: int, arguments: Mapping[str, float]) -
 
 
 class TileLayout(NamedTuple):
-    """How a thread's tile of sums lies in its block's tile, and what it is made from in shared memory.
+    """The layout of a thread's tile of sums in its block's tile, and of its operands in shared memory.
 
-    The thread's next row lies a step away; its columns come in fours, the next of which lies a step away. All distances
-    are in floats.
+    From one of the thread's rows to the next there is a step; its columns come in fours, with a step from one four to
+    the next. All distances except ``row_step`` are in floats.
 
     Attributes
     ----------
     rows, columns : int
-        Of the thread's tile; the columns are a multiple of four.
+        Size of the thread's tile; the columns are a multiple of four.
     depth : int
         Products that are added to each sum at a time; a multiple of four.
     a_stride : int
-        From one row's numbers, which are as many as the products, to the next one's.
+        From one row's numbers, one per product, to the next row's.
     b_stride : int
-        From one product's numbers, which are as many as the columns, to the next one's.
+        From one product's numbers, one per column, to the next product's.
     row_step, column_step : int
-        From the thread's row, or four columns, to its next.
+        From the thread's row to its next one, in rows of the block's tile; from four columns to the next four.
     park_stride : int
-        From row to row where the finished tile is parked.
+        From row to row of the parked tile.
     """
 
     rows: int

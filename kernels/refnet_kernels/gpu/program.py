@@ -1,4 +1,4 @@
-"""Launches that are run again and again: as one CUDA graph, or one by one."""
+"""Launches that are run again and again: as one CUDA graph, or separately."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _C_TYPES: dict[str, Any] = {"int64": ctypes.c_int64, "int32": ctypes.c_int32, "f
 
 
 class Program:
-    """Launches in order; `make_program` makes it."""
+    """Launches in order; made by `make_program`."""
 
     def __init__(self, device: Device, stream: Any, launches: list[CudaLaunch]) -> None:
         self._device = device
@@ -32,19 +32,19 @@ class Program:
         self._graph: Any = None
 
     def record(self) -> bool:
-        """Record a CUDA graph of the launches, which later runs launch in one go; whether there is one.
+        """Record a CUDA graph of the launches, which later runs launch as a whole. True if there is a graph.
 
-        They are run once before, to their end, on whatever lies in their memory: that loads the kernels, which must not
-        happen while a graph is recorded. The simulator has no graphs.
+        The launches are run to their end once before, on whatever is in their memory: this loads the kernels, which
+        must not happen while a graph is recorded. The simulator has no graphs.
 
         Raises
         ------
         DriverError
-            The driver does not record; later runs launch each kernel by itself.
+            The driver refuses to record; later runs launch each kernel separately.
         """
         if simulated() or not self._launches:
             return False
-        # No memory is given back meanwhile: that would be a call that cannot be recorded.
+        # No memory is freed meanwhile: that would be a call that cannot be recorded.
         with self._device.current(), self._device.defer_cleanup():
             self._issue()
             self._stream.sync()
@@ -57,7 +57,7 @@ class Program:
         return True
 
     def run(self, stream: Any = None) -> None:
-        """Run them all, in the order of a stream; without one, wait for the end."""
+        """Run all launches, in the order of a stream; without one, wait for the end."""
         on = self._device.stream() if stream is None else stream
         with self._device.current():
             if self._graph is not None:
@@ -70,7 +70,7 @@ class Program:
                 on.sync()
 
     def profile(self) -> list[float]:
-        """Run them all, one by one, and wait; the milliseconds of each by the device's clock."""
+        """Run the launches separately, and wait. The milliseconds of each, by the device's clock."""
         with self._device.current():
             return _profile(self._launches, self._stream)
 
@@ -80,7 +80,7 @@ class Program:
 
 
 def make_program(device: Device, launches: list[CudaLaunch]) -> Program:
-    """Launches to be run in order on a device, any number of times; compiles their kernels."""
+    """A program that runs launches in order on a device, any number of times. Compiles their kernels."""
     with device.current():
         # Others may use the legacy default stream while this one is being recorded: it must not wait for it.
         return Program(device, device.new_stream(nonblocking=True), launches)
@@ -162,7 +162,7 @@ def _load(kernel: CudaKernel, capability: tuple[int, int]) -> Any:
 
 
 def _compile(kernel: CudaKernel, capability: tuple[int, int]) -> bytes:
-    """Machine code for the current device: of the PTX that the tests read, which is why there is no LTO."""
+    """Machine code for the current device, from the PTX that the tests read; so there is no LTO."""
     from cuda.core import Linker, LinkerOptions, ObjectCode
     from numba import cuda
 
@@ -181,7 +181,7 @@ def _architecture(capability: tuple[int, int]) -> str:
 
 
 def _allow_shared_memory(kernel: Any, size: int) -> None:
-    """Let a kernel's launches on the current device ask for so many bytes; otherwise for 48 KB at most."""
+    """Let a kernel's launches on the current device request ``size`` bytes; without this the limit is 48 KB."""
     from cuda.bindings.driver import CUfunction_attribute
     from numba.cuda.cudadrv.driver import driver
 

@@ -1,4 +1,4 @@
-"""The functions of `intrinsics.py` for Numba's simulator, which runs a kernel's Python as it stands, in threads.
+"""The functions of `intrinsics.py` for Numba's simulator, which runs a kernel's Python unchanged, in threads.
 
 The simulator's own ``fma`` is not fused; here it is `refnet_kernels.exact.fma`, so that the bits can be compared.
 Device memory is the host's. Shared memory is one array, as the simulator runs one block at a time.
@@ -19,10 +19,12 @@ from refnet_kernels.gpu.launch import SHARED_BYTES, TileLayout
 
 
 def _memory(address: int, kind: Any, count: int) -> np.ndarray:
-    """``count`` numbers at an address, which is a multiple of all their bytes."""
+    """``count`` numbers at an address, which is a multiple of their size."""
     size = ctypes.sizeof(kind) * count
     if address % size:
-        raise ValueError(f"{size} bytes are read or written at the address {address}, which is no multiple of them.")
+        raise ValueError(
+            f"{size} bytes are read or written at the address {address}, which is not a multiple of {size}."
+        )
     return np.frombuffer((kind * count).from_address(int(address)), np.dtype(kind))
 
 
@@ -71,16 +73,16 @@ _shared = np.full(SHARED_BYTES // 4, np.nan, np.float32)
 
 
 def _numbers(place: int, count: int) -> slice:
-    """Where ``count`` numbers are in shared memory, which lie at a multiple of all their bytes."""
+    """The slice of ``count`` numbers in shared memory, at a multiple of their size."""
     if place % (4 * count):
         raise ValueError(
-            f"{count} numbers lie at byte {place} of shared memory, which is no multiple of all their bytes."
+            f"{count} numbers are at byte {place} of shared memory, which is not a multiple of their size."
         )
     return slice(place // 4, place // 4 + count)
 
 
 def start_of_shared() -> int:
-    """The place where it begins."""
+    """The place where shared memory begins."""
     return 0
 
 
@@ -105,7 +107,7 @@ def copy_shared(place: int, address: int, inside: bool) -> None:
 
 
 def commit_group() -> None:
-    """Copies are made when they begin; there is nothing to do."""
+    """Copies are done when they start; there is nothing to do."""
 
 
 def wait_group(left: int) -> Callable[[], None]:

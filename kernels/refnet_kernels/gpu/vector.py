@@ -1,4 +1,4 @@
-"""Arithmetic on vectors of four binary32 numbers, as the CUDA kernels share it (rule A2)."""
+"""Arithmetic on vectors of four binary32 numbers, shared by the CUDA kernels (rule A2)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def relu4(x):
 
 @helper
 def read4(address, whole, count):
-    """A vector; unless it is whole, and lies at a multiple of 16 bytes, its first ``count`` numbers, then zeros."""
+    """The vector at an address; unless it is whole and at a multiple of 16 bytes, ``count`` numbers, then zeros."""
     if whole != 0:
         return load4(address)
     a = load(address) if count > 0 else np.float32(0)
@@ -62,7 +62,7 @@ def read4(address, whole, count):
 
 @helper
 def write4(address, x, whole, count):
-    """Write a vector; unless it is whole, and goes to a multiple of 16 bytes, its first ``count`` numbers."""
+    """Write a vector; unless it is whole and goes to a multiple of 16 bytes, only its first ``count`` numbers."""
     if whole != 0:
         store4(address, x)
         return
@@ -78,7 +78,7 @@ def write4(address, x, whole, count):
 
 @helper
 def place(block, threads, thread, channels):
-    """A thread's share where each has four channels of a pixel: the pixel, the first channel, and how many are left."""
+    """A thread's share of four channels of a pixel: the pixel, the first channel, and how many of the four exist."""
     index = np.uint32(np.uint32(block) * np.uint32(threads) + np.uint32(thread))
     fours = np.uint32((channels + 3) >> 2)
     channel = np.int32(index % fours) * 4
@@ -87,7 +87,7 @@ def place(block, threads, thread, channels):
 
 @inlined
 def window_of(pixel, out_height, out_width, stride, pad_top, pad_left):
-    """Of a pixel of the output: its image, and the row and the column of that image where its window begins."""
+    """The image of an output pixel, and the row and the column of that image where the pixel's window begins."""
     row, column = pixel // np.uint32(out_width), pixel % np.uint32(out_width)
     image, row = np.int64(row // np.uint32(out_height)), row % np.uint32(out_height)
     return image, np.int32(np.int64(row) * stride - pad_top), np.int32(np.int64(column) * stride - pad_left)

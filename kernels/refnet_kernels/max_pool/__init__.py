@@ -2,5 +2,5 @@
 
 ``m = -inf``; then for each pixel of the window that lies inside the image, in row-major order,
 ``m = v if v > m or v is NaN else m``. Padding never wins; of +0 and -0 the first one stays.
-With ``zero_padding``, as Keras has it, each pixel outside the image is +0 and takes part in its place.
+With ``zero_padding``, as in Keras, each pixel outside the image is +0 and takes part, in the same order.
 """

@@ -1,7 +1,7 @@
 """Max pool on the CPU, with the next unit's preact as a second output.
 
-An item is some tiles of pixels. As in a convolution, windows are read through a table of addresses, one a pixel and
-tap; a tap outside the image points to what never wins, or to zeros.
+An item is some tiles of pixels. As in a convolution, windows are read through a table of addresses, one per pixel
+and tap; a tap outside the image points to values that never win, or to zeros.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AT = Row(*range(len(Row._fields)))
 #: The fields that a caller gives.
 OPERANDS = Row._fields[: AT.table]
 
-#: Tiles of an item.
+#: Tiles per item.
 ITEM_TILES = 8
 
 
@@ -65,7 +65,7 @@ def launch(geometry: PoolGeometry, addresses: Mapping[str, int], flags: Flags, t
 
 
 def call(x: FloatArray, geometry: PoolGeometry, next_norm: Norm | None = None) -> tuple[FloatArray, FloatArray | None]:
-    """`refnet_kernels.max_pool` on arrays; with ``next_norm`` also its ReLU(batch norm)."""
+    """`refnet_kernels.max_pool` on arrays; with ``next_norm`` also ReLU(batch norm) of the result."""
     g = geometry
     x = np.ascontiguousarray(x)
     out = np.empty((g.batch, g.out_height, g.out_width, g.channels), x.dtype)

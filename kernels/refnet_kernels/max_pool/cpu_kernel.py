@@ -52,7 +52,7 @@ def _store(t, address, rows, columns, scratch, element):
 
 @helper
 def _prefetch(step, taps, rows, at):
-    """Have a tile's pixels, and the place of its outputs, on their way."""
+    """Prefetch a tile's pixels, and the place of its outputs."""
     if step[OUT] != 0:
         prefetch_tile(step[OUT] + at, rows)
     if step[PREACT] != 0:

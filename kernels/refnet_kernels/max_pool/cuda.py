@@ -1,7 +1,7 @@
-"""Max pool on CUDA, with the next unit's preact as a second output: a thread has four channels of a pixel.
+"""Max pool on CUDA, with the next unit's preact as a second output: each thread computes four channels of a pixel.
 
-The kernel is ``cuda_kernel.MAX_POOL``. Of its addresses, 0 stands for "none". Of its integers, ``whole`` says whether
-vectors of four channels lie at multiples of 16 bytes; ``pixels`` are the output's; the others are the geometry's.
+The kernel is ``cuda_kernel.MAX_POOL``. Of its addresses, 0 stands for "none". Of its integers, ``whole`` is 1 if
+vectors of four channels are at multiples of 16 bytes; ``pixels`` are the output's; the others are the geometry's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def launch(geometry: PoolGeometry, addresses: Mapping[str, int], flags: Flags, t
     """The launch that pools.
 
     ``addresses`` has ``x``, and ``out`` or ``preact`` (with ``next_mean``, ``next_scale``, ``next_beta``) or both. The
-    values a channel come from `refnet_kernels.gpu.device.pack_channels`.
+    values per channel come from `refnet_kernels.gpu.device.pack_channels`.
     """
     g = geometry
     at = {name: addresses.get(name, 0) for name in OPERANDS}
@@ -35,7 +35,7 @@ def launch(geometry: PoolGeometry, addresses: Mapping[str, int], flags: Flags, t
 def call(
     x: Float32Array, geometry: PoolGeometry, next_norm: Norm | None = None
 ) -> tuple[Float32Array, Float32Array | None]:
-    """`refnet_kernels.max_pool` on arrays; with ``next_norm`` also its ReLU(batch norm)."""
+    """`refnet_kernels.max_pool` on arrays; with ``next_norm`` also ReLU(batch norm) of the result."""
     g = geometry
     shape = (g.batch, g.out_height, g.out_width, g.channels)
     inputs, outputs = {"x": x}, {"out": shape}

@@ -21,7 +21,7 @@ def max_pool_kernel(
     x, out, next_mean, next_scale, next_beta, preact,
     whole, pixels, channels, height, width, out_height, out_width, window, stride, pad_top, pad_left, zero_padding,
 ):  # fmt: skip
-    """Four channels of a pixel of the output, or what is left."""
+    """Four channels of an output pixel, or the rest."""
     pixel, channel, left = place(cuda.blockIdx.x, cuda.blockDim.x, cuda.threadIdx.x, channels)
     if pixel >= np.uint32(pixels):
         return

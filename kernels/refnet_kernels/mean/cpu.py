@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 #: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
-#: Channels of an item: 2 KiB of sums, which stay in the first-level cache.
+#: Channels per item: 2 KiB of sums, which stay in the first-level cache.
 BLOCK = 256
 
 

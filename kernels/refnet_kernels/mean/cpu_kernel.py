@@ -18,7 +18,7 @@ BLOCKS = AT.blocks
 
 @kernel
 def mean_kernel(step, item, scratch, element):
-    """``BLOCK`` channels of one image, or what is left."""
+    """``BLOCK`` channels of one image, or the rest."""
     channels, pixels, size = step[CHANNELS], step[PIXELS], size_of(element)
     image = item // step[BLOCKS]
     first = item % step[BLOCKS] * BLOCK

@@ -1,6 +1,6 @@
-"""The global mean on CUDA: a thread has a channel of an image.
+"""The global mean on CUDA: each thread computes one channel of an image.
 
-The kernel is ``cuda_kernel.MEAN``. Of its integers, ``outputs`` are images times channels; ``pixels`` are an image's.
+The kernel is ``cuda_kernel.MEAN``. Of its integers, ``outputs`` is images times channels; ``pixels`` are an image's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``shortcut + x``, element by element, then ReLU if asked for (rule A2).
+"""``shortcut + x``, element by element, then optionally ReLU (rule A2).
 
 TF-Slim: the last line of ``resnet_v2.bottleneck``; with ReLU that of ``resnet_v1.bottleneck``.
 """

@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 #: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
-#: Numbers of an item.
+#: Numbers per item.
 ITEM = 65536
 
 

@@ -16,7 +16,7 @@ NUMBERS = AT.numbers
 
 @kernel
 def residual_kernel(step, item, scratch, element):
-    """``ITEM`` numbers, or what is left."""
+    """``ITEM`` numbers, or the rest."""
     first = item * ITEM
     offset = first * size_of(element)
     shortcut, x = floats(step[SHORTCUT] + offset, element), floats(step[X] + offset, element)

@@ -1,6 +1,6 @@
-"""The residual sum on CUDA: a thread adds four numbers.
+"""The residual sum on CUDA: each thread adds four pairs of numbers.
 
-The kernel is ``cuda_kernel.RESIDUAL``. Of its integers, ``whole`` says whether all three arrays lie at multiples of 16
+The kernel is ``cuda_kernel.RESIDUAL``. Of its integers, ``whole`` is 1 if all three arrays are at multiples of 16
 bytes.
 """
 

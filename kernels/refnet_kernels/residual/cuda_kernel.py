@@ -11,7 +11,7 @@ from refnet_kernels.gpu.vector import add4, read4, relu4, write4
 
 
 def residual_kernel(shortcut, x, out, relu, whole, count):
-    """Four numbers, or what is left."""
+    """Four numbers, or the rest."""
     first = (np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x) * 4
     left = min(count - first, 4)
     if left <= 0:

@@ -21,7 +21,7 @@ LOG2_E = float.fromhex("0x1.71547652b82fep+0")
 #: ln 2 in two parts; the first has 32 significant bits, so that its product with k is exact.
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-#: Below this the power is 0: far below what binary32 can hold, and so that the power of two is never subnormal.
+#: Below this the power is 0: that is far below what binary32 can hold, and the power of two is never subnormal.
 UNDERFLOW = -708.0
 #: 1 / n! for n = 13 down to 0, each rounded to binary64.
 COEFFICIENTS = tuple(1 / math.factorial(n) for n in range(13, -1, -1))

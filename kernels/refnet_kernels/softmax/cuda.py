@@ -1,9 +1,9 @@
-"""Softmax on CUDA: a block has a row of logits.
+"""Softmax on CUDA: each block computes one row of logits.
 
-All threads compute powers; one of them adds them up in order, as the contract has it. The largest logit may be found in
+The threads share the powers, and each adds all of them up, in the contract's order. The largest logit may be found in
 any order: only the sign of a zero could differ, and its power is 1 either way.
 
-The kernel is ``cuda_kernel.SOFTMAX``; its grid has a block for each row.
+The kernel is ``cuda_kernel.SOFTMAX``; its grid has one block per row.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def softmax_kernel(x, out, classes):
 
     total = np.float64(0)
     for start in range(0, classes, THREADS):
-        # What the shared numbers were has been read by all.
+        # All threads have read the shared numbers.
         cuda.syncthreads()
         if start + thread < classes:
             v = np.float64(load(x + first + np.int64(start + thread) * 4))

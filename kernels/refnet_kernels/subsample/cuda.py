@@ -1,6 +1,6 @@
-"""Subsampling on CUDA: a thread copies four channels of a pixel.
+"""Subsampling on CUDA: each thread copies four channels of a pixel.
 
-The kernel is ``cuda_kernel.SUBSAMPLE``. Of its integers, ``whole`` says whether vectors of four channels lie at
+The kernel is ``cuda_kernel.SUBSAMPLE``. Of its integers, ``whole`` is 1 if vectors of four channels are at
 multiples of 16 bytes; ``pixels`` are the output's.
 """
 

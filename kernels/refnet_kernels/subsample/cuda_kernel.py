@@ -11,7 +11,7 @@ from refnet_kernels.gpu.vector import place, read4, write4
 
 
 def subsample_kernel(x, out, whole, pixels, channels, height, width, out_height, out_width, factor):
-    """Four channels of a pixel, or what is left."""
+    """Four channels of a pixel, or the rest."""
     pixel, channel, left = place(cuda.blockIdx.x, cuda.blockDim.x, cuda.threadIdx.x, channels)
     if pixel >= np.uint32(pixels):
         return
