@@ -1,4 +1,4 @@
-"""The network as a list of operations, and the steps and the memory that a plan makes of it."""
+"""The network as a list of operations, and its plan: steps and memory."""
 
 from refnet.graph.graph import ArgScope, Graph, Tensor
 

@@ -1,7 +1,7 @@
-"""Join operations that one kernel does in one go.
+"""Join operations that one kernel computes together.
 
 A convolution takes in its bias, batch norm, ReLU, residual and the ReLU of that sum, and the ``preact`` of the next
-unit. The contract makes a fused step give the bits of its operations one by one.
+unit. By the contract a fused step gives the same bits as its operations one after the other.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Fuser:
         self.done: set[int] = set()
 
     def add(self, tensor: Tensor) -> None:
-        """Make the step that starts with ``tensor`` and takes in what may follow it."""
+        """Make the step that starts with ``tensor`` and takes in the operations that may follow."""
         inputs = [_root(source).index for source in tensor.inputs]
         step = Step(tensor.op, inputs, tensor.index, tensor.geometry, tensor.variables)
         self.done.add(tensor.index)
@@ -106,7 +106,7 @@ class _Fuser:
         return True
 
     def _take_in_preact(self, step: Step, last: Tensor) -> None:
-        """Take in one batch norm and ReLU of the value, beside which the value itself may be read by others."""
+        """Take in one batch norm and ReLU of the value; other operations may still read the value itself."""
         for norm in self.readers[last.index]:
             if norm.op != "batch_norm":
                 continue

@@ -1,4 +1,4 @@
-"""The network as a list of operations, one value each, as TF-Slim's functions write it down.
+"""The network as a list of operations with one value each, as TF-Slim's functions build it.
 
 Nothing is computed here: a `Tensor` knows its shape and where it comes from. `refnet.graph.fuse` turns the list into
 steps for the kernels.
@@ -26,7 +26,7 @@ from refnet_kernels.contract import (
 
 Shape = tuple[int, int, int, int]
 
-# So many problems an error tells one by one.
+# The most problems that one error lists.
 _LISTED = 20
 
 
@@ -42,13 +42,14 @@ class ArgScope(NamedTuple):
     batch_norm_scale : bool
         Whether batch norm multiplies by gamma.
     activation_fn : {"relu", None}
-        What follows conv1 and conv2 of each unit, and the first version's root; all other ReLUs are always there.
+        The activation after conv1 and conv2 of each unit, and in the first version's root; all other ReLUs are always
+        there.
     use_batch_norm : bool
-        False: the convolutions that would have a batch norm (conv1 and conv2 of each unit; in the first version all but
-        the logits) have biases instead.
+        False: the convolutions that would have a batch norm (conv1 and conv2 of each unit; in the first version all
+        except the logits) have biases instead.
     pool_mode : {"slim", "keras", "torch"}
-        pool1's padding: TF-Slim's "SAME", which never wins; Keras Applications' border of one zero all round, which
-        wins where all else is negative; or PyTorch's border of one all round, which never wins.
+        pool1's padding: TF-Slim's "SAME", which never wins; Keras Applications' border of one zero on each side,
+        which wins if everything else is negative; or PyTorch's border of one on each side, which never wins.
     avg_down : bool
         Whether the shortcut of a unit that strides is the 1x1 convolution of a 2x2 average pool, as in ResNet-D (He et
         al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", 2019).
@@ -70,8 +71,8 @@ class ArgScope(NamedTuple):
 class Tensor:
     """A value of the network: NHWC, or [N, classes] after the squeeze.
 
-    ``geometry`` is that of what its operation reads. ``variables`` names the weights that it reads, by their role
-    (``weights``, ``biases``, ``gamma``, ...).
+    ``geometry`` is that of its operation. ``variables`` maps the roles of the weights that the operation reads
+    (``weights``, ``biases``, ``gamma``, ...) to their names.
     """
 
     graph: Graph
@@ -84,7 +85,7 @@ class Tensor:
 
     @property
     def depth(self) -> int:
-        """Channels."""
+        """Number of channels."""
         return self.shape[-1]
 
 
@@ -103,7 +104,7 @@ class Graph:
         self.arg_scope = arg_scope or ArgScope()
         self.tensors: list[Tensor] = []
         self.end_points: dict[str, Tensor] = {}
-        #: Every problem with the variables, so that the user hears of all at once.
+        #: Every problem with the variables, so that one error lists them all.
         self.missing: list[tuple[str, tuple[int, ...]]] = []
         self.misshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         self.used: set[str] = set()
@@ -111,7 +112,7 @@ class Graph:
 
     @contextmanager
     def variable_scope(self, name: str) -> Iterator[str]:
-        """Put ``name`` before the names of the variables and end points made inside, as TensorFlow does."""
+        """Put ``name`` before the names of the variables and end points made inside, as in TensorFlow."""
         self._scopes.append(name)
         try:
             yield self.name()
@@ -128,7 +129,7 @@ class Graph:
         return tensor
 
     def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
-        """Note that the network reads the variable, and check its shape; its full name."""
+        """Note that the network reads the variable, and check its shape. Returns its full name."""
         name = self.name(leaf)
         self.used.add(name)
         if name not in self.variables:
@@ -164,11 +165,11 @@ class Graph:
         return MissingTensorError(text, tensor=self.missing[0][0], expected=self.missing[0][1])
 
     def nearest(self, missing: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, str]:
-        """For each missing variable the left-over tensor of its shape that has the most similar name, if there is one.
+        """For each missing variable, the unused tensor of its shape with the most similar name, if there is one.
 
-        Each left-over is proposed once.
+        Each unused tensor is proposed once.
         """
-        import difflib  # only where something is wrong
+        import difflib  # only if something is wrong
 
         left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
         near = {}
@@ -187,7 +188,7 @@ class Graph:
         geometry: Geometry | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> Tensor:
-        """Write an operation down; where nothing is said of its geometry, it is the sizes of what it reads."""
+        """Append an operation; by default its geometry is the shape of its first input, or its own."""
         geometry = geometry or ImageGeometry.of(inputs[0].shape if inputs else shape)
         tensor = Tensor(self, len(self.tensors), op, inputs, shape, geometry, variables or {})
         self.tensors.append(tensor)
@@ -200,7 +201,7 @@ class Graph:
     def conv(
         self, inputs: Tensor, num_outputs: int, kernel_size: tuple[int, int], stride: int, rate: int, same: bool
     ) -> Tensor:
-        """Convolve, without bias. ``same``: TensorFlow's "SAME"; else `conv2d_same`'s pads, then "VALID".
+        """Convolve, without bias; TensorFlow's "SAME" if ``same``, else `conv2d_same`'s pads, then "VALID".
 
         The weights are the current scope's ``weights``, [height, width, channels, num_outputs].
         """
@@ -286,7 +287,7 @@ class Graph:
 
 
 def _border(size: int, window: int, stride: int) -> tuple[int, int]:
-    """Half a window all round, then "VALID": the output's size, and the pads before."""
+    """Half a window on each side, then "VALID": the output's size, and the pads before the first element."""
     pad = window // 2
     return (size + 2 * pad - window) // stride + 1, pad
 

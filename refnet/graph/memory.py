@@ -1,7 +1,7 @@
-"""Where the values between the steps lie: in one arena, in which values that live at different times share memory.
+"""The memory of the values between the steps: one arena, in which values that live at different times share memory.
 
-`parts_of` has the first steps done for some images of a batch after the others, so that what is between those steps
-stays in the caches, and takes memory for a few.
+`parts_of` runs the first steps on a few images of a batch at a time, so the values between those steps stay in the
+caches, and take memory for only a few images.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from refnet.graph.plan import Plan, Step
 
 
 class Parts(NamedTuple):
-    """How a plan is run: its first steps once for each of some ranges of images, then the others for all images.
+    """How a plan is run: its first steps once per range of images, then the others once for all images.
 
     Attributes
     ----------
     steps : int
-        How many steps are run so.
+        Number of steps that are run once per range.
     images : list of range
         All images, in order.
     between : set of int
-        The values that only those steps have to do with: one part's take the place of another's.
+        The values that only those steps use: each part's take the place of the last part's.
     """
 
     steps: int
@@ -45,16 +45,20 @@ def parts_of(plan: Plan, sizes: Mapping[int, int], weights: Callable[[Step], int
     sizes : mapping of int to int
         Bytes of each value, for one image.
     weights : callable
-        The bytes of a step's weights.
+        Gives the bytes of a step's weights.
     most : int
-        Bytes that a step's values may take, if there is more than one image in a part.
+        Bytes that a step's values may take, if a part has more than one image.
+
+    Returns
+    -------
+    Parts
     """
     from refnet_kernels.system.cores import share_of
 
     steps, largest = 0, 1
     for step in plan.steps:
         size = sum(sizes[value] for value in {*step.reads, *step.writes})
-        # Statistics are those of the batch.
+        # Statistics need the whole batch.
         if step.op == "batch_norm_training" or size <= weights(step):
             break
         steps, largest = steps + 1, max(largest, size)
@@ -72,7 +76,7 @@ def parts_of(plan: Plan, sizes: Mapping[int, int], weights: Callable[[Step], int
 def assign_slots(plan: Plan, sizes: Mapping[int, int], parts: Parts = WHOLE) -> tuple[dict[int, int], int]:
     """Give each value a place in one arena; values that live at different times may share it.
 
-    A residual sum takes the place of its shortcut, where nobody else reads that: it then writes to memory that it has
+    A residual sum takes the place of its shortcut if no later step reads that: it then writes to memory that it has
     just read.
 
     Parameters
@@ -85,12 +89,12 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int], parts: Parts = WHOLE) -> 
     Returns
     -------
     offsets : dict
-        Where each value starts, a multiple of 64 bytes.
+        Offset of each value in bytes, a multiple of 64.
     total : int
         Bytes of the arena.
     """
     last_use = _last_uses(plan)
-    # What the parts leave, or find, is there from the first part to the last.
+    # Values that the parts find, or leave, live from the first part to the last.
     first = plan.steps[: parts.steps]
     lasting = {value for step in first for value in (*step.reads, *step.writes)} - parts.between
     last_use |= {value: max(last_use[value], parts.steps - 1) for value in lasting}

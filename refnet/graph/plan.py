@@ -1,10 +1,11 @@
 """From the network's operations to the steps that kernels run, and the memory between them.
 
-`fuse` joins operations that one kernel does in one go: a convolution with its bias, batch norm, ReLU, residual and the
-ReLU of that sum, and with the ``preact`` of the next unit. The contract makes a fused step give the bits of its
-operations one by one.
-`assign_slots` lets values whose lifetimes do not meet share memory. `parts_of` has the first steps done for some images
-of a batch after the others, so that what is between those steps stays in the caches, and takes memory for a few.
+`fuse` joins operations that one kernel computes together: a convolution with its bias, batch norm, ReLU, residual and
+the ReLU of that sum, and with the ``preact`` of the next unit. By the contract a fused step gives the same bits as its
+operations one after the other.
+
+`assign_slots` lets values whose lifetimes do not overlap share memory. `parts_of` runs the first steps on a few images
+of a batch at a time, so the values between those steps stay in the caches, and take memory for only a few images.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Step:
     """One kernel's work. Values are named by their tensors' indices in the graph.
 
     ``geometry`` and ``variables`` are those of its first operation. ``out`` is the value after all of ``bias`` to
-    ``sum_relu``; ``preact``, if any, is its batch norm ``next_norm`` and ReLU. Either may be None where nobody reads
-    it.
+    ``sum_relu``; ``preact``, if any, is its batch norm ``next_norm`` and ReLU. Either is None if
+    nothing reads it.
     """
 
     op: str
@@ -70,7 +71,7 @@ class Step:
 class Plan(NamedTuple):
     """Steps in order, the shape of each value, and the values to return.
 
-    ``aliases`` maps a value that is another one under a new shape to that one.
+    ``aliases`` maps each value that is another one with a new shape to that other one.
     """
 
     input: int
@@ -91,5 +92,5 @@ class Plan(NamedTuple):
 
 
 def for_images(step: Step, images: int) -> Step:
-    """The step for so many images."""
+    """The step for another number of images."""
     return replace(step, geometry=step.geometry._replace(batch=images))

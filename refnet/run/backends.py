@@ -1,6 +1,6 @@
-"""The one list of what can run a plan. Checks, dispatch, the self-check and the command line read it.
+"""The one list of the backends that run a plan. Checks, dispatch, the self-check and the command line read it.
 
-Importing this imports no kernel, and asks for no device.
+Importing this module imports no kernel and opens no device.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ class Executor(Protocol):
         Returns
         -------
         outputs : list of array
-            The caller's own: in NumPy, or on the device where the images lie.
+            The caller's own arrays: in NumPy, or on the device of the images.
         extremes : (float, float), or None
-            The least and the largest pixel, NaN if one is NaN. None where there is none, and where the images lie on a
-            device.
+            The least and the largest pixel, NaN if one is NaN. None if there are no pixels, or they are on a device.
         """
 
 
 class OwnMemory(NamedTuple):
-    """A backend whose devices have memory of their own, in which images of other libraries may lie.
+    """For a backend whose devices have memory of their own, in which other libraries may hold images.
 
     Attributes
     ----------
     accepts : callable
-        Whether images lie in such memory.
+        Whether images are in such memory.
     advice : str
-        How to bring them to the host.
+        How to copy them to the host.
     images : callable
-        Images that lie on the device of this number, as its executor takes them, once the work on a stream is done.
+        ``images(images, number, stream)``: images on the device of this number, as its executor takes them. Later work
+        on the stream waits for the work that made them.
     stream : callable
-        The stream of the device of this number that the caller names; a TypeError if it is not one.
+        ``stream(stream, number)``: the caller's stream on the device of this number; a TypeError if it is not one.
     """
 
     accepts: Callable[[Any], bool]
@@ -61,19 +61,20 @@ class Backend(NamedTuple):
     Attributes
     ----------
     name : str
-        Of its device; where there are several, "name:1" is the second one.
+        Name of its device; if there are several, "name:1" is the second one.
     title : str
-        For sentences.
+        Its name in sentences.
     open : callable
-        The executor of a plan: from the plan, the constants, the number of the device, of threads, and the dtype.
+        ``open(plan, constants, number, threads, dtype)``: the executor of a plan on the device of this number.
     dtypes : tuple of numpy.dtype
-        In which it computes.
+        The dtypes in which it computes.
     has_threads : bool
-        Whether the number of threads means something to it.
+        Whether it uses the number of threads.
     is_timed : bool
-        Whether it is there for its speed.
+        Whether it is meant to be fast.
     missing : callable, optional
-        Why there is no device of this number; None if there is one. Left out where there is exactly one, always.
+        ``missing(number)``: the reason why there is no device of this number; None if there is one. Left out if there
+        is always exactly one.
     memory : OwnMemory, optional
     """
 
@@ -123,10 +124,10 @@ def _cuda_images(images: Any, index: int, stream: Any) -> Any:
 
 
 def _cuda_stream(stream: object, index: int) -> Any:
-    from refnet.run.cuda import said_of_the_device
+    from refnet.run.cuda import device_errors
     from refnet_kernels.gpu.device import open_device
 
-    with said_of_the_device():
+    with device_errors():
         return open_device(index).stream(stream)
 
 

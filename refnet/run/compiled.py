@@ -1,4 +1,4 @@
-"""What the executors of compiled kernels share: values in one arena, and how each step becomes its launches."""
+"""Shared by the executors of compiled kernels: values in one arena, and the launches of each step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refnet_kernels.contract import Flags, FloatArray, Target
 
 
 class CompiledExecutor:
-    """The way from a plan's steps to launches; a device says where things lie.
+    """The launches of a plan's steps; a subclass defines where values and constants are stored.
 
     Parameters
     ----------
@@ -25,17 +25,17 @@ class CompiledExecutor:
         Shared by all plans of an engine.
     backend : {"cpu", "cuda"}
     target : Target
-        Its dtype is that of the images, of the outputs and of all between them.
+        Its dtype is that of the images, of the outputs and of all values between them.
 
     Attributes
     ----------
     plan : Plan
     """
 
-    #: Where the arena starts, and each value in it.
+    #: Address of the arena, and the offset of each value in it, in bytes.
     _start: int
     _offsets: dict[int, int]
-    #: Bytes from one image's value to the next one's, where those of all images lie there and not only a part's.
+    #: Bytes from one image to the next, for the values of all images; not for those of only a part.
     _apart: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, plan: Plan, constants: Constants, backend: str, target: Target) -> None:
@@ -54,11 +54,11 @@ class CompiledExecutor:
         raise NotImplementedError
 
     def _locate(self, stored: Any) -> int:
-        """The address of what `_store` made."""
+        """The address of an array that `_store` stored."""
         raise NotImplementedError
 
     def _scratch(self, channels: int) -> int:
-        """The address of memory for one value per channel, as long as this object lives."""
+        """The address of memory for one value per channel, valid as long as this object lives."""
         raise NotImplementedError
 
     def _launches(self, step: Step, images: range) -> list[Any]:
@@ -73,7 +73,7 @@ class CompiledExecutor:
         ]
 
     def _values(self, step: Step, image: int) -> dict[str, int]:
-        """The addresses of what a step reads and writes, from that image on."""
+        """The addresses of the values that a step reads and writes, from ``image`` on."""
         at = partial(self._address, image=image)
         addresses = dict(zip(OPS[step.op].inputs, map(at, step.inputs), strict=True)) | {"out": at(step.out)}
         if step.shortcut is not None:
@@ -81,7 +81,7 @@ class CompiledExecutor:
         return addresses if step.preact is None else addresses | {"preact": at(step.preact)}
 
     def _parameters(self, step: Step) -> dict[str, int]:
-        """The addresses of what variables were made into, and of memory for what one launch hands to the next."""
+        """The addresses of prepared variables, and of memory for values that one launch passes to the next."""
         op, names = OPS[step.op], step.variables
         addresses = {role: self._channels(names[role]) for role in op.channels if role in names}
         if "weights" in names:
@@ -118,12 +118,12 @@ class CompiledExecutor:
         return self._locate(kept[name])
 
     def _unprepared(self) -> dict[str, str]:
-        """The weights that no plan has prepared, and for each the op that reads it."""
+        """The weights that no plan has prepared yet, and the op that reads each of them."""
         steps = [(step.variables.get("weights"), step.op) for step in self.plan.steps]
         return {name: op for name, op in steps if name is not None and name not in self._constants.weights}
 
     def _address(self, index: int | None, image: int = 0) -> int:
-        """Where a value lies, from that image on; where only a part's images do, from the part's first."""
+        """The address of a value, from ``image`` on; of a value of only a part, from the part's first image."""
         if index is None:
             return 0
         value = self.plan.aliases.get(index, index)

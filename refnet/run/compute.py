@@ -1,4 +1,4 @@
-"""Run a graph at once."""
+"""Run a graph immediately."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from refnet_kernels.contract import FloatArray
 
 
 def compute(graph: Graph, images: FloatArray, result: Any, device: str = "cpu", threads: int | None = None) -> Any:
-    """Run a graph on its input; arrays in place of the tensors of ``result``.
+    """Run a graph on its input.
 
     Parameters
     ----------
     graph : Graph
     images : float32 or float64 array [N, H, W, C]
-        Its dtype is that of all that is computed.
+        Everything is computed in its dtype.
     result : Tensor, or (Tensor, dict of str to Tensor)
     device, threads
         As for `Engine`.
+
+    Returns
+    -------
+    array, or (array, dict of str to array)
+        ``result`` with arrays in place of its tensors.
     """
     tensors = [result] if isinstance(result, Tensor) else [result[0], *result[1].values()]
     plan = make_plan(graph, tensors)

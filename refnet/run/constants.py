@@ -1,4 +1,4 @@
-"""An engine's variables, and what kernels have made of them."""
+"""An engine's variables, and the forms in which kernels read them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from refnet_kernels.contract import FloatArray, Norm, Packed, norm_scale
 
 
 class Table(Hashable, Protocol):
-    """What a launch reads beside values and weights, by all that it depends on."""
+    """An array that a launch reads besides values and weights, as a key of everything that it depends on."""
 
     def values(self) -> np.ndarray:
-        """The table itself."""
+        """The array."""
 
 
 class Constants:
-    """The variables of an engine, and what the kernels of its device have made of them, for all its plans.
+    """The variables of an engine, and the forms in which its device's kernels read them, for all its plans.
 
     Plans are made by one thread at a time.
 
@@ -29,7 +29,8 @@ class Constants:
     ----------
     variables : mapping of str to float32 array
     owned : bool
-        Whether nobody else has these arrays: then kernels may be packed where they lie, and what is packed is let go.
+        Whether nobody else holds these arrays. Then kernels may be packed in place, and a packed kernel's original is
+        released.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class Constants:
     norms : dict of NormNames to dict of str to Any
         Batch norms, as the device has them: the parts of `Norm`.
     tables : dict of Table to Any
-        As the device has them.
+        Tables, as the device has them.
     """
 
     def __init__(self, variables: Mapping[str, FloatArray], owned: bool) -> None:
@@ -55,13 +56,19 @@ class Constants:
 
     @property
     def shapes(self) -> Mapping[str, FloatArray]:
-        """Arrays of the variables' shapes: themselves, or where they were let go, zeros that take no memory."""
+        """Arrays of the variables' shapes: the variables, or zeros that take no memory for those released."""
         return MappingProxyType(self._variables)
 
     def variable(self, name: str) -> FloatArray:
-        """A variable that was not let go."""
+        """A variable.
+
+        Raises
+        ------
+        KeyError
+            It was released.
+        """
         if name in self._released:
-            raise KeyError(f"{name} was let go: its kernel is packed.")
+            raise KeyError(f"{name} was released: its kernel is packed.")
         return self._variables[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -89,7 +96,7 @@ class Constants:
         return Norm(self.variable(names.mean).astype(dtype), scale, self.variable(names.beta).astype(dtype))
 
     def release(self, name: str) -> None:
-        """Let go of a kernel that is packed, if it is the engine's own; its shape is remembered."""
+        """Release a kernel that is packed, if the engine owns it; its shape is kept."""
         if self.owned:
             self._variables[name] = np.broadcast_to(np.float32(0), self._variables[name].shape)
             self._released.add(name)

@@ -18,9 +18,9 @@ from refnet_kernels.catalog import kernels_of
 from refnet_kernels.contract import FloatArray, Target
 from refnet_kernels.system.forks import Lock
 
-#: What a step's values may take for each thread, where a batch is done in parts: what a core has of the caches. Eight
-#: images of 224 pixels took 0.96 of the time one by one, by two threads on a Zen 4, and 0.98 by four.
-PART_BYTES_A_THREAD = 8 * 2**20
+#: Bytes that a step's values may take per thread when a batch is done in parts: a core's share of the caches. Eight
+#: images of 224 pixels, one at a time, took 0.96 of the time with two threads on a Zen 4, and 0.98 with four.
+PART_BYTES_PER_THREAD = 8 * 2**20
 
 
 class CpuExecutor(CompiledExecutor):
@@ -31,7 +31,7 @@ class CpuExecutor(CompiledExecutor):
         plan, place = _framed(plan)
         super().__init__(plan, constants, "cpu", Target(dtype, threads))
         sizes = {value: self._bytes(shape[1:]) for value, shape in plan.shapes.items()}
-        parts = parts_of(plan, sizes, self._weight_bytes, threads * PART_BYTES_A_THREAD)
+        parts = parts_of(plan, sizes, self._weight_bytes, threads * PART_BYTES_PER_THREAD)
         self._apart = {value: size for value, size in sizes.items() if value not in parts.between}
         self._offsets, total = assign_slots(plan, sizes, parts)
         _check_memory(total, images)
@@ -48,7 +48,7 @@ class CpuExecutor(CompiledExecutor):
 
     def run(self, images: FloatArray, stream: None = None) -> tuple[list[FloatArray], tuple[float, float] | None]:
         """The plan's outputs, and the least and the largest pixel. One caller at a time; others wait."""
-        # The first step reads them from where they lie.
+        # The first step reads the images in place.
         images = np.ascontiguousarray(images, self._target.dtype)
         with self._lock.held():
             self._program.set_operand(0, self._entry.operand, images.ctypes.data)
@@ -58,7 +58,7 @@ class CpuExecutor(CompiledExecutor):
             return [output.copy() for output in self._outputs], extremes
 
     def _prepare_weights(self) -> None:
-        """Have kernels pack the weights that no other plan has packed, which the variables let go then."""
+        """Have kernels pack the weights that no other plan has packed, and release the originals."""
         constants, missing = self._constants, self._unprepared()
         for op in dict.fromkeys(missing.values()):
             (kernel,) = kernels_of(op, "cpu")
@@ -74,7 +74,7 @@ class CpuExecutor(CompiledExecutor):
         launches = []
         for images in parts.images:
             for position, step in enumerate(first):
-                # A step on values that stay where they are is the same for all parts of as many images.
+                # A step whose values stay at their addresses is the same for all parts of as many images.
                 stays = parts.between.issuperset([*step.reads, *step.writes])
                 key = position, len(images) if stays else images
                 if key not in made:
@@ -110,7 +110,7 @@ class CpuExecutor(CompiledExecutor):
 
 
 def _framed(plan: Plan) -> tuple[Plan, tuple[int, int]]:
-    """The plan with each image in a frame, where its one reader would have it so; and an image's place in its frame."""
+    """The plan with each image in a frame, if its only reader prefers that; and an image's place in its frame."""
     readers = [position for position, step in enumerate(plan.steps) if plan.input in step.reads]
     if len(readers) != 1 or plan.input in plan.outputs:
         return plan, (0, 0)

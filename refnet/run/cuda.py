@@ -25,8 +25,8 @@ from refnet_kernels.system.forks import Lock
 
 
 @contextmanager
-def said_of_the_device() -> Iterator[None]:
-    """Make a `DeviceError` of what the driver says."""
+def device_errors() -> Iterator[None]:
+    """Turn the driver's errors into `DeviceError`."""
     try:
         yield
     except DriverError as error:
@@ -36,12 +36,12 @@ def said_of_the_device() -> Iterator[None]:
 class CudaExecutor(CompiledExecutor):
     """The plan as one program of CUDA kernels.
 
-    Weights and images go to the device, or are there; all that follows from them stays there until it is asked for.
+    Weights and images are copied to the device unless they are there; values between the steps stay there.
 
     Attributes
     ----------
     graph : bool
-        Whether one CUDA graph launches all the kernels; where not, each is launched by itself.
+        Whether one CUDA graph launches all the kernels; if not, each is launched separately.
 
     Raises
     ------
@@ -50,7 +50,7 @@ class CudaExecutor(CompiledExecutor):
     """
 
     def __init__(self, plan: Plan, constants: Constants, index: int) -> None:
-        with said_of_the_device():
+        with device_errors():
             self._device = open_device(index)
             super().__init__(plan, constants, "cuda", Target(workers=self._device.processors))
             self._check_memory()
@@ -67,18 +67,18 @@ class CudaExecutor(CompiledExecutor):
         ----------
         images : float32 array or DeviceView
         stream
-            As `refnet_kernels.gpu.device.Device.stream` has it; by default the device's own.
+            From `refnet_kernels.gpu.device.Device.stream`; by default the device's own.
 
         Returns
         -------
         outputs : list of float32 array or of DeviceArray
-            Where the images lie on the device the outputs do, and may not be whole yet.
+            For images on the device the outputs are there too, and may not be complete yet.
         extremes : (float, float), or None
-            Where the images lie on the device nobody has looked at them.
+            None for images on the device, whose pixels are not examined.
         """
-        with said_of_the_device(), self._lock.held(), self._device.current():
+        with device_errors(), self._lock.held(), self._device.current():
             on = self._device.stream() if stream is None else stream
-            # The run before may have been on another stream.
+            # The previous run may have been on another stream.
             on.wait(self._done)
             try:
                 return self._run(images, on)
@@ -105,7 +105,7 @@ class CudaExecutor(CompiledExecutor):
     ) -> list[DeviceArray]:
         memory = [self._own_memory(shape) for shape, _ in outputs]
         self._arena.copy_from(images.address, _bytes(images.shape), self._offsets[self.plan.input], stream)
-        # Images are kept until they are copied: their owner may let go of them when this call returns.
+        # Images are kept until they are copied: their owner may release them when this call returns.
         self._copied.append((stream.record(), images))
         while self._copied and self._copied[0][0].is_done:
             self._copied.popleft()
@@ -125,13 +125,13 @@ class CudaExecutor(CompiledExecutor):
             free = self._device.free_bytes()
             raise DeviceError(
                 f"An output of shape {shape} needs {_bytes(shape):,} bytes of the CUDA device, and {free:,.0f} are "
-                "free: let go of earlier outputs, or pass NumPy images, whose outputs leave the device.",
+                "free: release earlier outputs, or pass NumPy images, whose outputs leave the device.",
                 expected=_bytes(shape), found=free,
             ) from error  # fmt: skip
 
     def profile(self) -> list[float]:
-        """Run once more on the images that are there; the milliseconds of each launch."""
-        with said_of_the_device(), self._lock.held(), self._device.current():
+        """Run once more on the last images. Returns the milliseconds of each launch."""
+        with device_errors(), self._lock.held(), self._device.current():
             self._done.sync()
             return self._program.profile()
 
@@ -150,7 +150,7 @@ class CudaExecutor(CompiledExecutor):
         return program
 
     def _upload_weights(self, name: str, op: str) -> None:
-        """Have a kernel pack its weights: one at a time, so that there are no copies of many on the host."""
+        """Have a kernel pack its weights: one at a time, so that the host never holds many copies."""
         packed: dict[str, Packed] = {}
         (kernel,) = kernels_of(op, "cuda")
         kernel.prepare({name: self._constants.variable(name)}, packed, False, self._target)
@@ -202,7 +202,7 @@ def _record(program: Program) -> bool:
         return program.record()
     except DriverError as error:
         warnings.warn(
-            f"No CUDA graph could be recorded, so that each kernel is launched by itself, with the same bits: {error}.",
+            f"No CUDA graph could be recorded, so each kernel is launched separately; the bits are the same: {error}.",
             RefnetWarning,
             stacklevel=2,
         )

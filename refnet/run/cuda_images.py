@@ -1,4 +1,4 @@
-"""Images that lie on a CUDA device, as other libraries hold them."""
+"""Images on a CUDA device, as other libraries hold them."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import InputError
-from refnet.run.cuda import said_of_the_device
+from refnet.run.cuda import device_errors
 from refnet_kernels.contract import BINARY32
 from refnet_kernels.gpu.arrays import DeviceView, view_of
 from refnet_kernels.gpu.device import DriverError, open_device
 
 
 def device_images(images: Any, index: int, stream: Any) -> DeviceView:
-    """Float32 images on the device, where they lie.
+    """Float32 images on the device, without a copy.
 
     Parameters
     ----------
     images : object with DLPack or ``__cuda_array_interface__``
     index : int
-        The number of the device on which they should lie.
+        The number of the device on which they should be.
     stream
-        What is done on it from now on comes after what made the images; None: the device's own.
+        Later work on it waits for the work that made the images. None means the device's own.
+
+    Returns
+    -------
+    DeviceView
+        [N, H, W, C], or one image without the axis of the batch.
 
     Raises
     ------
     InputError
-        They lie elsewhere, are not float32 or not C-contiguous, or their library does not give them away.
+        They are elsewhere, are not float32 or not C-contiguous, or their library does not export them.
     DeviceError
         The driver failed.
     """
-    with said_of_the_device():
+    with device_errors():
         opened = open_device(index)
         try:
             view = view_of(images, opened, opened.stream() if stream is None else stream)
@@ -44,7 +49,7 @@ def device_images(images: Any, index: int, stream: Any) -> DeviceView:
             ) from error
     if view.device != opened.index:
         raise InputError(
-            f"The images lie on the CUDA device {view.device}, and the network runs on {opened.index}: move them, or "
+            f"The images are on the CUDA device {view.device}, and the network runs on {opened.index}: move them, or "
             f"make an Engine with device='cuda:{view.device}'.",
             expected=opened.index, found=view.device,
         )  # fmt: skip

@@ -18,7 +18,7 @@ _NAME = re.compile(r"(?P<backend>[a-z]+)(:(?P<index>\d{1,3}))?")
 
 
 class Device(NamedTuple):
-    """A device that was asked for by its name: "cpu", "reference", "cuda", "cuda:1" and so on."""
+    """A device, chosen by its name: "cpu", "reference", "cuda", "cuda:1" and so on."""
 
     backend: Backend
     number: int
@@ -32,9 +32,9 @@ class Device(NamedTuple):
         constants : Constants
             Shared by all plans of an engine.
         threads : int
-            Of the CPU's kernels.
+            Number of threads of the CPU's kernels.
         dtype : numpy.dtype
-            Of the images, of the outputs and of all values between them.
+            Dtype of the images, of the outputs and of all values between them.
 
         Raises
         ------
@@ -45,7 +45,7 @@ class Device(NamedTuple):
 
 
 def device_named(name: object) -> Device:
-    """The device of this name, whether it is there or not.
+    """The device of this name, whether it exists or not.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def check_dtype(dtype: object, name: str = "cpu") -> np.dtype[Any]:
     """
     known = dict.fromkeys(dtype for backend in BACKENDS for dtype in backend.dtypes)
     with suppress(TypeError, ValueError):
-        # NumPy takes None for float64.
+        # NumPy reads None as float64.
         found = next((entry for entry in known if dtype is not None and np.dtype(dtype) == entry), None)  # type: ignore[call-overload]
         if found is not None:
             _check_computes(device_named(name).backend, found)

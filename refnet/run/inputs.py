@@ -18,7 +18,7 @@ def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
     Raises
     ------
     InputError
-        They are not floats, or no plain array.
+        They are not floats, or not a plain array.
     """
     array = as_array(images)
     if array.dtype.kind != "f":
@@ -44,17 +44,17 @@ def _extent(array: np.ndarray) -> int:
 
 
 def as_array(images: Any) -> np.ndarray:
-    """Images as an array on the host, whatever holds them there.
+    """Images as an array on the host, whatever object holds them there.
 
     Raises
     ------
     InputError
-        They lie on a device, or are not a plain array.
+        They are on a device, or are not a plain array.
     """
     backend = next((b for b in BACKENDS if b.memory and b.memory.accepts(images)), None)
     if backend is not None and backend.memory is not None:
         raise InputError(
-            f"The images ({type(images).__name__}) lie on a {backend.title} device, where this does not run. Copy them "
+            f"The images ({type(images).__name__}) are on a {backend.title} device, where this does not run. Copy them "
             f"to the host first ({backend.memory.advice}), or make an Engine with device={backend.name!r}."
         )
     if is_masked(images):

@@ -1,4 +1,4 @@
-"""Run a plan by the NumPy definitions, an operation at a time."""
+"""Run a plan by the NumPy definitions, one operation at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refnet_kernels.contract import FloatArray, ImageGeometry, Norm, NormGeometr
 
 
 class ReferenceExecutor:
-    """Each operation by its NumPy definition, nothing fused. Slow; for small networks and for doubts."""
+    """Each operation by its NumPy definition, nothing fused. Slow; meant for small networks and for checks."""
 
     def __init__(self, plan: Plan, constants: Constants, dtype: np.dtype[Any]) -> None:
         self._plan = plan
@@ -48,7 +48,7 @@ class ReferenceExecutor:
             values[step.preact] = self._call("batch_norm", value, next_norm, True)
 
     def _operation(self, step: Step, inputs: list[FloatArray]) -> FloatArray:
-        """What a step does first; where it is a batch norm, nothing yet."""
+        """The first operation of a step; of a batch norm, its input."""
         if step.op == "conv":
             bias = None if step.bias is None else self._variable(step.bias)
             return self._call("conv", inputs[0], self._variable(step.variables["weights"]), step.geometry, bias)

@@ -1,4 +1,4 @@
-"""The variables of a network as the kernels want them: float32 arrays, by TF-Slim's names."""
+"""The variables of a network as the kernels need them: float32 arrays, by TF-Slim's names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from refnet_kernels.contract import Float32Array
 
 
 class Variables(NamedTuple):
-    """What `as_variables` makes of a mapping.
+    """The result of `as_variables`.
 
     Attributes
     ----------
     arrays : dict of str to float32 array
         Read-only and C-contiguous.
     converted : dict of str to str
-        The dtype that a tensor had before it became float32.
+        The dtype that a tensor had before its conversion to float32.
     left_out : dict of str to str
         Why a tensor is not among the arrays.
     """
@@ -39,12 +39,12 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
     Raises
     ------
     WeightsError
-        A key is no string, or a value no array.
+        A key is not a string, or a value is not an array.
     DtypeError
-        A tensor of the network itself is of integers, complex numbers, strings or booleans.
+        A tensor of the network itself has a dtype of integers, complex numbers, strings or booleans.
     """
     if not isinstance(tensors, Mapping):
-        raise WeightsError(f"Weights are a mapping of names to arrays, not {type(tensors).__name__}.")
+        raise WeightsError(f"The weights must be a mapping of names to arrays, not {type(tensors).__name__}.")
     result = Variables({}, {}, {})
     for name, value in tensors.items():
         if not isinstance(name, str):
@@ -59,10 +59,13 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
             result.arrays[name] = array
         elif _VARIABLE.search(name):
             raise DtypeError(
-                f"{name} is of {array.dtype}, which is no float.", tensor=name, expected="float32", found=array.dtype
+                f"{name} has dtype {array.dtype}; it must be a float dtype.",
+                tensor=name,
+                expected="float32",
+                found=array.dtype,
             )
         else:
-            result.left_out[name] = f"{array.dtype} is no float"
+            result.left_out[name] = f"{array.dtype} is not a float dtype"
     return result
 
 
@@ -76,5 +79,7 @@ def _array_of(name: str, value: Any) -> np.ndarray:
     except Exception as error:
         raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
     if array.dtype.kind in "OSUV":
-        raise DtypeError(f"{name} is no array of numbers, but of {array.dtype}.", tensor=name, found=array.dtype)
+        raise DtypeError(
+            f"{name} has dtype {array.dtype}; it must be an array of numbers.", tensor=name, found=array.dtype
+        )
     return array

@@ -384,7 +384,7 @@ def test_images_on_another_device_are_refused(driver: Driver) -> None:
 
 def test_images_on_a_device_are_not_for_the_cpu() -> None:
     for run in (engine("cpu"), lambda images: refnet.subsample(images, 2)):
-        with pytest.raises(errors.InputError, match=r"DeviceArray\) lie on a CUDA device.*Engine with device='cuda'"):
+        with pytest.raises(errors.InputError, match=r"DeviceArray\) are on a CUDA device.*Engine with device='cuda'"):
             run(on_device(IMAGES))
 
 
@@ -434,7 +434,7 @@ def test_outputs_for_which_there_is_no_memory(driver: Driver) -> None:
     network, images = engine(), on_device(IMAGES)
     network(images)
     driver.memory = 2**30 - free_bytes() + 40
-    with pytest.raises(errors.DeviceError, match=r"output of shape \(2, 7\) needs 56 bytes .* 40 are free: let go"):
+    with pytest.raises(errors.DeviceError, match=r"output of shape \(2, 7\) needs 56 bytes .* 40 are free: release"):
         network(images)
     assert network(IMAGES).shape == (2, 7)
 

@@ -119,7 +119,7 @@ BAD: dict[str, tuple[Damage, type[RefnetError], str]] = {
         put("conv2_block1_1_conv/kernel", lambda a: a.transpose(3, 2, 0, 1)), ShapeMismatchError, "an OIHW kernel",
     ),
     "NaN": (put("conv2_block2_1_bn/beta", not_finite), CorruptError, r"unit_2/.*/conv1/BatchNorm/beta \(2\)"),
-    "integers": (put("conv1_conv/bias", lambda a: a.astype(int)), DtypeError, "conv1/biases is of int64"),
+    "integers": (put("conv1_conv/bias", lambda a: a.astype(int)), DtypeError, "conv1/biases has dtype int64"),
     "a negative variance": (
         put("conv2_block1_1_bn/moving_variance", np.negative), RefnetError, f"{UNIT}/conv1/BatchNorm/moving_variance",
     ),

@@ -30,7 +30,7 @@ def test_what_is_owned_is_let_go_and_its_shape_is_remembered() -> None:
     assert constants.shape("conv/weights") == constants.shapes["conv/weights"].shape == (3, 3, 5, 2 * WIDTH)
     assert constants.shapes["conv/weights"].strides == (0, 0, 0, 0)
     assert constants.variable("conv/biases") is arrays["conv/biases"]
-    with pytest.raises(KeyError, match="conv/weights was let go"):
+    with pytest.raises(KeyError, match="conv/weights was released"):
         constants.variable("conv/weights")
     assert set(arrays) == {"conv/weights", "conv/biases"}
 

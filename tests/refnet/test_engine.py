@@ -240,7 +240,7 @@ def test_a_variance_without_a_root(variance: float, epsilon: float) -> None:
         ([1, 2], "not list"),
         ({}, "not the weights of a ResNet"),
         ({3: np.zeros(1)}, "names of weights are strings"),
-        ({**WEIGHTS, "resnet_v2/conv1/biases": "abc"}, "no array of numbers"),
+        ({**WEIGHTS, "resnet_v2/conv1/biases": "abc"}, "must be an array of numbers"),
         ({**WEIGHTS, "resnet_v2/conv1/biases": np.zeros(64, np.int8)}, "int8"),
         ({**WEIGHTS, "resnet_v2/conv1/biases": np.zeros(64, complex)}, "complex"),
     ],

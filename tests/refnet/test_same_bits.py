@@ -42,7 +42,7 @@ def test_a_batch_is_its_images_one_by_one(batch: int, height: int, width: int, s
 def test_a_batch_in_parts_has_the_bits_of_the_definitions(
     part_bytes: int, is_training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refnet.run.cpu.PART_BYTES_A_THREAD", part_bytes)
+    monkeypatch.setattr("refnet.run.cpu.PART_BYTES_PER_THREAD", part_bytes)
     seen = []
     monkeypatch.setattr("refnet.run.cpu.parts_of", lambda *a: seen.append(parts_of(*a)) or seen[-1])
     images, weights = random_images(5, 33, 40, 3), lively_weights()
