@@ -1,4 +1,4 @@
-"""Let the network's functions compute at once when they are given arrays."""
+"""Make the network's functions compute immediately when they are given arrays."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from refnet.graph.graph import ArgScope, Graph, Tensor
 def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of symbolic tensors accept an array in place of its first argument, and compute.
 
-    Then it also takes the keywords ``variables`` (a mapping of names to arrays, named by the function's scopes), the
-    fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays in place of tensors.
+    With an array it also takes the keywords ``variables`` (a mapping of names, in its scopes, to arrays), the
+    fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays in place of tensors. It raises
+    `refnet.errors.InputError` if the array does not hold images [N, H, W, C].
 
-    Raises
-    ------
-    InputError
-        By the function that this makes: the array does not hold images [N, H, W, C].
+    Parameters
+    ----------
+    function : callable
+        Its first argument is a `Tensor`; it returns a `Tensor`, or a `Tensor` and a dict of them.
+
+    Returns
+    -------
+    callable
+        The function for tensors and arrays.
     """
     signature = inspect.signature(function)
     first = next(iter(signature.parameters))

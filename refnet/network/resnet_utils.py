@@ -1,7 +1,7 @@
-"""What both versions of the network are made of: TF-Slim's ``resnet_utils.py``, under the same names.
+"""The parts of both versions of the network: TF-Slim's ``resnet_utils.py``, under the same names.
 
-Each function takes a symbolic `refnet.graph.graph.Tensor`, as in TF-Slim, or a NumPy array: then it computes at once,
-with the weights given as ``variables=``.
+Each decorated function takes a symbolic `refnet.graph.graph.Tensor`, as in TF-Slim, or a NumPy array; then it computes
+immediately, with the weights given as ``variables=``.
 
 Sources: tf_slim 1.1.0, ``tf_slim/nets/resnet_utils.py``, and what its ``resnet_v1.py`` and ``resnet_v2.py`` share;
 tensorflow/models, ``research/slim/nets`` for ``store_non_strided_activations``, ``spatial_squeeze``, ``activation_fn``
@@ -30,7 +30,7 @@ class Block(NamedTuple):
     unit_fn : callable
         The function that makes a unit: `bottleneck`.
     args : sequence of dict
-        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``; and ``unit_rate``, where it is not 1.
+        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``; and ``unit_rate``, if it is not 1.
     """
 
     scope: str
@@ -48,7 +48,7 @@ def subsample(inputs: Tensor, factor: int, scope: str | None = None) -> Tensor:
     factor : int
         1 gives the input itself.
     scope : str, optional
-        For TF-Slim's signature alone; nothing is stored under it.
+        Only for TF-Slim's signature; nothing is stored under it.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def conv2d_same(
     """Strided convolution whose padding does not depend on the image's size (``resnet_utils.conv2d_same``).
 
     With stride s it equals the convolution of stride 1, "SAME"-padded, then `subsample` by s. TensorFlow's own "SAME"
-    does not: where the size is even, a strided one pads less at the top and left, which moves the grid by a pixel.
+    does not: if the size is even, a strided one pads less at the top and left, which moves the grid by a pixel.
 
     Parameters
     ----------
@@ -91,15 +91,20 @@ def conv2d_same(
     stride, rate : int
         At most one of them is above 1, as in TF-Slim.
     scope : str
-        Where ``weights`` and ``biases`` (or ``BatchNorm/...``) are found.
+        Name before ``weights`` and ``biases`` (or ``BatchNorm/...``).
     activation_fn : {"relu", None}
-        What follows; ``slim.conv2d``'s default.
+        The activation that follows; ReLU is ``slim.conv2d``'s default.
     normalizer_fn : {None, "batch_norm"}
         With it there is no bias, unless the arg scope has ``bias_before_batch_norm``.
 
     Returns
     -------
     Tensor or array [N, ceil(H / stride), ceil(W / stride), num_outputs]
+
+    Raises
+    ------
+    ConfigError
+        An argument is out of range, or stride and rate are both above 1.
 
     Examples
     --------
@@ -126,7 +131,33 @@ def conv2d(
     activation_fn: str | None,
     normalizer_fn: str | None,
 ) -> Tensor:
-    """``slim.conv2d``: convolution, then bias or batch norm, then the activation."""
+    """``slim.conv2d``: convolution, then bias or batch norm, then the activation.
+
+    Parameters
+    ----------
+    inputs : Tensor [N, H, W, C]
+    num_outputs : int
+        Channels of the output.
+    kernel_size : int
+        Height and width of the kernel.
+    stride, rate : int
+        At most one of them is above 1.
+    scope : str
+        Name before the names of the layer's variables.
+    same : bool
+        True: TensorFlow's "SAME" padding; False: that of `conv2d_same`.
+    activation_fn : {"relu", None}
+    normalizer_fn : {None, "batch_norm"}
+
+    Returns
+    -------
+    Tensor [N, ceil(H / stride), ceil(W / stride), num_outputs]
+
+    Raises
+    ------
+    ConfigError
+        The activation or the normaliser is unknown.
+    """
     check_choice("activation_fn", activation_fn, (None, "relu"))
     check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
     graph = inputs.graph
@@ -140,12 +171,37 @@ def conv2d(
 
 
 def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
-    """The activation and the normaliser that follow a convolution by the arg scope."""
+    """The activation and the normaliser after a convolution, from the graph's arg scope.
+
+    Returns
+    -------
+    activation_fn : {"relu", None}
+    normalizer_fn : {"batch_norm", None}
+    """
     return graph.arg_scope.activation_fn, "batch_norm" if graph.arg_scope.use_batch_norm else None
 
 
 def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer_fn: str | None) -> Tensor:
-    """The input of a unit itself, subsampled; or, where the depth changes, a 1x1 convolution of ``source``."""
+    """The shortcut of a unit: its input, subsampled; or, if the depth changes, a 1x1 convolution of ``source``.
+
+    With the arg scope's ``avg_down`` a convolution that strides has stride 1 instead, after an average pool.
+
+    Parameters
+    ----------
+    inputs : Tensor [N, H, W, C]
+        The unit's input.
+    source : Tensor [N, H, W, C]
+        What the convolution reads.
+    depth : int
+        Channels of the output.
+    stride : int
+    normalizer_fn : {None, "batch_norm"}
+        Of the convolution.
+
+    Returns
+    -------
+    Tensor [N, ceil(H / stride), ceil(W / stride), depth]
+    """
     check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
     if depth == inputs.depth:
         subsampled: Tensor = subsample(inputs, stride)
@@ -164,11 +220,11 @@ def stack_blocks_dense(
     output_stride: float | None = None,
     store_non_strided_activations: bool = False,
 ) -> Tensor:
-    """Stack blocks, with atrous convolution where the stride would pass ``output_stride``.
+    """Stack blocks, with atrous convolution after the stride has reached ``output_stride``.
 
-    TF-Slim: ``resnet_utils.stack_blocks_dense``. Once the strides so far multiply to ``output_stride``, no unit strides
-    any more. The unit that would have strided keeps its rate, and its stride multiplies the rate of the units after it:
-    on the denser grid their 3x3 kernels then reach the very pixels that they would have read.
+    TF-Slim: ``resnet_utils.stack_blocks_dense``. Once the strides so far multiply to ``output_stride``, no further
+    unit strides. The unit that would have strided keeps its rate, and its stride multiplies the rate of the units after
+    it: on the denser grid their 3x3 kernels then read the same pixels as before.
 
     Parameters
     ----------
@@ -178,7 +234,7 @@ def stack_blocks_dense(
         How much smaller the output is than ``net``: the product of the strides up to some unit. None: the product of
         all of them.
     store_non_strided_activations : bool
-        Make the end point of each block the activations before its stride (models repository).
+        Whether the end point of each block holds the activations before its stride (as in the models repository).
 
     Returns
     -------
@@ -188,8 +244,8 @@ def stack_blocks_dense(
     Raises
     ------
     ConfigError
-        The strides' product passes ``output_stride`` without ever being equal to it; or a unit would have to leave its
-        stride out, though its shortcut is an average pool by that stride (``avg_down``).
+        The strides' product passes ``output_stride`` without being equal to it; or a unit would have to leave out its
+        stride, but its shortcut is an average pool by that stride (``avg_down``).
 
     Examples
     --------
@@ -237,7 +293,7 @@ def stack_blocks_dense(
 
 
 def _left_out(graph: Graph, stride: int) -> int:
-    """The stride, 1, of a unit whose own stride is left to what follows."""
+    """The stride, 1, of a unit whose own stride is left to the layers after it."""
     if stride > 1 and graph.arg_scope.avg_down:
         raise ConfigError(
             "The network's shortcuts are average pools by the units' strides (avg_down), which have no atrous form: "
@@ -257,7 +313,23 @@ def _check_stride(current_stride: int, output_stride: float | None) -> None:
 
 
 def with_multi_grid(blocks: Sequence[Block], multi_grid: Sequence[int]) -> list[Block]:
-    """The blocks with these unit rates in the last one."""
+    """The blocks, with these unit rates in the last one.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+    multi_grid : sequence of int
+        The ``unit_rate`` of each unit of the last block.
+
+    Returns
+    -------
+    list of Block
+
+    Raises
+    ------
+    ConfigError
+        There are more or fewer rates than units.
+    """
     *others, last = blocks
     if not isinstance(multi_grid, Sequence) or len(multi_grid) != len(last.args):
         raise ConfigError(f"Expect multi_grid to have length {len(last.args)}.", found=multi_grid)
@@ -266,7 +338,22 @@ def with_multi_grid(blocks: Sequence[Block], multi_grid: Sequence[int]) -> list[
 
 
 def after_root(output_stride: float | None) -> float | None:
-    """What is left of the output stride after the root block's 4."""
+    """The output stride that remains after the root block's 4.
+
+    Parameters
+    ----------
+    output_stride : int, optional
+
+    Returns
+    -------
+    float, or None
+        ``output_stride / 4``.
+
+    Raises
+    ------
+    ConfigError
+        It is not a number, or not a multiple of 4.
+    """
     _check_number(output_stride)
     if output_stride is None:
         return None
@@ -276,9 +363,21 @@ def after_root(output_stride: float | None) -> float | None:
 
 
 def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Tensor:
-    """The convolutions and pool1; ``activate``: batch norm and activation follow the last convolution too.
+    """The convolutions and pool1.
 
     pool1 is "SAME"-padded in TF-Slim, which keeps features and image aligned at the corners.
+
+    Parameters
+    ----------
+    net : Tensor [N, H, W, C]
+    depths : sequence of int, optional
+        Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ...; None: one 7x7 convolution with 64 channels.
+    activate : bool
+        Whether batch norm and activation follow the last convolution too.
+
+    Returns
+    -------
+    Tensor [N, ceil(H / 4), ceil(W / 4), channels of the last convolution]
     """
     graph = net.graph
     activation_fn, normalizer_fn = activation_and_normalizer(graph)
@@ -296,7 +395,23 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
 
 
 def head(net: Tensor, num_classes: int | None, global_pool: bool, spatial_squeeze: bool | None) -> Tensor:
-    """The global pool and the logits."""
+    """The global pool and the logits.
+
+    Parameters
+    ----------
+    net : Tensor [N, h, w, C]
+    num_classes : int, optional
+        None: no logits.
+    global_pool : bool
+        Whether to average over height and width.
+    spatial_squeeze : bool, optional
+        Whether logits have the shape [N, num_classes]; None: if there is a global pool.
+
+    Returns
+    -------
+    Tensor
+        Logits [N, num_classes] or [N, h, w, num_classes]; without classes the features.
+    """
     graph = net.graph
     if global_pool:
         net = graph.collect(graph.name("pool5"), graph.reduce_mean(net))

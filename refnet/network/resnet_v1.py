@@ -122,8 +122,8 @@ def resnet_v1(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The whole network (``resnet_v1.resnet_v1``).
 
-    There is no ``postnorm``, as each unit ends in a ReLU, and conv1 has batch norm and activation, as no unit begins
-    with them.
+    There is no ``postnorm``, because each unit ends in a ReLU; conv1 has batch norm and activation, because no unit
+    begins with them.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def resnet_v1(
         Logits, or without classes the features after the last block; the shapes are those of
         `refnet.network.resnet_v2.resnet_v2`.
     end_points : dict
-        TF-Slim's end points in its order, and between them those that it lacks: ``pool1``, ``pool5``, ``global_pool``.
+        TF-Slim's end points in its order, and between them others that it lacks: ``pool1``, ``pool5``, ``global_pool``.
 
     Raises
     ------
@@ -175,25 +175,78 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 
 def network_blocks(name: str) -> list[Block]:
-    """The blocks of "resnet_v1_50", "resnet_v1_101", "resnet_v1_152" or "resnet_v1_200"."""
+    """The blocks of a published network.
+
+    Parameters
+    ----------
+    name : {"resnet_v1_50", "resnet_v1_101", "resnet_v1_152", "resnet_v1_200"}
+
+    Returns
+    -------
+    list of Block
+    """
     return [resnet_v1_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
 
 
 def resnet_v1_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_50", **options: Any) -> Any:
-    """ResNet-50: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_50``)."""
+    """ResNet-50 (``resnet_v1.resnet_v1_50``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v1`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v1`.
+    """
     return resnet_v1(inputs, network_blocks("resnet_v1_50"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_101", **options: Any) -> Any:
-    """ResNet-101: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_101``)."""
+    """ResNet-101 (``resnet_v1.resnet_v1_101``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v1`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v1`.
+    """
     return resnet_v1(inputs, network_blocks("resnet_v1_101"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_152", **options: Any) -> Any:
-    """ResNet-152: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_152``)."""
+    """ResNet-152 (``resnet_v1.resnet_v1_152``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v1`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v1`.
+    """
     return resnet_v1(inputs, network_blocks("resnet_v1_152"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_200", **options: Any) -> Any:
-    """ResNet-200: the arguments of `resnet_v1`, except the blocks (``resnet_v1.resnet_v1_200``)."""
+    """ResNet-200 (``resnet_v1.resnet_v1_200``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v1`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v1`.
+    """
     return resnet_v1(inputs, network_blocks("resnet_v1_200"), num_classes, scope=scope, **options)

@@ -1,7 +1,7 @@
 """TF-Slim's ``resnet_v2.py``: the same functions under the same names.
 
 In this version of ResNet batch norm and ReLU come *before* each convolution of a unit ("pre-activation"), not after it.
-So the path of the shortcuts is free of them: a unit adds to what it is given, and changes nothing else on the way.
+So the path of the shortcuts is free of them: a unit adds to its input, and changes nothing else on that path.
 
 Each function takes symbolic tensors or NumPy arrays, as in `refnet.network.resnet_utils`.
 
@@ -50,16 +50,16 @@ def bottleneck(
     ----------
     inputs : Tensor or float array [N, H, W, C]
     depth : int
-        Channels of the output. Where it equals C the shortcut is the input itself, subsampled.
+        Channels of the output. If it equals C, the shortcut is the input itself, subsampled.
     depth_bottleneck : int
         Channels of conv1 and conv2, a quarter of ``depth`` in the published networks: the 3x3 convolution, which costs
         the most per channel, works on few.
     stride : int
         Stride of the 3x3 convolution and of the shortcut.
     rate : int
-        Rate of the 3x3 convolution: the distance between the pixels that it reads ("atrous" where it is above 1).
+        Rate of the 3x3 convolution: the distance between the pixels that it reads ("atrous" if it is above 1).
     scope : str
-        Before the names of the unit's variables and end points.
+        Name before the names of the unit's variables and end points.
     unit_rate : int
         Multiplies ``rate`` for this unit alone, as in DeepLab.
 
@@ -81,8 +81,8 @@ def bottleneck(
     activation_fn, normalizer_fn = activation_and_normalizer(graph)
     with graph.variable_scope(scope) as name:
         preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
-        # The input itself, untouched. Where the depth changes a convolution takes its place: it reads the preact, as in
-        # this version every convolution reads normalised values, and like conv3 it goes into the sum as it is.
+        # The input itself, unchanged. If the depth changes, a convolution replaces it. That reads the preact, as every
+        # convolution in this version reads normalised values; like conv3's, its output goes into the sum as it is.
         identity = shortcut(inputs, preact, depth, stride, None)
         # The norms and ReLUs after conv1 and conv2 are those before conv2 and conv3.
         residual = conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
@@ -102,7 +102,7 @@ def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) ->
     """A block of bottleneck units, the last of which strides (``resnet_v2.resnet_v2_block``).
 
     In He et al.'s own network the first unit of a block strides, in its 1x1 convolutions, which read only every second
-    row and column of the block before. TF-Slim lets the last unit of that block compute just these: the values are the
+    row and column of the block before. In TF-Slim the last unit of that block computes only these: the values are the
     same, with less work and memory.
 
     Parameters
@@ -112,7 +112,7 @@ def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) ->
     base_depth : int
         Channels inside the units; their output has four times as many.
     num_units : int
-        How many units there are.
+        Number of units.
     stride : int
         Stride of the last unit; that of the others is 1.
 
@@ -150,8 +150,8 @@ def resnet_v2(
 
     The published networks shrink an image by 32 (their nominal stride): 224 x 224 pixels give 7 x 7 features. For dense
     features, as in segmentation, pass ``global_pool=False``, an ``output_stride`` of 16 or 8, and images whose sides
-    are a multiple of 32, plus 1, such as 321. Then the features are ``(side - 1) / output_stride + 1`` to a side, and
-    those at the corners lie exactly on the corners of the image, so that features and pixels are easy to align.
+    are a multiple of 32, plus 1, such as 321. Then the features have sides of ``(side - 1) / output_stride + 1``, and
+    those at the corners are exactly on the corners of the image, so that features and pixels are easy to align.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def resnet_v2(
     output_stride : int, optional
         How much smaller the features are than the images; with the root block a multiple of 4. Once the strides have
         reached it, the units after that do not stride, but read pixels further apart (atrous convolution). A feature
-        still sees what it would have seen, so that the dense features, subsampled, are the nominal ones.
+        still sees the same pixels, so the dense features, subsampled, are the nominal ones.
     include_root_block : bool
         Whether the 7x7 convolution of stride 2 and the max pool come first.
     spatial_squeeze : bool, optional
@@ -180,15 +180,15 @@ def resnet_v2(
         Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ... that replace the 7x7 one, as in ResNet-D; the
         first one strides, and the last one has neither batch norm nor activation.
     scope : str
-        Before the names of all variables and end points.
+        Name before the names of all variables and end points.
 
     Returns
     -------
     net : Tensor or array
         Logits, or without classes the features after ``postnorm``: [N, num_classes] by default, [N, h, w, num_classes]
-        where they are dense, [N, 1, 1, C] or [N, h, w, C] without classes.
+        if they are dense, [N, 1, 1, C] or [N, h, w, C] without classes.
     end_points : dict
-        TF-Slim's end points in its order, and between them those that it lacks: ``pool1``, each unit's ``preact``,
+        TF-Slim's end points in its order, and between them others that it lacks: ``pool1``, each unit's ``preact``,
         ``postnorm``, ``pool5``, ``global_pool``.
 
     Raises
@@ -238,27 +238,85 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 
 def network_blocks(name: str) -> list[Block]:
-    """The blocks of "resnet_v2_50", "resnet_v2_101", "resnet_v2_152" or "resnet_v2_200"."""
+    """The blocks of a published network.
+
+    Parameters
+    ----------
+    name : {"resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200"}
+
+    Returns
+    -------
+    list of Block
+
+    Raises
+    ------
+    ConfigError
+        There is no such network.
+    """
     if name not in NETWORKS:
         raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
     return [resnet_v2_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
 
 
 def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:
-    """ResNet-50: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_50``)."""
+    """ResNet-50 (``resnet_v2.resnet_v2_50``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v2`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v2`.
+    """
     return resnet_v2(inputs, network_blocks("resnet_v2_50"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_101", **options: Any) -> Any:
-    """ResNet-101: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_101``)."""
+    """ResNet-101 (``resnet_v2.resnet_v2_101``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v2`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v2`.
+    """
     return resnet_v2(inputs, network_blocks("resnet_v2_101"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_152", **options: Any) -> Any:
-    """ResNet-152: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_152``)."""
+    """ResNet-152 (``resnet_v2.resnet_v2_152``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v2`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v2`.
+    """
     return resnet_v2(inputs, network_blocks("resnet_v2_152"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_200", **options: Any) -> Any:
-    """ResNet-200: the arguments of `resnet_v2`, except the blocks (``resnet_v2.resnet_v2_200``)."""
+    """ResNet-200 (``resnet_v2.resnet_v2_200``).
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v2`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v2`.
+    """
     return resnet_v2(inputs, network_blocks("resnet_v2_200"), num_classes, scope=scope, **options)
