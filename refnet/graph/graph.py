@@ -266,7 +266,7 @@ class Graph:
         return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry)
 
     def avg_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
-        """The mean of each window that begins inside the image; the last ones are cut off where it ends."""
+        """The mean of each window that begins inside the image; the last windows end with the image."""
         batch, height, width, channels = inputs.shape
         shape = (batch, -(-height // stride), -(-width // stride), channels)
         geometry = PoolGeometry(batch, height, width, channels, *shape[1:3], window, stride, 0, 0)

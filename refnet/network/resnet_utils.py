@@ -191,7 +191,7 @@ def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer
     inputs : Tensor [N, H, W, C]
         The unit's input.
     source : Tensor [N, H, W, C]
-        What the convolution reads.
+        The input of the convolution.
     depth : int
         Channels of the output.
     stride : int

@@ -61,7 +61,7 @@ def bottleneck(
     scope : str
         Name before the names of the unit's variables and end points.
     unit_rate : int
-        Multiplies ``rate`` for this unit alone, as in DeepLab.
+        Multiplies ``rate`` for this unit only, as in DeepLab.
 
     Returns
     -------

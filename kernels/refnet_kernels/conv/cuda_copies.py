@@ -33,7 +33,7 @@ def copies(tile: Tile) -> tuple[Callable[..., Any], Callable[..., Any], Callable
     Returns
     -------
     find_share : function(first_pixel, first_channel, team, member, start, image, x, weights, taps, products) -> share
-        What a member of a team copies for a block whose tile begins at ``first_pixel`` and ``first_channel``. ``start``
+        The share of a team's member, for a block whose tile begins at ``first_pixel`` and ``first_channel``. ``start``
         is the place where shared memory begins; ``x``, ``weights`` and ``taps`` are addresses.
     find_tap : function(share) -> tap
         The thread's tap of its team's first step.

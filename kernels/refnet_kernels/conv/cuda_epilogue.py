@@ -120,7 +120,7 @@ def _rows(count: int, apart: int, park_stride: int) -> tuple[Callable[..., Any],
 
 @helper
 def read_row(shortcut, row, extent):
-    """The shortcut's vector in a row; zeros where there is none."""
+    """The shortcut's vector in a row; zeros if there is none."""
     limit, row_bytes, whole, count = extent
     if shortcut != 0 and row < limit:
         return read4(shortcut + np.int64(row) * row_bytes, whole, count)
@@ -160,7 +160,7 @@ def _finish_row(park_bytes: int) -> Callable[..., Any]:
 
 @helper
 def load_channels(address, channel):
-    """Four channels' values, or zeros where there are none."""
+    """Four channels' values, or zeros if there are none."""
     return load4(address + np.int64(channel) * 4) if address != 0 else zero4()
 
 

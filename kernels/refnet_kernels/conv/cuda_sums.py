@@ -36,11 +36,11 @@ def sums(tile: Tile) -> tuple[Callable[..., Any], ...]:
     accumulate : function(s, a_read, b_read) -> s
         The sums with the products of one step.
     begin_runs : function(start, thread)
-        What comes before the first run.
+        The work before the first run.
     add_runs : function(t, s, handed, start, thread) -> t
         The sums of the runs so far and of one more, or of one more per team.
     end_runs : function(t, parked)
-        What comes after the last run. Then the finished tile is in shared memory; see `finished_share`.
+        The work after the last run. Then the finished tile is in shared memory; see `finished_share`.
     """
     a_stride, b_start, team_bytes = tile.a_stride, tile.b_start, tile.team_bytes
     park_stride, parked_bytes, finished_start = tile.park_stride, tile.parked_bytes, tile.finished_start
@@ -74,7 +74,7 @@ def sums(tile: Tile) -> tuple[Callable[..., Any], ...]:
 
 
 def _runs_of_one_team(plus: Callable[..., Any], park: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    """``begin_runs``, ``add_runs`` and ``end_runs`` where the sums of all runs are in registers."""
+    """``begin_runs``, ``add_runs`` and ``end_runs`` if the sums of all runs are in registers."""
 
     @helper
     def begin_runs(start, thread):
@@ -95,7 +95,7 @@ def _runs_of_one_team(plus: Callable[..., Any], park: Callable[..., Any]) -> tup
 
 
 def _runs_of_teams(tile: Tile, park: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    """``begin_runs``, ``add_runs`` and ``end_runs`` where the sums of all runs are in the finished tile."""
+    """``begin_runs``, ``add_runs`` and ``end_runs`` if the sums of all runs are in the finished tile."""
     teams, pixels, park_stride, parked_bytes = tile.teams, tile.pixels, tile.park_stride, tile.parked_bytes
     finished, rows_apart = finished_share(tile)
 

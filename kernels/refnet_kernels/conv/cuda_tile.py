@@ -128,7 +128,7 @@ class Tile(NamedTuple):
         return max(self.team_bytes, self.parked_bytes)
 
     def steps(self, products: int) -> int:
-        """The steps of the first team; the others have no more, and fill up with zeros."""
+        """The steps of the first team; the others have no more, and add zeros."""
         rounds, rest = divmod(products, RUN * self.teams)
         return rounds * (RUN // self.depth) + -(-min(rest, RUN) // self.depth)
 

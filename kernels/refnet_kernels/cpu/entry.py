@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     operand : int
         Index of the operand that is the address of the C-contiguous images; it is set before each run.
     extremes : array [2, items * columns of a tile]
-        The least and the largest pixel per item and column; the extremes of these are those of the images. NaN where a
+        The least and the largest pixel per item and column; the extremes of these are those of the images. NaN if a
         pixel is NaN.
     """
 

@@ -21,7 +21,7 @@ def pack_channels(values: FloatArray) -> FloatArray:
 
 
 class Tiles(NamedTuple):
-    """Where a step's tiles find their pixels.
+    """The places of the pixels of a step's tiles.
 
     Attributes
     ----------

@@ -1,6 +1,6 @@
 """A register tile: rows x columns of sums in vector registers, and the operations on it.
 
-Numba has no vector type. Here is one: `TileType` is an LLVM array of ``rows * VECTORS`` vectors of ``VECTOR_BYTES``,
+Numba lacks a vector type. Here is one: `TileType` is an LLVM array of ``rows * VECTORS`` vectors of ``VECTOR_BYTES``,
 which LLVM keeps in registers; its ``element`` is binary32 or binary64. Each function below is one line
 of arithmetic on a whole tile, so that a kernel reads as Python. Rows are pixels, columns are output channels; an
 address is an int64 in bytes.
@@ -260,7 +260,7 @@ def add_to_tile(typingctx, address, value):
 
 
 def _choose(left: Any, sign: str) -> Any:
-    """``right`` where ``right sign left``, or where it is NaN, else ``left``: the first of equals stays."""
+    """``right`` if ``right sign left`` or if it is NaN, else ``left``: the first of equals stays."""
 
     def codegen(context, builder, signature, args):
         def choose(value, row, vector):
@@ -275,13 +275,13 @@ def _choose(left: Any, sign: str) -> Any:
 
 @intrinsic
 def larger_tile(typingctx, left, right):
-    """``right`` where it is larger or NaN, else ``left``: the first of equals stays."""
+    """``right`` if it is larger or NaN, else ``left``: the first of equals stays."""
     return _choose(left, ">")
 
 
 @intrinsic
 def smaller_tile(typingctx, left, right):
-    """``right`` where it is smaller or NaN, else ``left``: the first of equals stays."""
+    """``right`` if it is smaller or NaN, else ``left``: the first of equals stays."""
     return _choose(left, "<")
 
 

@@ -51,7 +51,7 @@ def make_launch(kernel: CudaKernel, grid: int, arguments: Mapping[str, float]) -
     Raises
     ------
     TypeError
-        A parameter has no argument, or an argument has no parameter.
+        A parameter lacks an argument, or an argument lacks a parameter.
     OverflowError
         The number of threads, or an int32, does not fit into 32 bits.
     """

@@ -97,12 +97,12 @@ def store_shared4(place: int, values: Any) -> None:
 
 
 def copy_shared4(place: int, address: int, inside: bool) -> None:
-    """Copy a vector from an address to a place in shared memory, at once; where not ``inside``, zeros."""
+    """Copy a vector from an address to a place in shared memory, at once; if not ``inside``, zeros."""
     _shared[_numbers(place, 4)] = load4(address) if inside else 0
 
 
 def copy_shared(place: int, address: int, inside: bool) -> None:
-    """Copy a number from an address to a place in shared memory, at once; where not ``inside``, zero."""
+    """Copy a number from an address to a place in shared memory, at once; if not ``inside``, zero."""
     _shared[_numbers(place, 1)] = load(address) if inside else 0
 
 

@@ -10,7 +10,7 @@ from refnet_kernels.contract import FloatArray, PoolGeometry
 
 
 def max_pool(x: FloatArray, geometry: PoolGeometry) -> FloatArray:
-    """The largest value of each window of NHWC images; NaN where the window holds one."""
+    """The largest value of each window of NHWC images; NaN if the window contains one."""
     g = geometry
     outside = np.zeros((g.batch, g.channels), x.dtype)
     out = np.full((g.batch, g.out_height, g.out_width, g.channels), -np.inf, x.dtype)

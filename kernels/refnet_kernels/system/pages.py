@@ -37,7 +37,7 @@ def zeros(nbytes: int) -> np.ndarray:
     try:
         memory = mmap.mmap(-1, nbytes + _PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
-        raise MemoryError(f"The system has no {nbytes / 2**20:.0f} MiB for one more array: {error}.") from error
+        raise MemoryError(f"The system does not have {nbytes / 2**20:.0f} MiB for one more array: {error}.") from error
     # If the system does not support large pages, or has none, small ones will do.
     with suppress(AttributeError, OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
