@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from refnet.checks import check_choice, check_positive
+from refnet.checks import check_bool, check_choice, check_positive
 from refnet.errors import ConfigError
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.eager import works_on_arrays
@@ -146,7 +146,6 @@ def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
 
 def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer_fn: str | None) -> Tensor:
     """The input of a unit itself, subsampled; or, where the depth changes, a 1x1 convolution of ``source``."""
-    check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
     if depth == inputs.depth:
         subsampled: Tensor = subsample(inputs, stride)
         return subsampled
@@ -204,6 +203,7 @@ def stack_blocks_dense(
     (1, 9, 9, 16)
     """
     _check_number(output_stride)
+    check_bool(store_non_strided_activations=store_non_strided_activations)
     graph = net.graph
     current_stride, rate = 1, 1
     for block in blocks:
@@ -298,12 +298,14 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
 def head(net: Tensor, num_classes: int | None, global_pool: bool, spatial_squeeze: bool | None) -> Tensor:
     """The global pool and the logits."""
     graph = net.graph
+    spatial_squeeze = global_pool if spatial_squeeze is None else spatial_squeeze
+    check_bool(global_pool=global_pool, spatial_squeeze=spatial_squeeze)
     if global_pool:
         net = graph.collect(graph.name("pool5"), graph.reduce_mean(net))
         graph.collect("global_pool", net)
     if num_classes is None:
         return net
-    return _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
+    return _logits(net, num_classes, spatial_squeeze)
 
 
 def _logits(net: Tensor, num_classes: int, spatial_squeeze: bool) -> Tensor:
