@@ -36,6 +36,36 @@ def check_fraction(**values: object) -> None:
             raise ConfigError(f"{name} is {value!r}; it is a number above 0, up to 1.", found=value)
 
 
+def check_bool(**values: object) -> None:
+    """Refuse, by its name, a value that is not True or False; words such as "no" would be true to Python.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ConfigError(f"{name} is {value!r}; it can be True or False.", found=value)
+
+
+#: How true and false are written where options are text.
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def bool_of(name: str, text: str) -> bool:
+    """True or False, by one of their usual words.
+
+    Raises
+    ------
+    ConfigError
+        The text is not one of them.
+    """
+    if text.lower() not in _WORDS:
+        *others, last = _WORDS
+        raise ConfigError(f"{name} is {text!r}; it can be {', '.join(others)} or {last}.", found=text)
+    return _WORDS[text.lower()]
+
+
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Refuse a value that is not one of the choices.
 

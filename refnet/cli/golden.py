@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.checks import bool_of
 from refnet.cli.console import announce_compilation, print_json, print_table, printable
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load
@@ -21,6 +22,7 @@ from refnet.evidence.golden_file import Golden, read_golden
 from refnet.images.files import load_image
 from refnet.images.preprocess import Recipe, for_size
 from refnet.network.networks import NETWORKS
+from refnet.network.options import BOOLEANS
 from refnet.weights.weights import Weights
 
 EPILOG = """\
@@ -125,11 +127,13 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """A name and its value: a number, boolean or null in JSON's notation, or else a plain string."""
+    """A name and its value: true or false by a usual word, a number or null in JSON's notation, or a plain string."""
     name, equals, value = text.partition("=")
     if not equals or name not in OPTIONS - {"blocks"}:
         known = ", ".join(sorted(OPTIONS - {"blocks"}))
         raise ConfigError(f"--option {text} is not understood; it is NAME=VALUE, with one of {known}.", found=text)
+    if name in BOOLEANS and value not in ("null", "None"):
+        return name, bool_of(name, value)
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):

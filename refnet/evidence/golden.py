@@ -18,7 +18,7 @@ from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, preprocess
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
-from refnet.network.options import BIT_OPTIONS
+from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import images_of
@@ -258,6 +258,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
             f"A golden cannot hold these options: {', '.join(unknown)}; it can hold {', '.join(sorted(OPTIONS))}."
         )
     encoded = dict(options)
+    encoded |= {name: bool(value) for name, value in options.items() if isinstance(value, np.bool_)}
     if "dtype" in options:
         encoded["dtype"] = check_dtype(options["dtype"]).name
     if options.get("blocks") is not None:
@@ -290,6 +291,7 @@ def decode_options(encoded: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(encoded)
     blocks = options.pop("blocks", None)
     wrong = [name for name, value in options.items() if isinstance(value, list | dict) and name != "multi_grid"]
+    wrong += [name for name in BOOLEANS if not isinstance(options.get(name), bool | None)]
     if wrong or not isinstance(blocks, list | None):
         raise GoldenError(f"The golden's options are damaged: {', '.join(wrong or ['blocks'])}.", found=wrong)
     return options if blocks is None else {**options, "blocks": [_block(entry) for entry in blocks]}

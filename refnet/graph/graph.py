@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import check_bool
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError
 from refnet_kernels.contract import (
     ConvGeometry,
@@ -67,6 +68,9 @@ class ArgScope(NamedTuple):
     bias_before_batch_norm: bool = False
 
 
+_BOOLEANS = tuple(name for name, value in ArgScope._field_defaults.items() if isinstance(value, bool))
+
+
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """A value of the network: NHWC, or [N, classes] after the squeeze.
@@ -102,6 +106,7 @@ class Graph:
     def __init__(self, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> None:
         self.variables = variables
         self.arg_scope = arg_scope or ArgScope()
+        check_bool(**{name: getattr(self.arg_scope, name) for name in _BOOLEANS})
         self.tensors: list[Tensor] = []
         self.end_points: dict[str, Tensor] = {}
         #: Every problem with the variables, so that one error lists them all.

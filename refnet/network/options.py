@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
+from refnet.checks import check_bool
 from refnet.errors import ConfigError
 from refnet.graph.graph import ArgScope
 from refnet.network.architecture import STRIDE_PLACES
@@ -99,8 +100,11 @@ class Options:
         ConfigError, DeviceError
             An option has a value that it cannot have, or the device is missing.
         """
+        flags = {name: getattr(self, name) for name in BOOLEANS}
+        check_bool(**{name: flag for name, flag in flags.items() if flag is not None or name not in _MAY_BE_NONE})
         open_ones = [name for name in SLIM_OPTIONS if getattr(self, name) is None]
-        found = {name: of_weights.get(name, SLIM_OPTIONS[name]) for name in open_ones}
+        found: dict[str, Any] = {name: bool(flag) for name, flag in flags.items() if flag is not None}
+        found |= {name: of_weights.get(name, SLIM_OPTIONS[name]) for name in open_ones}
         epsilon = found.get("batch_norm_epsilon", self.batch_norm_epsilon)
         device = check_device(self.device)
         return replace(
@@ -122,6 +126,9 @@ class Options:
         return {name: getattr(self, name) for name in _OF_NETWORK}
 
 
+#: The options that are true or false, some of which may also be None.
+BOOLEANS = tuple(entry.name for entry in fields(Options) if str(entry.type).startswith("bool"))
+_MAY_BE_NONE = frozenset(entry.name for entry in fields(Options) if str(entry.type).endswith("None"))
 #: The options that are stored with weights, with their values in TF-Slim.
 SLIM_OPTIONS: dict[str, Any] = {
     entry.name: entry.metadata["slim"] for entry in fields(Options) if "slim" in entry.metadata
@@ -137,6 +144,6 @@ _OF_NETWORK = tuple(
 
 
 def _check_epsilon(epsilon: object) -> float:
-    if not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
         raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
     return float(epsilon)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from refnet.checks import check_choice, check_positive
+from refnet.checks import check_bool, check_choice, check_positive
 from refnet.errors import ConfigError
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.eager import works_on_arrays
@@ -196,13 +196,12 @@ def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer
         Channels of the output.
     stride : int
     normalizer_fn : {None, "batch_norm"}
-        Of the convolution.
+        Normaliser of the convolution.
 
     Returns
     -------
     Tensor [N, ceil(H / stride), ceil(W / stride), depth]
     """
-    check_choice("avg_down", source.graph.arg_scope.avg_down, (False, True))
     if depth == inputs.depth:
         subsampled: Tensor = subsample(inputs, stride)
         return subsampled
@@ -260,6 +259,7 @@ def stack_blocks_dense(
     (1, 9, 9, 16)
     """
     _check_number(output_stride)
+    check_bool(store_non_strided_activations=store_non_strided_activations)
     graph = net.graph
     current_stride, rate = 1, 1
     for block in blocks:
@@ -413,12 +413,14 @@ def head(net: Tensor, num_classes: int | None, global_pool: bool, spatial_squeez
         Logits [N, num_classes] or [N, h, w, num_classes]; without classes the features.
     """
     graph = net.graph
+    spatial_squeeze = global_pool if spatial_squeeze is None else spatial_squeeze
+    check_bool(global_pool=global_pool, spatial_squeeze=spatial_squeeze)
     if global_pool:
         net = graph.collect(graph.name("pool5"), graph.reduce_mean(net))
         graph.collect("global_pool", net)
     if num_classes is None:
         return net
-    return _logits(net, num_classes, global_pool if spatial_squeeze is None else spatial_squeeze)
+    return _logits(net, num_classes, spatial_squeeze)
 
 
 def _logits(net: Tensor, num_classes: int, spatial_squeeze: bool) -> Tensor:

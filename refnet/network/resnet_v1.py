@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refnet.checks import check_positive
+from refnet.checks import check_bool, check_positive
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
 from refnet.network.resnet_utils import (
@@ -155,6 +155,7 @@ def resnet_v1(
     >>> net.shape, end_points["resnet_v1/block1"].shape
     ((2, 10), (2, 9, 9, 16))
     """
+    check_bool(include_root_block=include_root_block)
     graph = inputs.graph
     if multi_grid is not None:
         blocks = with_multi_grid(blocks, multi_grid)

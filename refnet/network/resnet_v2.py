@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refnet.checks import check_positive
+from refnet.checks import check_bool, check_positive
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
@@ -212,6 +212,7 @@ def resnet_v2(
     >>> net.shape
     (2, 9, 9, 32)
     """
+    check_bool(include_root_block=include_root_block)
     graph = inputs.graph
     if multi_grid is not None:
         blocks = with_multi_grid(blocks, multi_grid)

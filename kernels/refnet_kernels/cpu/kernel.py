@@ -15,8 +15,8 @@ ELEMENTS = {"float32": types.float32, "float64": types.float64}
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Mark ``kernel(step, item, scratch, element)`` to be compiled by `refnet_kernels.jit.function_address`.
 
-    ``step`` holds the addresses and integers of one step of a program, ``item`` is the number of the share of work to do,
-    ``scratch`` is the address of the thread's own memory. ``element`` is the type of the arrays' elements,
+    ``step`` holds the addresses and integers of one step of a program, ``item`` is the number of the share of work to
+    do, ``scratch`` is the address of the thread's own memory. ``element`` is the type of the arrays' elements,
     ``np.float32`` or ``np.float64``; a kernel is compiled once per element type, so it is not passed at run time.
     """
     function.signatures = {  # type: ignore[attr-defined]
