@@ -98,7 +98,7 @@ def test_a_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert loaded.source == "lines"
     assert (loaded.recipe, loaded.labels, loaded.options) == (weights.recipe, weights.labels, weights.options)
     assert digest(*(loaded[name] for name in weights)) == digest(*weights.values())
-    with pytest.raises(ConfigError, match=r"does not end in \.ckpt, \.npz, \.safetensors or \.lines"):
+    with pytest.raises(ConfigError, match=r"its name can end in \.ckpt, \.npz, \.safetensors or \.lines"):
         refnet.save_weights(tmp_path / "w.txt", weights)
     (tmp_path / "text").write_text("something else")
     with pytest.raises(FormatError, match=r"refnet reads .*, safetensors and lines\."):
