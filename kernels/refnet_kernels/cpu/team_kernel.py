@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numba import types
 
+from refnet_kernels.cpu.control_register import contract_register, control_register, set_control_register
 from refnet_kernels.cpu.kernel import compiled, helper
 from refnet_kernels.cpu.memory import call_kernel, fetch_add, integers, load_atomic
 from refnet_kernels.cpu.team import (
@@ -182,8 +183,13 @@ def walk(run, mailbox):
     """Walk: a caller (``mailbox`` is 0) until all is done, which is noted, or it is late; a helper as often as asked.
 
     A run that its caller has told to stop is done too: no thread touches it any more.
+
+    Kernels compute in the contract's floating-point mode, and a caller gets its own back.
     """
+    before = control_register()
+    set_control_register(contract_register())
     if mailbox == 0:
         _lead(run)
     else:
         _serve(mailbox)
+    set_control_register(before)
