@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet_kernels.system.float_mode import contract_mode
+
 Float32Array = NDArray[np.float32]
 #: An array of the computation's dtype: float32, or float64 if everything is computed in binary64 (rule A8).
 FloatArray = NDArray[np.floating[Any]]
@@ -230,6 +232,7 @@ class Norm(NamedTuple):
     beta: FloatArray
 
 
+@contract_mode()
 def norm_scale(
     variance: FloatArray, gamma: FloatArray | None, epsilon: float, dtype: np.dtype[Any] = BINARY32
 ) -> FloatArray:

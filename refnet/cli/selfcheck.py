@@ -10,6 +10,7 @@ from refnet.cli.options import add_engine_options, add_json_option, check_engine
 from refnet.errors import ConfigError
 from refnet.evidence.environment import environment
 from refnet.evidence.selfcheck import CASES, Case, Outcome, cases_of, check, published
+from refnet_kernels.system.float_mode import describe_mode
 
 EPILOG = f"""\
 examples:
@@ -83,7 +84,9 @@ def _print(outcomes: list[Outcome], arguments: argparse.Namespace) -> None:
     rows = [(o.case.name, o.case.options_text(), _score(o), (o.differing or [""])[0]) for o in outcomes]
     print_table(["check", "input and options", "end points", "first that differs"], rows, numeric=["end points"])
     print()
-    differing = [outcome for outcome in outcomes if outcome.differing]
+    differing, mode = [outcome for outcome in outcomes if outcome.differing], describe_mode()
+    if mode not in ("default", "unknown"):
+        print(f"Floating point here: {mode}. refnet computes in a mode of its own, so no bit depends on this.")
     if not differing:
         total = sum(outcome.total for outcome in outcomes)
         print(

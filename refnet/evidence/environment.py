@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from refnet_kernels.contract import CONTRACT_VERSION
+from refnet_kernels.system.float_mode import describe_mode
 
 #: Environment variables that control how kernels are compiled and run.
 _PREFIXES = ("NUMBA_", "REFNET_")
@@ -36,6 +37,7 @@ def environment() -> dict[str, str]:
         "system": f"{platform.platform()}, {sys.byteorder}-endian",
         "cpu": f"{llvm.get_host_cpu_name()}, {_model()}",
         "features": " ".join(sorted(name for name, there in features.items() if there)),
+        "floating point": describe_mode(),
         **{name: value for name, value in sorted(os.environ.items()) if name.startswith(_PREFIXES)},
     }
 

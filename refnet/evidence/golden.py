@@ -26,6 +26,7 @@ from refnet.weights.files import weights_of
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
+from refnet_kernels.system.float_mode import contract_mode
 
 __all__ = ["Golden", "Report", "check", "compare_end_points", "read_golden", "record"]
 
@@ -198,6 +199,7 @@ def check(
     return Report(os.fsdecode(path), [_row(golden, name, found[name]) for name in golden.end_points])
 
 
+@contract_mode()
 def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, Any], max_ulps: float = 0) -> Report:
     """Compare end points that were computed elsewhere, by a port of the network, with a golden.
 

@@ -25,6 +25,7 @@ from refnet.network.networks import NETWORKS
 from refnet.weights.files import recipe_from
 from refnet.weights.formats.safetensors import pack, unpack
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
+from refnet_kernels.system.float_mode import contract_mode
 
 FORMAT = "refnet golden"
 FORMAT_VERSION = 1
@@ -134,6 +135,7 @@ def _as_document(golden: Golden) -> dict[str, Any]:
     }
 
 
+@contract_mode()
 def read_golden(path: str | os.PathLike[str]) -> Golden:
     """Read a golden and verify every hash in it.
 

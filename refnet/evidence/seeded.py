@@ -13,8 +13,10 @@ import numpy as np
 from refnet.network.seeded_bits import random_bits
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.float_mode import contract_mode
 
 
+@contract_mode()
 def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     """Normalised pixels, uniform in [-1, 1).
 
@@ -31,6 +33,7 @@ def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     return _uniform(shape, "images", seed).astype(np.float32)
 
 
+@contract_mode()
 def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weights:
     """The weights with batch norms and biases that change the values, and residuals that stay small.
 

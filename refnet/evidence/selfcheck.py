@@ -20,6 +20,7 @@ from refnet.run.devices import device_named
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.float_mode import contract_mode
 
 #: The layout of the file of published hashes.
 FORMAT = "refnet selfcheck"
@@ -69,6 +70,7 @@ class Case(NamedTuple):
             weights = random_weights(self.network, seed=_SEED)
         return weights if self.subnormal else lively_weights(weights, _SEED)
 
+    @contract_mode()
     def images(self) -> Float32Array:
         """The input."""
         images = random_images(self.shape, _SEED)

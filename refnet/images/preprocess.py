@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from refnet.checks import as_int, check_choice, check_fraction, check_positive
 from refnet.errors import ConfigError, InputError
+from refnet_kernels.system.float_mode import contract_mode
 
 Float32 = npt.NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
@@ -61,6 +62,7 @@ class Recipe(NamedTuple):
 VGG = Recipe(224, 224, 1.0, "vgg", 256)
 
 
+@contract_mode()
 def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
     """Scale, crop, resize and centre raw pixels, as TF-Slim does in evaluation.
 
@@ -168,9 +170,10 @@ def for_size(recipe: Recipe, height: int | None, width: int | None) -> Recipe:
 
 
 #: The mean of each colour, in the network's order: BGR for "caffe".
-VGG_MEAN = np.array([123.68, 116.78, 103.94], np.float32)
-CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
-_TORCH_MEAN, _TORCH_DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+with contract_mode():
+    VGG_MEAN = np.array([123.68, 116.78, 103.94], np.float32)
+    CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
+    _TORCH_MEAN, _TORCH_DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 
 
 def _centre(image: Float32, mode: str, out: Float32) -> None:
@@ -191,6 +194,7 @@ def _centre(image: Float32, mode: str, out: Float32) -> None:
         np.divide(out, _TORCH_DEVIATION, out=out)
 
 
+@contract_mode()
 def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[T]:
     """Keep the central part of each side, as ``tf.image.central_crop``.
 
@@ -227,6 +231,7 @@ def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[
     return image[..., sides[0], sides[1], :]
 
 
+@contract_mode()
 def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
     """Resize as ``tf.compat.v1.image.resize_bilinear`` does by default, bit for bit.
 

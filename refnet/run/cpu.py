@@ -16,6 +16,7 @@ from refnet.run.compiled import CompiledExecutor
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import kernels_of
 from refnet_kernels.contract import FloatArray, Target
+from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import Lock
 
 #: Bytes that a step's values may take per thread when a batch is done in parts: a core's share of the caches. Eight
@@ -49,7 +50,10 @@ class CpuExecutor(CompiledExecutor):
     def run(self, images: FloatArray, stream: None = None) -> tuple[list[FloatArray], tuple[float, float] | None]:
         """The plan's outputs, and the least and the largest pixel. One caller at a time; others wait."""
         # The first step reads the images in place.
-        images = np.ascontiguousarray(images, self._target.dtype)
+        if images.dtype != self._target.dtype:
+            with contract_mode():
+                images = images.astype(self._target.dtype)
+        images = np.ascontiguousarray(images)
         with self._lock.held():
             self._program.set_operand(0, self._entry.operand, images.ctypes.data)
             self._program.run()

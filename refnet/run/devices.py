@@ -13,6 +13,7 @@ from refnet.graph.plan import Plan
 from refnet.run.backends import BACKENDS, Backend, Executor
 from refnet.run.constants import Constants
 from refnet_kernels.system.cores import count_cores
+from refnet_kernels.system.float_mode import contract_mode
 
 _NAME = re.compile(r"(?P<backend>[a-z]+)(:(?P<index>\d{1,3}))?")
 
@@ -23,6 +24,7 @@ class Device(NamedTuple):
     backend: Backend
     number: int
 
+    @contract_mode()
     def executor(self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any]) -> Executor:
         """The executor of a plan on this device.
 

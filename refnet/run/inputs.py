@@ -10,6 +10,7 @@ from refnet.errors import InputError
 from refnet.images.preprocess import is_masked
 from refnet.run.backends import BACKENDS
 from refnet_kernels.contract import BINARY32, FloatArray
+from refnet_kernels.system.float_mode import contract_mode
 
 
 def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
@@ -28,7 +29,7 @@ def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
     if array.dtype == dtype and array.flags.c_contiguous:
         return array
     _check_extent(array, dtype)
-    with np.errstate(over="ignore"):
+    with contract_mode(), np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype)
 
 

@@ -10,6 +10,7 @@ from refnet.graph.plan import Plan, Step
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import select
 from refnet_kernels.contract import FloatArray, ImageGeometry, Norm, NormGeometry
+from refnet_kernels.system.float_mode import contract_mode
 
 
 class ReferenceExecutor:
@@ -20,6 +21,7 @@ class ReferenceExecutor:
         self._constants = constants
         self._dtype = dtype
 
+    @contract_mode()
     def run(self, images: FloatArray, stream: None = None) -> tuple[list[FloatArray], tuple[float, float] | None]:
         """The plan's outputs, and the least and the largest pixel."""
         values = {self._plan.input: images.copy()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from refnet.errors import DtypeError, WeightsError
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.float_mode import contract_mode
 
 
 class Variables(NamedTuple):
@@ -30,6 +31,7 @@ class Variables(NamedTuple):
     left_out: dict[str, str]
 
 
+@contract_mode()
 def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
     """Read-only, contiguous float32 arrays of a mapping's floating-point tensors.
 

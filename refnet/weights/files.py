@@ -16,11 +16,13 @@ from refnet.network.options import SLIM_OPTIONS
 from refnet.weights import doubts
 from refnet.weights.conversion import Conversion
 from refnet.weights.weights import Weights, released_family, slim_recipe
+from refnet_kernels.system.float_mode import contract_mode
 
 if TYPE_CHECKING:
     from refnet.weights.homes.home import Named
 
 
+@contract_mode()
 def load_weights(
     path: str | os.PathLike[str],
     *,
@@ -91,7 +93,8 @@ def load_weights(
         if strict:
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
-        warnings.warn(message, RefnetWarning, stacklevel=2)
+        # The decorator stands between this and the caller.
+        warnings.warn(message, RefnetWarning, stacklevel=3)
     remarks = _remarks(weights, recipe)
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 

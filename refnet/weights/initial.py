@@ -13,8 +13,10 @@ from refnet.network.resnet_utils import Block
 from refnet.network.seeded_bits import random_bits
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.float_mode import contract_mode
 
 
+@contract_mode()
 def random_weights(
     network: str | Sequence[Block],
     num_classes: int | None = 1001,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numba import types
 
+from refnet_kernels.cpu.control_register import contract_register, control_register, set_control_register
 from refnet_kernels.cpu.kernel import compiled, helper
 from refnet_kernels.cpu.memory import call_kernel, fetch_add, integers, load_atomic
 from refnet_kernels.cpu.team import (
@@ -183,8 +184,13 @@ def walk(run, mailbox):
 
     A caller (``mailbox`` is 0) walks until the run is done, which it records, or until the deadline. A helper walks
     whenever a run asks it to. A run that its caller has stopped is done too: no thread touches it any more.
+
+    Kernels compute in the contract's floating-point mode, and the caller gets its own mode back.
     """
+    before = control_register()
+    set_control_register(contract_register())
     if mailbox == 0:
         _lead(run)
     else:
         _serve(mailbox)
+    set_control_register(before)
