@@ -23,6 +23,7 @@ from refnet_kernels.contract import (
     SubsampleGeometry,
     same_padding,
 )
+from refnet_kernels.system.forks import making
 
 Shape = tuple[int, int, int, int]
 
@@ -168,7 +169,8 @@ class Graph:
 
         Each left-over is proposed once.
         """
-        import difflib  # only where something is wrong
+        with making:
+            import difflib  # only where something is wrong
 
         left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
         near = {}

@@ -16,7 +16,7 @@ from refnet.run.compiled import CompiledExecutor
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import kernels_of
 from refnet_kernels.contract import FloatArray, Target
-from refnet_kernels.system.forks import Lock
+from refnet_kernels.system.forks import Lock, making
 
 #: What a step's values may take for each thread, where a batch is done in parts: what a core has of the caches. Eight
 #: images of 224 pixels took 0.96 of the time one by one, by two threads on a Zen 4, and 0.98 by four.
@@ -35,8 +35,9 @@ class CpuExecutor(CompiledExecutor):
         self._apart = {value: size for value, size in sizes.items() if value not in parts.between}
         self._offsets, total = assign_slots(plan, sizes, parts)
         _check_memory(total, images)
-        from refnet_kernels.cpu.entry import entry
-        from refnet_kernels.cpu.team import Program, aligned_zeros
+        with making:
+            from refnet_kernels.cpu.entry import entry
+            from refnet_kernels.cpu.team import Program, aligned_zeros
 
         self._arena = aligned_zeros(total, np.uint8)
         self._start = self._arena.ctypes.data
@@ -94,7 +95,8 @@ class CpuExecutor(CompiledExecutor):
         return self._arena[offset : offset + self._bytes(shape)].view(self._target.dtype).reshape(shape)
 
     def _pack_channels(self, values: FloatArray) -> FloatArray:
-        from refnet_kernels.cpu.layout import pack_channels
+        with making:
+            from refnet_kernels.cpu.layout import pack_channels
 
         return pack_channels(values)
 

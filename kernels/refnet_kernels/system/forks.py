@@ -6,16 +6,38 @@ held stays held, and what that thread was at stays as it was.
 
 from __future__ import annotations
 
-# Numba's compiler logs. What is done before a fork is done in reverse order of registration: logging takes its own lock
-# there, and must do so after `making` is free, so it is imported before `making` is registered.
+# Numba's compiler logs, and a pool of threads packs weights. What is done before a fork is done in reverse order of
+# registration: logging and the pool take their own locks there, and must do so after `making` is free, so they are
+# imported before `making` is registered.
+import concurrent.futures.thread  # noqa: F401
 import logging  # noqa: F401
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+_Made = TypeVar("_Made")
 
 #: Held while a module is imported, a weight packed or a kernel compiled: what would be of no use half done, by code
 #: (Numba's, LLVM's, Python's import) with locks of its own. A fork waits until it is free.
+#:
+#: So each import within a function is under it, and brings all that the library would import by itself later. The
+#: statements of a module must not take it: they run with the module's lock held, for which a thread that has `making`
+#: may wait. What the user's threads import by themselves is not refnet's, and theirs to keep from a fork.
 making = threading.RLock()
+
+
+def once(make: Callable[[], _Made]) -> Callable[[], _Made]:
+    """What a function without parameters returns, made under `making`; later calls wait for nobody."""
+
+    @cache
+    def made() -> _Made:
+        with making:
+            return make()
+
+    return made
 
 
 class Lock:
