@@ -31,6 +31,7 @@ from refnet.network.resnet_v2 import (
 from refnet.weights.files import load_weights, save_weights
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
+from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
     from refnet import golden, seeded, testing  # noqa: F401
@@ -77,7 +78,8 @@ _LAZY = ("golden", "seeded", "testing")
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return import_module(f"refnet.{name}")
+        with making:
+            return import_module(f"refnet.{name}")
     raise AttributeError(f"module 'refnet' has no attribute {name!r}")
 
 

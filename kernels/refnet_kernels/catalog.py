@@ -21,6 +21,7 @@ from refnet_kernels.contract import (
     PoolGeometry,
     SubsampleGeometry,
 )
+from refnet_kernels.system.forks import making
 
 BACKENDS = ("reference", "cpu", "cuda")
 
@@ -266,7 +267,8 @@ def select(op: str, backend: str) -> Kernel:
     if (op, backend) not in rows():
         raise KeyError(f"There is no kernel {op!r} on {backend!r}; there are {rows()}.")
     names = OPS[op].backends[backend]._asdict()
-    module = import_module(f"refnet_kernels.{names.pop('module')}")
+    with making:
+        module = import_module(f"refnet_kernels.{names.pop('module')}")
     return Kernel(op, backend, **{role: getattr(module, name) for role, name in names.items() if name is not None})
 
 

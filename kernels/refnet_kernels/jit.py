@@ -149,9 +149,10 @@ def _target_machine() -> Any:
 
 def _compile(module: str, name: str, element: str | None = None) -> bytes:
     """An object file with the function, which needs neither Numba nor Python."""
-    import numba
+    with making:
+        import numba
 
-    function = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name)
     signature = function.signature if element is None else function.signatures[element]
     compiled = numba.cfunc(signature, error_model="numpy")(function)
     # The function that Numba's C wrapper calls, in Numba's convention: where to put the result, where to put an

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from refnet_kernels.contract import CONTRACT_VERSION
 from refnet_kernels.system.float_mode import describe_mode
+from refnet_kernels.system.forks import making
 
 #: Environment variables that control how kernels are compiled and run.
 _PREFIXES = ("NUMBA_", "REFNET_")
@@ -28,7 +29,8 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict[str, str]:
     """Versions, system, processor, and the environment variables of refnet and Numba."""
-    import llvmlite.binding as llvm
+    with making:
+        import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
     return {

@@ -24,6 +24,7 @@ from refnet_kernels.contract import (
     SubsampleGeometry,
     same_padding,
 )
+from refnet_kernels.system.forks import making
 
 Shape = tuple[int, int, int, int]
 
@@ -174,7 +175,8 @@ class Graph:
 
         Each unused tensor is proposed once.
         """
-        import difflib  # only if something is wrong
+        with making:
+            import difflib  # only if something is wrong
 
         left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
         near = {}

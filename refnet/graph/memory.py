@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from refnet.graph.plan import Plan, Step
+from refnet_kernels.system.cores import share_of
 
 
 class Parts(NamedTuple):
@@ -53,8 +54,6 @@ def parts_of(plan: Plan, sizes: Mapping[int, int], weights: Callable[[Step], int
     -------
     Parts
     """
-    from refnet_kernels.system.cores import share_of
-
     steps, largest = 0, 1
     for step in plan.steps:
         size = sum(sizes[value] for value in {*step.reads, *step.writes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from refnet.errors import ConfigError, InputError
 from refnet.images.preprocess import MAX_PIXELS
+from refnet_kernels.system.forks import once
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -83,9 +85,11 @@ def _image_format(name: str, file: BinaryIO) -> str:
     )
 
 
-def _open(file: BinaryIO, image_format: str) -> ImageFile.ImageFile:
-    """Read the header. Pillow's plugins are called directly, as ``Image.open`` warns about large images."""
-    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin
+@once
+def _pillow() -> tuple[ModuleType, ModuleType, dict[str, type[ImageFile.ImageFile]]]:
+    """Pillow's ImageFile, ImageOps, and its plugins: ``Image.open``, which finds them, warns about large images."""
+    from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin
+    from PIL import TiffImagePlugin as _  # noqa: F401 (which Pillow imports to read an orientation)
 
     plugins: dict[str, type[ImageFile.ImageFile]] = {
         "BMP": BmpImagePlugin.BmpImageFile,
@@ -93,15 +97,20 @@ def _open(file: BinaryIO, image_format: str) -> ImageFile.ImageFile:
         "JPEG": JpegImagePlugin.JpegImageFile,
         "PNG": PngImagePlugin.PngImageFile,
     }
+    return ImageFile, ImageOps, plugins
+
+
+def _open(file: BinaryIO, image_format: str) -> ImageFile.ImageFile:
+    """Read the header."""
+    plugins = _pillow()[2]
     file.seek(0)
     return plugins[image_format](file)
 
 
 def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
     """Decode the whole image, upright, in the file's own mode."""
-    from PIL import ImageFile, ImageOps
-
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
+    image_file, image_ops, _ = _pillow()
+    if image_file.LOAD_TRUNCATED_IMAGES:
         raise ConfigError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: Pillow would invent pixels. Set it to False.")
     image = _open(file, image_format)
     pixels = image.width * image.height
@@ -115,7 +124,8 @@ def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
         image.verify()  # Pillow decodes a PNG without reading its checksums or its end
         image = _open(file, image_format)
     image.load()
-    return ImageOps.exif_transpose(image)
+    upright: Image.Image = image_ops.exif_transpose(image)
+    return upright
 
 
 def _to_rgb(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:

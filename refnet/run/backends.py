@@ -6,6 +6,7 @@ Importing this module imports no kernel and opens no device.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from refnet.run.constants import Constants
 from refnet.run.cpu import CpuExecutor
 from refnet.run.reference import ReferenceExecutor
 from refnet_kernels.contract import BINARY32, BINARY64
-from refnet_kernels.system.forks import making
+from refnet_kernels.system.forks import making, once
 
 
 class Executor(Protocol):
@@ -97,38 +98,55 @@ def _open_reference(plan: Plan, constants: Constants, _: int, __: int, dtype: np
     return ReferenceExecutor(plan, constants, dtype)
 
 
-def _open_cuda(plan: Plan, constants: Constants, index: int, _: int, __: np.dtype[Any]) -> Executor:
-    from refnet.run.cuda import CudaExecutor
+@once
+def _cuda() -> ModuleType:
+    from refnet.run import cuda
 
-    return CudaExecutor(plan, constants, index)
+    return cuda
+
+
+@once
+def _images() -> ModuleType:
+    from refnet.run import cuda_images
+
+    return cuda_images
+
+
+@once
+def _arrays() -> ModuleType:
+    from refnet_kernels.gpu import arrays
+
+    return arrays
+
+
+@once
+def _device() -> ModuleType:
+    from refnet_kernels.gpu import device
+
+    return device
+
+
+def _open_cuda(plan: Plan, constants: Constants, index: int, _: int, __: np.dtype[Any]) -> Executor:
+    executor: Executor = _cuda().CudaExecutor(plan, constants, index)
+    return executor
 
 
 def _no_cuda(index: int) -> str | None:
-    from refnet_kernels.gpu import device
-
-    return device.missing(index)
+    reason: str | None = _device().missing(index)
+    return reason
 
 
 def _on_cuda(images: Any) -> bool:
-    if isinstance(images, np.ndarray):
-        return False
-    from refnet_kernels.gpu.arrays import on_cuda
-
-    return on_cuda(images)
+    return not isinstance(images, np.ndarray) and bool(_arrays().on_cuda(images))
 
 
 def _cuda_images(images: Any, index: int, stream: Any) -> Any:
-    from refnet.run.cuda_images import device_images
-
-    return device_images(images, index, stream)
+    return _images().device_images(images, index, stream)
 
 
 def _cuda_stream(stream: object, index: int) -> Any:
-    from refnet.run.cuda import device_errors
-    from refnet_kernels.gpu.device import open_device
-
-    with device_errors():
-        return open_device(index).stream(stream)
+    with _cuda().device_errors():
+        return _device().open_device(index).stream(stream)
 
 
 BACKENDS = (

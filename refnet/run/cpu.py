@@ -17,7 +17,7 @@ from refnet.run.constants import Constants
 from refnet_kernels.catalog import kernels_of
 from refnet_kernels.contract import FloatArray, Target
 from refnet_kernels.system.float_mode import contract_mode
-from refnet_kernels.system.forks import Lock
+from refnet_kernels.system.forks import Lock, making
 
 #: Bytes that a step's values may take per thread when a batch is done in parts: a core's share of the caches. Eight
 #: images of 224 pixels, one at a time, took 0.96 of the time with two threads on a Zen 4, and 0.98 with four.
@@ -36,8 +36,9 @@ class CpuExecutor(CompiledExecutor):
         self._apart = {value: size for value, size in sizes.items() if value not in parts.between}
         self._offsets, total = assign_slots(plan, sizes, parts)
         _check_memory(total, images)
-        from refnet_kernels.cpu.entry import entry
-        from refnet_kernels.cpu.team import Program, aligned_zeros
+        with making:
+            from refnet_kernels.cpu.entry import entry
+            from refnet_kernels.cpu.team import Program, aligned_zeros
 
         self._arena = aligned_zeros(total, np.uint8)
         self._start = self._arena.ctypes.data
@@ -98,7 +99,8 @@ class CpuExecutor(CompiledExecutor):
         return self._arena[offset : offset + self._bytes(shape)].view(self._target.dtype).reshape(shape)
 
     def _pack_channels(self, values: FloatArray) -> FloatArray:
-        from refnet_kernels.cpu.layout import pack_channels
+        with making:
+            from refnet_kernels.cpu.layout import pack_channels
 
         return pack_channels(values)
 

@@ -17,6 +17,7 @@ from refnet.weights import doubts
 from refnet.weights.conversion import Conversion
 from refnet.weights.weights import Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
+from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
     from refnet.weights.homes.home import Named
@@ -61,8 +62,9 @@ def load_weights(
     FileNotFoundError, PermissionError
         As the system raises them.
     """
-    from refnet.weights import formats
-    from refnet.weights.homes import home_of
+    with making:
+        from refnet.weights import formats
+        from refnet.weights.homes import home_of
 
     loaded = formats.read(path)
     stored = loaded.metadata
@@ -226,7 +228,8 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     ConfigError
         The name does not end in one of these, or the format cannot hold a tensor's name.
     """
-    from refnet.weights import formats
+    with making:
+        from refnet.weights import formats
 
     weights = weights if isinstance(weights, Weights) else Weights(weights)
     metadata: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet_kernels.contract import BINARY32, Float32Array
-from refnet_kernels.gpu.device import Device, Memory, handle_of, simulated
+from refnet_kernels.gpu.device import Device, Memory, core, handle_of, simulated
 
 #: DLPack's codes for memory that only a CUDA device reads, and of memory that the host reads too.
 _CUDA, _CUDA_MANAGED = 2, 13
@@ -129,16 +129,13 @@ class DeviceArray:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        from cuda.core import Buffer
-        from cuda.core.utils import StridedMemoryView
-
         size = 4 * math.prod(self.shape)
         with self._device.current():
             if stream != -1:
                 # A consumer that gives no stream means the legacy default one, whose handle is 1.
                 self._device.stream(1 if stream is None else stream).wait(self._ready)
-            buffer = Buffer.from_handle(self._memory.address, size, owner=self._memory)
-            view = StridedMemoryView.from_buffer(buffer, self.shape, dtype=self.dtype)
+            buffer = core().Buffer.from_handle(self._memory.address, size, owner=self._memory)
+            view = core().utils.StridedMemoryView.from_buffer(buffer, self.shape, dtype=self.dtype)
             elsewhere = None if dl_device == self.__dlpack_device__() else dl_device
             return view.__dlpack__(max_version=max_version, dl_device=elsewhere, copy=copy)
 
@@ -164,10 +161,8 @@ def view_of(array: Any, device: Device, stream: Any) -> DeviceView:
     """
     if simulated():
         return _simulated_view(array)
-    from cuda.core.utils import StridedMemoryView
-
     with device.current():
-        view = StridedMemoryView.from_any_interface(array, stream_ptr=handle_of(stream))
+        view = core().utils.StridedMemoryView.from_any_interface(array, stream_ptr=handle_of(stream))
     strides = _strides(view.shape) if view.strides is None else view.strides
     return DeviceView(view.ptr, view.shape, strides, view.dtype, view.device_id, view)
 

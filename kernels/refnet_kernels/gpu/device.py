@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.forks import making, once
 
 #: The packages of refnet[cuda] that are imported here.
 _PACKAGES = ("numba-cuda", "cuda-bindings", "cuda-core")
@@ -35,14 +37,16 @@ def missing(index: int = 0) -> str | None:
         except OSError:
             return "the driver's library, libcuda.so.1, is not there; it comes with NVIDIA's driver"
     try:
-        from numba import cuda
+        with making:
+            from numba import cuda
     except Exception as error:
         return f"numba-cuda cannot be imported ({error}); refnet[cuda] brings packages that fit each other"
     if not simulated() and not cuda.is_available():
         reason = cuda.cuda_error() or "the compiler NVVM is not there; the package cuda-toolkit brings it"
         return " ".join(str(reason).split()).rstrip(".")
     if not simulated():
-        from numba.cuda.cudadrv.driver import get_version
+        with making:
+            from numba.cuda.cudadrv.driver import get_version
 
         needed, (major, minor) = int(versions["cuda-bindings"].split(".")[0]), get_version()
         if major < needed:
@@ -59,6 +63,15 @@ def missing(index: int = 0) -> str | None:
 def simulated() -> bool:
     """Whether Numba's simulator replaces the device; Numba decides this in the same way when it is imported."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+@once
+def core() -> ModuleType:
+    """cuda.core, with its utils."""
+    import cuda.core.utils
+
+    module: ModuleType = cuda.core
+    return module
 
 
 class DriverError(RuntimeError):
@@ -107,7 +120,8 @@ class Device:
     """
 
     def __init__(self, index: int) -> None:
-        from numba import cuda
+        with making:
+            from numba import cuda
 
         self._cuda = cuda
         self.defer_cleanup = cuda.defer_cleanup
@@ -156,10 +170,8 @@ class Device:
             raise TypeError(f"{type(given).__name__} is not a CUDA stream")
         if given is None or simulated():
             return self._stream
-        from cuda.core import Stream
-
         with self.current():
-            return self._core_device().create_stream(given) if named else Stream.from_handle(given)
+            return self._core_device().create_stream(given) if named else core().Stream.from_handle(given)
 
     def free_bytes(self) -> float:
         """Free bytes of its memory; infinite in the simulator."""
@@ -185,15 +197,11 @@ class Device:
         """A stream. Unless it is ``nonblocking``, it and the legacy default stream wait for each other."""
         if simulated():
             return InOrder()
-        from cuda.core import StreamOptions
-
         with self.current():
-            return self._core_device().create_stream(options=StreamOptions(nonblocking=nonblocking))
+            return self._core_device().create_stream(options=core().StreamOptions(nonblocking=nonblocking))
 
     def _core_device(self) -> Any:
-        from cuda.core import Device as CoreDevice
-
-        device = CoreDevice(self.index)
+        device = core().Device(self.index)
         device.set_current()
         return device
 
@@ -246,11 +254,10 @@ class Memory:
         if size and simulated():
             ctypes.memmove(self.address + offset, address, size)
         elif size:
-            from cuda.core import Buffer
-
+            buffer = core().Buffer
             with self._device.current():
-                source = Buffer.from_handle(address, size)
-                Buffer.from_handle(self.address + offset, size, owner=self).copy_from(source, stream=stream)
+                source = buffer.from_handle(address, size)
+                buffer.from_handle(self.address + offset, size, owner=self).copy_from(source, stream=stream)
 
 
 def _let_go(device: Device, held: list[Any]) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from refnet_kernels.contract import Float32Array
-from refnet_kernels.gpu.device import Device, first_device, simulated
+from refnet_kernels.gpu.device import Device, core, first_device, simulated
 from refnet_kernels.gpu.launch import CudaKernel, CudaLaunch
 from refnet_kernels.jit import kept
+from refnet_kernels.system.forks import making
 
 #: The name of every kernel in its machine code.
 _ENTRY = "refnet_kernel"
@@ -110,7 +111,8 @@ def run_once(
 
 
 def _profile(launches: list[Callable[[], None]], stream: Any) -> list[float]:
-    from numba import cuda
+    with making:
+        from numba import cuda
 
     events = [cuda.event() for _ in range(len(launches) + 1)]
     events[0].record(stream)
@@ -127,20 +129,18 @@ def _bind(launch: CudaLaunch, device: Device, stream: Any) -> Callable[[], None]
     if simulated():
         numbers = [np.dtype(kind).type(a) for kind, a in zip(kinds, launch.arguments, strict=True)]
         return partial(_simulate, kernel, launch.grid, numbers)
-    from cuda.core import LaunchConfig
-    from cuda.core import launch as begin
-
     loaded = _load(kernel, device.compute_capability)
     if kernel.shared_bytes:
         _allow_shared_memory(loaded, kernel.shared_bytes)
-    config = LaunchConfig(grid=launch.grid, block=kernel.threads, shmem_size=kernel.shared_bytes)
+    config = core().LaunchConfig(grid=launch.grid, block=kernel.threads, shmem_size=kernel.shared_bytes)
     arguments = [_C_TYPES[kind](a) for kind, a in zip(kinds, launch.arguments, strict=True)]
-    return partial(begin, stream, config, loaded, *arguments)
+    return partial(core().launch, stream, config, loaded, *arguments)
 
 
 @cache
 def _simulated(kernel: CudaKernel) -> Any:
-    from numba import cuda
+    with making:
+        from numba import cuda
 
     return cuda.jit(kernel.function)
 
@@ -153,26 +153,24 @@ def _simulate(kernel: CudaKernel, grid: int, numbers: list[Any]) -> None:
 @cache
 def _load(kernel: CudaKernel, capability: tuple[int, int]) -> Any:
     """The kernel's machine code, from the cache if it is there, ready to be launched."""
-    from cuda.core import ObjectCode
-
     module, name = kernel.function.__module__, kernel.function.__name__
     file = f"{module}.{name}.{_architecture(capability)}.{version('numba-cuda')}.cubin"
     code = kept(file, name, partial(_compile, kernel, capability))
-    return ObjectCode.from_cubin(code).get_kernel(_ENTRY)
+    return core().ObjectCode.from_cubin(code).get_kernel(_ENTRY)
 
 
 def _compile(kernel: CudaKernel, capability: tuple[int, int]) -> bytes:
     """Machine code for the current device, from the PTX that the tests read; so there is no LTO."""
-    from cuda.core import Linker, LinkerOptions, ObjectCode
-    from numba import cuda
+    with making:
+        from numba import cuda
 
     bounds = (kernel.threads, kernel.blocks)
     ptx, _ = cuda.compile(
         kernel.function, kernel.signature, device=False, abi="numba", cc=capability, launch_bounds=bounds
     )
     (entry,) = re.findall(r"\.entry (\S+?)\(", ptx)
-    source = ObjectCode.from_ptx(ptx.replace(entry, _ENTRY).encode())
-    linked = Linker(source, options=LinkerOptions(arch=_architecture(capability))).link("cubin")
+    source = core().ObjectCode.from_ptx(ptx.replace(entry, _ENTRY).encode())
+    linked = core().Linker(source, options=core().LinkerOptions(arch=_architecture(capability))).link("cubin")
     return bytes(linked.code)
 
 
@@ -182,8 +180,9 @@ def _architecture(capability: tuple[int, int]) -> str:
 
 def _allow_shared_memory(kernel: Any, size: int) -> None:
     """Let a kernel's launches on the current device request ``size`` bytes; without this the limit is 48 KB."""
-    from cuda.bindings.driver import CUfunction_attribute
-    from numba.cuda.cudadrv.driver import driver
+    with making:
+        from cuda.bindings.driver import CUfunction_attribute
+        from numba.cuda.cudadrv.driver import driver
 
     attribute = CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     driver.cuKernelSetAttribute(attribute, size, kernel.handle, driver.cuCtxGetDevice())

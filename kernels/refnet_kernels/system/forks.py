@@ -6,16 +6,38 @@ held stays locked, and work that the thread had not finished stays unfinished.
 
 from __future__ import annotations
 
-# Numba's compiler logs. The hooks before a fork run in reverse order of registration. The hook of logging takes its own
-# lock, which it must do after `making` is free; so it is imported before `making` is registered.
+# Numba's compiler logs, and a pool of threads packs weights. The hooks before a fork run in reverse order of
+# registration. The hooks of logging and of the pool take locks of their own, which they must do after `making` is free;
+# so both are imported before `making` is registered.
+import concurrent.futures.thread  # noqa: F401
 import logging  # noqa: F401
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+_Made = TypeVar("_Made")
 
 #: Held while a module is imported, a weight is packed or a kernel is compiled. Half done, these are useless, and their
 #: code (Numba's, LLVM's, Python's import) has locks of its own. A fork waits until this lock is free.
+#:
+#: So each import within a function is under it, and brings all that the library would later import by itself. The
+#: statements of a module must not take it: they run with the module's lock held, for which a thread that has `making`
+#: may wait. Imports by the user's own threads are not refnet's, and it is up to the user to keep them from a fork.
 making = threading.RLock()
+
+
+def once(make: Callable[[], _Made]) -> Callable[[], _Made]:
+    """What a function without parameters returns, made under `making`; later calls wait for nobody."""
+
+    @cache
+    def made() -> _Made:
+        with making:
+            return make()
+
+    return made
 
 
 class Lock:

@@ -24,6 +24,7 @@ from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format
 from refnet.weights.formats.loaded import Loaded, check_shape, in_context, not_numeric, raise_problems
 from refnet.weights.formats.npz import MAGICS, check_archive, zip_errors
+from refnet_kernels.system.forks import making
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 FORMAT_START = "Keras"
@@ -141,7 +142,8 @@ def _read(file: IO[bytes], size: int, given: int) -> Loaded:
 
 def _h5py() -> Any:
     try:
-        import h5py
+        with making:
+            import h5py
     except ImportError as error:
         raise FormatError(
             "it is an HDF5 file, as Keras writes, but h5py, which reads such files, is not installed: "

@@ -6,6 +6,7 @@ Source: NumPy's ``numpy/lib/_format_impl.py`` (NEP 1), and PKWARE's APPNOTE for 
 from __future__ import annotations
 
 import contextlib
+import encodings.cp437  # noqa: F401 (which zipfile looks for when it meets the first name)
 import itertools
 import math
 import os

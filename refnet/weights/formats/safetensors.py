@@ -34,6 +34,7 @@ from refnet.weights.formats.loaded import (
     read_at,
     writable,
 )
+from refnet_kernels.system.forks import making
 
 SUFFIX = ".safetensors"
 
@@ -302,8 +303,9 @@ def pack(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, st
     ConfigError
         `path` is a directory, or a name cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save
+    with making:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save
 
     if os.path.isdir(path):
         raise ConfigError(f"{path} is a directory; give the path of a file to write.", found=path)

@@ -6,12 +6,14 @@ Source: ``tensorflow/core/lib/io/table_format.txt``; the blocks are LevelDB's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import NamedTuple
 
 import cramjam
 
 from refnet.errors import CorruptError, FormatError, LimitError
 from refnet.weights.formats.protobuf import read_varint, write_varint
+from refnet_kernels.system.forks import once
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 
@@ -33,6 +35,13 @@ class _Handle(NamedTuple):
     size: int
 
 
+@once
+def _crc32c() -> ModuleType:
+    import crc32c  # takes as long to import as all of refnet
+
+    return crc32c
+
+
 def masked_crc32c(data: bytes | memoryview) -> int:
     """The checksum that TensorFlow stores: CRC-32C, rotated right by 15 bits, plus a constant.
 
@@ -45,9 +54,7 @@ def masked_crc32c(data: bytes | memoryview) -> int:
     int
         Of 32 bits.
     """
-    import crc32c  # takes as long to import as all of refnet
-
-    crc = crc32c.crc32c(data)
+    crc: int = _crc32c().crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
