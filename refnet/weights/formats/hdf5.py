@@ -13,6 +13,7 @@ import contextlib
 import io
 import math
 import os
+import struct
 import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -35,8 +36,15 @@ _OPTIMIZER = ("optimizer", "optimizer_weights")
 _MAX_DEPTH, _MAX_OBJECTS = 16, 1 << 17
 # The roles of Keras 3's numbered variables, by the number of variables in a layer.
 _ROLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
-# Filters by their number: deflate, shuffle, fletcher32. Others may live in plug-ins, which are code.
-_FILTERS = {1, 2, 3}
+# Filters by their number: deflate and shuffle, which Keras writes. Others may live in plug-ins, which are code, and
+# HDF5's own have bugs: a chunk that is shorter than its fletcher32 crashes the process.
+_FILTERS = {1, 2}
+_OTHER_FILTERS = {3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+# The start of a collection of the global heap, of 16 bytes with its size, which is 4096 at least.
+_COLLECTION, _COLLECTION_HEAD, _COLLECTION_LEAST = b"GCOL\x01", 16, 4096
+# The start of a local heap; the least free block in it, and what stands for the next one after the last.
+_LOCAL_HEAP, _FREE_BLOCK, _NO_BLOCK = b"HEAP\x00", 16, 1
+_SCANNED_BYTES = 1 << 22
 _DEFLATE_MAX_RATIO = 1032
 # As for .npz: weights compress a little.
 _MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
@@ -119,6 +127,8 @@ def read_hdf5(path: str) -> Loaded:
 def _read(file: IO[bytes], size: int, given: int) -> Loaded:
     """Read HDF5 of ``size`` bytes, from a file of ``given`` bytes."""
     h5py = _h5py()
+    _check_start(file)
+    _check_heaps(file, size)
     loaded = Loaded({}, _LEGACY, {}, Conversion())
     problems: list[WeightsError] = []
     with _hdf5_errors(), h5py.File(file, "r") as root:
@@ -138,6 +148,78 @@ def _read(file: IO[bytes], size: int, given: int) -> Loaded:
         for path, dataset in datasets.items():
             _load(path, dataset, loaded)
     return loaded
+
+
+def _check_start(file: IO[bytes]) -> None:
+    """Refuse a file with addresses or lengths of other than 8 bytes, or that do not count from the file's start."""
+    file.seek(0)
+    head = file.read(32)
+    sizes, base = (13, 24) if head[8:9] in (b"\0", b"\1") else (9, 12)
+    if not head.startswith(MAGIC) or head[sizes : sizes + 2] != b"\x08\x08" or head[base : base + 8] != bytes(8):
+        raise CorruptError("the HDF5 file is damaged: it does not begin as Keras' files do.")
+
+
+def _check_heaps(file: IO[bytes], size: int) -> None:
+    """Refuse a file with a heap on which HDF5 would loop for ever or read beyond its end.
+
+    The names of Keras 3's layers lie in the global heap, and the parts of virtual datasets; the names in a group lie in
+    a local heap. HDF5 takes a heap from wherever an address points, if it starts as one: so all such places in the file
+    are looked at, before HDF5 sees it. Another process, with a deadline, would take longer to start than most files to
+    load.
+    """
+    taken = 0
+    for start, is_global in _heaps(file):
+        file.seek(start)
+        length, first, address = struct.unpack("<8xQQQ", file.read(32).ljust(32, b"\0"))
+        place, least = (start, _COLLECTION_LEAST) if is_global else (address, 0)
+        if not least <= length <= size - place:
+            continue  # HDF5 refuses it, and it may be part of a tensor
+        taken += length
+        file.seek(place)
+        sound = taken <= size and (_follow(file.read(length)) if is_global else _ends(file.read(length), first))
+        if not sound:
+            raise CorruptError(f"the HDF5 file is damaged: its heap at byte {start}.")
+
+
+def _heaps(file: IO[bytes]) -> Iterator[tuple[int, bool]]:
+    """Where in a file heaps could start; and whether it is a collection of the global heap, or a local heap."""
+    before, block = 0, b""
+    while True:
+        file.seek(before + len(block))
+        fresh = file.read(_SCANNED_BYTES)
+        if not fresh:
+            return
+        # A start may lie across two reads.
+        kept = block[-4:]
+        before, block = before + len(block) - len(kept), kept + fresh
+        for start in (_COLLECTION, _LOCAL_HEAP):
+            found = block.find(start)
+            while found >= 0:
+                yield before + found, start == _COLLECTION
+                found = block.find(start, found + 1)
+
+
+def _ends(heap: bytes, first: int) -> bool:
+    """Whether the list of a local heap's free blocks comes to an end."""
+    for _ in range(len(heap) // _FREE_BLOCK + 1):
+        if first == _NO_BLOCK or first > len(heap) - _FREE_BLOCK:
+            return True  # or HDF5 refuses it
+        (first,) = struct.unpack_from("<Q", heap, first)
+    return False
+
+
+def _follow(collection: bytes) -> bool:
+    """Whether the objects of a collection of the global heap follow each other up to its end."""
+    place, end = _COLLECTION_HEAD, len(collection)
+    # What is left at the end may be too short for an object.
+    while end - place >= _COLLECTION_HEAD:
+        index, size = struct.unpack_from("<H6xQ", collection, place)
+        # Object 0 is the free space, whose size counts its head.
+        taken = size if index == 0 else _COLLECTION_HEAD + -(-size // 8) * 8
+        if not _COLLECTION_HEAD <= taken <= end - place:
+            return False
+        place += taken
+    return True
 
 
 def _h5py() -> Any:
@@ -207,7 +289,10 @@ def _check(dataset: Any, file_size: int) -> int:
     filters = dataset.id.get_create_plist()
     codes = [filters.get_filter(index)[0] for index in range(filters.get_nfilters())]
     if not _FILTERS.issuperset(codes):
-        raise FormatError(f"it is compressed by the filters {codes}; refnet reads only gzip.", found=codes)
+        others = ", ".join(_OTHER_FILTERS.get(code, "unknown") for code in codes if code not in _FILTERS)
+        raise FormatError(
+            f"it is stored through the filters {codes} ({others}); refnet reads only gzip and shuffle.", found=codes
+        )
     if stored > file_size:
         raise CorruptError(f"it takes {stored} bytes, but the file has {file_size}: the file is cut off.")
     if nbytes > stored * (_DEFLATE_MAX_RATIO if codes else 1):
@@ -240,10 +325,14 @@ def _name(path: str, dataset: Any) -> str:
     if parts[-2] != "vars":
         return f"{parts[-2]}/{parts[-1].removesuffix(':0')}"
     variables = dataset.parent
-    layer, roles = variables.attrs.get("name"), _ROLES.get(len(variables), ())
-    if not isinstance(layer, str) or not parts[-1].isdecimal() or int(parts[-1]) >= len(roles):
+    roles = _ROLES.get(len(variables), ())
+    if not parts[-1].isdecimal() or int(parts[-1]) >= len(roles) or "name" not in variables.attrs:
         return path
-    return f"{layer}/{roles[int(parts[-1])]}"
+    attribute = variables.attrs.get_id("name")
+    if attribute.shape != () or _h5py().check_string_dtype(attribute.dtype) is None:
+        return path
+    layer = variables.attrs["name"]
+    return f"{layer}/{roles[int(parts[-1])]}" if isinstance(layer, str) else path
 
 
 FORMAT = Format("Keras' .h5", lambda path, head: head.startswith(MAGIC), read_hdf5)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import h5py
@@ -20,7 +24,7 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, MissingTensorError, RefnetError
-from refnet.weights.formats import read
+from refnet.weights.formats import hdf5, read
 from tests.refnet.formats import bad_files
 from tests.refnet.formats.bad_files import BadFile, check_refused, read_or_refuse
 
@@ -113,7 +117,7 @@ def test_an_archives_config_is_never_opened(tmp_path: Path, watch: Any) -> None:
 def test_compressed_values(tmp_path: Path) -> None:
     values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        options = {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (30, 70)}
+        options = {"compression": "gzip", "shuffle": True, "chunks": (30, 70)}
         file.create_dataset("a/a/kernel:0", data=values, **options)
     np.testing.assert_array_equal(read(tmp_path / "a.h5").tensors["a/kernel"], values, strict=True)
 
@@ -200,6 +204,7 @@ CHANGES: dict[str, tuple[Change, type[RefnetError], str]] = {
     "references": (dataset(shape=(2,), dtype=h5py.ref_dtype), DtypeError, "references"),
     "no shape": (dataset(data=h5py.Empty("f4")), FormatError, "no shape"),
     "another compression": (dataset(data=np.zeros(99), compression="lzf"), FormatError, r"filters \[32000\]"),
+    "checksums": (dataset(data=np.zeros(99), chunks=(9,), fletcher32=True), FormatError, r"filters \[3\] \(fletcher32"),
     "a filter's plug-in": (_plugin, FormatError, r"filters \[31999\]"),
     "two of a name": (link("x/post_bn/beta:0", np.zeros(2)), FormatError, "two datasets have the name 'post_bn/beta'"),
 }  # fmt: skip
@@ -303,6 +308,167 @@ def test_a_bomb_in_a_bomb_counts_from_the_outer_file(tmp_path: Path) -> None:
         archive.write(inner, "model.weights.h5")
     with pytest.raises(LimitError, match=f"expand to {70 << 20}"):
         read(tmp_path / "a.keras")
+
+
+def write_filtered(path: Path, **options: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("z/z/kernel:0", data=np.arange(40, dtype=np.float32), chunks=(16,), **options)
+    return path
+
+
+def forge(path: Path, mark: bytes, offset: int, value: bytes) -> Path:
+    content = bytearray(path.read_bytes())
+    place = content.index(mark) + offset
+    content[place : place + len(value)] = value
+    path.write_bytes(content)
+    return path
+
+
+def _free_space(size: int) -> Callable[[Path], Path]:
+    """Keras 3's file whose global heap ends in free space of this size, after one layer's name."""
+
+    def forged(folder: Path) -> Path:
+        with h5py.File(folder / "a.h5", "w") as file:
+            file["layers/c/vars/0"] = np.zeros(3, "f4")
+            file["layers/c/vars"].attrs["name"] = "conv"
+        return forge(folder / "a.h5", b"GCOL", 48, size.to_bytes(8, "little"))
+
+    return forged
+
+
+def _virtual_without_end(folder: Path) -> Path:
+    """A virtual dataset is described in the global heap, which is read when the dataset is opened."""
+    with h5py.File(write(folder / "a.h5"), "a") as file:
+        _virtual(file, folder)
+    content = (folder / "a.h5").read_bytes()
+    collection = content.index(b"GCOL\x01")
+    size = int.from_bytes(content[collection + 24 : collection + 32], "little")
+    return forge(folder / "a.h5", b"GCOL\x01", 16 + 16 + -(-size // 8) * 8 + 8, bytes(8))
+
+
+def _circle(folder: Path) -> Path:
+    """The free blocks of a local heap, which holds the names in a group: the first follows itself."""
+    content = write(folder / "a.h5").read_bytes()
+    heap = content.index(b"HEAP\0")
+    first, address = (int.from_bytes(content[heap + at : heap + at + 8], "little") for at in (16, 24))
+    return forge(folder / "a.h5", b"HEAP\0", address + first - heap, first.to_bytes(8, "little"))
+
+
+HEAP = "the HDF5 file is damaged: its heap at byte"
+#: Files that HDF5 itself should not see.
+CRASHES = {
+    "a chunk shorter than its checksum": BadFile(
+        lambda f: forge(write_filtered(f / "a.h5", fletcher32=True), b"TREE\x01", 24, bytes(4)),
+        FormatError, "fletcher32",
+    ),
+    "free space of no size": BadFile(_free_space(0), CorruptError, HEAP),
+    "free space shorter than its head": BadFile(_free_space(8), CorruptError, HEAP),
+    "free space beyond the end": BadFile(_free_space(2**63), CorruptError, HEAP),
+    "a virtual dataset's free space of no size": BadFile(_virtual_without_end, CorruptError, HEAP),
+    "an object that wraps around": BadFile(
+        lambda f: forge(_free_space(4064)(f), b"GCOL", 24, (2**64 - 16).to_bytes(8, "little")), CorruptError, HEAP
+    ),
+    "free blocks in a circle": BadFile(_circle, CorruptError, HEAP),
+    "addresses that count from elsewhere": BadFile(
+        lambda f: forge(write(f / "a.h5"), b"HDF", 23, b"\x08"), CorruptError, "does not begin"
+    ),
+    "lengths of 4 bytes": BadFile(
+        lambda f: forge(write(f / "a.h5"), b"HDF", 13, b"\x04"), CorruptError, "does not begin"
+    ),
+}  # fmt: skip
+BAD |= CRASHES
+
+READING = """
+import random, signal, sys
+from pathlib import Path
+from refnet.errors import RefnetError
+from refnet.weights.formats import read
+from tests.refnet.formats.test_keras import mutated
+
+def attempt(path):
+    signal.alarm(20)  # ends a process that hangs in C
+    try:
+        read(path)
+    except RefnetError as error:
+        return error
+
+path, seeds = Path(sys.argv[1]), range(*map(int, sys.argv[2:]))
+if not seeds:
+    print(attempt(path))
+content = path.read_bytes()
+for seed in seeds:
+    path.write_bytes(mutated(content, random.Random(seed)))
+    print(seed, end=" ", flush=True)
+    attempt(path)
+"""
+
+
+def read_apart(path: Path, first: int = 0, last: int = 0) -> subprocess.CompletedProcess[str]:
+    """Read a file, or its mutations by the seeds from first to last, in a process that may crash."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", READING, path, str(first), str(last)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000)
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_files_that_hdf5_should_not_see(name: str, tmp_path: Path) -> None:
+    done = read_apart(CRASHES[name].write(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(CRASHES[name].message, done.stdout)
+
+
+def mutated(content: bytes, random: Random) -> bytes:
+    """A file with some bytes changed, most of them in the structures of HDF5."""
+    changed = bytearray(content)
+    marks = [found.start() for found in re.finditer(rb"GCOL|TREE|SNOD|HEAP|name\0", content)]
+    for _ in range(random.randint(1, 4)):
+        place = random.choice(marks) + random.randrange(64) if random.random() < 0.7 else random.randrange(len(content))
+        value = random.choice([bytes(8), b"\xff" * 8, bytes(4), random.randbytes(1), random.randbytes(1)])
+        changed[place : place + len(value)] = value
+    return bytes(changed[: len(content)])
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "legacy": write,
+    "numbered": write_numbered,
+    "one layer": lambda path: _free_space(4064)(path.parent),
+    "fletcher32": lambda path: write_filtered(path, fletcher32=True),
+    "gzip and shuffle": lambda path: write_filtered(path, compression="gzip", shuffle=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mutated_files(kind: str, tmp_path: Path) -> None:
+    done = read_apart(KINDS[kind](tmp_path / "a.h5"), 0, 200)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_mutated_files(kind: str, tmp_path: Path) -> None:
+    done = read_apart(KINDS[kind](tmp_path / "a.h5"), 200, 20_000)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-100:]
+
+
+def test_the_global_heap_is_found_wherever_it_is(tmp_path: Path) -> None:
+    """Across two reads of the file too; what only looks like a collection in a tensor's values is left alone."""
+    for shift in (0, 1, 3, 4, 5, 6):
+        place = hdf5._SCANNED_BYTES - shift
+        for size, refused in ((4096, True), (4095, False), (2**40, False)):
+            content = bytes(place) + b"GCOL\x01\0\0\0" + size.to_bytes(8, "little") + bytes(8192)
+            with contextlib.nullcontext() if not refused else pytest.raises(CorruptError, match=f"at byte {place}"):
+                hdf5._check_heaps(io.BytesIO(content), len(content))
+
+
+def test_collections_do_not_overlap() -> None:
+    """Their sizes sum up to no more than the file's, so that checking them takes no longer than reading it."""
+    head = b"GCOL\x01\0\0\0"
+    inner = head + (4096).to_bytes(8, "little") + bytes(8) + (4080).to_bytes(8, "little") + bytes(4064)
+    hdf5._check_heaps(io.BytesIO(inner * 2), 8192)
+    outer = head + (8192).to_bytes(8, "little") + b"\1" + bytes(7) + (4096).to_bytes(8, "little") + inner
+    outer += bytes(8) + (8192 - len(outer)).to_bytes(8, "little") + bytes(8176 - len(outer))
+    with pytest.raises(CorruptError, match="its heap at byte"):
+        hdf5._check_heaps(io.BytesIO(outer), len(outer))
 
 
 PARTS = {
