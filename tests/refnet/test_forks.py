@@ -225,7 +225,7 @@ for milliseconds in eval(sys.argv[3]):
     if (process := os.fork()) == 0:
         os._exit(os.waitstatus_to_exitcode(hangs(milliseconds)) != 0)
     if os.waitpid(process, 0)[1]:
-        sys.exit(f"after {milliseconds} ms")
+        sys.exit(f"failed after {milliseconds} ms")
 """
 
 
@@ -268,7 +268,8 @@ def test_while_another_thread_does_it_for_the_first_time(folder: Path, use: str)
 @pytest.mark.slow
 @pytest.mark.parametrize("use", FIRST_USES)
 def test_while_another_thread_does_anything_for_the_first_time(folder: Path, use: str) -> None:
-    assert in_the_folder(folder, FORKED, use, "range(60)") == ""
+    # A fork that waited for the import of h5py has it complain that a lock was not taken for that fork, and go on.
+    assert "failed" not in in_the_folder(folder, FORKED, use, "range(60)")
 
 
 def test_no_module_takes_making_while_it_is_imported() -> None:
