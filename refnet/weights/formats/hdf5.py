@@ -126,6 +126,13 @@ def read_hdf5(path: str) -> Loaded:
 
 def _read(file: IO[bytes], size: int, given: int) -> Loaded:
     """Read HDF5 of ``size`` bytes, from a file of ``given`` bytes."""
+    # h5py registers its lock for forks when it is imported. A fork that has waited for that import does not take the
+    # lock, so that nobody may hold it meanwhile: the fork waits for the whole file.
+    with making:
+        return _read_in_making(file, size, given)
+
+
+def _read_in_making(file: IO[bytes], size: int, given: int) -> Loaded:
     h5py = _h5py()
     _check_start(file)
     _check_heaps(file, size)
