@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 from refnet.engine import Engine, forward
 from refnet.errors import RefnetError, RefnetWarning
 from refnet.graph.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
-from refnet.images.files import load_image
-from refnet.images.labels import decode_predictions
 from refnet.images.preprocess import Recipe, preprocess
-from refnet.keras_model import KerasModel
 from refnet.network.resnet_utils import Block, conv2d_same, stack_blocks_dense, subsample
 from refnet.network.resnet_v1 import (
     resnet_v1,
@@ -29,12 +26,15 @@ from refnet.network.resnet_v2 import (
     resnet_v2_block,
 )
 from refnet.weights.files import load_weights, save_weights
-from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
     from refnet import golden, seeded, testing  # noqa: F401
+    from refnet.images.files import load_image
+    from refnet.images.labels import decode_predictions
+    from refnet.keras_model import KerasModel
+    from refnet.weights.initial import random_weights
 
 __version__ = "0.1.0"
 
@@ -72,15 +72,26 @@ __all__ = [
     "subsample",
 ]
 
-#: Modules that are imported when they are first asked for.
-_LAZY = ("golden", "seeded", "testing")
+#: What is imported when it is first asked for: modules, and the modules of functions and classes.
+_LAZY = {
+    "golden": "refnet.golden",
+    "seeded": "refnet.seeded",
+    "testing": "refnet.testing",
+    "KerasModel": "refnet.keras_model",
+    "decode_predictions": "refnet.images.labels",
+    "load_image": "refnet.images.files",
+    "random_weights": "refnet.weights.initial",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        with making:
-            return import_module(f"refnet.{name}")
-    raise AttributeError(f"module 'refnet' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'refnet' has no attribute {name!r}")
+    with making:
+        module = import_module(_LAZY[name])
+    found = getattr(module, name) if name in __all__ else module
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,7 @@ def _of_run(default: Any) -> Any:
     return field(default=default, metadata={"run": True})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, match_args=False)
 class Options:
     """How an `Engine` runs a network.
 

@@ -14,7 +14,6 @@ import numpy as np
 from refnet.graph.plan import Plan
 from refnet.run.constants import Constants
 from refnet.run.cpu import CpuExecutor
-from refnet.run.reference import ReferenceExecutor
 from refnet_kernels.contract import BINARY32, BINARY64
 from refnet_kernels.system.forks import making, once
 
@@ -94,8 +93,16 @@ def _open_cpu(plan: Plan, constants: Constants, _: int, threads: int, dtype: np.
         return CpuExecutor(plan, constants, threads, dtype)
 
 
+@once
+def _reference() -> ModuleType:
+    from refnet.run import reference
+
+    return reference
+
+
 def _open_reference(plan: Plan, constants: Constants, _: int, __: int, dtype: np.dtype[Any]) -> Executor:
-    return ReferenceExecutor(plan, constants, dtype)
+    executor: Executor = _reference().ReferenceExecutor(plan, constants, dtype)
+    return executor
 
 
 @once
