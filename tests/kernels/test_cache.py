@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,26 @@ def test_another_set_of_sources_or_another_processor_has_another_directory(
     finally:
         monkeypatch.undo()
         jit._key.cache_clear()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_collector_is_as_it_was_after_a_compilation(
+    enabled: bool, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFNET_CACHE", "off")
+    before, seen = gc.isenabled(), []
+
+    def compile() -> bytes:
+        seen.append(gc.isenabled())
+        if fails:
+            raise KeyboardInterrupt
+        return b"code"
+
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+            jit.kept("any.o", "any", compile)
+        assert (seen, gc.isenabled()) == ([False], enabled)
+    finally:
+        (gc.enable if before else gc.disable)()
