@@ -17,7 +17,7 @@ from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Tensor
 from refnet.images import doubts
-from refnet.images.preprocess import preprocess
+from refnet.images.preprocess import Recipe, preprocess
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
 from refnet.run.backends import Executor
@@ -70,13 +70,14 @@ class Engine:
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
         loaded = weights_of(weights)
-        own = isinstance(weights, str | os.PathLike)
-        #: What a copy of this engine is made from.
-        self._source: Mapping[str, Any] | str = loaded if loaded is weights else dict(loaded)
-        if isinstance(weights, str | os.PathLike):
-            self._source = os.path.abspath(os.fsdecode(weights))
         # A plain mapping has no recipe for raw pixels.
-        self._recipe = loaded.recipe if own or loaded is weights else None
+        self._recipe: Recipe | None = loaded.recipe
+        #: What a copy of this engine is made from.
+        self._source: Mapping[str, Any] | str = loaded
+        if own := isinstance(weights, str | os.PathLike):
+            self._source = os.path.abspath(os.fsdecode(weights))
+        elif loaded is not weights:
+            self._recipe, self._source = None, dict(loaded)
         self._image_size = loaded.image_size
         self._sizes: set[tuple[int, ...]] = set()
         self._constants = Constants(loaded, owned=own)

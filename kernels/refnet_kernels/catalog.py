@@ -93,6 +93,14 @@ def _stride(stride: int) -> str:
     return f"/{stride}" if stride > 1 else ""
 
 
+def _kernels(name: str) -> dict[str, Functions]:
+    """The kernels of an op whose folder has its name, and whose functions have the usual names."""
+    compiled = {
+        backend: Functions(f"{name}.{backend}", "call", "launch") for backend in BACKENDS if backend != "reference"
+    }
+    return {"reference": Functions(f"{name}.reference", name), **compiled}
+
+
 #: All ops, by name. Copies and comparisons round nothing.
 OPS: dict[str, Op] = {
     op.name: op
@@ -111,16 +119,7 @@ OPS: dict[str, Op] = {
         ),
         Op("bias_add", ImageGeometry, roundings=lambda g: 1),
         Op("relu", ImageGeometry),
-        Op(
-            "batch_norm",
-            NormGeometry,
-            {
-                "reference": Functions("batch_norm.reference", "batch_norm"),
-                "cpu": Functions("batch_norm.cpu", "call", "launch"),
-                "cuda": Functions("batch_norm.cuda", "call", "launch"),
-            },
-            lambda g: 3,
-        ),
+        Op("batch_norm", NormGeometry, _kernels("batch_norm"), lambda g: 3),
         Op(
             "batch_statistics",
             NormGeometry,
@@ -139,68 +138,12 @@ OPS: dict[str, Op] = {
             channels=("gamma", "beta"),
             scratch=("mean", "scale"),
         ),
-        Op(
-            "subsample",
-            SubsampleGeometry,
-            {
-                "reference": Functions("subsample.reference", "subsample"),
-                "cpu": Functions("subsample.cpu", "call", "launch"),
-                "cuda": Functions("subsample.cuda", "call", "launch"),
-            },
-            window=lambda g: _stride(g.factor),
-        ),
-        Op(
-            "residual",
-            ImageGeometry,
-            {
-                "reference": Functions("residual.reference", "residual"),
-                "cpu": Functions("residual.cpu", "call", "launch"),
-                "cuda": Functions("residual.cuda", "call", "launch"),
-            },
-            lambda g: 1,
-            inputs=("shortcut", "x"),
-        ),
-        Op(
-            "max_pool",
-            PoolGeometry,
-            {
-                "reference": Functions("max_pool.reference", "max_pool"),
-                "cpu": Functions("max_pool.cpu", "call", "launch"),
-                "cuda": Functions("max_pool.cuda", "call", "launch"),
-            },
-            window=_pool_window,
-        ),
-        Op(
-            "avg_pool",
-            PoolGeometry,
-            {
-                "reference": Functions("avg_pool.reference", "avg_pool"),
-                "cpu": Functions("avg_pool.cpu", "call", "launch"),
-                "cuda": Functions("avg_pool.cuda", "call", "launch"),
-            },
-            lambda g: 1,
-            _pool_window,
-        ),
-        Op(
-            "mean",
-            ImageGeometry,
-            {
-                "reference": Functions("mean.reference", "mean"),
-                "cpu": Functions("mean.cpu", "call", "launch"),
-                "cuda": Functions("mean.cuda", "call", "launch"),
-            },
-            lambda g: 1,
-        ),
-        Op(
-            "softmax",
-            ImageGeometry,
-            {
-                "reference": Functions("softmax.reference", "softmax"),
-                "cpu": Functions("softmax.cpu", "call", "launch"),
-                "cuda": Functions("softmax.cuda", "call", "launch"),
-            },
-            lambda g: 1,
-        ),
+        Op("subsample", SubsampleGeometry, _kernels("subsample"), window=lambda g: _stride(g.factor)),
+        Op("residual", ImageGeometry, _kernels("residual"), lambda g: 1, inputs=("shortcut", "x")),
+        Op("max_pool", PoolGeometry, _kernels("max_pool"), window=_pool_window),
+        Op("avg_pool", PoolGeometry, _kernels("avg_pool"), lambda g: 1, _pool_window),
+        Op("mean", ImageGeometry, _kernels("mean"), lambda g: 1),
+        Op("softmax", ImageGeometry, _kernels("softmax"), lambda g: 1),
         Op("squeeze", ImageGeometry),
     )
 }

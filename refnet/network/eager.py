@@ -9,7 +9,9 @@ from typing import Any
 
 from refnet.errors import InputError
 from refnet.graph.graph import ArgScope, Graph, Tensor
-from refnet_kernels.system.forks import making
+from refnet.run.compute import compute
+from refnet.run.devices import check_dtype
+from refnet.run.inputs import images_of
 
 
 def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,11 +40,6 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
         inputs = args[0] if args else kwargs.get(first)
         if isinstance(inputs, Tensor) or inputs is None:
             return function(*args, **kwargs)
-        with making:
-            from refnet.run.compute import compute
-            from refnet.run.devices import check_dtype
-            from refnet.run.inputs import images_of
-
         options = {name: kwargs.pop(name) for name in ArgScope._fields if name in kwargs and name not in own}
         where = {name: kwargs.pop(name) for name in ("device", "threads") if name in kwargs}
         images = images_of(inputs, check_dtype(kwargs.pop("dtype", "float32")))
