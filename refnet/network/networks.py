@@ -26,8 +26,8 @@ class Family(NamedTuple):
         The function that makes a unit.
     network : callable
         The function that makes the network.
-    block : callable
-        The function that makes a block of units.
+    blocks : callable
+        The function that makes the blocks of a published network, by its name.
     published : mapping of str to tuple of (int, int, int)
         Base depth, units and stride of each block of the published networks.
     num_classes : int
@@ -41,7 +41,7 @@ class Family(NamedTuple):
     unit_name: str
     unit: Callable[..., Any]
     network: Callable[..., Any]
-    block: Callable[..., Block]
+    blocks: Callable[[str], list[Block]]
     published: Mapping[str, tuple[tuple[int, int, int], ...]]
     num_classes: int
     recipe: Recipe
@@ -51,11 +51,11 @@ class Family(NamedTuple):
 FAMILIES = (
     Family(
         "resnet_v2", "ResNet v2", "bottleneck_v2",
-        resnet_v2.bottleneck, resnet_v2.resnet_v2, resnet_v2.resnet_v2_block, resnet_v2.NETWORKS, 1001, Recipe(),
+        resnet_v2.bottleneck, resnet_v2.resnet_v2, resnet_v2.network_blocks, resnet_v2.NETWORKS, 1001, Recipe(),
     ),
     Family(
         "resnet_v1", "ResNet v1", "bottleneck_v1",
-        resnet_v1.bottleneck, resnet_v1.resnet_v1, resnet_v1.resnet_v1_block, resnet_v1.NETWORKS, 1000, VGG,
+        resnet_v1.bottleneck, resnet_v1.resnet_v1, resnet_v1.network_blocks, resnet_v1.NETWORKS, 1000, VGG,
     ),
 )  # fmt: skip
 _BY_NAME = {family.name: family for family in FAMILIES}
@@ -113,7 +113,7 @@ def network_blocks(name: str) -> list[Block]:
     """
     for family in FAMILIES:
         if name in family.published:
-            return [family.block(f"block{i + 1}", *sizes) for i, sizes in enumerate(family.published[name])]
+            return family.blocks(name)
     raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
 
 
