@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import reprlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refnet.checks import labels_of
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
-from refnet.images.preprocess import Recipe
-from refnet.network.options import SLIM_OPTIONS
+from refnet.images.preprocess import Recipe, check_recipe
+from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.weights import doubts
-from refnet.weights.conversion import Conversion
+from refnet.weights.conversion import Conversion, some
 from refnet.weights.weights import Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
+    from refnet.weights.formats.loaded import Loaded
     from refnet.weights.homes.home import Named
 
 
@@ -64,39 +68,51 @@ def load_weights(
     """
     with making:
         from refnet.weights import formats
-        from refnet.weights.homes import home_of
 
     loaded = formats.read(path)
+    with formats.naming(os.fsdecode(path)):
+        weights = _weights_of(loaded, recipe, labels)
+        extra = weights.conversion.extra
+        if extra and strict:
+            raise WeightsError(f"The file holds {len(extra)} tensors that are not part of the network: {some(extra)}.")
+    if extra:
+        message = f"{len(extra)} tensors are not part of the network: {some(extra)}"
+        # The decorator stands between this and the caller.
+        warnings.warn(message, RefnetWarning, stacklevel=3)
+    return weights
+
+
+def _weights_of(loaded: Loaded, recipe: Recipe | None, labels: Sequence[str] | None) -> Weights:
+    """The weights in a file, after all that can be wrong with its content is checked."""
+    with making:
+        from refnet.weights.formats import TF_CHECKPOINT
+        from refnet.weights.homes import home_of
+
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
+    if labels is None and "labels" in stored:
+        labels = _labels_from(stored["labels"])
     tensors, conversion, options = loaded.tensors, loaded.conversion, options_from(stored.get("options", {}))
     home = home_of(loaded)
     if home is not None:
         named = home.read(tensors)
         recipe = recipe or named.recipe
         tensors, conversion, options = named.tensors, _with_names(conversion, named), dict(named.options)
-    if recipe is None and loaded.format.startswith(formats.TF_CHECKPOINT):
+    if recipe is None and loaded.format.startswith(TF_CHECKPOINT):
         family = released_family(tensors)
         recipe = family.recipe if family else None
     weights = Weights(
         tensors,
         recipe=recipe,
-        labels=labels if labels is not None else stored.get("labels"),
+        labels=labels,
         options=options,
         source=loaded.format,
         conversion=conversion,
         copy=False,
     )
-    _check_finite(weights)
-    _check_labels(weights.labels, weights.architecture.num_classes)
+    _check_usable(weights, CorruptError)
     extra = sorted(weights.keys() - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
-    if extra:
-        if strict:
-            raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
-        message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
-        # The decorator stands between this and the caller.
-        warnings.warn(message, RefnetWarning, stacklevel=3)
     remarks = _remarks(weights, recipe)
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
@@ -129,6 +145,12 @@ def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
     return remarks + ([doubt] if doubt else [])
 
 
+def _check_usable(weights: Weights, not_finite: type[WeightsError]) -> None:
+    """Refuse what is no network, and what cannot belong to it."""
+    _check_finite(weights, not_finite)
+    _check_labels(weights.labels, weights.architecture.num_classes)
+
+
 def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None:
     if labels is None or len(labels) == num_classes:
         return
@@ -158,8 +180,14 @@ def recipe_from(stored: Any) -> Recipe:
         It is not a recipe.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
-        raise WeightsError(f"The file's preprocessing recipe is not understood: {stored!r}.")
-    return Recipe(**stored)
+        raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
+    with _in_file("preprocessing recipe is"):
+        return check_recipe(Recipe(**stored))
+
+
+def _labels_from(stored: Any) -> tuple[str, ...]:
+    with _in_file("labels are"):
+        return labels_of(stored)
 
 
 def options_from(stored: Any) -> dict[str, Any]:
@@ -180,15 +208,27 @@ def options_from(stored: Any) -> dict[str, Any]:
     """
     kinds = {name: type(value) for name, value in SLIM_OPTIONS.items()}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
-        raise WeightsError(f"The file's options of the network are not understood: {stored!r}.")
+        raise WeightsError(f"The file's options of the network are not understood: {reprlib.repr(stored)}.")
+    with _in_file("options of the network are"):
+        check_slim_options(stored)
     return dict(stored)
 
 
-def _check_finite(weights: Weights) -> None:
+@contextlib.contextmanager
+def _in_file(what: str) -> Iterator[None]:
+    """What is wrong with an argument is wrong with the file that it is from."""
+    try:
+        yield
+    except ConfigError as error:
+        message = f"The file's {what} not understood: {error.message}"
+        raise WeightsError(message, expected=error.expected, found=error.found) from error
+
+
+def _check_finite(weights: Weights, kind: type[WeightsError]) -> None:
     bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items() if not np.isfinite(tensor).all()}
     if bad:
-        counts = ", ".join(f"{name} ({count})" for name, count in bad.items())
-        raise CorruptError(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
+        counts = some([f"{name} ({count})" for name, count in bad.items()])
+        raise kind(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
 
 
 def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
