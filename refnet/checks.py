@@ -10,9 +10,12 @@ import numpy as np
 
 from refnet.errors import ConfigError
 
+#: The largest whole number that an argument can be.
+MOST = 2**31 - 1
+
 
 def check_positive(**values: object) -> None:
-    """Refuse, by its name, a value that is not a whole number of 1 or more.
+    """Refuse, by its name, a value that is not a whole number from 1 to `MOST`.
 
     NumPy's integers are refused too, as they overflow where Python's grow; see `as_int`.
 
@@ -23,6 +26,8 @@ def check_positive(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{name} is {value!r}; it is a whole number of 1 or more.", found=value)
+        if value > MOST:
+            raise ConfigError(f"{name} is {reprlib.repr(value)}; it is a whole number up to {MOST:,}.", found=value)
 
 
 def check_fraction(**values: object) -> None:

@@ -20,9 +20,10 @@ from refnet.images.preprocess import Recipe, preprocess
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block
-from refnet.run.devices import check_dtype
+from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import images_of
 from refnet.weights.files import weights_of
+from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -186,10 +187,12 @@ def check(
     """
     golden = read_golden(path)
     loaded = _weights(golden.network if weights is None else weights, golden.seed)
-    options = decode_options(golden.options)
+    device, threads = check_device(device), check_threads(threads)
+    with naming(os.fsdecode(path)):  # from here on what is wrong is an option in the file
+        options = decode_options(golden.options)
+        engine = Engine(loaded, device=device, threads=threads, **options)
+        traced, order = engine.trace(_batch_shape(golden.shape))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
-    engine = Engine(loaded, device=device, threads=threads, **options)
-    traced, order = engine.trace(_batch_shape(golden.shape))
     _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
     if unknown:
