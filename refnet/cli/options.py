@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from refnet.cli.console import announce_compilation
 from refnet.cli.failures import file_errors
 from refnet.engine import Engine
-from refnet.errors import ConfigError, WeightsError
-from refnet.images.labels import class_index
+from refnet.errors import WeightsError
+from refnet.images import labels
 from refnet.images.preprocess import Recipe
 from refnet.run.devices import check_device, check_threads
 from refnet.weights.files import load_weights
@@ -86,14 +85,7 @@ def read_labels(path: str | None) -> list[str] | None:
     ConfigError
         The file cannot be read as UTF-8 text, or is not a class index.
     """
-    if path is None:
-        return None
-    if path.endswith(".json"):
-        return [name for _, name in class_index(path)]
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The labels in {path} cannot be read: {error}.", found=path) from error
+    return None if path is None else labels.read_labels(path)
 
 
 def recipe_text(recipe: Recipe) -> str:
