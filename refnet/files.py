@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
-from refnet.errors import FormatError, LimitError
+from refnet.errors import ConfigError, FormatError, LimitError
 
 #: The unit of ``st_blocks``.
 _BLOCK_BYTES = 512
@@ -40,32 +40,72 @@ def written_whole(path: str) -> Iterator[IO[bytes]]:
 def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     """Files to write to, which replace others once all are complete and on the disk.
 
-    A process that is killed between the moves may leave some of the new files beside some of the old ones, or the old
-    ones under a temporary name.
+    A file that replaces another has its owner and its permissions, and a link still leads to it. A process that is
+    killed between the moves may leave some of the new files beside some of the old ones, or the old ones under a
+    temporary name.
 
     Parameters
     ----------
     *paths : str
-        The files to replace, in this order, all in one directory; after an exception they are unchanged.
+        The files to replace, in this order; after an exception they are unchanged.
 
     Yields
     ------
     sequence of binary file
+
+    Raises
+    ------
+    ConfigError
+        One is a device, or something else that cannot be replaced.
     """
-    temporaries = [_beside(path) for path in paths]
+    targets = [os.path.realpath(path) if os.path.islink(path) else path for path in paths]
+    replaced = [_status_of(target) for target in targets]
+    temporaries = [_beside(target) for target in targets]
     try:
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(open(temporary, "xb")) for temporary in temporaries]
+            files = [
+                stack.enter_context(open(temporary, "xb", opener=None if status is None else _open_private))
+                for temporary, status in zip(temporaries, replaced, strict=True)
+            ]
             yield files
-            for file in files:
+            for file, status in zip(files, replaced, strict=True):
                 file.flush()
+                if status is not None:
+                    _make_like(file.fileno(), status)
                 os.fsync(file.fileno())
-        _replace_all(list(zip(temporaries, paths, strict=True)))
+        _replace_all(list(zip(temporaries, targets, strict=True)))
     except BaseException:
         for temporary in temporaries:
             _remove(temporary)
         raise
-    _sync_directory(os.path.dirname(paths[0]) or ".")
+    for directory in sorted({os.path.dirname(target) for target in targets}):
+        _sync_directory(directory or ".")
+
+
+def _status_of(path: str) -> os.stat_result | None:
+    """What is known of a file that is to be replaced; None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is {_kind(status.st_mode)}; give the path of a file to write.", found=path)
+    return status
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a new file that only its owner may read: others may not have been allowed to read the one before it."""
+    return os.open(path, flags, 0o600)
+
+
+def _make_like(file: int, status: os.stat_result) -> None:
+    """Give a file the owner and the permissions of another one, as far as the system allows it."""
+    own = os.fstat(file)
+    with contextlib.suppress(OSError):
+        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+            os.fchown(file, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(file, status.st_mode & 0o777)
 
 
 def _replace_all(moves: list[tuple[str, str]]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import sys
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -164,8 +165,10 @@ def check_slim_options(options: Mapping[str, Any]) -> None:
 
 
 def _check_epsilon(epsilon: object) -> float:
-    # An integer can be larger than every float.
-    largest = sys.float_info.max
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon <= largest:
-        raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
-    return float(epsilon)
+    value = -1.0
+    if isinstance(epsilon, int | float | np.floating) and not isinstance(epsilon, bool):
+        with contextlib.suppress(OverflowError):  # an integer can be larger than every float
+            value = float(epsilon)
+    if not 0 <= value < np.inf:
+        raise ConfigError(f"batch_norm_epsilon is {reprlib.repr(epsilon)}; it is a number of 0 or more.", found=epsilon)
+    return value

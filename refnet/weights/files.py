@@ -151,6 +151,17 @@ def _check_usable(weights: Weights, not_finite: type[WeightsError]) -> None:
     _check_labels(weights.labels, weights.architecture.num_classes)
 
 
+def _check_own_names(weights: Weights) -> None:
+    """Refuse names by which a reader would take the weights for another framework's."""
+    with making:
+        from refnet.weights.formats.loaded import Loaded
+        from refnet.weights.homes import home_of
+
+    home = home_of(Loaded(dict(weights), "", {}, Conversion()))
+    if home is not None:
+        raise ConfigError(f"Some of the tensors have names of {home.title}: leave them out, or rename them.")
+
+
 def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None:
     if labels is None or len(labels) == num_classes:
         return
@@ -254,7 +265,9 @@ def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
-    """Save weights with their recipe, labels and options, whole or not at all.
+    """Save weights with their recipe, labels and options, whole or not at all, so that `load_weights` reads them.
+
+    A file that is replaced keeps its permissions, and a link still leads to it.
 
     Parameters
     ----------
@@ -266,12 +279,17 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     Raises
     ------
     ConfigError
-        The name does not end in one of these, or the format cannot hold a tensor's name.
+        The name does not end in one of these; or the format cannot hold a tensor's name or the labels, or there is not
+        one label per class.
+    WeightsError
+        There is no ResNet among the tensors, or some hold NaN or infinite values.
     """
     with making:
         from refnet.weights import formats
 
     weights = weights if isinstance(weights, Weights) else Weights(weights)
+    _check_usable(weights, WeightsError)
+    _check_own_names(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
         metadata["recipe"] = weights.recipe._asdict()

@@ -25,6 +25,9 @@ METADATA_NAME = "__refnet__"
 
 METADATA_MAX_BYTES = 1 << 20
 
+# A zip archive has two bytes for the length of a name.
+_NAME_MAX_BYTES = 1 << 15
+
 _LINE_BYTES = 64
 
 #: From this size on, it pays to read an array in another thread.
@@ -220,12 +223,19 @@ def json_document(metadata: Mapping[str, Any]) -> bytes:
     Raises
     ------
     ConfigError
-        JSON cannot hold them.
+        JSON cannot hold them, or they are too large.
     """
     try:
-        return json.dumps(dict(metadata), allow_nan=False).encode()
+        document = json.dumps(dict(metadata), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the metadata cannot be written as JSON: {error}.") from error
+    if len(document) > METADATA_MAX_BYTES:
+        raise ConfigError(
+            f"labels, recipe and options take {len(document)} bytes; a file can hold {METADATA_MAX_BYTES}.",
+            expected=METADATA_MAX_BYTES,
+            found=len(document),
+        )
+    return document
 
 
 def writable(name: str, tensor: np.ndarray) -> np.ndarray:
@@ -245,8 +255,21 @@ def writable(name: str, tensor: np.ndarray) -> np.ndarray:
     ------
     DtypeError
         It does not hold integers or floats of up to 64 bits.
+    ConfigError
+        Its name is not Unicode or too long, or its shape is none that refnet reads.
     """
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as error:
+        message = f"tensor {name!r}: its name cannot be written, as it is not Unicode."
+        raise ConfigError(message, tensor=name) from error
+    if length > _NAME_MAX_BYTES:
+        raise ConfigError(f"tensor {name[:20]!r}...: its name has {length} bytes; it can have {_NAME_MAX_BYTES}.")
     array = np.asarray(tensor, order="C")
+    try:
+        check_shape(array.shape, array.itemsize)
+    except WeightsError as error:
+        raise ConfigError(f"tensor {name!r}: {error.message}", tensor=name) from error
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise DtypeError(f"tensor {name!r} has dtype {array.dtype}; refnet writes integers and floats.", tensor=name)
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
