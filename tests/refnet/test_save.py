@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import refnet
 from refnet import golden
 from refnet.errors import ConfigError, MissingTensorError, RefnetError, WeightsError
+from refnet.images.preprocess import VGG
 from tests.support.nets import lively_weights, small_blocks
 
 TENSORS = lively_weights(blocks=small_blocks(units=1))
@@ -42,19 +43,19 @@ NAMES = st.one_of(
     ),
 )  # fmt: skip
 SHAPES = st.lists(st.integers(0, 3), max_size=4).map(tuple) | st.just((1,) * 40)
-VALUES = st.sampled_from([0.5, -0.0, 1e-42, 3e38, np.nan, np.inf])
+VALUES = st.sampled_from([0.5, -0.0, 1e-42, 3e38, 1, np.nan, np.inf])
 
 
 RECIPES = (
-    None, refnet.Recipe(), refnet.Recipe(8, None), refnet.Recipe(8, 8, 1, "tf", 9), refnet.Recipe(mode="x"),
+    None, refnet.Recipe(), refnet.Recipe(8, None), refnet.Recipe(8, 8, 1, "tf", 9), VGG, refnet.Recipe(mode="x"),
 )  # fmt: skip
-LABELLINGS = (None, LABELS, LABELS[:-1], ["\udc00"] * 7, ["", "\n", "é", "a", "b", "c", "d"])
+LABELLINGS = (None, LABELS, ["", "\n", "é", "a", "b", "c", "d"], tuple("ABCDEFG"), LABELS[:-1], ["\udc00"] * 7)
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
-        "batch_norm_epsilon": st.sampled_from([0, 1, True, 1e-3, np.float32(0.5), np.nan, 10**400]),
-        "pool_mode": st.sampled_from(["keras", "x"]),
-        "avg_down": st.sampled_from([False, np.True_, 1]),
+        "batch_norm_epsilon": st.sampled_from([0, 1, 1e-3, np.float32(0.5), 1e-5, True, np.nan, 10**400]),
+        "pool_mode": st.sampled_from(["keras", "torch", "slim", "x"]),
+        "avg_down": st.sampled_from([False, True, np.True_, 1]),
     },
 )
 
