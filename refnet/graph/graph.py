@@ -15,6 +15,7 @@ import numpy as np
 
 from refnet.checks import MOST, check_bool
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError
+from refnet.graph.nearest import nearest
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
@@ -24,7 +25,6 @@ from refnet_kernels.contract import (
     SubsampleGeometry,
     same_padding,
 )
-from refnet_kernels.system.forks import making
 
 Shape = tuple[int, int, int, int]
 
@@ -177,17 +177,8 @@ class Graph:
 
         Each unused tensor is proposed once.
         """
-        with making:
-            import difflib  # only if something is wrong
-
         left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
-        near = {}
-        for name, shape in missing:
-            found = difflib.get_close_matches(name, [other for other in left if left[other] == shape], 1, cutoff=0)
-            if found:
-                near[name] = found[0]
-                del left[found[0]]
-        return near
+        return nearest(missing, left)
 
     def _add(
         self,
