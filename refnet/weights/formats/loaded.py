@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, RefnetError, WeightsError
-from refnet.weights.conversion import Conversion
+from refnet.weights.conversion import Conversion, some
 from refnet_kernels.system import pages
 from refnet_kernels.system.cores import count_cores
 from refnet_kernels.system.forks import Lock
@@ -27,6 +27,9 @@ METADATA_MAX_BYTES = 1 << 20
 
 # A zip archive has two bytes for the length of a name.
 _NAME_MAX_BYTES = 1 << 15
+
+# The most kinds of problems that one error lists.
+_LISTED = 50
 
 _LINE_BYTES = 64
 
@@ -307,10 +310,28 @@ def raise_problems(problems: Sequence[WeightsError]) -> None:
     if len(problems) == 1:
         raise first
     kind = type(first) if all(type(problem) is type(first) for problem in problems) else FormatError
-    lines = "".join(f"\n  - {problem.message}" for problem in problems)
+    alike: dict[str, list[WeightsError]] = {}
+    for problem in problems:
+        alike.setdefault(_reason(problem), []).append(problem)
+    listed = [f"\n  - {_together(reason, group)}" for reason, group in alike.items()]
+    lines = "".join(listed[:_LISTED]) + (f"\n  - and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")
     raise kind(
         f"{len(problems)} problems were found:{lines}", tensor=first.tensor, expected=first.expected, found=first.found
     ) from first
+
+
+def _reason(problem: WeightsError) -> str:
+    """The message without the tensor that it is about."""
+    cause = problem.__cause__
+    return cause.message if isinstance(cause, WeightsError) else problem.message
+
+
+def _together(reason: str, problems: Sequence[WeightsError]) -> str:
+    """One sentence for the same problem of many tensors."""
+    if len(problems) == 1:
+        return problems[0].message
+    contexts = [problem.message.removesuffix(f": {reason}") for problem in problems]
+    return f"{reason} ({len(problems)} of them: {some(contexts)})"
 
 
 def in_context(context: str, error: _Error, *, tensor: str | None = None) -> _Error:
@@ -329,9 +350,11 @@ def in_context(context: str, error: _Error, *, tensor: str | None = None) -> _Er
     RefnetError
         Of the same class.
     """
-    return type(error)(
+    found = type(error)(
         f"{context}: {error.message}", tensor=tensor or error.tensor, expected=error.expected, found=error.found
     )
+    found.__cause__ = error
+    return found
 
 
 @contextlib.contextmanager
