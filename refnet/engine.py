@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ class Engine:
 
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
-        loaded = weights_of(weights)
+        loaded = weights_of(weights, self._given.scope)
         # A plain mapping has no recipe for raw pixels.
         self._recipe: Recipe | None = loaded.recipe
         #: What a copy of this engine is made from.
@@ -82,6 +83,9 @@ class Engine:
         self._sizes: set[tuple[int, ...]] = set()
         self._constants = Constants(loaded, owned=own)
         self._options = self._given.resolved(loaded.options)
+        if loaded is not weights:
+            # Of several networks, these are the weights of the one below the scope, perhaps by other names.
+            self._options = replace(self._options, scope=None)
         self._device = device_named(self._options.device)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,6 +108,21 @@ class Architecture(NamedTuple):
 STRIDE_PLACES = ("last_unit", "first_unit")
 
 _UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>" + "|".join(BY_UNIT) + r")/")
+
+
+def scopes_of(names: Iterable[str]) -> list[str]:
+    """The scopes of the networks among some names.
+
+    Parameters
+    ----------
+    names : iterable of str
+
+    Returns
+    -------
+    list of str
+        Sorted; "" for a network whose names have no prefix.
+    """
+    return sorted({match["scope"] or "" for match in map(_UNIT.match, names) if match})
 
 
 def infer_architecture(

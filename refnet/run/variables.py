@@ -51,7 +51,7 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
     for name, value in tensors.items():
         if not isinstance(name, str):
             raise WeightsError(f"The names of weights are strings; {name!r} is {type(name).__name__}.")
-        array = _array_of(name, value)
+        array = array_of(name, value)
         if array.dtype.kind == "f":
             if array.dtype.itemsize != 4:
                 result.converted[name] = str(array.dtype)
@@ -75,7 +75,24 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
 _VARIABLE = re.compile(r"(^|/)(weights|biases|gamma|beta|moving_mean|moving_variance)$")
 
 
-def _array_of(name: str, value: Any) -> np.ndarray:
+def array_of(name: str, value: Any) -> np.ndarray:
+    """A tensor as a NumPy array of numbers.
+
+    Parameters
+    ----------
+    name : str
+        Its name in an error.
+    value : array
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    WeightsError, DtypeError
+        It is not an array, or not of numbers.
+    """
     try:
         array = np.asarray(value)
     except Exception as error:

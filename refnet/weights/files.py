@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,19 +14,19 @@ from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe
 from refnet.network.options import SLIM_OPTIONS
 from refnet.weights import doubts
-from refnet.weights.conversion import Conversion
+from refnet.weights.leftovers import UNKNOWN
 from refnet.weights.weights import Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
-
-if TYPE_CHECKING:
-    from refnet.weights.homes.home import Named
 
 
 @contract_mode()
 def load_weights(
     path: str | os.PathLike[str],
     *,
+    scope: str | None = None,
+    head: str | None = "from_weights",
+    averages: bool = False,
     recipe: Recipe | None = None,
     labels: Sequence[str] | None = None,
     strict: bool = False,
@@ -40,6 +40,14 @@ def load_weights(
         SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, or a .h5, .weights.h5 or .keras file of
         Keras Applications' ResNets. The format is detected by the content, not by the name. The tensors can also have
         timm's or torchvision's names (`refnet.weights.homes.timm`, `refnet.weights.homes.torchvision`).
+    scope : str, optional
+        Which network, if the file holds several: what stands before the names of its tensors there, such as
+        "module.encoder_q" or "FirstStageFeatureExtractor/resnet_v1_101".
+    head : str or None
+        Which dense layer on the features gives the logits, by its name in the file. "from_weights": the one with the
+        name that the file's framework gives it, or the only one. None: none, for the features alone.
+    averages : bool
+        Whether to take the moving averages of the variables, where the file has both.
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default the file's own; if it has none, the recipe of TF-Slim's
         released weights: Inception's, 299 x 299, or for ResNet v1 VGG's, 224 x 224.
@@ -64,18 +72,15 @@ def load_weights(
     """
     with making:
         from refnet.weights import formats
-        from refnet.weights.homes import home_of
+        from refnet.weights.interpretation import interpret
 
     loaded = formats.read(path)
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    tensors, conversion, options = loaded.tensors, loaded.conversion, options_from(stored.get("options", {}))
-    home = home_of(loaded)
-    if home is not None:
-        named = home.read(tensors)
-        recipe = recipe or named.recipe
-        tensors, conversion, options = named.tensors, _with_names(conversion, named), dict(named.options)
+    options = options_from(stored.get("options", {}))
+    found = interpret(loaded, options, scope=scope, head=head, averages=averages)
+    recipe, tensors = recipe or found.recipe, found.tensors
     if recipe is None and loaded.format.startswith(formats.TF_CHECKPOINT):
         family = released_family(tensors)
         recipe = family.recipe if family else None
@@ -83,32 +88,23 @@ def load_weights(
         tensors,
         recipe=recipe,
         labels=labels if labels is not None else stored.get("labels"),
-        options=options,
+        options=found.options,
         source=loaded.format,
-        conversion=conversion,
+        conversion=found.conversion,
         copy=False,
     )
     _check_finite(weights)
     _check_labels(weights.labels, weights.architecture.num_classes)
     extra = sorted(weights.keys() - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
-    if extra:
-        if strict:
-            raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
-        message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
+    if extra and strict:
+        raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
+    unknown = [name for name in extra if found.conversion.kinds.get(name) in (None, UNKNOWN)]
+    others = [f"{len(unknown)} tensors are not part of the network: {', '.join(unknown[:8])}"] if unknown else []
+    for doubt in others + found.doubts:
         # The decorator stands between this and the caller.
-        warnings.warn(message, RefnetWarning, stacklevel=3)
-    remarks = _remarks(weights, recipe)
+        warnings.warn(doubt, RefnetWarning, stacklevel=3)
+    remarks = _remarks(weights, recipe) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
-
-
-def _with_names(conversion: Conversion, named: Named) -> Conversion:
-    """The conversion with the names that the home gave."""
-    before = conversion.renamed
-    renamed = {name: key for name, key in before.items() if name in named.tensors}
-    renamed |= {slim: before.get(name, name) for slim, name in named.renamed.items()}
-    return replace(
-        conversion, renamed=renamed, added=conversion.added + named.added, remarks=conversion.remarks + named.remarks
-    )
 
 
 #: Whose recipe it is, for each of TF-Slim's modes.
@@ -191,12 +187,14 @@ def _check_finite(weights: Weights) -> None:
         raise CorruptError(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
 
 
-def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
+def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str], scope: str | None = None) -> Weights:
     """Weights in any of the forms in which a caller can pass them.
 
     Parameters
     ----------
     weights : Weights, mapping of str to array, or path
+    scope : str, optional
+        Which network of a file or of a mapping, as for `load_weights`; `Weights` are returned as they are.
 
     Returns
     -------
@@ -209,8 +207,8 @@ def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
         As `Weights` and `load_weights` raise them.
     """
     if isinstance(weights, str | os.PathLike):
-        return load_weights(weights)
-    return weights if isinstance(weights, Weights) else Weights(weights)
+        return load_weights(weights, scope=scope)
+    return weights if isinstance(weights, Weights) else Weights(weights, scope=scope)
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:

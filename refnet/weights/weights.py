@@ -6,19 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from refnet.errors import ConfigError, ImmutableError
 from refnet.graph.graph import ArgScope
 from refnet.images.preprocess import Recipe
-from refnet.network.architecture import Architecture, infer_architecture
+from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
 from refnet.network.options import SLIM_OPTIONS
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.forks import making
+
+if TYPE_CHECKING:
+    from refnet.weights.interpretation import Interpretation
 
 
 class Weights(Mapping[str, Float32Array]):
@@ -29,6 +33,9 @@ class Weights(Mapping[str, Float32Array]):
     Parameters
     ----------
     tensors : mapping of str to array
+        By TF-Slim's names, or by those of another framework: a state dict of PyTorch, for instance.
+    scope : str, optional
+        As for `refnet.load_weights`; None: all that the mapping holds.
     recipe, labels, options, source, conversion
         See the attributes.
     copy : bool
@@ -75,6 +82,7 @@ class Weights(Mapping[str, Float32Array]):
         self,
         tensors: Mapping[str, Any],
         *,
+        scope: str | None = None,
         recipe: Recipe | None = None,
         labels: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -82,6 +90,10 @@ class Weights(Mapping[str, Float32Array]):
         conversion: Conversion | None = None,
         copy: bool = True,
     ) -> None:
+        interpretation = _interpreted(tensors, scope)
+        if interpretation is not None:
+            tensors, conversion = interpretation.tensors, interpretation.conversion
+            recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
         arrays, converted, left_out = as_variables(tensors, copy)
         found = conversion or Conversion()
         found = replace(found, converted=found.converted | converted, left_out=found.left_out | left_out)
@@ -195,6 +207,18 @@ class Weights(Mapping[str, Float32Array]):
     def __repr__(self) -> str:
         parameters = sum(tensor.size for tensor in self._tensors.values())
         return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
+
+
+def _interpreted(tensors: Any, scope: str | None) -> Interpretation | None:
+    """The network in a mapping by another framework's names, or the one below a scope; None: the mapping as it is."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        return None
+    if scope is None and (scopes_of(tensors) or not any("." in name or "/" in name for name in tensors)):
+        return None
+    with making:
+        from refnet.weights.interpretation import interpret_arrays
+
+    return interpret_arrays(tensors, scope)
 
 
 def _remade(state: Mapping[str, Any]) -> Weights:

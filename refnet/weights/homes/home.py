@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ class Named(NamedTuple):
         Variables that the home's network does not have; they are zeros.
     remarks : list of str
         Other differences, in sentences.
+    inside : sequence of str
+        Tensors in the units that have no place in refnet's units, by their names in the file.
     """
 
     tensors: dict[str, np.ndarray]
@@ -36,6 +39,7 @@ class Named(NamedTuple):
     recipe: Recipe | None
     added: list[str]
     remarks: list[str]
+    inside: Sequence[str] = ()
 
 
 class Home(NamedTuple):
@@ -50,8 +54,15 @@ class Home(NamedTuple):
     read : callable
         Gives the tensors TF-Slim's names. For a network that refnet does not have, it raises a MissingTensorError with
         the reason.
+    unit : re.Pattern, optional
+        Matches the name of a unit's tensor. Its group ``scope`` is what stands before the names of the network, with
+        the separator at its end. None: nothing can stand there.
+    outputs_first : bool
+        Whether the matrices of dense layers are [outputs, inputs], as PyTorch has them.
     """
 
     title: str
     fits: Callable[[Loaded], bool]
     read: Callable[[Mapping[str, np.ndarray]], Named]
+    unit: re.Pattern[str] | None = None
+    outputs_first: bool = False

@@ -73,25 +73,30 @@ class StateDict(NamedTuple):
         -------
         Home
         """
-        return Home(self.title, self._fits, self._read)
+        # As few components as possible: the names of a unit do not contain a unit.
+        scoped = re.compile(r"^(?P<scope>(?:[^./]+\.)*?)" + self.unit.pattern.removeprefix("^"))
 
-    def _fits(self, loaded: Loaded) -> bool:
-        return any(map(self.unit.match, loaded.tensors))
+        def fits(loaded: Loaded) -> bool:
+            return any(map(scoped.match, loaded.tensors))
+
+        return Home(self.title, fits, self._read, scoped, outputs_first=True)
 
     def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
         """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""
         self._refuse_variants(tensors)
         scope = network_name(tuple(self._units(tensors)), self.family)
-        result, renamed = {}, {}
+        result, renamed, inside = {}, {}, []
         for name, tensor in tensors.items():
             slim = self._slim_name(name, scope)
             if slim is None:
                 result[name] = tensor
+                if self.unit.match(name):
+                    inside.append(name)
                 continue
             renamed[slim] = name
             result[slim] = _hwio(tensor) if slim.endswith("/weights") else tensor
         biases = dict(self._missing_biases(result))
-        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark])
+        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark], inside)
 
     def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
         found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]
