@@ -122,12 +122,12 @@ def record(
         As `Engine` raises them.
     """
     network = weights if isinstance(weights, str) and weights in NETWORKS else None
-    loaded = _weights(weights, seed)
+    loaded = _weights(weights, seed, options.get("scope"))
     if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
         recipe = loaded.recipe
     kept = encode_options(options)
     batch = _images(images, recipe, seed, kept)
-    engine = Engine(loaded, device=device, threads=threads, **options)
+    engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
     net, found = engine(batch, end_points=end_points or [])
     traced, order = engine.trace(_batch_shape(batch.shape))
     values = in_network_order({name: found[name] for name in order if name in found}, net)
@@ -185,10 +185,10 @@ def check(
         Weights or images are not passed, and the golden holds none.
     """
     golden = read_golden(path)
-    loaded = _weights(golden.network if weights is None else weights, golden.seed)
     options = decode_options(golden.options)
+    loaded = _weights(golden.network if weights is None else weights, golden.seed, options.get("scope"))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
-    engine = Engine(loaded, device=device, threads=threads, **options)
+    engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
     traced, order = engine.trace(_batch_shape(golden.shape))
     _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
@@ -311,12 +311,19 @@ def _block(entry: Any) -> Block:
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
 
 
-def _weights(weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int) -> Weights:
+def _for_engine(options: Mapping[str, Any], loaded: Weights, given: object) -> dict[str, Any]:
+    """The options for an engine of weights that `_weights` loaded: if it read them, only those of one network."""
+    return dict(options) if loaded is given else {**options, "scope": None}
+
+
+def _weights(
+    weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int, scope: str | None = None
+) -> Weights:
     if weights is None:
         raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
     if isinstance(weights, str) and weights in NETWORKS:
         return random_weights(weights, seed=seed)
-    return weights_of(weights)
+    return weights_of(weights, scope)
 
 
 def _is_raw(images: Any) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 import refnet
 from refnet import errors
+from refnet.cli import main
 from refnet.network.resnet_v1 import resnet_v1_block
 from tests.support.arrays import random_images
 from tests.support.nets import lively_weights, small_blocks
@@ -260,3 +261,32 @@ def test_extras_of_other_parts_are_named(tmp_path: Path) -> None:
         weights: Any = refnet.load_weights(path)
     assert weights.conversion.extra == ["neck.lateral.weight"]
     assert len(small_blocks()) == 3
+
+
+# On the command line.
+
+
+def test_the_command_line_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    states = state_dict("a.", 1) | {f"b.{name}": value for name, value in state_dict("", 2, 5).items()}
+    path = str(saved(tmp_path, states))
+    assert main(["summary", path]) == 2
+    assert "scope= can be 'a', 'b'" in capsys.readouterr().err
+    assert main(["convert", path, str(tmp_path / "b.safetensors"), "--scope", "b"]) == 0
+    assert refnet.load_weights(tmp_path / "b.safetensors").architecture.num_classes == 5
+    assert main(["convert", path, str(tmp_path / "f.npz"), "--scope", "a", "--head", "none"]) == 0
+    assert refnet.load_weights(tmp_path / "f.npz").architecture.num_classes is None
+    options = ["--option", "stride_place=last_unit", "--option", "pool_mode=keras"]
+    assert main(["convert", path, str(tmp_path / "o.npz"), "--scope", "a", *options]) == 0
+    assert refnet.load_weights(tmp_path / "o.npz").options == {"pool_mode": "keras", "stride_place": "last_unit"}
+    assert main(["summary", path, "--scope", "a", "--option", "depth=3"]) == 2
+    assert "--option depth=3 is not understood" in capsys.readouterr().err
+
+
+def test_goldens_of_one_network_of_a_file(tmp_path: Path) -> None:
+    path = saved(tmp_path, state_dict("a.", 1) | state_dict("b.", 2))
+    for scope in ("a", "b"):
+        refnet.golden.record(tmp_path / "g.safetensors", str(path), IMAGE, scope=scope)
+        assert not refnet.golden.check(tmp_path / "g.safetensors", str(path), IMAGE).differing
+        other = refnet.Weights(state_dict(seed={"a": 2, "b": 1}[scope]))
+        with pytest.raises(errors.RefnetError):
+            refnet.golden.check(tmp_path / "g.safetensors", other, IMAGE)
