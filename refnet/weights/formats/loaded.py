@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from refnet.weights.conversion import Conversion
 from refnet_kernels.system import pages
 from refnet_kernels.system.cores import count_cores
 from refnet_kernels.system.forks import Lock
+from refnet_kernels.system.threads import Helpers
 
 # NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
 MAX_RANK = 32
@@ -122,21 +122,23 @@ def read_all(
     WeightsError
         All the problems together.
     """
-    results: list[_Result] = []
-    problems: list[WeightsError] = []
-    with ThreadPoolExecutor(count_cores()) as pool:
-        jobs = [(entry, pool.submit(read, entry) if nbytes(entry) >= _LARGE_BYTES else None) for entry in entries]
-        for entry, job in jobs:
-            try:
-                results.append(read(entry) if job is None else job.result())
-            except WeightsError as error:
-                problems.append(error)
-            except BaseException:
-                # Ctrl-C, or no memory: it is raised once the reads that have begun are done.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    listed = list(entries)
+    outcomes: list[_Result | WeightsError | None] = [None] * len(listed)
+
+    def keep(number: int) -> None:
+        try:
+            outcomes[number] = read(listed[number])
+        except WeightsError as error:
+            outcomes[number] = error
+
+    large = [number for number, entry in enumerate(listed) if nbytes(entry) >= _LARGE_BYTES]
+    with Helpers(keep, large, count_cores() - 1) as helpers:
+        for number in sorted(set(range(len(listed))) - set(large)):
+            keep(number)
+        helpers.take_part()
+    problems = [outcome for outcome in outcomes if isinstance(outcome, WeightsError)]
     raise_problems(problems)
-    return results
+    return cast(list[_Result], outcomes)
 
 
 def read_at(file: int, start: int, content: memoryview) -> int:
