@@ -42,8 +42,8 @@ class Loaded(NamedTuple):
     tensors : dict of str to ndarray
         Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
     format : str
-        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"Keras .h5"``,
-        ``"Keras .weights.h5"`` or ``"Keras .keras"``.
+        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"PyTorch"``,
+        ``"PyTorch, legacy"``, ``"Keras .h5"``, ``"Keras .weights.h5"`` or ``"Keras .keras"``.
     metadata : dict of str to Any
         What refnet stored beside the tensors, else empty.
     conversion : Conversion
