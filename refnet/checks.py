@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,6 +77,29 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         *others, last = map(repr, choices)
         raise ConfigError(f"{name} is {value!r}; it can be {', '.join(others)} or {last}.", found=value)
+
+
+def labels_of(labels: object) -> tuple[str, ...]:
+    """The names of the classes.
+
+    Raises
+    ------
+    ConfigError
+        They are not a sequence of strings, or one is not Unicode.
+    """
+    if isinstance(labels, str | bytes) or not isinstance(labels, Sequence | np.ndarray):
+        raise ConfigError(
+            f"labels is {reprlib.repr(labels)}; it is a sequence of strings, one per class.", found=labels
+        )
+    wrong = [label for label in labels if not isinstance(label, str) or not _is_unicode(label)]
+    if wrong:
+        raise ConfigError(f"A label is {reprlib.repr(wrong[0])}; it is a string of Unicode characters.", found=wrong[0])
+    return tuple(map(str, labels))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be encoded: a surrogate by itself cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def as_int(value: Any) -> Any:

@@ -388,7 +388,7 @@ def _architecture(weights: Weights, options: Options) -> Architecture:
         raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")
     channels = found.channels
     if not options.include_root_block and found.include_root_block:
-        root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_\d+)?/")
+        root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_[0-9]+)?/")
         rest = {name: value for name, value in weights.items() if not root.match(name)}
         channels = infer_architecture(rest, options.scope).channels
     classes = found.num_classes if options.num_classes == "from_weights" else options.num_classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -191,7 +192,11 @@ def json_object(content: bytes, what: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(
-            content.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_whole_number
+            content.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_number,
+            parse_int=_whole_number,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         raise FormatError(f"its {what} is not valid JSON: {error}.") from error
@@ -209,6 +214,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large for a float")
+    return value
 
 
 def _whole_number(text: str) -> int:

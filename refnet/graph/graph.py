@@ -69,6 +69,8 @@ class ArgScope(NamedTuple):
     bias_before_batch_norm: bool = False
 
 
+#: What `ArgScope.pool_mode` can be.
+POOL_MODES = ("slim", "keras", "torch")
 _BOOLEANS = tuple(name for name, value in ArgScope._field_defaults.items() if isinstance(value, bool))
 
 
@@ -303,6 +305,6 @@ def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) ->
     line = f"{name} should have shape {expected}, but has {found}"
     if len(found) == 4 and (found[2], found[3], found[1], found[0]) == expected:
         line += " (an OIHW kernel; transpose it to HWIO)"
-    if name.endswith("logits/biases") and abs(expected[0] - found[0]) == 1:
+    if name.endswith("logits/biases") and len(found) == 1 and abs(expected[0] - found[0]) == 1:
         line += " (one class more or less: is there a background class?)"
     return line

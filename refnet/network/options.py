@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -10,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet.checks import check_bool
+from refnet.checks import check_bool, check_choice
 from refnet.errors import ConfigError
-from refnet.graph.graph import ArgScope
+from refnet.graph.graph import POOL_MODES, ArgScope
 from refnet.network.architecture import STRIDE_PLACES
 from refnet.network.resnet_utils import Block
 from refnet.network.resnet_v2 import resnet_v2
@@ -143,7 +144,28 @@ _OF_NETWORK = tuple(
 )
 
 
+_CHOICES = {"pool_mode": POOL_MODES, "stride_place": STRIDE_PLACES}
+
+
+def check_slim_options(options: Mapping[str, Any]) -> None:
+    """Refuse values that options which are stored with weights cannot have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in options.items():
+        if name in BOOLEANS:
+            check_bool(**{name: value})
+        elif name in _CHOICES:
+            check_choice(name, value, _CHOICES[name])
+        else:
+            _check_epsilon(value)
+
+
 def _check_epsilon(epsilon: object) -> float:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
+    # An integer can be larger than every float.
+    largest = sys.float_info.max
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon <= largest:
         raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
     return float(epsilon)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from refnet.checks import check_bool, check_choice, check_positive
 from refnet.errors import ConfigError
-from refnet.graph.graph import Graph, Tensor
+from refnet.graph.graph import POOL_MODES, Graph, Tensor
 from refnet.network.eager import works_on_arrays
 
 
@@ -390,7 +390,7 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(graph.name(scope), net)
-    check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch"))
+    check_choice("pool_mode", graph.arg_scope.pool_mode, POOL_MODES)
     return graph.collect(graph.name("pool1"), graph.max_pool(net, 3, 2))
 
 

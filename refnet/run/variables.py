@@ -72,7 +72,7 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
 
 
 #: The leaves of the network's own variables.
-_VARIABLE = re.compile(r"(^|/)(weights|biases|gamma|beta|moving_mean|moving_variance)$")
+_VARIABLE = re.compile(r"(^|/)(weights|biases|gamma|beta|moving_mean|moving_variance)\Z")
 
 
 def array_of(name: str, value: Any) -> np.ndarray:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import reprlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refnet.checks import labels_of
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
-from refnet.images.preprocess import Recipe
-from refnet.network.options import SLIM_OPTIONS
+from refnet.images.preprocess import Recipe, check_recipe
+from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.weights import doubts
+from refnet.weights.conversion import some
 from refnet.weights.leftovers import UNKNOWN
 from refnet.weights.weights import Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
+
+if TYPE_CHECKING:
+    from refnet.weights.formats.loaded import Loaded
+    from refnet.weights.interpretation import Interpretation
 
 
 @contract_mode()
@@ -38,8 +46,9 @@ def load_weights(
     path : path
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
         SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, or a
-        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by the name. The tensors can also have
-        timm's or torchvision's names (`refnet.weights.homes.timm`, `refnet.weights.homes.torchvision`).
+        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by
+        the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
+        `refnet.weights.homes.torchvision`).
     scope : str, optional
         Which network, if the file holds several: what stands before the names of its tensors there, such as
         "module.encoder_q" or "FirstStageFeatureExtractor/resnet_v1_101".
@@ -75,34 +84,46 @@ def load_weights(
         from refnet.weights.interpretation import interpret
 
     loaded = formats.read(path)
+    with formats.naming(os.fsdecode(path)):
+        options = options_from(loaded.metadata.get("options", {}))
+        found = interpret(loaded, options, scope=scope, head=head, averages=averages)
+        weights = _weights_of(loaded, found, recipe, labels)
+        extra = weights.conversion.extra
+        if extra and strict:
+            raise WeightsError(f"The file holds {len(extra)} tensors that are not part of the network: {some(extra)}.")
+    unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
+    others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
+    for doubt in others + found.doubts:
+        # The decorator stands between this and the caller.
+        warnings.warn(doubt, RefnetWarning, stacklevel=3)
+    return weights
+
+
+def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, labels: Sequence[str] | None) -> Weights:
+    """The weights in a file, after all that can be wrong with its content is checked."""
+    with making:
+        from refnet.weights.formats import TF_CHECKPOINT
+
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    options = options_from(stored.get("options", {}))
-    found = interpret(loaded, options, scope=scope, head=head, averages=averages)
     recipe, tensors = recipe or found.recipe, found.tensors
-    if recipe is None and loaded.format.startswith(formats.TF_CHECKPOINT):
+    if labels is None and "labels" in stored:
+        labels = _labels_from(stored["labels"])
+    if recipe is None and loaded.format.startswith(TF_CHECKPOINT):
         family = released_family(tensors)
         recipe = family.recipe if family else None
     weights = Weights(
         tensors,
         recipe=recipe,
-        labels=labels if labels is not None else stored.get("labels"),
+        labels=labels,
         options=found.options,
         source=loaded.format,
         conversion=found.conversion,
         copy=False,
     )
-    _check_finite(weights)
-    _check_labels(weights.labels, weights.architecture.num_classes)
+    _check_usable(weights, CorruptError)
     extra = sorted(weights.keys() - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
-    if extra and strict:
-        raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
-    unknown = [name for name in extra if found.conversion.kinds.get(name) in (None, UNKNOWN)]
-    others = [f"{len(unknown)} tensors are not part of the network: {', '.join(unknown[:8])}"] if unknown else []
-    for doubt in others + found.doubts:
-        # The decorator stands between this and the caller.
-        warnings.warn(doubt, RefnetWarning, stacklevel=3)
     remarks = _remarks(weights, recipe) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
@@ -123,6 +144,12 @@ def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
         )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])
+
+
+def _check_usable(weights: Weights, not_finite: type[WeightsError]) -> None:
+    """Refuse what is no network, and what cannot belong to it."""
+    _check_finite(weights, not_finite)
+    _check_labels(weights.labels, weights.architecture.num_classes)
 
 
 def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None:
@@ -154,8 +181,14 @@ def recipe_from(stored: Any) -> Recipe:
         It is not a recipe.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
-        raise WeightsError(f"The file's preprocessing recipe is not understood: {stored!r}.")
-    return Recipe(**stored)
+        raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
+    with _in_file("preprocessing recipe is"):
+        return check_recipe(Recipe(**stored))
+
+
+def _labels_from(stored: Any) -> tuple[str, ...]:
+    with _in_file("labels are"):
+        return labels_of(stored)
 
 
 def options_from(stored: Any) -> dict[str, Any]:
@@ -176,15 +209,27 @@ def options_from(stored: Any) -> dict[str, Any]:
     """
     kinds = {name: type(value) for name, value in SLIM_OPTIONS.items()}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
-        raise WeightsError(f"The file's options of the network are not understood: {stored!r}.")
+        raise WeightsError(f"The file's options of the network are not understood: {reprlib.repr(stored)}.")
+    with _in_file("options of the network are"):
+        check_slim_options(stored)
     return dict(stored)
 
 
-def _check_finite(weights: Weights) -> None:
+@contextlib.contextmanager
+def _in_file(what: str) -> Iterator[None]:
+    """What is wrong with an argument is wrong with the file that it is from."""
+    try:
+        yield
+    except ConfigError as error:
+        message = f"The file's {what} not understood: {error.message}"
+        raise WeightsError(message, expected=error.expected, found=error.found) from error
+
+
+def _check_finite(weights: Weights, kind: type[WeightsError]) -> None:
     bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items() if not np.isfinite(tensor).all()}
     if bad:
-        counts = ", ".join(f"{name} ({count})" for name, count in bad.items())
-        raise CorruptError(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
+        counts = some([f"{name} ({count})" for name, count in bad.items()])
+        raise kind(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
 
 
 def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str], scope: str | None = None) -> Weights:

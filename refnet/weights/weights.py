@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from refnet.checks import labels_of
 from refnet.errors import ConfigError, ImmutableError
 from refnet.graph.graph import ArgScope
-from refnet.images.preprocess import Recipe
+from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
-from refnet.network.options import SLIM_OPTIONS
+from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
@@ -62,7 +63,7 @@ class Weights(Mapping[str, Float32Array]):
     WeightsError, DtypeError
         A name is not a string, a value is not an array, or a tensor of the network does not hold floats.
     ConfigError
-        An option does not belong to weights.
+        An option does not belong to weights, or has a value that it cannot have; or ``recipe`` or ``labels`` has.
 
     Examples
     --------
@@ -95,11 +96,12 @@ class Weights(Mapping[str, Float32Array]):
             tensors, conversion = interpretation.tensors, interpretation.conversion
             recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
         arrays, converted, left_out = as_variables(tensors, copy)
+        recipe = None if recipe is None else check_recipe(recipe)
         found = conversion or Conversion()
         found = replace(found, converted=found.converted | converted, left_out=found.left_out | left_out)
         self._set(
             _tensors=arrays,
-            recipe=recipe or slim_recipe(arrays),
+            recipe=slim_recipe(arrays) if recipe is None else recipe,
             image_size=None if recipe is None else (recipe.height, recipe.width),
             labels=_labels(labels),
             options=_options(options),
@@ -133,11 +135,11 @@ class Weights(Mapping[str, Float32Array]):
         Raises
         ------
         ConfigError
-            An option does not belong to weights.
+            As for the class.
         """
         changes: dict[str, Any] = {}
         if recipe is not None:
-            changes["recipe"] = recipe
+            changes["recipe"] = check_recipe(recipe)
         if labels is not None:
             changes["labels"] = _labels(labels)
         if options is not None:
@@ -231,7 +233,7 @@ def _remade(state: Mapping[str, Any]) -> Weights:
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if labels is None else tuple(labels)
+    return None if labels is None else labels_of(labels)
 
 
 def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -242,7 +244,10 @@ def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
             f"{', '.join(SLIM_OPTIONS)}.",
             found=unknown,
         )
-    return MappingProxyType(dict(options or {}))
+    given = dict(options or {})
+    check_slim_options(given)
+    # Files hold these types alone.
+    return MappingProxyType({name: type(SLIM_OPTIONS[name])(value) for name, value in given.items()})
 
 
 def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:

@@ -101,7 +101,8 @@ def test_save_and_load_keep_every_bit_and_the_recipe(name: str, tmp_path: Path) 
 def test_a_recipe_from_before_it_had_a_resize_side() -> None:
     stored = {"height": 20, "width": 30, "central_fraction": 0.9, "mode": "tf"}
     assert refnet.weights.files.recipe_from(stored) == refnet.Recipe(20, 30, 0.9, "tf", None)
-    assert refnet.weights.files.recipe_from({**stored, "resize_side": 32}) == refnet.Recipe(20, 30, 0.9, "tf", 32)
+    stored["central_fraction"] = 1.0
+    assert refnet.weights.files.recipe_from({**stored, "resize_side": 32}) == refnet.Recipe(20, 30, 1.0, "tf", 32)
     with pytest.raises(refnet.RefnetError, match="not understood"):
         refnet.weights.files.recipe_from({**stored, "filter": "bicubic"})
 

@@ -100,7 +100,7 @@ def _chosen(prefixes: Sequence[str], scope: str | None) -> str:
         return prefixes[0] if prefixes else ""
     if scope is None:
         raise ConfigError(
-            f"The file holds {len(scopes)} networks; scope= can be {', '.join(map(repr, scopes))}.", expected=scopes
+            f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.", expected=scopes
         )
     if scope not in scopes:
         there = f"there are networks below {', '.join(map(repr, scopes))}" if scopes else "there is none at all"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.errors import FormatError, WeightsError
 from refnet.images.preprocess import Recipe
-from refnet.weights.formats.loaded import Loaded
+from refnet.weights.formats.loaded import Loaded, raise_problems
 
 
 class Named(NamedTuple):
@@ -66,3 +67,40 @@ class Home(NamedTuple):
     read: Callable[[Mapping[str, np.ndarray]], Named]
     unit: re.Pattern[str] | None = None
     outputs_first: bool = False
+
+
+def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], str | None]) -> dict[str, str]:
+    """The name in the file of each tensor, by its name from now on.
+
+    Every tensor of the network has a name of the home's, so that none that the home does not know can take a place.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names in the file.
+    scope : str
+        The first part of all the network's names.
+    slim_name : callable
+        Gives TF-Slim's name of a tensor, or None for one that is not part of the network, which keeps its name.
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    FormatError
+        Two tensors would have one name, or one has a name of the network's already.
+    """
+    found: dict[str, str] = {}
+    problems: list[WeightsError] = []
+    for name in names:
+        slim = slim_name(name)
+        if slim is None and name.startswith(f"{scope}/"):
+            problems.append(FormatError(f"{name!r} is a name of TF-Slim's among another framework's.", tensor=name))
+        elif slim in found:
+            message = f"{found[slim]!r} and {name!r} are both TF-Slim's {slim}: leave out the one that is not meant."
+            problems.append(FormatError(message, tensor=slim, found=(found[slim], name)))
+        found[slim or name] = name
+    raise_problems(problems)
+    return found
