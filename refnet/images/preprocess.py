@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.checks import as_int, check_choice, check_fraction, check_positive
+from refnet.checks import as_int, check_choice, check_fraction, check_positive, shown
 from refnet.errors import ConfigError, InputError
 from refnet_kernels.system.float_mode import contract_mode
 
@@ -110,7 +110,7 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     ConfigError
         A size or the fraction of the recipe is out of range, or they do not fit together.
     """
-    recipe = _checked_recipe(Recipe() if recipe is None else recipe)
+    recipe = check_recipe(Recipe() if recipe is None else recipe)
     _check_images(images)
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
     batch, y, x = _sampling(cropped if cropped.ndim == 4 else cropped[np.newaxis], recipe)
@@ -339,8 +339,16 @@ def _check_images(images: Any) -> None:
         )
 
 
-def _checked_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe with plain numbers, or raise a ConfigError."""
+def check_recipe(recipe: object) -> Recipe:
+    """The recipe with plain numbers.
+
+    Raises
+    ------
+    ConfigError
+        It is not a recipe, or has values that a recipe cannot have.
+    """
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"recipe is {shown(recipe)}; it is a refnet.Recipe.", found=recipe)
     check_choice("mode", recipe.mode, MODES)
     checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),

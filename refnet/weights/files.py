@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refnet.checks import check_bool, path_of
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe
 from refnet.network.options import SLIM_OPTIONS
@@ -66,7 +67,8 @@ def load_weights(
         from refnet.weights import formats
         from refnet.weights.homes import home_of
 
-    loaded = formats.read(path)
+    check_bool(strict=strict)
+    loaded = formats.read(path_of(path))
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
@@ -231,6 +233,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     with making:
         from refnet.weights import formats
 
+    path = path_of(path)
     weights = weights if isinstance(weights, Weights) else Weights(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored

@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from refnet.checks import check_bool, check_mapping, check_text, labels_of, listed, shown
 from refnet.errors import ConfigError, ImmutableError
 from refnet.graph.graph import ArgScope
-from refnet.images.preprocess import Recipe
+from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.networks import FAMILIES, Family
-from refnet.network.options import SLIM_OPTIONS
+from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
@@ -82,8 +83,11 @@ class Weights(Mapping[str, Float32Array]):
         conversion: Conversion | None = None,
         copy: bool = True,
     ) -> None:
-        arrays, converted, left_out = as_variables(tensors, copy)
-        found = conversion or Conversion()
+        check_bool(copy=copy)
+        check_text(source=source)
+        recipe = None if recipe is None else check_recipe(recipe)
+        arrays, converted, left_out = as_variables(tensors, bool(copy))
+        found = Conversion() if conversion is None else _conversion(conversion)
         found = replace(found, converted=found.converted | converted, left_out=found.left_out | left_out)
         self._set(
             _tensors=arrays,
@@ -125,13 +129,13 @@ class Weights(Mapping[str, Float32Array]):
         """
         changes: dict[str, Any] = {}
         if recipe is not None:
-            changes["recipe"] = recipe
+            changes["recipe"] = check_recipe(recipe)
         if labels is not None:
             changes["labels"] = _labels(labels)
         if options is not None:
             changes["options"] = _options(options)
         if conversion is not None:
-            changes["conversion"] = conversion
+            changes["conversion"] = _conversion(conversion)
         return _remade(self._state | changes)
 
     def __getitem__(self, name: str) -> Float32Array:
@@ -207,18 +211,26 @@ def _remade(state: Mapping[str, Any]) -> Weights:
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if labels is None else tuple(labels)
+    return None if labels is None else labels_of(labels)
+
+
+def _conversion(conversion: object) -> Conversion:
+    if not isinstance(conversion, Conversion):
+        raise ConfigError(f"conversion is {shown(conversion)}; it is the conversion of other weights.")
+    return conversion
 
 
 def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    unknown = sorted(set(options or {}) - set(SLIM_OPTIONS))
+    options = {} if options is None else options
+    check_mapping(options=options)
+    unknown = sorted(map(str, set(options) - set(SLIM_OPTIONS)))
     if unknown:
         raise ConfigError(
-            f"Weights cannot have these options: {', '.join(map(str, unknown))}; they can have "
-            f"{', '.join(SLIM_OPTIONS)}.",
+            f"Weights cannot have these options: {listed(unknown)}; they can have {', '.join(SLIM_OPTIONS)}.",
             found=unknown,
         )
-    return MappingProxyType(dict(options or {}))
+    check_slim_options(options)
+    return MappingProxyType(dict(options))
 
 
 def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:
