@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.checks import as_int, check_choice, check_fraction, check_positive
+from refnet.checks import as_int, check_choice, check_fraction, check_positive, shown
 from refnet.errors import ConfigError, InputError
 from refnet_kernels.system.float_mode import contract_mode
 
@@ -352,7 +352,7 @@ def check_recipe(recipe: object) -> Recipe:
         It is not a recipe, or has values that a recipe cannot have.
     """
     if not isinstance(recipe, Recipe):
-        raise ConfigError(f"recipe is {reprlib.repr(recipe)}; it is a refnet.Recipe.", found=recipe)
+        raise ConfigError(f"recipe is {shown(recipe)}; it is a refnet.Recipe.", found=recipe)
     check_choice("mode", recipe.mode, MODES)
     checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import shown
 from refnet.errors import DtypeError, WeightsError
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
@@ -50,7 +51,7 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
     result = Variables({}, {}, {})
     for name, value in tensors.items():
         if not isinstance(name, str):
-            raise WeightsError(f"The names of weights are strings; {name!r} is {type(name).__name__}.")
+            raise WeightsError(f"The names of weights are strings; {shown(name)} is {type(name).__name__}.")
         array = array_of(name, value)
         if array.dtype.kind == "f":
             if array.dtype.itemsize != 4:

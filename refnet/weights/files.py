@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.checks import labels_of
+from refnet.checks import check_bool, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
@@ -83,8 +83,10 @@ def load_weights(
         from refnet.weights import formats
         from refnet.weights.interpretation import interpret
 
-    loaded = formats.read(path)
-    with formats.naming(os.fsdecode(path)):
+    check_bool(strict=strict)
+    name = path_of(path)
+    loaded = formats.read(name)
+    with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
         weights = _weights_of(loaded, found, recipe, labels)
@@ -274,6 +276,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     with making:
         from refnet.weights import formats
 
+    path = path_of(path)
     weights = weights if isinstance(weights, Weights) else Weights(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored

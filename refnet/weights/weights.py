@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from refnet.checks import labels_of
+from refnet.checks import check_bool, check_mapping, check_text, labels_of, listed, shown
 from refnet.errors import ConfigError, ImmutableError
 from refnet.graph.graph import ArgScope
 from refnet.images.preprocess import Recipe, check_recipe
@@ -91,13 +91,15 @@ class Weights(Mapping[str, Float32Array]):
         conversion: Conversion | None = None,
         copy: bool = True,
     ) -> None:
+        check_bool(copy=copy)
+        check_text(source=source)
         interpretation = _interpreted(tensors, scope)
         if interpretation is not None:
             tensors, conversion = interpretation.tensors, interpretation.conversion
             recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
-        arrays, converted, left_out = as_variables(tensors, copy)
         recipe = None if recipe is None else check_recipe(recipe)
-        found = conversion or Conversion()
+        arrays, converted, left_out = as_variables(tensors, bool(copy))
+        found = Conversion() if conversion is None else _conversion(conversion)
         found = replace(found, converted=found.converted | converted, left_out=found.left_out | left_out)
         self._set(
             _tensors=arrays,
@@ -145,7 +147,7 @@ class Weights(Mapping[str, Float32Array]):
         if options is not None:
             changes["options"] = _options(options)
         if conversion is not None:
-            changes["conversion"] = conversion
+            changes["conversion"] = _conversion(conversion)
         return _remade(self._state | changes)
 
     def __getitem__(self, name: str) -> Float32Array:
@@ -236,18 +238,24 @@ def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if labels is None else labels_of(labels)
 
 
+def _conversion(conversion: object) -> Conversion:
+    if not isinstance(conversion, Conversion):
+        raise ConfigError(f"conversion is {shown(conversion)}; it is the conversion of other weights.")
+    return conversion
+
+
 def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    unknown = sorted(set(options or {}) - set(SLIM_OPTIONS))
+    options = {} if options is None else options
+    check_mapping(options=options)
+    unknown = sorted(map(str, set(options) - set(SLIM_OPTIONS)))
     if unknown:
         raise ConfigError(
-            f"Weights cannot have these options: {', '.join(map(str, unknown))}; they can have "
-            f"{', '.join(SLIM_OPTIONS)}.",
+            f"Weights cannot have these options: {listed(unknown)}; they can have {', '.join(SLIM_OPTIONS)}.",
             found=unknown,
         )
-    given = dict(options or {})
-    check_slim_options(given)
+    check_slim_options(options)
     # Files hold these types alone.
-    return MappingProxyType({name: type(SLIM_OPTIONS[name])(value) for name, value in given.items()})
+    return MappingProxyType({name: type(SLIM_OPTIONS[name])(value) for name, value in options.items()})
 
 
 def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:
