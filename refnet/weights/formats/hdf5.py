@@ -15,7 +15,8 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -152,8 +153,8 @@ def _read_in_making(file: IO[bytes], size: int, given: int) -> Loaded:
             raise LimitError(f"its datasets expand to {total} bytes, but the file has {given}.", found=total)
         if "layers" in root:
             loaded = loaded._replace(format=_WEIGHTS)
-        for path, dataset in datasets.items():
-            _load(path, dataset, loaded)
+        for path, name in _names(datasets).items():
+            _load(path, name, datasets[path], loaded)
     return loaded
 
 
@@ -313,8 +314,24 @@ def _check(dataset: Any, file_size: int) -> int:
     return max(nbytes, chunk)
 
 
-def _load(path: str, dataset: Any, loaded: Loaded) -> None:
-    name = _name(path, dataset)
+def _names(datasets: Mapping[str, Any]) -> dict[str, str]:
+    """The name of each dataset: ``layer/role``, after the name of an outer layer if several have layers so named."""
+    names = {path: _name(path, dataset) for path, dataset in datasets.items()}
+    counts = Counter(names.values())
+    outer = {path: _outer(path) for path in names}
+    clashing = {outer[path] for path, name in names.items() if counts[name] > 1} - {""}
+    return {path: f"{outer[path]}/{name}" if outer[path] in clashing else name for path, name in names.items()}
+
+
+def _outer(path: str) -> str:
+    """The outer layer: the groups before that of a layer, without those that only Keras' format has; "" if none."""
+    *groups, layer = path.split("/")[: -2 if path.split("/")[-2:-1] == ["vars"] else -1] or [""]
+    outer = [group for group in groups if group not in ("layers", "model_weights")]
+    # A layer that is in no other has a group of its own name in the older format.
+    return "" if outer == [layer] else "/".join(outer)
+
+
+def _load(path: str, name: str, dataset: Any, loaded: Loaded) -> None:
     if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
         loaded.conversion.left_out[name] = not_numeric(dataset.dtype)
         return
