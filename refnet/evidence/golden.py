@@ -20,6 +20,7 @@ from refnet.images.preprocess import Recipe, preprocess
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block
+from refnet.resources import for_images
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import images_of
 from refnet.weights.files import weights_of
@@ -71,6 +72,7 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+@for_images
 def record(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -150,6 +152,7 @@ def record(
     return golden
 
 
+@for_images
 def check(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -199,6 +202,7 @@ def check(
     return Report(os.fsdecode(path), [_row(golden, name, found[name]) for name in golden.end_points])
 
 
+@for_images
 @contract_mode()
 def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, Any], max_ulps: float = 0) -> Report:
     """Compare end points that were computed elsewhere, by a port of the network, with a golden.

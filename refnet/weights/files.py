@@ -13,6 +13,7 @@ import numpy as np
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe
 from refnet.network.options import SLIM_OPTIONS
+from refnet.resources import for_weights
 from refnet.weights import doubts
 from refnet.weights.conversion import Conversion
 from refnet.weights.weights import Weights, released_family, slim_recipe
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from refnet.weights.homes.home import Named
 
 
+@for_weights
 @contract_mode()
 def load_weights(
     path: str | os.PathLike[str],
@@ -95,8 +97,8 @@ def load_weights(
         if strict:
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
-        # The decorator stands between this and the caller.
-        warnings.warn(message, RefnetWarning, stacklevel=3)
+        # The decorators stand between this and the caller.
+        warnings.warn(message, RefnetWarning, stacklevel=4)
     remarks = _remarks(weights, recipe)
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
@@ -213,6 +215,7 @@ def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
     return weights if isinstance(weights, Weights) else Weights(weights)
 
 
+@for_weights
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
     """Save weights with their recipe, labels and options, whole or not at all.
 
