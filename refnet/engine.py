@@ -9,7 +9,6 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from refnet.resources import for_images, for_weights
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
-from refnet.run.inputs import as_array, check_floats, images_of
+from refnet.run.inputs import as_array, check_floats, converted
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import Lock
@@ -202,6 +201,7 @@ class Engine:
             return single, batch.shape, lambda: batch, False
         array = as_array(images)
         single = self._is_single(array)
+        batch = array[None] if single else array
         raw = array.dtype == np.uint8
         if raw:
             if self._recipe is None:
@@ -209,16 +209,11 @@ class Engine:
                     "uint8 images are raw pixels, but these weights have no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
-            shape, normalise = preprocessing(array, self._recipe)
-        else:
-            shape, normalise = check_floats(array).shape, partial(images_of, array, self._dtype)
-        self._check_size(shape[-3:-1])
-        shape = (1, *shape) if single else shape
-
-        def batch_of() -> np.ndarray:
-            return normalise().astype(self._dtype, copy=False).reshape(shape)
-
-        return single, shape, batch_of, not raw and self._options.include_root_block
+            shape, normalise = preprocessing(batch, self._recipe)
+            self._check_size(shape[1:3])
+            return single, shape, lambda: normalise().astype(self._dtype, copy=False), False
+        self._check_size(check_floats(batch).shape[1:3])
+        return single, batch.shape, lambda: converted(batch, self._dtype), self._options.include_root_block
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         """Warn, once per size, about images of a size on which the classifier was not trained."""

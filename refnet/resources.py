@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import ContextDecorator, suppress
+from contextlib import suppress
+from functools import wraps
 from types import TracebackType
+from typing import Any, TypeVar
 
 from refnet.errors import DeviceError, InputError, LimitError, RefnetError
 from refnet_kernels.system.memory import room_for_more
 from refnet_kernels.system.threads import NoThreadError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: What takes less than this is not compared with the memory that is left: to ask the system takes up to a millisecond.
 SMALL_BYTES = 32 * 2**20
@@ -39,7 +43,7 @@ def is_want(error: BaseException) -> bool:
     return False
 
 
-class Telling(ContextDecorator):
+class Telling:
     """Want of memory becomes an error of refnet, and want of threads a DeviceError. Also a decorator.
 
     The memory that the failed work held is free again.
@@ -59,14 +63,32 @@ class Telling(ContextDecorator):
         # There may be no memory to write another one.
         self._shortest = f"There is not enough memory for {what}. {advice}"
 
+    def __call__(self, function: _Function) -> _Function:
+        """The function, which tells."""
+
+        @wraps(function)
+        def telling(*args: Any, **kwargs: Any) -> Any:
+            # A forward of a small network takes 0.1 ms: this costs it least.
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                self._tell(error)
+                raise
+
+        return telling  # type: ignore[return-value]
+
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if error is None or isinstance(error, RefnetError) or not is_want(error):
+        if isinstance(error, Exception):
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if isinstance(error, RefnetError) or not is_want(error):
             return
-        _forget(traceback)
-        error.__traceback__ = traceback = None
+        _forget(error.__traceback__)
+        error.__traceback__ = None
         raise self._told(error) from error
 
     def _told(self, error: BaseException) -> RefnetError:

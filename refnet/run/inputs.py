@@ -23,7 +23,17 @@ def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
     InputError
         They are not floats, or not a plain array.
     """
-    array = check_floats(as_array(images))
+    return converted(check_floats(as_array(images)), dtype)
+
+
+def converted(array: np.ndarray, dtype: np.dtype[Any]) -> FloatArray:
+    """An array of floats as native, contiguous float32, or float64.
+
+    Raises
+    ------
+    InputError
+        There is no memory for a copy.
+    """
     if array.dtype == dtype and array.flags.c_contiguous:
         return array
     each, count = math.prod(array.shape[1:]) * dtype.itemsize, array.shape[0] if array.ndim else 1
