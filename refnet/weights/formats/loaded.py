@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, RefnetError, WeightsError
+from refnet.resources import for_weights
 from refnet.weights.conversion import Conversion
 from refnet_kernels.system import pages
 from refnet_kernels.system.cores import count_cores
@@ -33,6 +35,8 @@ _Entry = TypeVar("_Entry")
 
 _Result = TypeVar("_Result")
 
+_Error = TypeVar("_Error", bound=RefnetError)
+
 
 class Loaded(NamedTuple):
     """The contents of a weights file.
@@ -42,8 +46,8 @@ class Loaded(NamedTuple):
     tensors : dict of str to ndarray
         Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
     format : str
-        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"Keras .h5"``,
-        ``"Keras .weights.h5"`` or ``"Keras .keras"``.
+        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"PyTorch"``,
+        ``"PyTorch, legacy"``, ``"Keras .h5"``, ``"Keras .weights.h5"`` or ``"Keras .keras"``.
     metadata : dict of str to Any
         What refnet stored beside the tensors, else empty.
     conversion : Conversion
@@ -289,21 +293,41 @@ def raise_problems(problems: Sequence[WeightsError]) -> None:
     ) from first
 
 
-def in_context(context: str, error: WeightsError, *, tensor: str | None = None) -> WeightsError:
+def in_context(context: str, error: _Error, *, tensor: str | None = None) -> _Error:
     """The same error with its context put before the message.
 
     Parameters
     ----------
     context : str
         A file, or a tensor.
-    error : WeightsError
+    error : RefnetError
     tensor : str, optional
         The name of the tensor that the error is about.
 
     Returns
     -------
-    WeightsError
+    RefnetError
+        Of the same class.
     """
     return type(error)(
         f"{context}: {error.message}", tensor=tensor or error.tensor, expected=error.expected, found=error.found
     )
+
+
+@contextlib.contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Name the file in every error that its content leads to.
+
+    Parameters
+    ----------
+    file : str
+
+    Raises
+    ------
+    RefnetError
+    """
+    try:
+        with for_weights:
+            yield
+    except RefnetError as error:
+        raise in_context(file, error) from error

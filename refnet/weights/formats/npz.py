@@ -95,10 +95,7 @@ def read_npz(path: str) -> Loaded:
         members = archive.infolist()
         check_archive(members, os.fstat(file.fileno()).st_size)
         if any(member.filename.endswith(_PICKLE) for member in members):
-            raise FormatError(
-                "it is a PyTorch file (.pt, .pth), which holds a pickle, and refnet never loads one: load it with "
-                "PyTorch, and save the state dict by safetensors.torch.save_file."
-            )
+            raise FormatError("it holds a pickle as PyTorch's files do, but starts like an .npz.")
         arena = Arena(sum(member.file_size for member in members), len(members))
 
         def read(member: zipfile.ZipInfo) -> Loaded:
@@ -173,7 +170,7 @@ def check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
 def _check_member(member: zipfile.ZipInfo) -> None:
     _check_name(member.filename)
     if member.comment:
-        raise FormatError("it has a comment, which NumPy never writes and which can hide other members.")
+        raise FormatError("it has a comment, which can hide other members.")
     if member.flag_bits & 1:
         raise FormatError("it is encrypted.")
     if member.compress_type == zipfile.ZIP_STORED:
@@ -181,7 +178,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     elif member.compress_type == zipfile.ZIP_DEFLATED:
         largest = member.compress_size * _DEFLATE_MAX_RATIO
     else:
-        raise FormatError("it is compressed by another method than deflate, the one that NumPy uses.")
+        raise FormatError("it is compressed by another method than deflate.")
     if member.file_size > largest:
         raise LimitError(f"its {member.compress_size} bytes cannot expand to the {member.file_size} it claims.")
 
@@ -228,7 +225,20 @@ class _Stored(RawIOBase):
 _Member = _Stored | zipfile.ZipExtFile
 
 
-def _opened(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Member:
+def opened_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Member:
+    """A member to read. The read that reaches its end compares the checksum.
+
+    Parameters
+    ----------
+    archive : ZipFile
+    file : int
+        The descriptor of its file.
+    member : ZipInfo
+
+    Returns
+    -------
+    binary file
+    """
     content = cast(zipfile.ZipExtFile, archive.open(member))
     if member.compress_type != zipfile.ZIP_STORED:
         return content
@@ -239,7 +249,7 @@ def _opened(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Me
 def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, arena: Arena) -> Loaded:
     loaded = Loaded({}, _FORMAT, {}, Conversion())
     try:
-        with zip_errors(), _opened(archive, file, member) as content:
+        with zip_errors(), opened_member(archive, file, member) as content:
             if member.filename == METADATA_NAME:
                 loaded.metadata.update(_read_metadata(content, member))
             elif member.filename.endswith(_ARRAY_SUFFIX):
