@@ -21,6 +21,7 @@ from refnet.images.preprocess import Recipe, check_recipe, preprocess
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block, check_blocks
+from refnet.resources import for_images
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import as_array, images_of
 from refnet.weights.files import weights_of
@@ -72,6 +73,7 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+@for_images
 def record(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -154,6 +156,7 @@ def record(
     return golden
 
 
+@for_images
 def check(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -204,6 +207,7 @@ def check(
     return Report(path, [_row(golden, name, found[name]) for name in golden.end_points])
 
 
+@for_images
 @contract_mode()
 def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, Any], max_ulps: float = 0) -> Report:
     """Compare end points that were computed elsewhere, by a port of the network, with a golden.

@@ -12,11 +12,13 @@ import numpy as np
 
 from refnet.checks import seed_of, shape_of
 from refnet.network.seeded_bits import random_bits
+from refnet.resources import for_images, for_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
 
 
+@for_images
 @contract_mode()
 def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     """Normalised pixels, uniform in [-1, 1).
@@ -39,6 +41,7 @@ def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     return _uniform(shape_of(shape), "images", seed_of(seed)).astype(np.float32)
 
 
+@for_weights
 @contract_mode()
 def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weights:
     """The weights with batch norms and biases that change the values, and residuals that stay small.

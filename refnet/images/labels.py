@@ -12,6 +12,7 @@ import numpy as np
 
 from refnet.checks import as_int, check_positive, labels_of, path_of
 from refnet.errors import ConfigError, InputError, WeightsError
+from refnet.resources import for_images, is_want
 from refnet_kernels.system.forks import making
 
 #: ImageNet's classes, without and with TF-Slim's background, which is class 0.
@@ -34,6 +35,7 @@ class Prediction(NamedTuple):
     score: float
 
 
+@for_images
 def decode_predictions(
     predictions: Any, top: int = 5, labels: Sequence[str] | str | os.PathLike[str] | None = None
 ) -> list[list[Prediction]]:
@@ -78,6 +80,8 @@ def _scores(predictions: Any) -> np.ndarray:
     try:
         scores = np.asarray(predictions)
     except Exception as error:
+        if is_want(error):
+            raise
         raise InputError(f"The predictions cannot be read as an array: {error}") from error
     if scores.dtype.kind != "f" or scores.ndim not in (1, 2) or scores.shape[-1] == 0:
         raise InputError(

@@ -16,6 +16,7 @@ from refnet.checks import check_bool, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
+from refnet.resources import for_weights
 from refnet.weights import doubts
 from refnet.weights.conversion import some
 from refnet.weights.leftovers import UNKNOWN
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from refnet.weights.interpretation import Interpretation
 
 
+@for_weights
 @contract_mode()
 def load_weights(
     path: str | os.PathLike[str],
@@ -96,8 +98,8 @@ def load_weights(
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
     others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
-        # The decorator stands between this and the caller.
-        warnings.warn(doubt, RefnetWarning, stacklevel=3)
+        # The decorators stand between this and the caller.
+        warnings.warn(doubt, RefnetWarning, stacklevel=4)
     return weights
 
 
@@ -258,6 +260,7 @@ def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str], scope: str |
     return weights if isinstance(weights, Weights) else Weights(weights, scope=scope)
 
 
+@for_weights
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
     """Save weights with their recipe, labels and options, whole or not at all.
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format
 from refnet.weights.formats.loaded import Loaded, check_shape, in_context, not_numeric, raise_problems
@@ -67,7 +68,9 @@ def is_archive(path: str) -> bool:
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return not {_MEMBER, _CONFIG}.isdisjoint(archive.namelist())
-    except Exception:  # a damaged archive raises many things, and is reported as an .npz
+    except Exception as error:  # a damaged archive raises many things, and is reported as an .npz
+        if is_want(error):
+            raise
         return False
 
 
@@ -249,6 +252,8 @@ def _hdf5_errors() -> Iterator[None]:
     except WeightsError:
         raise
     except _H5PY_ERRORS as error:
+        if is_want(error):
+            raise
         raise CorruptError(f"the HDF5 file is damaged: {error}.") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, RefnetError, WeightsError
+from refnet.resources import for_weights
 from refnet.weights.conversion import Conversion
 from refnet_kernels.system import pages
 from refnet_kernels.system.cores import count_cores
@@ -326,6 +327,7 @@ def naming(file: str) -> Iterator[None]:
     RefnetError
     """
     try:
-        yield
+        with for_weights:
+            yield
     except RefnetError as error:
         raise in_context(file, error) from error
