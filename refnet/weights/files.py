@@ -37,9 +37,10 @@ def load_weights(
     ----------
     path : path
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
-        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, or a
-        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by the name. The tensors can also have
-        timm's or torchvision's names (`refnet.weights.homes.timm`, `refnet.weights.homes.torchvision`).
+        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, PyTorch's .pth, .pt or .bin, or a .h5,
+        .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by the
+        name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
+        `refnet.weights.homes.torchvision`).
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default the file's own; if it has none, the recipe of TF-Slim's
         released weights: Inception's, 299 x 299, or for ResNet v1 VGG's, 224 x 224.
