@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from refnet.cli.console import print_json, print_table, track
-from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load, make_engine
+from refnet.cli.options import (
+    add_engine_options,
+    add_json_option,
+    add_weights_options,
+    check_engine_options,
+    count,
+    load,
+    make_engine,
+)
 from refnet.engine import Engine
 from refnet.errors import RefnetError
 from refnet.network.architecture import Architecture
@@ -43,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=count, default=1, metavar="N", help="images per forward (default: 1)")
     parser.add_argument("--rounds", type=count, default=20, metavar="N", help="forwards to time (default: 20)")
     add_engine_options(parser)
+    add_weights_options(parser)
     add_json_option(parser)
 
 
@@ -51,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_engine_options(arguments)
     threads = check_threads(arguments.threads) if device_named(arguments.device).backend.has_threads else None
     known = arguments.network in NETWORKS
-    weights = random_weights(arguments.network) if known else load(arguments.network)
+    weights = random_weights(arguments.network) if known else load(arguments.network, arguments)
     architecture = weights.architecture
     shape = (arguments.batch, arguments.size, arguments.size, architecture.channels)
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)

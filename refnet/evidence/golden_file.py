@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from refnet.checks import path_of
 from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
 from refnet.evidence.digest import digest
 from refnet.files import json_object, regular_file_size
@@ -107,7 +108,7 @@ def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:
     tensors = {_PREFIX + name: value for name, value in golden.values.items()}
     if golden.stored_images is not None:
         tensors[_IMAGES] = golden.stored_images
-    pack(os.fsdecode(path), tensors, {_DOCUMENT: document, _DOCUMENT_SHA256: _sha256(document)})
+    pack(path_of(path), tensors, {_DOCUMENT: document, _DOCUMENT_SHA256: _sha256(document)})
 
 
 def _sha256(text: str) -> str:
@@ -146,7 +147,7 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     FileNotFoundError, PermissionError
         As the system raises them.
     """
-    name = os.fsdecode(path)
+    name = path_of(path)
     try:
         regular_file_size(name)
         return _parse(*_unpack(name))

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import check_bool
-from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError
+from refnet.checks import check_bool, check_choice, check_mapping, check_number, check_text
+from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
@@ -69,7 +69,12 @@ class ArgScope(NamedTuple):
     bias_before_batch_norm: bool = False
 
 
+#: What `ArgScope.pool_mode` can be.
+POOL_MODES = ("slim", "keras", "torch")
 _BOOLEANS = tuple(name for name, value in ArgScope._field_defaults.items() if isinstance(value, bool))
+#: What `ArgScope`'s fields can be that are chosen from some.
+POOL_MODES = ("slim", "keras", "torch")
+ACTIVATIONS = (None, "relu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +112,11 @@ class Graph:
     def __init__(self, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> None:
         self.variables = variables
         self.arg_scope = arg_scope or ArgScope()
+        check_mapping(variables=variables)
         check_bool(**{name: getattr(self.arg_scope, name) for name in _BOOLEANS})
+        check_number(batch_norm_epsilon=self.arg_scope.batch_norm_epsilon)
+        check_choice("pool_mode", self.arg_scope.pool_mode, POOL_MODES)
+        check_choice("activation_fn", self.arg_scope.activation_fn, ACTIVATIONS)
         self.tensors: list[Tensor] = []
         self.end_points: dict[str, Tensor] = {}
         #: Every problem with the variables, so that one error lists them all.
@@ -117,9 +126,11 @@ class Graph:
         self._scopes: list[str] = []
 
     @contextmanager
-    def variable_scope(self, name: str) -> Iterator[str]:
+    def variable_scope(self, name: str | None) -> Iterator[str]:
         """Put ``name`` before the names of the variables and end points made inside, as in TensorFlow."""
-        self._scopes.append(name)
+        if name is not None:
+            check_text(scope=name)
+        self._scopes.append(name or "")
         try:
             yield self.name()
         finally:
@@ -140,8 +151,8 @@ class Graph:
         self.used.add(name)
         if name not in self.variables:
             self.missing.append((name, shape))
-        elif np.shape(self.variables[name]) != shape:
-            self.misshaped.append((name, shape, np.shape(self.variables[name])))
+        elif (found := _shape_of(name, self.variables[name])) != shape:
+            self.misshaped.append((name, shape, found))
         return name
 
     def check_variables(self) -> None:
@@ -293,6 +304,13 @@ class Graph:
         return self._add("squeeze", (inputs,), (inputs.shape[0], inputs.shape[3]))
 
 
+def _shape_of(name: str, value: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(value)
+    except ValueError as error:
+        raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
+
+
 def _border(size: int, window: int, stride: int) -> tuple[int, int]:
     """Half a window on each side, then "VALID": the output's size, and the pads before the first element."""
     pad = window // 2
@@ -303,6 +321,6 @@ def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) ->
     line = f"{name} should have shape {expected}, but has {found}"
     if len(found) == 4 and (found[2], found[3], found[1], found[0]) == expected:
         line += " (an OIHW kernel; transpose it to HWIO)"
-    if name.endswith("logits/biases") and abs(expected[0] - found[0]) == 1:
+    if name.endswith("logits/biases") and len(found) == 1 and abs(expected[0] - found[0]) == 1:
         line += " (one class more or less: is there a background class?)"
     return line

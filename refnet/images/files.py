@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from refnet.checks import path_of
 from refnet.errors import ConfigError, InputError
 from refnet.images.preprocess import MAX_PIXELS
 from refnet_kernels.system.forks import once
@@ -57,7 +58,7 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     The checksums of a PNG are verified. The other formats have none: a change in their data is found only if it makes
     the file unreadable.
     """
-    name = os.fspath(path)
+    name = path_of(path)
     if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
     with open(name, "rb") as file:

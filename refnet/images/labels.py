@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import as_int, check_positive
+from refnet.checks import as_int, check_positive, labels_of, path_of
 from refnet.errors import ConfigError, InputError, WeightsError
 from refnet_kernels.system.forks import making
 
@@ -93,11 +93,11 @@ def _scores(predictions: Any) -> np.ndarray:
 def classes_of(count: int, labels: Sequence[str] | str | os.PathLike[str] | None = None) -> list[Class]:
     """A class for each of ``count`` scores; ``labels`` and the errors as for `decode_predictions`."""
     if isinstance(labels, str | os.PathLike):
-        whose, classes = os.fsdecode(labels), class_index(labels)
+        whose, classes = path_of(labels), class_index(labels)
     elif labels is None:
         whose, classes = "ImageNet", imagenet_classes()
     else:
-        whose, classes = "labels=", [Class(None, str(label)) for label in labels]
+        whose, classes = "labels=", [Class(None, label) for label in labels_of(labels)]
     if count == WITH_BACKGROUND and len(classes) == IMAGENET:
         classes = [Class(None, "background"), *classes]
     if len(classes) != count:
@@ -148,7 +148,7 @@ def class_index(path: str | os.PathLike[str]) -> list[Class]:
     with making:
         from refnet.files import json_object, regular_file_size
 
-    name = os.fsdecode(path)
+    name = path_of(path)
     try:
         if regular_file_size(name) > _INDEX_MAX_BYTES:
             raise ConfigError(f"The class index {name} is larger than {_INDEX_MAX_BYTES} bytes.", found=name)

@@ -11,13 +11,15 @@ Sources: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` and ``vgg_pre
 
 from __future__ import annotations
 
+import math
+import reprlib
 import sys
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.checks import as_int, check_choice, check_fraction, check_positive
+from refnet.checks import as_int, check_choice, check_fraction, check_positive, shown
 from refnet.errors import ConfigError, InputError
 from refnet_kernels.system.float_mode import contract_mode
 
@@ -32,6 +34,8 @@ MODES = ("inception", "vgg", "tf", "caffe", "torch")
 
 #: An image with more pixels than this is refused, before anything of its size is allocated.
 MAX_PIXELS = 100_000_000
+#: The largest size in a recipe; a file can hold any number. A square of it has as many pixels as an image can have.
+MAX_SIDE = math.isqrt(MAX_PIXELS)
 
 
 class Recipe(NamedTuple):
@@ -110,7 +114,7 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     ConfigError
         A size or the fraction of the recipe is out of range, or they do not fit together.
     """
-    recipe = _checked_recipe(Recipe() if recipe is None else recipe)
+    recipe = check_recipe(Recipe() if recipe is None else recipe)
     _check_images(images)
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
     batch, y, x = _sampling(cropped if cropped.ndim == 4 else cropped[np.newaxis], recipe)
@@ -339,8 +343,16 @@ def _check_images(images: Any) -> None:
         )
 
 
-def _checked_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe with plain numbers, or raise a ConfigError."""
+def check_recipe(recipe: object) -> Recipe:
+    """The recipe with plain numbers.
+
+    Raises
+    ------
+    ConfigError
+        It is not a recipe, or has values that a recipe cannot have.
+    """
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"recipe is {shown(recipe)}; it is a refnet.Recipe.", found=recipe)
     check_choice("mode", recipe.mode, MODES)
     checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
@@ -370,6 +382,10 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
 def _checked_size(name: str, size: Any) -> int:
     size = as_int(size)
     check_positive(**{name: size})
+    if size > MAX_SIDE:
+        raise ConfigError(
+            f"{name} is {reprlib.repr(size)}; it can be 1 to {MAX_SIDE:,}.", expected=MAX_SIDE, found=size
+        )
     return int(size)
 
 

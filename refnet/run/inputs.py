@@ -44,8 +44,8 @@ def _extent(array: np.ndarray) -> int:
     return sum(abs(stride) * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True))
 
 
-def as_array(images: Any) -> np.ndarray:
-    """Images as an array on the host, whatever object holds them there.
+def as_array(images: Any, what: str = "The images") -> np.ndarray:
+    """Images, or what else is named, as an array on the host, whatever object holds them there.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def as_array(images: Any) -> np.ndarray:
     backend = next((b for b in BACKENDS if b.memory and b.memory.accepts(images)), None)
     if backend is not None and backend.memory is not None:
         raise InputError(
-            f"The images ({type(images).__name__}) are on a {backend.title} device, where this does not run. Copy them "
+            f"{what} ({type(images).__name__}) are on a {backend.title} device, where this does not run. Copy them "
             f"to the host first ({backend.memory.advice}), or make an Engine with device={backend.name!r}."
         )
     if is_masked(images):
@@ -63,4 +63,4 @@ def as_array(images: Any) -> np.ndarray:
     try:
         return np.asarray(images)
     except Exception as error:
-        raise InputError(f"The images ({type(images).__name__}) cannot be read as an array: {error}") from error
+        raise InputError(f"{what} ({type(images).__name__}) cannot be read as an array: {error}") from error

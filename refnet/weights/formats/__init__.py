@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from refnet.errors import ConfigError, FormatError, WeightsError
+from refnet.errors import ConfigError, FormatError
 from refnet.files import regular_file_size
 from refnet.weights.formats import hdf5, npz, pytorch, safetensors, tf_checkpoint, tf_checkpoint_writer
 from refnet.weights.formats.format import Format, Writer
-from refnet.weights.formats.loaded import Loaded, in_context
+from refnet.weights.formats.loaded import Loaded, naming
 from refnet.weights.formats.npz import write_npz
 from refnet.weights.formats.safetensors import write_safetensors
 from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
@@ -22,6 +22,7 @@ __all__ = [
     "Loaded",
     "files_written",
     "is_checkpoint",
+    "naming",
     "read",
     "write",
     "write_checkpoint",
@@ -86,10 +87,8 @@ def read(path: str | os.PathLike[str]) -> Loaded:
         found = _format(file)
     if found is None:
         raise _unknown(file)
-    try:
+    with naming(file):
         return found.read(file)
-    except WeightsError as error:
-        raise in_context(file, error) from error
 
 
 #: How the names of TensorFlow's formats start.

@@ -333,13 +333,14 @@ def _name(path: str, dataset: Any) -> str:
         return f"{parts[-2]}/{parts[-1].removesuffix(':0')}"
     variables = dataset.parent
     roles = _ROLES.get(len(variables), ())
-    if not parts[-1].isdecimal() or int(parts[-1]) >= len(roles) or "name" not in variables.attrs:
+    numbers = [str(number) for number in range(len(roles))]
+    if parts[-1] not in numbers or "name" not in variables.attrs:
         return path
     attribute = variables.attrs.get_id("name")
     if attribute.shape != () or _h5py().check_string_dtype(attribute.dtype) is None:
         return path
     layer = variables.attrs["name"]
-    return f"{layer}/{roles[int(parts[-1])]}" if isinstance(layer, str) else path
+    return f"{layer}/{roles[numbers.index(parts[-1])]}" if isinstance(layer, str) else path
 
 
 FORMAT = Format("Keras' .h5", lambda path, head: head.startswith(MAGIC), read_hdf5)

@@ -44,7 +44,7 @@ V1, V2 = f"{FORMAT_START} V1", f"{FORMAT_START} V2"
 
 _STATE_FILE = "checkpoint"
 _STATE_FILE_MAX_BYTES = 1 << 20
-_COMPANION = re.compile(r"\.(meta|data-\d{5}-of-\d{5})$")
+_COMPANION = re.compile(r"\.(meta|data-[0-9]{5}-of-[0-9]{5})\Z")
 # In a SavedModel, or a TensorFlow Hub module.
 _SAVED_MODEL, _VARIABLES = "saved_model.pb", os.path.join("variables", "variables.index")
 _FULL_EXTENT = -1

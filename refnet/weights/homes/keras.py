@@ -17,13 +17,14 @@ import numpy as np
 
 from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
+from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
 from refnet.weights.formats.hdf5 import FORMAT_START
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _ROLES = {"kernel": "weights", "bias": "biases"}
-_UNIT = re.compile(r"^conv(\d+)_block(\d+)_(preact_bn|[0-3]_conv|[0-3]_bn)$")
+_UNIT = re.compile(rf"conv({NUMBER})_block({NUMBER})_(preact_bn|[0-3]_conv|[0-3]_bn)\Z")
 _OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
 
 
@@ -92,14 +93,12 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     for match in units:
         counts[int(match[1])] = max(counts[int(match[1])], int(match[2]))
     scope = network_name(tuple(counts[stack] for stack in sorted(counts)), version.family)
-    result, renamed = {}, {}
-    for name, tensor in tensors.items():
-        slim = _slim_name(name, scope, version)
-        if slim == f"{scope}/logits/weights" and tensor.ndim == 2:
-            tensor = tensor[np.newaxis, np.newaxis]
-        result[slim] = tensor
-        if slim != name:
-            renamed[slim] = name
+    in_file = names_by_slim(tensors, scope, lambda name: _slim_name(name, scope, version))
+    renamed = {slim: name for slim, name in in_file.items() if slim != name}
+    result = {slim: tensors[name] for slim, name in in_file.items()}
+    logits = f"{scope}/logits/weights"
+    if logits in renamed and result[logits].ndim == 2:
+        result[logits] = result[logits][np.newaxis, np.newaxis]
     return Named(result, renamed, version.options, version.recipe, [], [])
 
 
@@ -123,14 +122,14 @@ def _hint(layers: set[str]) -> str:
     return ""
 
 
-def _slim_name(name: str, scope: str, version: Version) -> str:
+def _slim_name(name: str, scope: str, version: Version) -> str | None:
     layer, _, role = name.rpartition("/")
     role = _ROLES.get(role, role)
     match = _UNIT.match(layer)
     if match and match[3] in version.in_unit:
         unit = f"block{int(match[1]) - 1}/unit_{match[2]}/{version.family.unit_name}"
         return f"{scope}/{unit}/{version.in_unit[match[3]]}/{role}"
-    return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else name
+    return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else None
 
 
 HOME = Home("Keras Applications", _fits, _read)
