@@ -278,7 +278,7 @@ def _open_archive(archive: zipfile.ZipFile, file: int, file_size: int) -> _Sourc
         _fill(archive, file, member, memoryview(values))
         return bytes(values)
 
-    if by_name[pickles[0]].CRC == 0:
+    if by_name[pickles[0]].CRC == 0 and by_name[pickles[0]].file_size:
         raise CorruptError(
             f"member {pickles[0]!r} has no checksum, as after torch.serialization.set_crc32_options(False): load the "
             "file with PyTorch, and save it with checksums."
