@@ -190,7 +190,10 @@ def check(
     """
     path = path_of(path)
     golden = read_golden(path)
-    loaded = _weights(golden.network if weights is None else weights, golden.seed)
+    source = golden.network if weights is None else weights
+    if source is None:
+        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+    loaded = _weights(source, golden.seed)
     options = decode_options(golden.options)
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
     engine = Engine(loaded, device=device, threads=threads, **options)
@@ -318,9 +321,7 @@ def _block(entry: Any) -> Block:
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
 
 
-def _weights(weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int) -> Weights:
-    if weights is None:
-        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+def _weights(weights: Mapping[str, Any] | str | os.PathLike[str], seed: int) -> Weights:
     if isinstance(weights, str) and weights in NETWORKS:
         return random_weights(weights, seed=seed)
     return weights_of(weights)
