@@ -72,6 +72,7 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+@contract_mode()
 def record(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -154,6 +155,7 @@ def record(
     return golden
 
 
+@contract_mode()
 def check(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,

@@ -29,7 +29,7 @@ def images_of(images: Any, dtype: np.dtype[Any] = BINARY32) -> FloatArray:
     if array.dtype == dtype and array.flags.c_contiguous:
         return array
     _check_extent(array, dtype)
-    with contract_mode(), np.errstate(over="ignore"):
+    with contract_mode():
         return np.ascontiguousarray(array, dtype)
 
 
