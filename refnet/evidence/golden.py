@@ -74,6 +74,7 @@ class Report(NamedTuple):
 
 
 @for_images
+@contract_mode()
 def record(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -157,6 +158,7 @@ def record(
 
 
 @for_images
+@contract_mode()
 def check(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -193,8 +195,11 @@ def check(
     """
     path = path_of(path)
     golden = read_golden(path)
+    source = golden.network if weights is None else weights
+    if source is None:
+        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
     options = decode_options(golden.options)
-    loaded = _weights(golden.network if weights is None else weights, golden.seed, options.get("scope"))
+    loaded = _weights(source, golden.seed, options.get("scope"))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
     engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
     traced, order = engine.trace(_batch_shape(golden.shape))
@@ -327,11 +332,7 @@ def _for_engine(options: Mapping[str, Any], loaded: Weights, given: object) -> d
     return dict(options) if loaded is given else {**options, "scope": None}
 
 
-def _weights(
-    weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int, scope: str | None = None
-) -> Weights:
-    if weights is None:
-        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+def _weights(weights: Mapping[str, Any] | str | os.PathLike[str], seed: int, scope: str | None = None) -> Weights:
     if isinstance(weights, str) and weights in NETWORKS:
         return random_weights(weights, seed=seed)
     return weights_of(weights, scope)

@@ -189,7 +189,7 @@ class Graph:
         with making:
             import difflib  # only if something is wrong
 
-        left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
+        left = {name: _shape_of(name, value) for name, value in self.variables.items() if name not in self.used}
         near = {}
         for name, shape in missing:
             found = difflib.get_close_matches(name, [other for other in left if left[other] == shape], 1, cutoff=0)

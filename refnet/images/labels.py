@@ -13,6 +13,7 @@ import numpy as np
 from refnet.checks import as_int, check_positive, labels_of, path_of
 from refnet.errors import ConfigError, InputError, WeightsError
 from refnet.resources import for_images, is_want
+from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
 
 #: ImageNet's classes, without and with TF-Slim's background, which is class 0.
@@ -36,6 +37,7 @@ class Prediction(NamedTuple):
 
 
 @for_images
+@contract_mode()
 def decode_predictions(
     predictions: Any, top: int = 5, labels: Sequence[str] | str | os.PathLike[str] | None = None
 ) -> list[list[Prediction]]:
