@@ -22,9 +22,10 @@ from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block, check_blocks
 from refnet.resources import for_images
-from refnet.run.devices import check_dtype
+from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import as_array, images_of
 from refnet.weights.files import weights_of
+from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -198,11 +199,14 @@ def check(
     source = golden.network if weights is None else weights
     if source is None:
         raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
-    options = decode_options(golden.options)
-    loaded = _weights(source, golden.seed, options.get("scope"))
+    device, threads = check_device(device), check_threads(threads)
+    scope = golden.options.get("scope")
+    loaded = _weights(source, golden.seed, scope if isinstance(scope, str) else None)
+    with naming(path):  # from here on what is wrong is an option in the file
+        options = decode_options(golden.options)
+        engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
+        traced, order = engine.trace(_batch_shape(golden.shape))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
-    engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
-    traced, order = engine.trace(_batch_shape(golden.shape))
     _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
     if unknown:

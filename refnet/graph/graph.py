@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import check_bool, check_choice, check_mapping, check_number, check_text
+from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet_kernels.contract import (
     ConvGeometry,
@@ -208,6 +208,7 @@ class Graph:
     ) -> Tensor:
         """Append an operation; by default its geometry is the shape of its first input, or its own."""
         geometry = geometry or ImageGeometry.of(inputs[0].shape if inputs else shape)
+        _check_geometry(geometry)
         tensor = Tensor(self, len(self.tensors), op, inputs, shape, geometry, variables or {})
         self.tensors.append(tensor)
         return tensor
@@ -309,6 +310,15 @@ def _shape_of(name: str, value: Any) -> tuple[int, ...]:
         return np.shape(value)
     except ValueError as error:
         raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
+
+
+def _check_geometry(geometry: Geometry) -> None:
+    """Refuse numbers whose products kernels cannot hold in 64 bits: rates and strides multiply along a network."""
+    largest = max(value for value in geometry if isinstance(value, int))
+    if largest > MOST:
+        raise ConfigError(
+            f"A layer would have the stride, rate or size {largest:,}; it can be up to {MOST:,}.", found=largest
+        )
 
 
 def _border(size: int, window: int, stride: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from refnet.checks import as_int, check_bool, check_choice, check_positive, check_text, shown
+from refnet.checks import MOST, as_int, check_bool, check_choice, check_positive, check_text, shown
 from refnet.errors import ConfigError
 from refnet.graph.graph import ACTIVATIONS, Graph, Tensor
 from refnet.network.eager import works_on_arrays
@@ -415,7 +415,8 @@ def after_root(output_stride: float | None) -> float | None:
     check_stride(output_stride)
     if output_stride is None:
         return None
-    if output_stride % 4 != 0:
+    # A larger one cannot be reached, and an integer can be larger than every float.
+    if output_stride > MOST or output_stride % 4 != 0:
         raise ConfigError("The output_stride needs to be a multiple of 4.", found=output_stride)
     return output_stride / 4
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.files import expands_too_much
 from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format
@@ -48,8 +49,6 @@ _COLLECTION, _COLLECTION_HEAD, _COLLECTION_LEAST = b"GCOL\x01", 16, 4096
 _LOCAL_HEAP, _FREE_BLOCK, _NO_BLOCK = b"HEAP\x00", 16, 1
 _SCANNED_BYTES = 1 << 22
 _DEFLATE_MAX_RATIO = 1032
-# As for .npz: weights compress a little.
-_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 # What h5py raises on files that are damaged or hostile.
 _H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
 
@@ -152,7 +151,7 @@ def _read_in_making(file: IO[bytes], size: int, given: int) -> Loaded:
             except WeightsError as error:
                 problems.append(in_context(f"dataset {path!r}", error, tensor=path))
         raise_problems(problems)
-        if total > _SMALL_BYTES + _MAX_EXPANSION * given:
+        if expands_too_much(given, total):
             raise LimitError(f"its datasets expand to {total} bytes, but the file has {given}.", found=total)
         if "layers" in root:
             loaded = loaded._replace(format=_WEIGHTS)

@@ -274,7 +274,7 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
     _check_disjoint(entries)
     shards = {_shard_path(prefix, num_shards, entry.shard) for entry in entries.values()}
     # Entries do not share bytes of these files, so all that are read fit.
-    arena = Arena(sum(os.path.getsize(shard) for shard in shards if os.path.exists(shard)), len(entries))
+    arena = Arena(regular_file_size(*filter(os.path.exists, sorted(shards))), len(entries))
 
     def read_piece(key: bytes, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
         entry = entries.get(key)
