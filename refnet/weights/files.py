@@ -90,14 +90,15 @@ def load_weights(
     )
     _check_finite(weights)
     _check_labels(weights.labels, weights.architecture.num_classes)
-    extra = sorted(weights.keys() - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
+    graph = weights.architecture.graph(weights, weights.arg_scope)
+    extra = sorted(weights.keys() - graph.used)
     if extra:
         if strict:
             raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
         message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
         # The decorator stands between this and the caller.
         warnings.warn(message, RefnetWarning, stacklevel=3)
-    remarks = _remarks(weights, recipe)
+    remarks = _remarks(weights, recipe, graph.folded)
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
 
@@ -115,7 +116,7 @@ def _with_names(conversion: Conversion, named: Named) -> Conversion:
 _WHOSE = {"inception": "Inception's", "vgg": "VGG's"}
 
 
-def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
+def _remarks(weights: Weights, recipe: Recipe | None, folded: Sequence[str]) -> list[str]:
     """The remarks of the conversion, and what looks wrong with the weights."""
     remarks = list(weights.conversion.remarks)
     family = weights.architecture.family
@@ -124,6 +125,11 @@ def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
             "the file has no recipe, so uint8 images go through Inception's; TF-Slim uses "
             f"{_WHOSE[family.recipe.mode]} for its {family.title}: pass recipe=refnet.{family.recipe} if these weights "
             "need it"
+        )
+    if folded:
+        remarks.append(
+            f"{len(folded)} convolutions have biases and no batch norm, as after folding, and run so: "
+            f"{folded[0]}{', ...' if len(folded) > 1 else ''}"
         )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])

@@ -136,9 +136,9 @@ def test_bad_networks(version: int, name: str, tmp_path: Path) -> None:
 
 
 def test_a_file_of_both_versions(tmp_path: Path) -> None:
-    """It is taken for the second, and what only the first has is left over: 24 of batch norm, 6 biases."""
+    """It is taken for the second, and the batch norms that only the first has are left over; its biases are used."""
     path = write(tmp_path / "a.h5", network(1) | network(2))
-    with pytest.warns(UserWarning, match="30 tensors are not part of the network: conv1_bn/beta"):
+    with pytest.warns(UserWarning, match="24 tensors are not part of the network: conv1_bn/beta"):
         weights = refnet.load_weights(path)
     assert "resnet_v2/postnorm/gamma" in weights
 

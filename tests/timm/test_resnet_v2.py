@@ -255,7 +255,7 @@ def test_options_travel_through_every_format(target: str, tmp_path: Path) -> Non
 
 def test_an_unknown_stride_place(tmp_path: Path) -> None:
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL, 3)))
-    with pytest.raises(errors.ConfigError, match=r"stride_place is 'middle'; it can be 'last_unit' or 'first_unit'"):
+    with pytest.raises(errors.ConfigError, match=r"stride_place is 'middle'; it can be 'last_unit', 'first_unit' or 'first_conv'"):
         refnet.Engine(weights, stride_place="middle")
 
 
