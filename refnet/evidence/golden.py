@@ -271,7 +271,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        A golden cannot hold an option, or a block is not made of `bottleneck`.
+        A golden cannot hold an option, or a block is not made of `bottleneck` or `basic`.
     """
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
@@ -286,7 +286,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
         blocks: Sequence[Block] = options["blocks"]
         check_blocks(blocks)
         if any(block.unit_fn is not family_of([block]).unit for block in blocks):
-            raise ConfigError("A golden can only hold blocks of bottleneck units.")
+            raise ConfigError("A golden can only hold blocks of bottleneck units or basic units.")
         encoded["blocks"] = [_encode_block(block) for block in blocks]
     return encoded
 
@@ -323,7 +323,7 @@ def _block(entry: Any) -> Block:
     keys = {"depth", "depth_bottleneck", "stride"}
     match entry:
         case {"scope": str(scope), "units": [_, *_] as units, **rest} if all(
-            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
+            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate", "stride_in_1x1"} for unit in units
         ):
             family = BY_UNIT.get(str(rest.get("unit_fn", FAMILIES[0].unit_name)))
             if family is not None:

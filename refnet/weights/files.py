@@ -127,8 +127,9 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         copy=False,
     )
     _check_usable(weights, CorruptError)
-    extra = sorted(weights.keys() - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
-    remarks = _remarks(weights, recipe) + found.doubts
+    graph = weights.architecture.graph(weights, weights.arg_scope)
+    extra = sorted(weights.keys() - graph.used)
+    remarks = _remarks(weights, recipe, graph.folded) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
 
@@ -136,7 +137,7 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
 _WHOSE = {"inception": "Inception's", "vgg": "VGG's"}
 
 
-def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
+def _remarks(weights: Weights, recipe: Recipe | None, folded: Sequence[str]) -> list[str]:
     """The remarks of the conversion, and what looks wrong with the weights."""
     remarks = list(weights.conversion.remarks)
     family = weights.architecture.family
@@ -145,6 +146,11 @@ def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
             "the file has no recipe, so uint8 images go through Inception's; TF-Slim uses "
             f"{_WHOSE[family.recipe.mode]} for its {family.title}: pass recipe=refnet.{family.recipe} if these weights "
             "need it"
+        )
+    if folded:
+        remarks.append(
+            f"{len(folded)} convolutions have biases and no batch norm, as after folding, and run so: "
+            f"{folded[0]}{', ...' if len(folded) > 1 else ''}"
         )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])
