@@ -6,12 +6,14 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
 from refnet.errors import ConfigError, FormatError, LimitError
+from refnet_kernels.system.left_over import hold, remove_left_over
 
 #: The unit of ``st_blocks``.
 _BLOCK_BYTES = 512
@@ -41,8 +43,8 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     """Files to write to, which replace others once all are complete and on the disk.
 
     A file that replaces another has its owner and its permissions, and a link still leads to it. A process that is
-    killed between the moves may leave some of the new files beside some of the old ones, or the old ones under a
-    temporary name.
+    killed between the moves may leave some of the new files beside some of the old ones, or the old ones under another
+    name, ``.old``. What a killed process leaves, the next write to the same place removes.
 
     Parameters
     ----------
@@ -60,12 +62,14 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     """
     targets = [os.path.realpath(path) if os.path.islink(path) else path for path in paths]
     replaced = [_status_of(target) for target in targets]
-    temporaries = [_beside(target) for target in targets]
+    # These take room on the disk.
+    _remove_left_over(targets, "tmp")
+    temporaries: list[str] = []
     try:
         with contextlib.ExitStack() as stack:
             files = [
-                stack.enter_context(open(temporary, "xb", opener=None if status is None else _open_private))
-                for temporary, status in zip(temporaries, replaced, strict=True)
+                stack.enter_context(_temporary(target, temporaries, private=status is not None))
+                for target, status in zip(targets, replaced, strict=True)
             ]
             yield files
             for file, status in zip(files, replaced, strict=True):
@@ -73,13 +77,16 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
                 if status is not None:
                     _make_like(file.fileno(), status)
                 os.fsync(file.fileno())
-        _replace_all(list(zip(temporaries, targets, strict=True)))
+            # Each is open, and so locked, until it has its own name.
+            _replace_all(list(zip(temporaries, targets, strict=True)))
     except BaseException:
         for temporary in temporaries:
             _remove(temporary)
         raise
     for directory in sorted({os.path.dirname(target) for target in targets}):
         _sync_directory(directory or ".")
+    # Until now, these may have been all that was left of the old files.
+    _remove_left_over(targets, "old")
 
 
 def _status_of(path: str) -> os.stat_result | None:
@@ -108,6 +115,37 @@ def _make_like(file: int, status: os.stat_result) -> None:
         os.fchmod(file, status.st_mode & 0o777)
 
 
+@contextlib.contextmanager
+def _temporary(path: str, temporaries: list[str], private: bool) -> Iterator[IO[bytes]]:
+    """A file beside the one that it will replace, whose path becomes the last of the temporary ones."""
+    temporaries.append(_beside(path, "tmp"))
+    with open(temporaries[-1], "xb", opener=_open_private if private else None) as file:
+        if hold(file.fileno()):
+            yield file
+            return
+    # Another writer took it for one that was left over, before it was locked.
+    temporaries.pop()
+    with _temporary(path, temporaries, private) as file:
+        yield file
+
+
+def _remove_left_over(paths: Sequence[str], extension: str) -> None:
+    for path in paths:
+        directory, name = os.path.split(path)
+        remove_left_over(directory or ".", rf"{re.escape(name)}\.[0-9a-f]{{16}}\.{extension}")
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Keep others from removing a file, by whatever name, if this process may read it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            stack.callback(os.close, descriptor)
+            hold(descriptor)
+        yield
+
+
 def _replace_all(moves: list[tuple[str, str]]) -> None:
     """Move each file, and if one cannot be moved, undo those before it."""
     if not moves:
@@ -116,24 +154,25 @@ def _replace_all(moves: list[tuple[str, str]]) -> None:
     if not others:
         os.replace(temporary, path)
         return
-    kept = _beside(path)
+    kept = _beside(path, "old")
     is_there = os.path.lexists(path)
-    if is_there:
-        os.replace(path, kept)
-    try:
-        os.replace(temporary, path)
-        _replace_all(others)
-    except BaseException:
+    with _locked(path):
         if is_there:
-            os.replace(kept, path)
-        else:
-            _remove(path)
-        raise
-    _remove(kept)
+            os.replace(path, kept)
+        try:
+            os.replace(temporary, path)
+            _replace_all(others)
+        except BaseException:
+            if is_there:
+                os.replace(kept, path)
+            else:
+                _remove(path)
+            raise
+        _remove(kept)
 
 
-def _beside(path: str) -> str:
-    return f"{path}.{secrets.token_hex(8)}.tmp"
+def _beside(path: str, extension: str) -> str:
+    return f"{path}.{secrets.token_hex(8)}.{extension}"
 
 
 def _remove(path: str) -> None:

@@ -6,20 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from refnet.checks import labels_of
+from refnet.checks import check_bool, check_mapping, check_text, labels_of, listed, shown
 from refnet.errors import ConfigError, ImmutableError
 from refnet.graph.graph import ArgScope
 from refnet.images.preprocess import Recipe, check_recipe
-from refnet.network.architecture import Architecture, infer_architecture
+from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.forks import making
+
+if TYPE_CHECKING:
+    from refnet.weights.interpretation import Interpretation
 
 
 class Weights(Mapping[str, Float32Array]):
@@ -30,6 +34,9 @@ class Weights(Mapping[str, Float32Array]):
     Parameters
     ----------
     tensors : mapping of str to array
+        By TF-Slim's names, or by those of another framework: a state dict of PyTorch, for instance.
+    scope : str, optional
+        As for `refnet.load_weights`; None: all that the mapping holds.
     recipe, labels, options, source, conversion
         See the attributes.
     copy : bool
@@ -76,6 +83,7 @@ class Weights(Mapping[str, Float32Array]):
         self,
         tensors: Mapping[str, Any],
         *,
+        scope: str | None = None,
         recipe: Recipe | None = None,
         labels: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -83,9 +91,15 @@ class Weights(Mapping[str, Float32Array]):
         conversion: Conversion | None = None,
         copy: bool = True,
     ) -> None:
-        arrays, converted, left_out = as_variables(tensors, copy)
+        check_bool(copy=copy)
+        check_text(source=source)
+        interpretation = _interpreted(tensors, scope)
+        if interpretation is not None:
+            tensors, conversion = interpretation.tensors, interpretation.conversion
+            recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
         recipe = None if recipe is None else check_recipe(recipe)
-        found = conversion or Conversion()
+        arrays, converted, left_out = as_variables(tensors, bool(copy))
+        found = Conversion() if conversion is None else _conversion(conversion)
         found = replace(found, converted=found.converted | converted, left_out=found.left_out | left_out)
         self._set(
             _tensors=arrays,
@@ -133,7 +147,7 @@ class Weights(Mapping[str, Float32Array]):
         if options is not None:
             changes["options"] = _options(options)
         if conversion is not None:
-            changes["conversion"] = conversion
+            changes["conversion"] = _conversion(conversion)
         return _remade(self._state | changes)
 
     def __getitem__(self, name: str) -> Float32Array:
@@ -199,6 +213,18 @@ class Weights(Mapping[str, Float32Array]):
         return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
 
 
+def _interpreted(tensors: Any, scope: str | None) -> Interpretation | None:
+    """The network in a mapping by another framework's names, or the one below a scope; None: the mapping as it is."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        return None
+    if scope is None and (scopes_of(tensors) or not any("." in name or "/" in name for name in tensors)):
+        return None
+    with making:
+        from refnet.weights.interpretation import interpret_arrays
+
+    return interpret_arrays(tensors, scope)
+
+
 def _remade(state: Mapping[str, Any]) -> Weights:
     """Weights with these attributes. A pickle forgets that the arrays are read-only."""
     for array in state["_tensors"].values():
@@ -212,18 +238,24 @@ def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if labels is None else labels_of(labels)
 
 
+def _conversion(conversion: object) -> Conversion:
+    if not isinstance(conversion, Conversion):
+        raise ConfigError(f"conversion is {shown(conversion)}; it is the conversion of other weights.")
+    return conversion
+
+
 def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    unknown = sorted(set(options or {}) - set(SLIM_OPTIONS))
+    options = {} if options is None else options
+    check_mapping(options=options)
+    unknown = sorted(map(str, set(options) - set(SLIM_OPTIONS)))
     if unknown:
         raise ConfigError(
-            f"Weights cannot have these options: {', '.join(map(str, unknown))}; they can have "
-            f"{', '.join(SLIM_OPTIONS)}.",
+            f"Weights cannot have these options: {listed(unknown)}; they can have {', '.join(SLIM_OPTIONS)}.",
             found=unknown,
         )
-    given = dict(options or {})
-    check_slim_options(given)
+    check_slim_options(options)
     # Files hold these types alone.
-    return MappingProxyType({name: type(SLIM_OPTIONS[name])(value) for name, value in given.items()})
+    return MappingProxyType({name: type(SLIM_OPTIONS[name])(value) for name, value in options.items()})
 
 
 def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:

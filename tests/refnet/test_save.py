@@ -21,6 +21,7 @@ from refnet.images.preprocess import VGG
 from tests.support.nets import lively_weights, small_blocks
 
 TENSORS = lively_weights(blocks=small_blocks(units=1))
+FEATURES = {name: value for name, value in TENSORS.items() if "/logits/" not in name}
 LABELS = list("abcdefg")
 FORMATS = pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.ckpt"])
 
@@ -104,7 +105,10 @@ REFUSED: dict[str, tuple[dict[str, Any], type[RefnetError], str]] = {
     "half a surrogate": ({"tensors": {**TENSORS, "\udc00": np.ones(2)}}, ConfigError, "is not Unicode"),
     "40 dimensions": ({"tensors": {**TENSORS, "x": np.ones((1,) * 40)}}, ConfigError, "40 dimensions"),
     "another framework's name": (
-        {"tensors": {**TENSORS, "layer1.0.conv1.weight": np.ones(2)}}, ConfigError, "names of PyTorch's ResNet v1",
+        {"tensors": {**TENSORS, "layer1.0.conv1.weight": np.ones(2)}}, ConfigError, "several networks",
+    ),
+    "features, and a layer that would be their classifier": (
+        {"tensors": {**FEATURES, "x/weights": np.ones((20, 7))}}, ConfigError, "read back as others, .* x/weights",
     ),
 }  # fmt: skip
 

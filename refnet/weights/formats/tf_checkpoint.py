@@ -147,6 +147,23 @@ def is_companion(path: str) -> bool:
     return _COMPANION.search(path) is not None or os.path.basename(path) == _SAVED_MODEL
 
 
+def is_state(path: str) -> bool:
+    """Whether a path is the state file of a directory, which names its latest checkpoint.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
+    if os.path.basename(path) != _STATE_FILE or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return b"model_checkpoint_path" in file.read(_STATE_FILE_MAX_BYTES)
+
+
 def find(path: str) -> str:
     """The table (V2's ``.index``, or a V1 file) of the checkpoint that `path` names.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ class Named(NamedTuple):
         Variables that the home's network does not have; they are zeros.
     remarks : list of str
         Other differences, in sentences.
+    inside : sequence of str
+        Tensors in the units that have no place in refnet's units, by their names in the file.
     """
 
     tensors: dict[str, np.ndarray]
@@ -37,6 +40,7 @@ class Named(NamedTuple):
     recipe: Recipe | None
     added: list[str]
     remarks: list[str]
+    inside: Sequence[str] = ()
 
 
 class Home(NamedTuple):
@@ -51,11 +55,18 @@ class Home(NamedTuple):
     read : callable
         Gives the tensors TF-Slim's names. For a network that refnet does not have, it raises a MissingTensorError with
         the reason.
+    unit : re.Pattern, optional
+        Matches the name of a unit's tensor. Its group ``scope`` is what stands before the names of the network, with
+        the separator at its end. None: nothing can stand there.
+    outputs_first : bool
+        Whether the matrices of dense layers are [outputs, inputs], as PyTorch has them.
     """
 
     title: str
     fits: Callable[[Loaded], bool]
     read: Callable[[Mapping[str, np.ndarray]], Named]
+    unit: re.Pattern[str] | None = None
+    outputs_first: bool = False
 
 
 def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], str | None]) -> dict[str, str]:
@@ -85,11 +96,33 @@ def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], s
     problems: list[WeightsError] = []
     for name in names:
         slim = slim_name(name)
-        if slim is None and name.startswith(f"{scope}/"):
-            problems.append(FormatError(f"{name!r} is a name of TF-Slim's among another framework's.", tensor=name))
+        if slim is None:
+            problems += _own_name(name, scope)
         elif slim in found:
             message = f"{found[slim]!r} and {name!r} are both TF-Slim's {slim}: leave out the one that is not meant."
             problems.append(FormatError(message, tensor=slim, found=(found[slim], name)))
         found[slim or name] = name
     raise_problems(problems)
     return found
+
+
+def refuse_slim_names(names: Iterable[str], scope: str) -> None:
+    """Refuse tensors that another framework's file has under the names that the network gets.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names of tensors that keep them.
+    scope : str
+        The first part of all the network's names.
+
+    Raises
+    ------
+    FormatError
+    """
+    raise_problems([problem for name in names for problem in _own_name(name, scope)])
+
+
+def _own_name(name: str, scope: str) -> list[WeightsError]:
+    message = f"{name!r} is a name of TF-Slim's among another framework's."
+    return [FormatError(message, tensor=name)] if name.startswith(f"{scope}/") else []

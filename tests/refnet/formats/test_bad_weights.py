@@ -34,13 +34,13 @@ from tests.refnet.formats.bad_files import BadFile, check_refused
 from tests.support.nets import lively_weights, small_blocks
 from tests.timm.networks import Description
 from tests.timm.networks import draw_state as draw_timm
-from tests.torchvision.networks import draw_state as draw_torchvision
+from tests.torchvision import networks as torchvision
 
 Tensors = dict[str, np.ndarray]
 
 SLIM = lively_weights(blocks=small_blocks(units=1))
 TIMM = draw_timm(Description(((3, 1), (5, 2)), 7), 0)
-TORCHVISION = draw_torchvision(((3, 1), (5, 2)), 7, 0)
+TORCHVISION = torchvision.draw_state(torchvision.Description(((3, 1), (5, 2)), 7), 0)
 KERAS = network(2)
 UNIT = "resnet_v2/block1/unit_1/bottleneck_v2"
 LONG = "9" * 5000
@@ -123,6 +123,10 @@ NAMES: dict[str, BadFile] = {
 TAKEN: dict[str, BadFile] = {
     "a hidden tensor, of torchvision": bad(
         {"resnet_v1/conv1/weights": ONE}, FormatError, "'resnet_v1/conv1/weights' is a name of TF-Slim's", TORCHVISION,
+    ),
+    "a hidden tensor beside the modules of torchvision": bad(
+        {**renamed("", "module.", TORCHVISION), "resnet_v1/conv1/weights": ONE}, FormatError,
+        "'resnet_v1/conv1/weights' is a name of TF-Slim's", TORCHVISION,
     ),
     "a hidden bias, of timm": bad(
         {f"{UNIT}/conv3/biases": ONE}, FormatError, f"'{UNIT}/conv3/biases' is a name of TF-Slim's", TIMM,

@@ -85,7 +85,9 @@ SPARSE: dict[str, BadFile] = {
     "a shard of 4 TiB": BadFile(_sparse_shard, LimitError, r"a\.ckpt\.data.* are holes"),
 }
 
-_KNOWN = r".*TensorFlow checkpoints \(V1 and V2\), Keras' \.h5, Keras' \.keras, \.npz and safetensors\."
+_KNOWN = (
+    r".*TensorFlow checkpoints \(V1 and V2\), PyTorch's \.pth, Keras' \.h5, Keras' \.keras, \.npz and safetensors\."
+)
 BAD: dict[str, BadFile] = {
     **{f"empty, named {name}": content(b"", FormatError, "empty", name) for name in ("a.npz", "a.index", "a")},
     "a gzip archive": content(b"\x1f\x8b\x08", FormatError, "unpack" + _KNOWN),
