@@ -17,6 +17,7 @@ from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
+from refnet.resources import for_weights
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
@@ -79,6 +80,7 @@ class Weights(Mapping[str, Float32Array]):
     conversion: Conversion
     _tensors: dict[str, Float32Array]
 
+    @for_weights
     def __init__(
         self,
         tensors: Mapping[str, Any],
