@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -11,8 +12,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
-from refnet.errors import FormatError
+from refnet.errors import FormatError, LimitError
 from refnet_kernels.system.left_over import hold, remove_left_over
+
+#: The unit of ``st_blocks``.
+_BLOCK_BYTES = 512
+# Weights compress a little. What expands more than this, and is not small anyway, is a bomb.
+_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 
 
 @contextlib.contextmanager
@@ -143,12 +149,12 @@ def _sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def regular_file_size(path: str) -> int:
-    """The size of a regular file.
+def regular_file_size(*paths: str) -> int:
+    """The size of a regular file, or of several together, which the bytes on the disk justify.
 
     Parameters
     ----------
-    path : str
+    *paths : str
 
     Returns
     -------
@@ -158,12 +164,74 @@ def regular_file_size(path: str) -> int:
     Raises
     ------
     FormatError
-        It is not a regular file; reading it could block, or never end.
+        One is not a regular file; reading it could block, or never end.
+    LimitError
+        They consist of holes almost alone.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path} is {_kind(status.st_mode)}; it must be a regular file.")
-    return status.st_size
+    size = stored = 0
+    for path in paths:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{path} is {_kind(status.st_mode)}; it must be a regular file.")
+        size += status.st_size
+        stored += status.st_blocks * _BLOCK_BYTES
+    # Some file systems count no blocks; those that have no holes either say that there is none.
+    if expands_too_much(stored, size) and any(map(_has_hole, paths)):
+        files = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} other files have"
+        raise LimitError(
+            f"{files} {size} bytes, but only {stored} are on the disk: the rest are holes, which read as zeros.",
+            expected=stored,
+            found=size,
+        )
+    return size
+
+
+def expands_too_much(stored: int, size: int) -> bool:
+    """Whether bytes that expand to a size are more likely a bomb than weights, which expand a little.
+
+    Parameters
+    ----------
+    stored, size : int
+
+    Returns
+    -------
+    bool
+    """
+    return size > _SMALL_BYTES + _MAX_EXPANSION * stored
+
+
+def _has_hole(path: str) -> bool:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return size > 0 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
+
+
+def read_small(path: str, most: int) -> bytes:
+    """The content of a regular file that is not large.
+
+    Parameters
+    ----------
+    path : str
+    most : int
+        Bytes that it can have.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    FormatError
+        It is not a regular file.
+    LimitError
+        It is larger.
+    """
+    regular_file_size(path)
+    with open(path, "rb") as file:
+        content = file.read(most + 1)  # a system's own file can hold more than its size
+    if len(content) > most:
+        raise LimitError(f"{path} is larger than {most} bytes.", expected=most)
+    return content
 
 
 def _kind(mode: int) -> str:
@@ -191,7 +259,11 @@ def json_object(content: bytes, what: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(
-            content.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_whole_number
+            content.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_number,
+            parse_int=_whole_number,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         raise FormatError(f"its {what} is not valid JSON: {error}.") from error
@@ -209,6 +281,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large for a float")
+    return value
 
 
 def _whole_number(text: str) -> int:

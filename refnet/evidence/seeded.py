@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from refnet.checks import seed_of, shape_of
+from refnet.network.networks import BY_UNIT
 from refnet.network.seeded_bits import random_bits
+from refnet.resources import for_images, for_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
 
 
+@for_images
 @contract_mode()
 def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     """Normalised pixels, uniform in [-1, 1).
@@ -29,10 +33,20 @@ def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     Returns
     -------
     float32 array
+
+    Raises
+    ------
+    InputError, ConfigError
+        The shape or the seed cannot be one.
     """
-    return _uniform(shape, "images", seed).astype(np.float32)
+    return _uniform(shape_of(shape), "images", seed_of(seed)).astype(np.float32)
 
 
+#: The ends of the names of units' last convolutions.
+_LAST = ("conv3", *(f"/{name}/{family.last}" for name, family in BY_UNIT.items()))
+
+
+@for_weights
 @contract_mode()
 def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weights:
     """The weights with batch norms and biases that change the values, and residuals that stay small.
@@ -40,25 +54,33 @@ def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weight
     In untrained weights beta, means and biases are 0, gamma and variances are 1, and the values grow by a factor in
     each unit. Here gamma and variances are uniform in [0.5, 1.5), the others in [-0.25, 0.25), and the last kernel of
     each unit is multiplied by a quarter, which keeps the logits of 200 layers below 100. Each convolution also has
-    biases, for networks without batch norm.
+    biases, for networks without batch norm; beside a batch norm they are not added, unless the caller's options say so.
 
     Parameters
     ----------
     weights : mapping of str to float32 array
         As `refnet.random_weights` draws them.
     seed : int
+
+    Raises
+    ------
+    WeightsError, ConfigError
+        The weights cannot be used, or the seed cannot be one.
     """
+    seed = seed_of(seed)
     tensors: dict[str, Float32Array] = {}
-    for name, value in weights.items():
-        scope, leaf = name.rsplit("/", 1)
+    for name, value in (weights if isinstance(weights, Weights) else Weights(weights)).items():
+        scope, _, leaf = name.rpartition("/")
         if leaf == "weights":
-            tensors[name] = value * np.float32(0.25) if scope.endswith("conv3") else value
-            tensors[f"{scope}/biases"] = _small(f"{scope}/biases", value.shape[-1:], seed)
+            biases = f"{name.removesuffix('weights')}biases"
+            tensors[name] = value * np.float32(0.25) if scope.endswith(_LAST) else value
+            tensors[biases] = _small(biases, value.shape[-1:], seed)
         elif leaf in ("gamma", "moving_variance"):
             tensors[name] = (1 + _uniform(value.shape, name, seed) / 2).astype(np.float32)
         else:
             tensors[name] = _small(name, value.shape, seed)
-    return Weights(tensors, source=f"lively_weights(seed={seed})", copy=False)
+    options = {"bias_before_batch_norm": False}
+    return Weights(tensors, options=options, source=f"lively_weights(seed={seed})", copy=False)
 
 
 def _small(name: str, shape: Sequence[int], seed: int) -> Float32Array:

@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet.checks import check_bool
-from refnet.errors import ConfigError
-from refnet.graph.graph import ArgScope
+from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, check_text
+from refnet.graph.graph import ACTIVATIONS, POOL_MODES, ArgScope
 from refnet.network.architecture import STRIDE_PLACES
-from refnet.network.resnet_utils import Block
+from refnet.network.resnet_utils import Block, check_blocks, check_multi_grid, check_stride
 from refnet.network.resnet_v2 import resnet_v2
 from refnet.run.devices import check_device, check_dtype, check_threads
 
 
-def _of_weights(slim: Any) -> Any:
-    """An option that is stored with the weights, and its value in TF-Slim. None: as stored."""
-    return field(default=None, metadata={"slim": slim})
+def _of_weights(slim: Any, otherwise: Any = ...) -> Any:
+    """An option that is stored with the weights, and its value in TF-Slim. None: as stored, else ``otherwise``."""
+    return field(default=None, metadata={"slim": slim, "otherwise": slim if otherwise is ... else otherwise})
 
 
 def _of_run(default: Any) -> Any:
@@ -44,8 +42,9 @@ class Options:
     global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
         As `refnet.network.resnet_v2.resnet_v2` explains them.
     batch_norm_epsilon, pool_mode, avg_down, bias_before_batch_norm : optional
-        As `refnet.graph.ArgScope` explains them; None: as in the weights' file, else as in TF-Slim.
-    stride_place : {"last_unit", "first_unit"}, optional
+        As `refnet.graph.ArgScope` explains them; None: as in the weights' file, else as in TF-Slim, or for
+        ``bias_before_batch_norm`` as the variables show it.
+    stride_place : {"last_unit", "first_unit", "first_conv"}, optional
         As `refnet.network.architecture.infer_architecture` explains it; None: as for ``pool_mode``.
     batch_norm_scale, activation_fn, use_batch_norm
         As `refnet.graph.ArgScope` explains them.
@@ -74,7 +73,7 @@ class Options:
     pool_mode: str | None = _of_weights(ArgScope().pool_mode)
     avg_down: bool | None = _of_weights(ArgScope().avg_down)
     stride_place: str | None = _of_weights(STRIDE_PLACES[0])
-    bias_before_batch_norm: bool | None = _of_weights(ArgScope().bias_before_batch_norm)
+    bias_before_batch_norm: bool | None = _of_weights(slim=False, otherwise=None)
     batch_norm_scale: bool = True
     activation_fn: str | None = "relu"
     use_batch_norm: bool = True
@@ -102,14 +101,17 @@ class Options:
         """
         flags = {name: getattr(self, name) for name in BOOLEANS}
         check_bool(**{name: flag for name, flag in flags.items() if flag is not None or name not in _MAY_BE_NONE})
+        _check_others(self)
         open_ones = [name for name in SLIM_OPTIONS if getattr(self, name) is None]
         found: dict[str, Any] = {name: bool(flag) for name, flag in flags.items() if flag is not None}
-        found |= {name: of_weights.get(name, SLIM_OPTIONS[name]) for name in open_ones}
-        epsilon = found.get("batch_norm_epsilon", self.batch_norm_epsilon)
+        found |= {name: of_weights.get(name, _OTHERWISE[name]) for name in open_ones}
+        epsilon: Any = found.get("batch_norm_epsilon", self.batch_norm_epsilon)
+        found["batch_norm_epsilon"] = float(epsilon)
         device = check_device(self.device)
         return replace(
             self,
-            **found | {"batch_norm_epsilon": _check_epsilon(epsilon)},
+            **found,
+            num_classes=as_int(self.num_classes),
             device=device,
             threads=check_threads(self.threads),
             dtype=check_dtype(self.dtype, device),
@@ -133,6 +135,7 @@ _MAY_BE_NONE = frozenset(entry.name for entry in fields(Options) if str(entry.ty
 SLIM_OPTIONS: dict[str, Any] = {
     entry.name: entry.metadata["slim"] for entry in fields(Options) if "slim" in entry.metadata
 }
+_OTHERWISE = {name: Options.__dataclass_fields__[name].metadata["otherwise"] for name in SLIM_OPTIONS}
 #: The options on which the bits may depend.
 BIT_OPTIONS = frozenset(entry.name for entry in fields(Options) if "run" not in entry.metadata)
 #: The options of the function that makes a network; its scope is the architecture's.
@@ -143,7 +146,38 @@ _OF_NETWORK = tuple(
 )
 
 
-def _check_epsilon(epsilon: object) -> float:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
-        raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
-    return float(epsilon)
+def check_slim_options(options: Mapping[str, Any]) -> None:
+    """Refuse values that options which are stored with weights cannot have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in options.items():
+        if name in BOOLEANS:
+            check_bool(**{name: value})
+        elif name == "batch_norm_epsilon":
+            check_number(batch_norm_epsilon=value)
+        else:
+            check_choice(name, value, _CHOICES[name])
+
+
+_CHOICES = {"pool_mode": POOL_MODES, "stride_place": STRIDE_PLACES}
+
+
+def _check_others(options: Options) -> None:
+    """Refuse values of the options that are neither true nor false, nor of the run."""
+    given = {name: getattr(options, name) for name in SLIM_OPTIONS}
+    check_slim_options({name: value for name, value in given.items() if value is not None})
+    check_choice("activation_fn", options.activation_fn, ACTIVATIONS)
+    if options.blocks is not None:
+        check_blocks(options.blocks)
+    if options.multi_grid is not None:
+        check_multi_grid(options.multi_grid)
+    if options.scope is not None:
+        check_text(scope=options.scope)
+    if isinstance(options.num_classes, str):
+        check_choice("num_classes", options.num_classes, ("from_weights", None))
+    elif options.num_classes is not None:
+        check_positive(num_classes=as_int(options.num_classes))
+    check_stride(options.output_stride)
