@@ -12,6 +12,7 @@ import io
 import mmap
 import os
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -36,7 +37,7 @@ from refnet.weights.formats import read, write
 from tests.refnet.formats import test_keras, test_saved_model, test_tf_checkpoint
 from tests.refnet.formats.tables import Tables
 from tests.reliability import mutators
-from tests.reliability.figures import Row
+from tests.reliability.figures import ROOT, Row
 from tests.reliability.mutators import Files
 from tests.support.arrays import random_images
 from tests.support.nets import lively_weights, small_blocks
@@ -44,8 +45,13 @@ from tests.support.tensorflow import tensorflow
 
 #: A trial takes milliseconds; the machine may be busy.
 HANG_SECONDS = 30
+DATA = ROOT / "tests" / "refnet" / "formats" / "data"
 #: Distinct failures after which a run ends.
 ENOUGH = 20
+
+#: What a child notes in shared memory: the trial at work, how many were accepted, the longest time and its trial; then
+#: the failures as text.
+NOTES, FAILURES_AT = struct.Struct("<QQdQ"), 64
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -102,7 +108,7 @@ def weights(path: Path) -> Arrays:
 
 
 def small(recipe: Any) -> bool:
-    return max(recipe.height, recipe.width, recipe.resize_side or 0) < 100
+    return max(side or 0 for side in (recipe.height, recipe.width, recipe.resize_side)) < 100
 
 
 def golden(path: Path) -> Arrays:
@@ -206,6 +212,11 @@ def archive(path: Path) -> None:
     (path.parent / "inner.h5").unlink()
 
 
+def torch(name: str) -> Callable[[Path], None]:
+    """Copies a file that PyTorch wrote."""
+    return lambda path: path.write_bytes((DATA / name).read_bytes()) and None
+
+
 def own_weights(path: Path) -> None:
     loaded = refnet.random_weights(small_blocks(units=1), num_classes=7)
     described = loaded.replace(labels=[str(i) for i in range(7)], recipe=refnet.Recipe(24, 24))
@@ -248,7 +259,9 @@ TARGETS = {
     "npz, deflated": Target("a.npz", deflated, mutators.npz, tensors, by_numpy),
     "safetensors": Target("a.safetensors", save, mutators.safetensors, tensors, by_safetensors),
     "h5": Target("a.h5", lambda path: test_keras.write(path, ARRAYS_H5) and None, mutators.any_bytes, tensors, by_h5py),
-    "keras": Target("a.keras", archive, mutators.keras, tensors),
+    "keras": Target("a.keras", archive, mutators.plain_archive, tensors),
+    "PyTorch": Target("a.pth", torch("zip_protocol_5.pth"), mutators.plain_archive, tensors),
+    "PyTorch, before 1.6": Target("a.pth", torch("legacy.pth"), mutators.any_bytes, tensors),
     "PNG": Target("a.png", image, mutators.png, pixels, by_pillow),
     "JPEG": Target("a.jpg", image, mutators.jpeg, pixels, by_pillow),
     "GIF": Target("a.gif", image, mutators.any_bytes, pixels, by_pillow),
@@ -305,21 +318,23 @@ def sound_files(target: Target, folder: Path) -> Files:
 
 def child(name: str, sound: Files, trials: range, end: float, compare: bool, shared: mmap.mmap) -> None:
     """Do trials, and note in shared memory the one at work, how many were accepted, and the failures."""
-    target, failures = TARGETS[name], shared[24:]
-    accepted, seen = int.from_bytes(shared[8:16], "little"), bytes(failures).rstrip(b"\0").decode()
+    target, room = TARGETS[name], len(shared) - FAILURES_AT - 1
+    _, accepted, slowest, slowest_trial = NOTES.unpack_from(shared)
+    seen = shared[FAILURES_AT:].rstrip(b"\0").decode("utf-8", "replace")
     with tempfile.TemporaryDirectory() as directory:
         for trial in trials:
-            shared[:8] = trial.to_bytes(8, "little")
-            good, wrong = attempt(target, Path(directory), trial_files(target, sound, name, trial), compare)
+            NOTES.pack_into(shared, 0, trial, accepted, slowest, slowest_trial)
+            files, start = trial_files(target, sound, name, trial), time.monotonic()
+            good, wrong = attempt(target, Path(directory), files, compare)
             accepted += good
-            shared[8:16] = accepted.to_bytes(8, "little")
+            slowest, slowest_trial = max((slowest, slowest_trial), (time.monotonic() - start, trial))
+            NOTES.pack_into(shared, 0, trial, accepted, slowest, slowest_trial)
             if wrong is not None and wrong.partition(":")[0] not in seen:
                 seen += f"trial {trial}: {wrong}\n"
-                encoded = seen.encode("utf-8", "replace")[: len(failures) - 1]
-                shared[24 : 24 + len(encoded)] = encoded
+                encoded = seen.encode("utf-8", "replace")[:room]
+                shared[FAILURES_AT : FAILURES_AT + len(encoded)] = encoded
             if time.monotonic() > end or seen.count("\n") >= ENOUGH:
                 break
-        shared[16:24] = (1).to_bytes(8, "little")
 
 
 def fuzz(name: str, trials: range, seconds: float, compare: bool = True) -> Row:
@@ -344,7 +359,7 @@ def fuzz(name: str, trials: range, seconds: float, compare: bool = True) -> Row:
                 finally:
                     os._exit(status)
             status = watch(process, shared)
-            at = int.from_bytes(shared[:8], "little")
+            at, accepted, slowest, slowest_trial = NOTES.unpack_from(shared)
             if status == 0:
                 break
             assert os.WIFSIGNALED(status), f"{name}: the trials ended with status {status} at {at}"
@@ -352,12 +367,13 @@ def fuzz(name: str, trials: range, seconds: float, compare: bool = True) -> Row:
             first = at + 1
             if len(lost) >= ENOUGH or first >= trials.stop or time.monotonic() > end:
                 break
-        done, accepted = at + 1 - trials.start, int.from_bytes(shared[8:16], "little")
-        failures = lost + shared[24:].rstrip(b"\0").decode("utf-8", "replace").splitlines()
+        done = at + 1 - trials.start
+        failures = lost + shared[FAILURES_AT:].rstrip(b"\0").decode("utf-8", "replace").splitlines()
     lines = "\n".join(f"  {name}, {failure}" for failure in failures)
     assert not failures, f"repeat one by python -m tests.reliability.fuzz {name!r} TRIAL\n{lines}"
     truth = ", with the library's values" if compare and target.truth is not None else ""
-    return Row(f"{name}: changed files", done, f"{accepted:,} accepted{truth}; the others refused")
+    words = f"{accepted:,} accepted{truth}, the others refused; slowest {1e3 * slowest:.0f} ms (trial {slowest_trial})"
+    return Row(f"{name}: changed files", done, words)
 
 
 def watch(process: int, shared: mmap.mmap) -> int:
@@ -387,7 +403,7 @@ def all_targets(trials: range, seconds: float, slow_truth: bool) -> list[Row]:
 
 
 def short() -> list[Row]:
-    return all_targets(range(250), 60, slow_truth=False)
+    return all_targets(range(120), 60, slow_truth=False)
 
 
 def long(minutes: float) -> list[Row]:

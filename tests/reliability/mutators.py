@@ -228,7 +228,7 @@ def archive(inner: Callable[[bytes, Random], bytes]) -> Callable[[Files, Random]
 
 
 npz = archive(_npy)
-keras = archive(bytes_of)
+plain_archive = archive(bytes_of)
 
 
 def fields(content: bytes) -> list[tuple[int, int, int | bytes]] | None:
