@@ -409,8 +409,8 @@ ONE = np.float32([1, 2]).tobytes()
 
 
 def _pickle(content: bytes, error: type[RefnetError], message: str) -> BadFile:
-    """A pickle in an archive with one storage."""
-    return BadFile(lambda f: archive(f / "a.pth", content, {"0": ONE}), error, message)
+    """A pickle in an archive with two storages."""
+    return BadFile(lambda f: archive(f / "a.pth", content, {"0": ONE, "9": ONE}), error, message)
 
 
 def _value(value: Any, error: type[RefnetError], message: str) -> BadFile:
@@ -419,7 +419,7 @@ def _value(value: Any, error: type[RefnetError], message: str) -> BadFile:
 
 def _tensor(of: Any, error: type[RefnetError], message: str) -> BadFile:
     """A tensor beside a sound one."""
-    entries = {"good": rebuilt(storage("0", 2)), "x": of}
+    entries = {"good": rebuilt(storage("9", 2)), "x": of}
     return _value(ordered(entries), error, f"tensor 'x': .*{message}")
 
 
@@ -572,10 +572,14 @@ BAD: dict[str, BadFile] = {
     "a storage of an unknown type": _tensor(rebuilt(storage("0", 2, "LostStorage")), FormatError, "storage is none"),
     "a storage by a number": _tensor(rebuilt(storage(0, 2)), FormatError, "storage is none"),
     "a storage of text elements": _tensor(rebuilt(storage("0", "2")), FormatError, "storage is none"),
-    "a storage that is a view": _tensor(
-        rebuilt(storage("0", 2, "FloatStorage", ("1", 0, 2))), FormatError, "part of another"
+    "a storage that is a view": _value(
+        {"x": rebuilt(storage("0", 2, "FloatStorage", ("1", 0, 2)))}, FormatError, "part of another"
     ),
     "a storage that is no reference": _tensor(rebuilt("0"), FormatError, "storage is none"),
+    "a storage of two types": _value(
+        {"x": rebuilt(storage("0", 2, "HalfStorage")), "y": rebuilt(storage("0", 2, "BFloat16Storage"))},
+        FormatError, "say different things of storage '0'",
+    ),
     "a tensor beyond its storage": _tensor(rebuilt(storage("0", 2), 1, (2,)), CorruptError, "ends at element 3"),
     "strides beyond the storage": _tensor(rebuilt(storage("0", 2), 0, (2,), (2,)), CorruptError, "ends at element 3"),
     "an offset beyond the storage": _tensor(rebuilt(storage("0", 2), 2**63, ()  , ()), CorruptError, "ends at element"),
@@ -637,7 +641,7 @@ BAD: dict[str, BadFile] = {
     "legacy: a storage of another size": _legacy(FormatError, "has 3 elements", values=[("0", 3, ONE)]),
     "legacy: a storage of 2^63 elements": _legacy(FormatError, f"has {2**63} elements", values=[("0", 2**63, ONE)]),
     "legacy: a storage of two types": _legacy(
-        FormatError, "different things",
+        FormatError, "say different things of storage '0'",
         value={"x": rebuilt(storage("0", 2, "FloatStorage", None)), "y": rebuilt(storage("0", 2, "IntStorage", None))},
     ),
     "legacy: a view": _legacy(
