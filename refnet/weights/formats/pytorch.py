@@ -573,8 +573,8 @@ def _chosen(value: Any, conversion: Conversion) -> Iterator[tuple[str, Any]]:
     averages = [other for other in others if _are_averages(other)]
     if averages and not _are_averages(path):
         conversion.remarks.append(
-            f"the file holds averages of the weights too ({_listed(averages)}); these are the weights themselves "
-            f"({_titled(path)})"
+            f"the file holds averages of the weights too ({_listed(averages)}), and the weights themselves were taken "
+            f"({_titled(path)}): to take the averages, load the file with PyTorch and save that dict alone"
         )
     rest = [other for other in others if not _are_averages(other)]
     if rest:
@@ -610,7 +610,11 @@ def _candidates(value: Any) -> tuple[dict[_Path, Any], list[_Path]]:
             else:
                 if any(isinstance(name, str) and _is_tensor(entry) for name, entry in entries.items()):
                     found[path] = item
-                following += [((*path, name), entry) for name, entry in entries.items() if isinstance(name, str)]
+                following += [
+                    ((*path, name), entry)
+                    for name, entry in entries.items()
+                    if isinstance(name, str) and isinstance(entry, dict | Call)
+                ]
         level = following
     return found, optimizers
 

@@ -122,7 +122,8 @@ def test_checkpoint_of_a_training(watch: Any) -> None:
     assert_same(loaded.tensors, MODULE)
     assert loaded.conversion.left_out == {"optimizer": "it is the state of an optimizer"}
     assert loaded.conversion.remarks == [
-        "the file holds averages of the weights too (state_dict_ema); these are the weights themselves (state_dict)"
+        "the file holds averages of the weights too (state_dict_ema), and the weights themselves were taken "
+        "(state_dict): to take the averages, load the file with PyTorch and save that dict alone"
     ]
 
 
@@ -782,6 +783,15 @@ def test_a_network_is_that_of_safetensors(zipped: bool, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", refnet.RefnetWarning)
         np.testing.assert_array_equal(refnet.forward(path, images), refnet.forward(theirs, images), strict=True)
+
+
+def test_what_was_left_out_is_told(tmp_path: Path) -> None:
+    state, values = state_of(draw_state(STAGES, 7, 1))
+    parts = {"model": state, "ema": state._replace(function=Global("my", "Dict")), "optimizer": {"state": {}}}
+    parts["optimizer"]["param_groups"] = []
+    weights = refnet.load_weights(archive(tmp_path / "a.pth", parts, values))
+    assert "optimizer was left out: it is the state of an optimizer" in weights.notes
+    assert any("holds averages of the weights too (ema)" in note for note in weights.notes)
 
 
 # Against PyTorch itself, where it is installed.
