@@ -253,6 +253,14 @@ def test_several_state_dicts_are_listed(names: tuple[str, str], tmp_path: Path) 
         nested(tmp_path, **dict.fromkeys(names, SMALL))
 
 
+def test_one_state_dict_under_two_names(tmp_path: Path) -> None:
+    value, values = state_of(SMALL)
+    content = b"\x80\x02}(" + opcodes("model") + opcodes(value) + b"q\7" + opcodes("state_dict") + b"h\7u."
+    loaded = read(archive(tmp_path / "a", content, values))
+    assert_same(loaded.tensors, SMALL)
+    assert loaded.conversion.remarks == []
+
+
 def test_deeper_and_in_objects(tmp_path: Path) -> None:
     """Such as a trainer that was saved as a whole, and dicts of a class of their own."""
     value, values = state_of(SMALL)
@@ -496,6 +504,14 @@ def _doubled_modules(depth: int) -> bytes:
     return b"\x80\x02" + content + b"."
 
 
+def _repeated_dicts(depth: int, names: int) -> bytes:
+    """A dict under many names in a dict, which is under many names in a dict, ...: names^depth ways."""
+    content = b"}" + opcodes("x") + b"Ns"
+    for _ in range(depth):
+        content += b"q\0" + b"0}(" + b"".join(opcodes(f"{i}") + b"h\0" for i in range(names)) + b"u"
+    return b"\x80\x02" + content + b"."
+
+
 _FLOOD = b"\x80\x02" + b"}" * 600_000 + b"."
 _LONG = "x" * 100_000
 
@@ -551,6 +567,7 @@ PICKLES: dict[str, tuple[bytes, type[RefnetError], str]] = {
         LimitError, "without end",
     ),
     "a tuple 200,000 deep": (b"\x80\x02)" + b"\x85" * 200_000 + b".", FormatError, "no state dict, but a tuple"),
+    "dicts under many names": (_repeated_dicts(7, 100), FormatError, "a dict with the keys 0, 1, "),
     "a list in itself": (b"\x80\x02]q\0h\0a.", FormatError, "no state dict, but a list"),
     "a dict in itself": (b"\x80\x02}q\0" + opcodes("a") + b"h\0s.", FormatError, "a dict with the keys a"),
 }  # fmt: skip
