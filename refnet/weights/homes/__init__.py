@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes import bit, hugging_face, keras, timm, torchvision
+from refnet.weights.homes import bit, hugging_face, keras, pytorchcv, timm, torchvision
 from refnet.weights.homes.home import Home
 
 #: The first home that fits reads the tensors.
-HOMES = (keras.HOME, timm.HOME, torchvision.HOME, hugging_face.HOME, bit.HOME)
+HOMES = (
+    keras.HOME,
+    timm.HOME,
+    torchvision.HOME,
+    hugging_face.HOME,
+    pytorchcv.HOME,
+    bit.HOME,
+)
 
 
 def home_of(loaded: Loaded) -> Home | None:
