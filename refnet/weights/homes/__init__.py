@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes import bit, hugging_face, keras, pytorchcv, timm, torchvision
+from refnet.weights.homes import bit, hugging_face, keras, pytorchcv, tf_official, timm, torchvision
 from refnet.weights.homes.home import Home
 
 #: The first home that fits reads the tensors.
@@ -13,6 +13,7 @@ HOMES = (
     torchvision.HOME,
     hugging_face.HOME,
     pytorchcv.HOME,
+    tf_official.HOME,
     bit.HOME,
 )
 
