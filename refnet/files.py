@@ -55,9 +55,13 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
                 file.flush()
                 os.fsync(file.fileno())
         _replace_all(list(zip(temporaries, paths, strict=True)))
-    except BaseException:
+    except BaseException as error:
         for temporary in temporaries:
             _remove(temporary)
+        if isinstance(error, OSError):
+            # The caller knows the file by its own name; of a full disk the system gives none.
+            by_name = dict(zip(temporaries, paths, strict=True))
+            error.filename, error.filename2 = by_name.get(error.filename, error.filename or paths[0]), None
         raise
     _sync_directory(os.path.dirname(paths[0]) or ".")
 

@@ -232,7 +232,7 @@ class TestStdout:
         with open("/dev/full", "w") as full:
             done = process("summary", "resnet_v2_50", capture_output=False, stdout=full, stderr=subprocess.PIPE)
         assert done.returncode == 1
-        assert done.stderr == "refnet: error: No space left on device.\n"
+        assert done.stderr == "refnet: error: standard output: No space left on device.\n"
 
 
 class TestVersion:
