@@ -164,12 +164,15 @@ def labels_of(labels: object) -> tuple[str, ...]:
     Raises
     ------
     ConfigError
-        They are not a sequence of strings.
+        They are not a sequence of strings, or one is not Unicode.
     """
     listed = _listed(labels)
     if listed is None or not all(isinstance(label, str) for label in listed):
         raise ConfigError(f"labels is {shown(labels)}; it is a sequence of strings, one per class.", found=labels)
-    return tuple(listed)
+    wrong = next((label for label in listed if not _is_unicode(label)), None)
+    if wrong is not None:
+        raise ConfigError(f"A label is {shown(wrong)}; it is a string of Unicode characters.", found=wrong)
+    return tuple(map(str, listed))
 
 
 def check_mapping(**values: object) -> None:

@@ -8,7 +8,8 @@ import re
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +19,14 @@ from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Tensor
 from refnet.images import doubts
-from refnet.images.preprocess import Recipe, preprocess
+from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
+from refnet.resources import for_images, for_weights
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
-from refnet.run.inputs import as_array, images_of
+from refnet.run.inputs import as_array, check_floats, converted
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import Lock
@@ -68,9 +70,10 @@ class Engine:
     built again from these, with the threads of the process that loads it.
     """
 
+    @for_weights
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
-        loaded = weights_of(weights)
+        loaded = weights_of(weights, self._given.scope)
         # A plain mapping has no recipe for raw pixels.
         self._recipe: Recipe | None = loaded.recipe
         #: What a copy of this engine is made from.
@@ -83,6 +86,9 @@ class Engine:
         self._sizes: set[tuple[int, ...]] = set()
         self._constants = Constants(loaded, owned=own)
         self._options = self._given.resolved(loaded.options)
+        if loaded is not weights:
+            # Of several networks, these are the weights of the one below the scope, perhaps by other names.
+            self._options = replace(self._options, scope=None)
         self._device = device_named(self._options.device)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)
@@ -91,6 +97,7 @@ class Engine:
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
+    @for_images
     def __call__(self, images: Any, end_points: bool | Sequence[str] = False, stream: Any = None) -> Any:
         """Run the network.
 
@@ -129,13 +136,16 @@ class Engine:
             The device's memory is too small, or the device failed.
         """
         on = None if stream is None else check_stream(stream, self._options.device)
-        single, batch, normalised = self._gate(images, on)
-        compiled = self._compile(batch.shape, names_of(end_points))
+        single, shape, batch_of, normalised = self._gate(images, on)
+        # Before the images are converted: the plan knows whether there is memory for all.
+        compiled = self._compile(shape, names_of(end_points))
+        batch = batch_of()
         outputs, extremes = compiled.executor.run(batch, on)
         if normalised and extremes is not None:
             doubt = doubts.pixels(batch, *extremes, self._mode)
             if doubt:
-                warnings.warn(doubt, RefnetWarning, stacklevel=2)
+                # The decorator stands between this and the caller.
+                warnings.warn(doubt, RefnetWarning, stacklevel=3)
         net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs
         if isinstance(end_points, bool | np.bool_) and not end_points:
             return net
@@ -146,6 +156,7 @@ class Engine:
         """Number of classes; None if there are no logits."""
         return self._architecture.num_classes
 
+    @for_images
     def prepared(self, shape: Sequence[int], end_points: bool | Sequence[str] = False) -> Executor:
         """Plan for images of a shape, and compile what they need, before the first of them comes.
 
@@ -171,15 +182,17 @@ class Engine:
     def __reduce__(self) -> Any:
         return _remade, (type(self), self._source, vars(self._given))
 
-    def _gate(self, images: Any, stream: Any) -> tuple[bool, Any, bool]:
+    def _gate(self, images: Any, stream: Any) -> tuple[bool, tuple[int, ...], Callable[[], Any], bool]:
         """Check the images that a caller passed.
 
         Returns
         -------
         single : bool
             Whether this is one image, without a batch axis.
-        batch : array [N, H, W, C]
-            In the engine's dtype.
+        shape : tuple of int
+            [N, H, W, C].
+        batch_of : callable
+            Gives the array of this shape, in the engine's dtype.
         normalised : bool
             Whether the caller passed the pixels as normalised, so that their range is worth a check.
         """
@@ -188,9 +201,11 @@ class Engine:
             view = memory.images(images, self._device.number, stream)
             single = self._is_single(view.shape)
             self._check_size(view.shape[-3:-1])
-            return single, view.batch(), False
+            batch = view.batch()
+            return single, batch.shape, lambda: batch, False
         array = as_array(images)
         single = self._is_single(array.shape)
+        batch = array[None] if single else array
         raw = array.dtype == np.uint8
         if raw:
             if self._recipe is None:
@@ -198,11 +213,11 @@ class Engine:
                     "uint8 images are raw pixels, but these weights have no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
-            array = preprocess(array, self._recipe).astype(self._dtype)
-        else:
-            array = images_of(array, self._dtype)
-        self._check_size(array.shape[-3:-1])
-        return single, array[None] if single else array, not raw and self._options.include_root_block
+            shape, normalise = preprocessing(batch, self._recipe)
+            self._check_size(shape[1:3])
+            return single, shape, lambda: normalise().astype(self._dtype, copy=False), False
+        self._check_size(check_floats(batch).shape[1:3])
+        return single, batch.shape, lambda: converted(batch, self._dtype), self._options.include_root_block
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         """Warn, once per size, about images of a size on which the classifier was not trained."""
@@ -213,7 +228,7 @@ class Engine:
         doubt = doubts.size(size, self._image_size)
         if doubt and size not in self._sizes:
             self._sizes.add(size)
-            warnings.warn(doubt, RefnetWarning, stacklevel=4)
+            warnings.warn(doubt, RefnetWarning, stacklevel=5)
 
     def _is_single(self, shape: tuple[int, ...]) -> bool:
         """Whether this is the shape of one image, without a batch axis; it is checked."""
@@ -390,7 +405,7 @@ def _architecture(weights: Weights, options: Options) -> Architecture:
         raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")
     channels = found.channels
     if not options.include_root_block and found.include_root_block:
-        root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_\d+)?/")
+        root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_[0-9]+)?/")
         rest = {name: value for name, value in weights.items() if not root.match(name)}
         channels = infer_architecture(rest, options.scope).channels
     classes = found.num_classes if options.num_classes == "from_weights" else options.num_classes

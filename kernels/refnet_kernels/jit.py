@@ -28,6 +28,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from refnet_kernels.system.forks import making
+from refnet_kernels.system.left_over import hold, remove_left_over
 from refnet_kernels.target import CPU, FEATURES, LANES
 
 #: The name of each compiled function, in its own object file.
@@ -172,11 +173,15 @@ def _read(file: Path) -> bytes | None:
 def _write(file: Path, code: bytes) -> str | None:
     """Write the whole file or nothing; without it the next process compiles again. Why there is none, if there is."""
     try:
-        handle, name = tempfile.mkstemp(dir=file.parent)
+        remove_left_over(str(file.parent), r".*\.tmp")
+        handle, name = tempfile.mkstemp(".tmp", dir=file.parent)
         try:
             with os.fdopen(handle, "wb") as temporary:
+                # If another process takes this file for one left over, the cache is without it this time.
+                hold(handle)
                 temporary.write(hashlib.sha256(code).digest() + code)
-            os.replace(name, file)
+                temporary.flush()
+                os.replace(name, file)
         except BaseException:
             os.unlink(name)
             raise

@@ -19,6 +19,7 @@ from refnet.cli import bench, convert, demo, golden, predict, selfcheck, summary
 from refnet.cli.console import Output, say
 from refnet.cli.failures import FileError, report
 from refnet.errors import ConfigError, RefnetError
+from refnet.resources import for_a_command
 from refnet_kernels.system import interrupts
 
 _COMMANDS = {
@@ -140,7 +141,8 @@ def _run(arguments: list[str]) -> int:
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             options = _parser().parse_args(arguments)
-            code: int = options.run(options)
+            with for_a_command:
+                code: int = options.run(options)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     except RefnetError as error:

@@ -21,9 +21,11 @@ from refnet.images.preprocess import Recipe, check_recipe, preprocess
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block, check_blocks
-from refnet.run.devices import check_dtype
+from refnet.resources import for_images
+from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import as_array, images_of
 from refnet.weights.files import weights_of
+from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -72,6 +74,7 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+@for_images
 @contract_mode()
 def record(
     path: str | os.PathLike[str],
@@ -127,12 +130,12 @@ def record(
     check_bool(hashes_only=hashes_only, store_images=store_images)
     recipe = None if recipe is None else check_recipe(recipe)
     network = weights if isinstance(weights, str) and weights in NETWORKS else None
-    loaded = _weights(weights, seed)
+    loaded = _weights(weights, seed, options.get("scope"))
     if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
         recipe = loaded.recipe
     kept = encode_options(options)
     batch = _images(images, recipe, seed, kept)
-    engine = Engine(loaded, device=device, threads=threads, **options)
+    engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
     net, found = engine(batch, end_points=wanted or [])
     traced, order = engine.trace(_batch_shape(batch.shape))
     values = in_network_order({name: found[name] for name in order if name in found}, net)
@@ -155,6 +158,7 @@ def record(
     return golden
 
 
+@for_images
 @contract_mode()
 def check(
     path: str | os.PathLike[str],
@@ -195,11 +199,14 @@ def check(
     source = golden.network if weights is None else weights
     if source is None:
         raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
-    loaded = _weights(source, golden.seed)
-    options = decode_options(golden.options)
+    device, threads = check_device(device), check_threads(threads)
+    scope = golden.options.get("scope")
+    loaded = _weights(source, golden.seed, scope if isinstance(scope, str) else None)
+    with naming(path):  # from here on what is wrong is an option in the file
+        options = decode_options(golden.options)
+        engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
+        traced, order = engine.trace(_batch_shape(golden.shape))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
-    engine = Engine(loaded, device=device, threads=threads, **options)
-    traced, order = engine.trace(_batch_shape(golden.shape))
     _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
     if unknown:
@@ -209,6 +216,7 @@ def check(
     return Report(path, [_row(golden, name, found[name]) for name in golden.end_points])
 
 
+@for_images
 @contract_mode()
 def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, Any], max_ulps: float = 0) -> Report:
     """Compare end points that were computed elsewhere, by a port of the network, with a golden.
@@ -263,7 +271,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        A golden cannot hold an option, or a block is not made of `bottleneck`.
+        A golden cannot hold an option, or a block is not made of `bottleneck` or `basic`.
     """
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
@@ -278,7 +286,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
         blocks: Sequence[Block] = options["blocks"]
         check_blocks(blocks)
         if any(block.unit_fn is not family_of([block]).unit for block in blocks):
-            raise ConfigError("A golden can only hold blocks of bottleneck units.")
+            raise ConfigError("A golden can only hold blocks of bottleneck units or basic units.")
         encoded["blocks"] = [_encode_block(block) for block in blocks]
     return encoded
 
@@ -315,7 +323,7 @@ def _block(entry: Any) -> Block:
     keys = {"depth", "depth_bottleneck", "stride"}
     match entry:
         case {"scope": str(scope), "units": [_, *_] as units, **rest} if all(
-            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
+            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate", "stride_in_1x1"} for unit in units
         ):
             family = BY_UNIT.get(str(rest.get("unit_fn", FAMILIES[0].unit_name)))
             if family is not None:
@@ -323,10 +331,15 @@ def _block(entry: Any) -> Block:
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
 
 
-def _weights(weights: Mapping[str, Any] | str | os.PathLike[str], seed: int) -> Weights:
+def _for_engine(options: Mapping[str, Any], loaded: Weights, given: object) -> dict[str, Any]:
+    """The options for an engine of weights that `_weights` loaded: if it read them, only those of one network."""
+    return dict(options) if loaded is given else {**options, "scope": None}
+
+
+def _weights(weights: Mapping[str, Any] | str | os.PathLike[str], seed: int, scope: str | None = None) -> Weights:
     if isinstance(weights, str) and weights in NETWORKS:
         return random_weights(weights, seed=seed)
-    return weights_of(weights)
+    return weights_of(weights, scope)
 
 
 def _is_raw(images: Any) -> bool:

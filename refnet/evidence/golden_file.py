@@ -23,6 +23,7 @@ from refnet.evidence.digest import digest
 from refnet.files import json_object, regular_file_size
 from refnet.images.preprocess import MAX_PIXELS, Recipe
 from refnet.network.networks import NETWORKS
+from refnet.resources import Telling
 from refnet.weights.files import recipe_from
 from refnet.weights.formats.safetensors import pack, unpack
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -136,6 +137,7 @@ def _as_document(golden: Golden) -> dict[str, Any]:
     }
 
 
+@Telling(GoldenError, "this golden", "Free memory, or raise the limit.")
 @contract_mode()
 def read_golden(path: str | os.PathLike[str]) -> Golden:
     """Read a golden and verify every hash in it.
@@ -151,7 +153,7 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     try:
         regular_file_size(name)
         return _parse(*_unpack(name))
-    except FormatError as error:
+    except WeightsError as error:
         raise GoldenError(error.message) from error
     except GoldenError as error:
         message = f"{name}: {error.message}"

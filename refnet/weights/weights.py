@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -14,12 +14,16 @@ from refnet.checks import check_bool, check_mapping, check_text, labels_of, list
 from refnet.errors import ConfigError, ImmutableError
 from refnet.graph.graph import ArgScope
 from refnet.images.preprocess import Recipe, check_recipe
-from refnet.network.architecture import Architecture, infer_architecture
+from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.forks import making
+
+if TYPE_CHECKING:
+    from refnet.weights.interpretation import Interpretation
 
 
 class Weights(Mapping[str, Float32Array]):
@@ -30,6 +34,9 @@ class Weights(Mapping[str, Float32Array]):
     Parameters
     ----------
     tensors : mapping of str to array
+        By TF-Slim's names, or by those of another framework: a state dict of PyTorch, for instance.
+    scope : str, optional
+        As for `refnet.load_weights`; None: all that the mapping holds.
     recipe, labels, options, source, conversion
         See the attributes.
     copy : bool
@@ -56,7 +63,7 @@ class Weights(Mapping[str, Float32Array]):
     WeightsError, DtypeError
         A name is not a string, a value is not an array, or a tensor of the network does not hold floats.
     ConfigError
-        An option does not belong to weights.
+        An option does not belong to weights, or has a value that it cannot have; or ``recipe`` or ``labels`` has.
 
     Examples
     --------
@@ -76,6 +83,7 @@ class Weights(Mapping[str, Float32Array]):
         self,
         tensors: Mapping[str, Any],
         *,
+        scope: str | None = None,
         recipe: Recipe | None = None,
         labels: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -85,13 +93,17 @@ class Weights(Mapping[str, Float32Array]):
     ) -> None:
         check_bool(copy=copy)
         check_text(source=source)
+        interpretation = _interpreted(tensors, scope)
+        if interpretation is not None:
+            tensors, conversion = interpretation.tensors, interpretation.conversion
+            recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
         recipe = None if recipe is None else check_recipe(recipe)
         arrays, converted, left_out = as_variables(tensors, bool(copy))
         found = Conversion() if conversion is None else _conversion(conversion)
         found = replace(found, converted=found.converted | converted, left_out=found.left_out | left_out)
         self._set(
             _tensors=arrays,
-            recipe=recipe or slim_recipe(arrays),
+            recipe=slim_recipe(arrays) if recipe is None else recipe,
             image_size=None if recipe is None else (recipe.height, recipe.width),
             labels=_labels(labels),
             options=_options(options),
@@ -125,7 +137,7 @@ class Weights(Mapping[str, Float32Array]):
         Raises
         ------
         ConfigError
-            An option does not belong to weights.
+            As for the class.
         """
         changes: dict[str, Any] = {}
         if recipe is not None:
@@ -201,6 +213,18 @@ class Weights(Mapping[str, Float32Array]):
         return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
 
 
+def _interpreted(tensors: Any, scope: str | None) -> Interpretation | None:
+    """The network in a mapping by another framework's names, or the one below a scope; None: the mapping as it is."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        return None
+    if scope is None and (scopes_of(tensors) or not any("." in name or "/" in name for name in tensors)):
+        return None
+    with making:
+        from refnet.weights.interpretation import interpret_arrays
+
+    return interpret_arrays(tensors, scope)
+
+
 def _remade(state: Mapping[str, Any]) -> Weights:
     """Weights with these attributes. A pickle forgets that the arrays are read-only."""
     for array in state["_tensors"].values():
@@ -230,7 +254,8 @@ def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
             found=unknown,
         )
     check_slim_options(options)
-    return MappingProxyType(dict(options))
+    # Files hold these types alone.
+    return MappingProxyType({name: type(SLIM_OPTIONS[name])(value) for name, value in options.items()})
 
 
 def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:

@@ -17,13 +17,16 @@ import numpy as np
 
 from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
+from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
 from refnet.weights.formats.hdf5 import FORMAT_START
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _ROLES = {"kernel": "weights", "bias": "biases"}
-_UNIT = re.compile(r"^conv(\d+)_block(\d+)_(preact_bn|[0-3]_conv|[0-3]_bn)$")
+_IN_UNIT = rf"conv({NUMBER})_block({NUMBER})_"
+_UNIT = re.compile(_IN_UNIT + r"(preact_bn|[0-3]_conv|[0-3]_bn)\Z")
+_OF_UNIT = re.compile(r"(?P<scope>(?:.+/)?)" + _IN_UNIT + r"(preact_bn|[0-3]_conv|[0-3]_bn)/[^/]+\Z")
 _OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
 
 
@@ -77,7 +80,7 @@ def _fits(loaded: Loaded) -> bool:
     """Whether tensors come from Keras' own formats, or have the names of Keras' layers in another format."""
     if loaded.format.startswith(FORMAT_START):
         return True
-    return any(_UNIT.match(name.rpartition("/")[0]) for name in loaded.tensors)
+    return any(map(_OF_UNIT.match, loaded.tensors))
 
 
 def _read(tensors: Mapping[str, np.ndarray]) -> Named:
@@ -92,15 +95,14 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     for match in units:
         counts[int(match[1])] = max(counts[int(match[1])], int(match[2]))
     scope = network_name(tuple(counts[stack] for stack in sorted(counts)), version.family)
-    result, renamed = {}, {}
-    for name, tensor in tensors.items():
-        slim = _slim_name(name, scope, version)
-        if slim == f"{scope}/logits/weights" and tensor.ndim == 2:
-            tensor = tensor[np.newaxis, np.newaxis]
-        result[slim] = tensor
-        if slim != name:
-            renamed[slim] = name
-    return Named(result, renamed, version.options, version.recipe, [], [])
+    in_file = names_by_slim(tensors, scope, lambda name: _slim_name(name, scope, version))
+    renamed = {slim: name for slim, name in in_file.items() if slim != name}
+    result = {slim: tensors[name] for slim, name in in_file.items()}
+    logits = f"{scope}/logits/weights"
+    if logits in renamed and result[logits].ndim == 2:
+        result[logits] = result[logits][np.newaxis, np.newaxis]
+    inside = [name for slim, name in in_file.items() if slim == name and re.match(_IN_UNIT, name)]
+    return Named(result, renamed, version.options, version.recipe, [], [], inside)
 
 
 def _version(layers: set[str]) -> Version:
@@ -123,14 +125,14 @@ def _hint(layers: set[str]) -> str:
     return ""
 
 
-def _slim_name(name: str, scope: str, version: Version) -> str:
+def _slim_name(name: str, scope: str, version: Version) -> str | None:
     layer, _, role = name.rpartition("/")
     role = _ROLES.get(role, role)
     match = _UNIT.match(layer)
     if match and match[3] in version.in_unit:
         unit = f"block{int(match[1]) - 1}/unit_{match[2]}/{version.family.unit_name}"
         return f"{scope}/{unit}/{version.in_unit[match[3]]}/{role}"
-    return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else name
+    return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else None
 
 
-HOME = Home("Keras Applications", _fits, _read)
+HOME = Home("Keras Applications", _fits, _read, _OF_UNIT)

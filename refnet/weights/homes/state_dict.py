@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.networks import Family, network_name
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
 _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -28,6 +28,7 @@ class StateDict(NamedTuple):
     known : str
         The networks among them that refnet has.
     family : Family
+        Of the networks with bottleneck units. Without a third convolution the units are basic ones.
     unit : re.Pattern
         The name of a unit's tensor: ``block``, ``unit``, ``layer`` and ``role``.
     first_block : int
@@ -48,6 +49,8 @@ class StateDict(NamedTuple):
     biased : re.Pattern, optional
         Matches TF-Slim's names of kernels that have biases in TF-Slim but not in the library: ``layer``. The biases
         become zeros, which change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
+    adapted : callable, optional
+        Gives the record for a file, from this one and the names of its tensors, where names depend on each other.
     """
 
     title: str
@@ -65,6 +68,7 @@ class StateDict(NamedTuple):
     recipe: Recipe
     remark: str
     biased: re.Pattern[str] | None = None
+    adapted: Callable[[StateDict, Collection[str]], StateDict] | None = None
 
     def home(self) -> Home:
         """The row of `refnet.weights.homes.HOMES`.
@@ -73,25 +77,36 @@ class StateDict(NamedTuple):
         -------
         Home
         """
-        return Home(self.title, self._fits, self._read)
+        # As few components as possible: the names of a unit do not contain a unit.
+        scoped = re.compile(r"^(?P<scope>(?:[^./]+\.)*?)" + self.unit.pattern.removeprefix("^"))
 
-    def _fits(self, loaded: Loaded) -> bool:
-        return any(map(self.unit.match, loaded.tensors))
+        def fits(loaded: Loaded) -> bool:
+            return any(map(scoped.match, loaded.tensors))
+
+        return Home(self.title, fits, self._read, scoped, outputs_first=True)
 
     def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
         """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""
         self._refuse_variants(tensors)
-        scope = network_name(tuple(self._units(tensors)), self.family)
-        result, renamed = {}, {}
-        for name, tensor in tensors.items():
-            slim = self._slim_name(name, scope)
-            if slim is None:
-                result[name] = tensor
-                continue
-            renamed[slim] = name
-            result[slim] = _hwio(tensor) if slim.endswith("/weights") else tensor
+        home = self.adapted(self, tensors) if self.adapted else self
+        return home._renamed(tensors, home._family(tensors))
+
+    def _family(self, names: Iterable[str]) -> Family:
+        """The family of the units."""
+        layers = {match["layer"] for match in map(self.unit.match, names) if match}
+        return self.family if any(self.convolutions.get(layer) == "conv3" for layer in layers) else self.family.basic
+
+    def _renamed(self, tensors: Mapping[str, np.ndarray], family: Family) -> Named:
+        scope = network_name(tuple(self._units(tensors)), family)
+        names = names_by_slim(tensors, scope, lambda name: self._slim_name(name, scope, family))
+        renamed = {slim: name for slim, name in names.items() if slim != name}
+        result = {
+            slim: _hwio(tensors[name]) if slim in renamed and slim.endswith("/weights") else tensors[name]
+            for slim, name in names.items()
+        }
+        inside = [name for slim, name in names.items() if slim == name and self.unit.match(name)]
         biases = dict(self._missing_biases(result))
-        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark])
+        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark], inside)
 
     def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
         found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]
@@ -111,12 +126,12 @@ class StateDict(NamedTuple):
             counts[block] = max(counts.get(block, 0), int(match["unit"]) + 1)
         return (counts[block] for block in sorted(counts))
 
-    def _slim_name(self, name: str, scope: str) -> str | None:
+    def _slim_name(self, name: str, scope: str, family: Family) -> str | None:
         """TF-Slim's name of a tensor, or None."""
         match = self.unit.match(name)
         if match:
             block, unit = int(match["block"]) - self.first_block + 1, int(match["unit"]) + 1
-            place = f"{scope}/block{block}/unit_{unit}/{self.family.unit_name}"
+            place = f"{scope}/block{block}/unit_{unit}/{family.unit_name}"
             layer, role, convolutions, norms = match["layer"], match["role"], self.convolutions, self.norms
         else:
             place, (layer, _, role) = scope, name.rpartition(".")
