@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.checks import check_bool, labels_of, path_of
-from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
+from refnet.checks import check_bool, check_text, labels_of, path_of
+from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
@@ -27,6 +27,9 @@ from refnet_kernels.system.forks import making
 if TYPE_CHECKING:
     from refnet.weights.formats.loaded import Loaded
     from refnet.weights.interpretation import Interpretation
+
+#: A file of a few kilobytes may ask for this many pixels per image: a network takes about a gigabyte for them.
+MAX_STORED_PIXELS = 4_000_000
 
 
 @for_weights
@@ -85,7 +88,10 @@ def load_weights(
         from refnet.weights import formats
         from refnet.weights.interpretation import interpret
 
-    check_bool(strict=strict)
+    check_bool(averages=averages, strict=strict)
+    check_text(**{name: given for name, given in {"scope": scope, "head": head}.items() if given is not None})
+    recipe = None if recipe is None else check_recipe(recipe)
+    labels = None if labels is None else labels_of(labels)
     name = path_of(path)
     loaded = formats.read(name)
     with formats.naming(name):
@@ -208,12 +214,35 @@ def recipe_from(stored: Any) -> Recipe:
     Raises
     ------
     WeightsError
-        It is not a recipe.
+        It is not a recipe, or asks for too much memory.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
         raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
     with _in_file("preprocessing recipe is"):
-        return check_recipe(Recipe(**stored))
+        recipe = check_recipe(Recipe(**stored))
+    try:
+        check_stored(recipe)
+    except ConfigError as error:
+        message = f"{error.message} Pass a recipe of your own."
+        raise LimitError(message, expected=error.expected, found=error.found) from error
+    return recipe
+
+
+def check_stored(recipe: Recipe) -> None:
+    """Refuse a recipe that makes more pixels, of an image of any size, than a file can ask for.
+
+    Raises
+    ------
+    ConfigError
+    """
+    # A side that a recipe leaves alone is the image's.
+    height, width = (size or recipe.resize_side or 1 for size in recipe[:2])
+    if height * width > MAX_STORED_PIXELS:
+        raise ConfigError(
+            f"The recipe makes {height} x {width} pixels of any image; one in a file can make {MAX_STORED_PIXELS:,}.",
+            expected=MAX_STORED_PIXELS,
+            found=height * width,
+        )
 
 
 def _labels_from(stored: Any) -> tuple[str, ...]:
@@ -302,8 +331,8 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     Raises
     ------
     ConfigError
-        The name does not end in one of these; or the format cannot hold a tensor's name or the labels, or there is not
-        one label per class.
+        The name does not end in one of these; or the format cannot hold a tensor's name or the labels, there is not one
+        label per class, or the recipe makes more pixels than a file can ask for.
     WeightsError
         There is no ResNet among the tensors, or some hold NaN or infinite values.
     """
@@ -316,6 +345,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     _check_read_back(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
+        check_stored(weights.recipe)
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = list(weights.labels)
