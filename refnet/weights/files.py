@@ -117,7 +117,7 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    recipe, tensors = recipe or found.recipe, found.tensors
+    recipe, tensors = found.recipe if recipe is None else recipe, found.tensors
     if labels is None and "labels" in stored:
         labels = _labels_from(stored["labels"])
     if recipe is None and loaded.format.startswith(TF_CHECKPOINT):

@@ -20,7 +20,7 @@ from refnet.images.preprocess import VGG
 from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _LAYER = re.compile(
     r"^(?P<scope>.+/)?(?P<kind>conv2d|batch_normalization|dense)(_(?P<number>" + NUMBER + r"))?/"
@@ -48,16 +48,18 @@ def _fits(loaded: Loaded) -> bool:
 def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     layers = _layers(tensors)
     places = _places(layers)
-    result: dict[str, np.ndarray] = {}
-    renamed = {}
-    for name, tensor in tensors.items():
+
+    def slim_name(name: str) -> str | None:
         layer, _, role = name.rpartition("/")
-        slim = f"{places[layer]}/{_ROLES.get(role, role)}" if layer in places else name
-        if layer == layers.dense and tensor.ndim == 2:
-            tensor = tensor[np.newaxis, np.newaxis]
-        result[slim] = tensor
-        if slim != name:
-            renamed[slim] = name
+        return f"{places[layer]}/{_ROLES.get(role, role)}" if layer in places else None
+
+    scope = next(iter(places.values())).partition("/")[0]
+    in_file = names_by_slim(tensors, scope, slim_name)
+    renamed = {slim: name for slim, name in in_file.items() if slim != name}
+    result = {slim: tensors[name] for slim, name in in_file.items()}
+    logits = f"{scope}/logits/weights"
+    if logits in renamed and result[logits].ndim == 2:
+        result[logits] = result[logits][np.newaxis, np.newaxis]
     normalized = set(places.values())
     biases = {
         f"{place}/biases": np.zeros(result[f"{place}/weights"].shape[-1:], np.float32)
@@ -73,7 +75,9 @@ def _layers(tensors: Mapping[str, np.ndarray]) -> Layers:
     found: dict[str, dict[int, str]] = {"conv2d": {}, "batch_normalization": {}, "dense": {}}
     scopes = set()
     for match in filter(None, map(_LAYER.match, tensors)):
-        found[match["kind"]][int(match["number"] or 0)] = match.string.rpartition("/")[0]
+        layer, number = match.string.rpartition("/")[0], int(match["number"] or 0)
+        if found[match["kind"]].setdefault(number, layer) != layer:
+            raise _unknown(f"{found[match['kind']][number]} and {layer} have one number")
         scopes.add(match["scope"] or "")
     if len(scopes) > 1:
         raise _unknown(f"they are below {', '.join(map(repr, sorted(scopes)))}")
