@@ -159,7 +159,7 @@ def check_room(each: int, what: str, images: int = 1, needed: Callable[[int], in
     left = f"{_size(room.nbytes)} are left by {room.limit}"
     advice = f"A batch of {fit} would fit, and has the same bits." if fit else "Pass smaller images, or tiles of them."
     raise InputError(
-        f"{what} would take {'at least ' if is_least else ''}{_size(nbytes)} of memory, but {left}. {advice}",
+        f"{what} would take {'at least ' if is_least and needed else ''}{_size(nbytes)} of memory, but {left}. {advice}",
         expected=room.nbytes,
         found=nbytes,
     )
