@@ -156,7 +156,7 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     try:
         regular_file_size(name)
         return _parse(*_unpack(name))
-    except FormatError as error:
+    except WeightsError as error:
         raise GoldenError(error.message) from error
     except GoldenError as error:
         message = f"{name}: {error.message}"

@@ -58,8 +58,7 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
         if array.dtype.kind == "f":
             if array.dtype.itemsize != 4:
                 result.converted[name] = str(array.dtype)
-            with np.errstate(over="ignore"):
-                array = np.array(array, np.float32, order="C", copy=copy or None)
+            array = np.array(array, np.float32, order="C", copy=copy or None)
             array.flags.writeable = False
             result.arrays[name] = array
         elif _VARIABLE.search(name):

@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
-from refnet.files import json_object, written_whole
+from refnet.files import expands_too_much, json_object, written_whole
 from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format, by_suffix
@@ -54,8 +54,6 @@ _LOCAL_HEADER_BYTES = 30
 _LOCAL_LENGTHS = 26
 # Deflate's best: two bits for 258 bytes.
 _DEFLATE_MAX_RATIO = 1032
-# Weights compress a little. An archive that expands more than this, and is not small anyway, is a bomb.
-_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 _STEP_BYTES, _SKIPPED_BYTES = 1 << 20, 1 << 14
 # Fixed, since they would make files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
@@ -160,7 +158,7 @@ def check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
         if start + _LOCAL_HEADER_BYTES + member.compress_size > following:
             raise FormatError(f"member {member.filename!r} overlaps what follows it in the archive.")
     total = sum(member.file_size for member in members)
-    if total > _SMALL_BYTES + _MAX_EXPANSION * file_size:
+    if expands_too_much(file_size, total):
         raise LimitError(
             f"an archive of {file_size} bytes claims to expand to {total}; "
             "if its arrays really are that uniform, save them uncompressed (numpy.savez)."

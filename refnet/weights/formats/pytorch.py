@@ -278,7 +278,7 @@ def _open_archive(archive: zipfile.ZipFile, file: int, file_size: int) -> _Sourc
         _fill(archive, file, member, memoryview(values))
         return bytes(values)
 
-    if by_name[pickles[0]].CRC == 0:
+    if by_name[pickles[0]].CRC == 0 and by_name[pickles[0]].file_size:
         raise CorruptError(
             f"member {pickles[0]!r} has no checksum, as after torch.serialization.set_crc32_options(False): load the "
             "file with PyTorch, and save it with checksums."
@@ -290,6 +290,7 @@ def _open_archive(archive: zipfile.ZipFile, file: int, file_size: int) -> _Sourc
     pickle = read_pickle(data, 0, file_size)
     if pickle.end != len(data):
         raise FormatError(f"{len(data) - pickle.end} bytes follow the pickle in member {pickles[0]!r}.")
+    _storages(pickle.outside)
 
     def size(key: str) -> int | None:
         member = by_name.get(f"{folder}/data/{key}")
@@ -320,10 +321,7 @@ def _open_legacy(file: int, file_size: int) -> _Source:
         raise FormatError("it does not start with the magic number and the version of PyTorch's files.")
     if type(system.value) is not dict or system.value.get("little_endian") is not True:
         raise FormatError("it was written on a big-endian machine: load it with PyTorch there, and save it anew.")
-    storages: dict[str, _Storage] = {}
-    for reference in pickle.outside:
-        if (storage := _storage(reference)) is not None and storages.setdefault(storage.key, storage) != storage:
-            raise FormatError(f"two tensors tell different things of storage {storage.key!r}.")
+    storages = _storages(pickle.outside)
     if type(keys.value) is not list or not all(type(key) is str and key in storages for key in keys.value):
         raise FormatError("its list of storages does not name the storages of its tensors.")
     places: dict[str, tuple[int, int]] = {}
@@ -514,8 +512,17 @@ def _storage(reference: Any) -> _Storage | None:
     if not (dtype in _NUMERIC or dtype in _SKIPPED) or type(key) is not str or type(count) is not int or count < 0:
         return None
     if identity[5:] not in ((), (None,)):
-        raise FormatError(f"storage {key!r} is a part of another, as only old versions of PyTorch write it.")
+        raise FormatError(f"storage {_short(key)!r} is a part of another, as only old versions of PyTorch write it.")
     return _Storage(key, dtype, count)
+
+
+def _storages(references: list[Outside]) -> dict[str, _Storage]:
+    """All storages, of each of which every tensor must say the same: PyTorch believes the first one."""
+    storages: dict[str, _Storage] = {}
+    for reference in references:
+        if (storage := _storage(reference)) is not None and storages.setdefault(storage.key, storage) != storage:
+            raise FormatError(f"two tensors say different things of storage {_short(storage.key)!r}.")
+    return storages
 
 
 def _check_place(tensor: _Tensor, source: _Source) -> None:
@@ -524,11 +531,11 @@ def _check_place(tensor: _Tensor, source: _Source) -> None:
     nbytes = storage.nbytes
     found = source.size(storage.key)
     if found is None:
-        raise CorruptError(f"its storage {storage.key!r} is missing.")
+        raise CorruptError(f"its storage {_short(storage.key)!r} is missing.")
     if found != nbytes:
         raise CorruptError(
-            f"its storage {storage.key!r} has {found} bytes, but {storage.numel} elements of {storage.dtype} take "
-            f"{nbytes}.",
+            f"its storage {_short(storage.key)!r} has {found} bytes, but {storage.numel} elements of {storage.dtype} "
+            f"take {nbytes}.",
             expected=nbytes,
             found=found,
         )
@@ -569,8 +576,8 @@ def _chosen(value: Any, conversion: Conversion) -> Iterator[tuple[str, Any]]:
     averages = [other for other in others if _are_averages(other)]
     if averages and not _are_averages(path):
         conversion.remarks.append(
-            f"the file holds averages of the weights too ({_listed(averages)}); these are the weights themselves "
-            f"({_titled(path)})"
+            f"the file holds averages of the weights too ({_listed(averages)}), and the weights themselves were taken "
+            f"({_titled(path)}): to take the averages, load the file with PyTorch and save that dict alone"
         )
     rest = [other for other in others if not _are_averages(other)]
     if rest:
@@ -606,7 +613,11 @@ def _candidates(value: Any) -> tuple[dict[_Path, Any], list[_Path]]:
             else:
                 if any(isinstance(name, str) and _is_tensor(entry) for name, entry in entries.items()):
                     found[path] = item
-                following += [((*path, name), entry) for name, entry in entries.items() if isinstance(name, str)]
+                following += [
+                    ((*path, name), entry)
+                    for name, entry in entries.items()
+                    if isinstance(name, str) and isinstance(entry, dict | Call)
+                ]
         level = following
     return found, optimizers
 
