@@ -8,7 +8,7 @@ import re
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,13 +19,14 @@ from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Tensor
 from refnet.images import doubts
-from refnet.images.preprocess import Recipe, preprocess
+from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
+from refnet.resources import for_images, for_weights, is_want
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
-from refnet.run.inputs import as_array, images_of
+from refnet.run.inputs import as_array, check_floats, converted
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import Lock
@@ -69,6 +70,7 @@ class Engine:
     built again from these, with the threads of the process that loads it.
     """
 
+    @for_weights
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
         loaded = weights_of(weights, self._given.scope)
@@ -95,6 +97,7 @@ class Engine:
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
+    @for_images
     def __call__(self, images: Any, end_points: bool | Sequence[str] = False, stream: Any = None) -> Any:
         """Run the network.
 
@@ -133,13 +136,21 @@ class Engine:
             The device's memory is too small, or the device failed.
         """
         on = None if stream is None else check_stream(stream, self._options.device)
-        single, batch, normalised = self._gate(images, on)
-        compiled = self._compile(batch.shape, names_of(end_points))
-        outputs, extremes = compiled.executor.run(batch, on)
+        single, shape, batch_of, normalised = self._gate(images, on)
+        # Before the images are converted: the plan knows whether there is memory for all.
+        compiled = self._compile(shape, names_of(end_points))
+        try:
+            batch = batch_of()
+            outputs, extremes = compiled.executor.run(batch, on)
+        except MemoryError:
+            # A smaller batch can have the memory of the plans.
+            self._compiled.clear()
+            raise
         if normalised and extremes is not None:
             doubt = doubts.pixels(batch, *extremes, self._mode)
             if doubt:
-                warnings.warn(doubt, RefnetWarning, stacklevel=2)
+                # The decorator stands between this and the caller.
+                warnings.warn(doubt, RefnetWarning, stacklevel=3)
         net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs
         if isinstance(end_points, bool | np.bool_) and not end_points:
             return net
@@ -150,6 +161,7 @@ class Engine:
         """Number of classes; None if there are no logits."""
         return self._architecture.num_classes
 
+    @for_images
     def prepared(self, shape: Sequence[int], end_points: bool | Sequence[str] = False) -> Executor:
         """Plan for images of a shape, and compile what they need, before the first of them comes.
 
@@ -175,15 +187,17 @@ class Engine:
     def __reduce__(self) -> Any:
         return _remade, (type(self), self._source, vars(self._given))
 
-    def _gate(self, images: Any, stream: Any) -> tuple[bool, Any, bool]:
+    def _gate(self, images: Any, stream: Any) -> tuple[bool, tuple[int, ...], Callable[[], Any], bool]:
         """Check the images that a caller passed.
 
         Returns
         -------
         single : bool
             Whether this is one image, without a batch axis.
-        batch : array [N, H, W, C]
-            In the engine's dtype.
+        shape : tuple of int
+            [N, H, W, C].
+        batch_of : callable
+            Gives the array of this shape, in the engine's dtype.
         normalised : bool
             Whether the caller passed the pixels as normalised, so that their range is worth a check.
         """
@@ -192,9 +206,11 @@ class Engine:
             view = memory.images(images, self._device.number, stream)
             single = self._is_single(view.shape)
             self._check_size(view.shape[-3:-1])
-            return single, view.batch(), False
+            batch = view.batch()
+            return single, batch.shape, lambda: batch, False
         array = as_array(images)
         single = self._is_single(array.shape)
+        batch = array[None] if single else array
         raw = array.dtype == np.uint8
         if raw:
             if self._recipe is None:
@@ -202,11 +218,11 @@ class Engine:
                     "uint8 images are raw pixels, but these weights have no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
-            array = preprocess(array, self._recipe).astype(self._dtype)
-        else:
-            array = images_of(array, self._dtype)
-        self._check_size(array.shape[-3:-1])
-        return single, array[None] if single else array, not raw and self._options.include_root_block
+            shape, normalise = preprocessing(batch, self._recipe)
+            self._check_size(shape[1:3])
+            return single, shape, lambda: normalise().astype(self._dtype, copy=False), False
+        self._check_size(check_floats(batch).shape[1:3])
+        return single, batch.shape, lambda: converted(batch, self._dtype), self._options.include_root_block
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         """Warn, once per size, about images of a size on which the classifier was not trained."""
@@ -217,7 +233,7 @@ class Engine:
         doubt = doubts.size(size, self._image_size)
         if doubt and size not in self._sizes:
             self._sizes.add(size)
-            warnings.warn(doubt, RefnetWarning, stacklevel=4)
+            warnings.warn(doubt, RefnetWarning, stacklevel=5)
 
     def _is_single(self, shape: tuple[int, ...]) -> bool:
         """Whether this is the shape of one image, without a batch axis; it is checked."""
@@ -247,11 +263,22 @@ class Engine:
         key = (shape, wanted)
         with self._lock.held():
             if key not in self._compiled:
-                self._compiled[key] = self._make(shape, wanted)
+                made = self._made_if_it_fits(shape, wanted) if self._compiled else None
+                self._compiled[key] = made or self._make(shape, wanted)
                 while len(self._compiled) > KEPT_PLANS:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(key)
             return self._compiled[key]
+
+    def _made_if_it_fits(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled | None:
+        """The plan; or None, and the others are gone, whose memory may be what is missing."""
+        try:
+            return self._make(shape, wanted)
+        except Exception as error:
+            if not (isinstance(error, InputError) or is_want(error)):
+                raise
+            self._compiled.clear()
+            return None
 
     def trace(self, shape: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network as operations.

@@ -12,8 +12,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
-from refnet.errors import FormatError
+from refnet.errors import ConfigError, FormatError, LimitError
 from refnet_kernels.system.left_over import hold, remove_left_over
+
+#: The unit of ``st_blocks``.
+_BLOCK_BYTES = 512
+# Weights compress a little. What expands more than this, and is not small anyway, is a bomb.
+_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 
 
 @contextlib.contextmanager
@@ -37,50 +42,90 @@ def written_whole(path: str) -> Iterator[IO[bytes]]:
 def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     """Files to write to, which replace others once all are complete and on the disk.
 
-    A process that is killed between the moves may leave some of the new files beside some of the old ones, or the old
-    ones under another name, ``.old``. What a killed process leaves, the next write to the same place removes.
+    A file that replaces another has its owner and its permissions, and a link still leads to it. A process that is
+    killed between the moves may leave some of the new files beside some of the old ones, or the old ones under another
+    name, ``.old``. What a killed process leaves, the next write to the same place removes.
 
     Parameters
     ----------
     *paths : str
-        The files to replace, in this order, all in one directory; after an exception they are unchanged.
+        The files to replace, in this order; after an exception they are unchanged.
 
     Yields
     ------
     sequence of binary file
+
+    Raises
+    ------
+    ConfigError
+        One is a device, or something else that cannot be replaced.
     """
+    targets = [os.path.realpath(path) if os.path.islink(path) else path for path in paths]
+    replaced = [_status_of(target) for target in targets]
     # These take room on the disk.
-    _remove_left_over(paths, "tmp")
+    _remove_left_over(targets, "tmp")
     temporaries: list[str] = []
     try:
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(_temporary(path, temporaries)) for path in paths]
+            files = [
+                stack.enter_context(_temporary(target, temporaries, private=status is not None))
+                for target, status in zip(targets, replaced, strict=True)
+            ]
             yield files
-            for file in files:
+            for file, status in zip(files, replaced, strict=True):
                 file.flush()
+                if status is not None:
+                    _make_like(file.fileno(), status)
                 os.fsync(file.fileno())
             # Each is open, and so locked, until it has its own name.
-            _replace_all(list(zip(temporaries, paths, strict=True)))
+            _replace_all(list(zip(temporaries, targets, strict=True)))
     except BaseException:
         for temporary in temporaries:
             _remove(temporary)
         raise
-    _sync_directory(os.path.dirname(paths[0]) or ".")
+    for directory in sorted({os.path.dirname(target) for target in targets}):
+        _sync_directory(directory or ".")
     # Until now, these may have been all that was left of the old files.
-    _remove_left_over(paths, "old")
+    _remove_left_over(targets, "old")
+
+
+def _status_of(path: str) -> os.stat_result | None:
+    """What is known of a file that is to be replaced; None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is {_kind(status.st_mode)}; give the path of a file to write.", found=path)
+    return status
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a new file that only its owner may read: others may not have been allowed to read the one before it."""
+    return os.open(path, flags, 0o600)
+
+
+def _make_like(file: int, status: os.stat_result) -> None:
+    """Give a file the owner and the permissions of another one, as far as the system allows it."""
+    own = os.fstat(file)
+    with contextlib.suppress(OSError):
+        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+            os.fchown(file, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(file, status.st_mode & 0o777)
 
 
 @contextlib.contextmanager
-def _temporary(path: str, temporaries: list[str]) -> Iterator[IO[bytes]]:
+def _temporary(path: str, temporaries: list[str], private: bool) -> Iterator[IO[bytes]]:
     """A file beside the one that it will replace, whose path becomes the last of the temporary ones."""
     temporaries.append(_beside(path, "tmp"))
-    with open(temporaries[-1], "xb") as file:
+    with open(temporaries[-1], "xb", opener=_open_private if private else None) as file:
         if hold(file.fileno()):
             yield file
             return
     # Another writer took it for one that was left over, before it was locked.
     temporaries.pop()
-    with _temporary(path, temporaries) as file:
+    with _temporary(path, temporaries, private) as file:
         yield file
 
 
@@ -144,12 +189,12 @@ def _sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def regular_file_size(path: str) -> int:
-    """The size of a regular file.
+def regular_file_size(*paths: str) -> int:
+    """The size of a regular file, or of several together, which the bytes on the disk justify.
 
     Parameters
     ----------
-    path : str
+    *paths : str
 
     Returns
     -------
@@ -159,12 +204,74 @@ def regular_file_size(path: str) -> int:
     Raises
     ------
     FormatError
-        It is not a regular file; reading it could block, or never end.
+        One is not a regular file; reading it could block, or never end.
+    LimitError
+        They consist of holes almost alone.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path} is {_kind(status.st_mode)}; it must be a regular file.")
-    return status.st_size
+    size = stored = 0
+    for path in paths:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{path} is {_kind(status.st_mode)}; it must be a regular file.")
+        size += status.st_size
+        stored += status.st_blocks * _BLOCK_BYTES
+    # Some file systems count no blocks; those that have no holes either say that there is none.
+    if expands_too_much(stored, size) and any(map(_has_hole, paths)):
+        files = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} other files have"
+        raise LimitError(
+            f"{files} {size} bytes, but only {stored} are on the disk: the rest are holes, which read as zeros.",
+            expected=stored,
+            found=size,
+        )
+    return size
+
+
+def expands_too_much(stored: int, size: int) -> bool:
+    """Whether bytes that expand to a size are more likely a bomb than weights, which expand a little.
+
+    Parameters
+    ----------
+    stored, size : int
+
+    Returns
+    -------
+    bool
+    """
+    return size > _SMALL_BYTES + _MAX_EXPANSION * stored
+
+
+def _has_hole(path: str) -> bool:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return size > 0 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
+
+
+def read_small(path: str, most: int) -> bytes:
+    """The content of a regular file that is not large.
+
+    Parameters
+    ----------
+    path : str
+    most : int
+        Bytes that it can have.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    FormatError
+        It is not a regular file.
+    LimitError
+        It is larger.
+    """
+    regular_file_size(path)
+    with open(path, "rb") as file:
+        content = file.read(most + 1)  # a system's own file can hold more than its size
+    if len(content) > most:
+        raise LimitError(f"{path} is larger than {most} bytes.", expected=most)
+    return content
 
 
 def _kind(mode: int) -> str:

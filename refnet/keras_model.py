@@ -13,6 +13,7 @@ from refnet.engine import Engine
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
+from refnet.resources import for_images
 from refnet.run.inputs import as_array
 from refnet_kernels.contract import FloatArray
 
@@ -75,6 +76,7 @@ class KerasModel:
         self._softmax = include_top and classifier_activation == "softmax"
         self._pooling = None if include_top else pooling
 
+    @for_images
     def predict(self, images: Any) -> FloatArray:
         """Run the network.
 

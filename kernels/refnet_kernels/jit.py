@@ -1,7 +1,7 @@
 """Compile a kernel once, keep its machine code on disk, and hand out its address.
 
 Numba compiles the Python of a kernel to LLVM. The cache holds a plain object file with one function in C's calling
-convention, and its SHA-256. A later process loads it through llvmlite and never imports Numba, which takes a second.
+convention, and a SHA-256. A later process loads it through llvmlite and never imports Numba, which takes a second.
 (Numba's own cache checks the time stamp of only the one file that defines a function, and unpickles what it finds.)
 
 The files are in a directory that is private to the user, one per set of kernel sources, versions, processor and vector
@@ -139,7 +139,12 @@ def _read(file: Path) -> bytes | None:
     except OSError:
         return None
     digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-    return code if hashlib.sha256(code).digest() == digest else None
+    return code if _digest(file, code) == digest else None
+
+
+def _digest(file: Path, code: bytes) -> bytes:
+    """SHA-256 of the name, too: a kernel in the place of another would be run with the other's arguments."""
+    return hashlib.sha256(file.name.encode() + b"\0" + code).digest()
 
 
 def _write(file: Path, code: bytes) -> None:
@@ -151,7 +156,7 @@ def _write(file: Path, code: bytes) -> None:
             with os.fdopen(handle, "wb") as temporary:
                 # If another process takes this file for one left over, the cache is without it this time.
                 hold(handle)
-                temporary.write(hashlib.sha256(code).digest() + code)
+                temporary.write(_digest(file, code) + code)
                 temporary.flush()
                 os.replace(name, file)
         except BaseException:

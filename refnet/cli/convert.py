@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     graph = architecture.graph(weights, weights.arg_scope)
     if not arguments.anyway:
         _check_whole(graph)
-        _check_function(target, weights)
+        _check_function(target, weights, graph)
     with file_errors(WeightsError):
         save_weights(target, weights)
     parameters = sum(tensor.size for tensor in weights.values())
@@ -72,8 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(printable(f"misshaped: {name} should have shape {entry['expected']}, but has {entry['found']}"))
     for line in weights_lines(weights) + describe_lines(architecture):
         print(printable(line))
-    if weights.changes:
-        print(f"{_function(weights)} refnet reads this from the file; in other programs it is another function.")
+    differences = _differences(weights, graph)
+    if differences:
+        print(f"{_function(differences)} refnet reads this from the file; in other programs it is another function.")
     return 0
 
 
@@ -112,7 +113,7 @@ def _check_whole(graph: Graph) -> None:
         raise type(error)(message, tensor=error.tensor, expected=error.expected, found=error.found) from error
 
 
-def _check_function(target: str, weights: Weights) -> None:
+def _check_function(target: str, weights: Weights, graph: Graph) -> None:
     """Refuse a checkpoint that would be another function in TF-Slim.
 
     Raises
@@ -121,19 +122,27 @@ def _check_function(target: str, weights: Weights) -> None:
     """
     from refnet.weights.formats import is_checkpoint
 
-    if weights.changes and is_checkpoint(target):
+    differences = _differences(weights, graph)
+    if differences and is_checkpoint(target):
         raise ConfigError(
-            f"{_function(weights)} A checkpoint is for TF-Slim, and would be another function there. "
+            f"{_function(differences)} A checkpoint is for TF-Slim, and would be another function there. "
             "Write .safetensors or .npz, or pass --anyway.",
             expected={name: slim for name, (_, slim) in weights.changes.items()},
             found={name: value for name, (value, _) in weights.changes.items()},
         )
 
 
-def _function(weights: Weights) -> str:
-    """How the function differs from TF-Slim's."""
-    parts = [f"{name}={value!r} (TF-Slim: {slim!r})" for name, (value, slim) in weights.changes.items()]
-    return f"The network has {', '.join(parts)}."
+def _differences(weights: Weights, graph: Graph) -> list[str]:
+    """How the function differs from TF-Slim's: its options, and tensors that TF-Slim would not read."""
+    found = [f"{name}={value!r} (TF-Slim: {slim!r})" for name, (value, slim) in weights.changes.items()]
+    beyond = sorted(graph.used - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
+    if beyond:
+        found.append(f"{len(beyond)} tensors that TF-Slim does not read ({beyond[0]}{', ...' if beyond[1:] else ''})")
+    return found
+
+
+def _function(differences: list[str]) -> str:
+    return f"The network has {', '.join(differences)}."
 
 
 def _check_target(source: str, target: str, force: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from refnet.checks import bool_of
@@ -13,7 +12,7 @@ from refnet.cli.console import announce_compilation
 from refnet.cli.failures import file_errors
 from refnet.engine import Engine
 from refnet.errors import ConfigError, WeightsError
-from refnet.images.labels import class_index
+from refnet.images import labels
 from refnet.images.preprocess import Recipe
 from refnet.network.options import BOOLEANS, SLIM_OPTIONS
 from refnet.run.devices import check_device, check_threads
@@ -137,14 +136,7 @@ def read_labels(path: str | None) -> list[str] | None:
     ConfigError
         The file cannot be read as UTF-8 text, or is not a class index.
     """
-    if path is None:
-        return None
-    if path.endswith(".json"):
-        return [name for _, name in class_index(path)]
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The labels in {path} cannot be read: {error}.", found=path) from error
+    return None if path is None else labels.read_labels(path)
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -92,10 +92,8 @@ def describe_lines(architecture: Architecture) -> list[str]:
     ]
     for block in architecture.blocks:
         unit = block.args[-1]
-        lines.append(
-            f"{block.scope}: {len(block.args)} units, depth {unit['depth']}, "
-            f"bottleneck {unit['depth_bottleneck']}, stride {unit['stride']}"
-        )
+        kind = f"bottleneck {unit['depth_bottleneck']}" if len(architecture.family.kernel_sizes) > 2 else "basic"
+        lines.append(f"{block.scope}: {len(block.args)} units, depth {unit['depth']}, {kind}, stride {unit['stride']}")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,16 +15,18 @@ from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
 from refnet.evidence.digest import digest, digest_all
 from refnet.evidence.end_points import Difference, compare, in_network_order, roundings
 from refnet.evidence.environment import versions
-from refnet.evidence.golden_file import EndPoint, Golden, read_golden, write_golden
+from refnet.evidence.golden_file import MAX_SEEDED, EndPoint, Golden, read_golden, write_golden
 from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, check_recipe, preprocess
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block, check_blocks
-from refnet.run.devices import check_dtype
+from refnet.resources import for_images
+from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import as_array, images_of
-from refnet.weights.files import weights_of
+from refnet.weights.files import check_stored, weights_of
+from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -72,6 +75,8 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+@for_images
+@contract_mode()
 def record(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -130,6 +135,8 @@ def record(
     if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
         recipe = loaded.recipe
     kept = encode_options(options)
+    if _is_raw(images) and recipe is not None:
+        check_stored(recipe)
     batch = _images(images, recipe, seed, kept)
     engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
     net, found = engine(batch, end_points=wanted or [])
@@ -154,6 +161,8 @@ def record(
     return golden
 
 
+@for_images
+@contract_mode()
 def check(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -190,11 +199,17 @@ def check(
     """
     path = path_of(path)
     golden = read_golden(path)
-    options = decode_options(golden.options)
-    loaded = _weights(golden.network if weights is None else weights, golden.seed, options.get("scope"))
+    source = golden.network if weights is None else weights
+    if source is None:
+        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+    device, threads = check_device(device), check_threads(threads)
+    scope = golden.options.get("scope")
+    loaded = _weights(source, golden.seed, scope if isinstance(scope, str) else None)
+    with naming(path):  # from here on what is wrong is an option in the file
+        options = decode_options(golden.options)
+        engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
+        traced, order = engine.trace(_batch_shape(golden.shape))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
-    engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
-    traced, order = engine.trace(_batch_shape(golden.shape))
     _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
     if unknown:
@@ -204,6 +219,7 @@ def check(
     return Report(path, [_row(golden, name, found[name]) for name in golden.end_points])
 
 
+@for_images
 @contract_mode()
 def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, Any], max_ulps: float = 0) -> Report:
     """Compare end points that were computed elsewhere, by a port of the network, with a golden.
@@ -258,7 +274,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        A golden cannot hold an option, or a block is not made of `bottleneck`.
+        A golden cannot hold an option, or a block is not made of `bottleneck` or `basic`.
     """
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
@@ -273,7 +289,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
         blocks: Sequence[Block] = options["blocks"]
         check_blocks(blocks)
         if any(block.unit_fn is not family_of([block]).unit for block in blocks):
-            raise ConfigError("A golden can only hold blocks of bottleneck units.")
+            raise ConfigError("A golden can only hold blocks of bottleneck units or basic units.")
         encoded["blocks"] = [_encode_block(block) for block in blocks]
     return encoded
 
@@ -310,7 +326,7 @@ def _block(entry: Any) -> Block:
     keys = {"depth", "depth_bottleneck", "stride"}
     match entry:
         case {"scope": str(scope), "units": [_, *_] as units, **rest} if all(
-            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate"} for unit in units
+            isinstance(unit, dict) and keys <= set(unit) <= keys | {"unit_rate", "stride_in_1x1"} for unit in units
         ):
             family = BY_UNIT.get(str(rest.get("unit_fn", FAMILIES[0].unit_name)))
             if family is not None:
@@ -323,11 +339,7 @@ def _for_engine(options: Mapping[str, Any], loaded: Weights, given: object) -> d
     return dict(options) if loaded is given else {**options, "scope": None}
 
 
-def _weights(
-    weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int, scope: str | None = None
-) -> Weights:
-    if weights is None:
-        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+def _weights(weights: Mapping[str, Any] | str | os.PathLike[str], seed: int, scope: str | None = None) -> Weights:
     if isinstance(weights, str) and weights in NETWORKS:
         return random_weights(weights, seed=seed)
     return weights_of(weights, scope)
@@ -346,6 +358,13 @@ def _images(images: Any, recipe: Recipe | None, seed: int, options: Mapping[str,
         if 0 in shape:
             raise InputError(
                 f"The shape of the seeded images is {shape}; it consists of whole numbers of 1 or more.", found=images
+            )
+        if math.prod(shape) > MAX_SEEDED:
+            raise InputError(
+                f"Seeded images of shape {shape} have {math.prod(shape):,} numbers; a golden can have {MAX_SEEDED:,} "
+                "drawn. Pass images.",
+                expected=MAX_SEEDED,
+                found=math.prod(shape),
             )
         return random_images(shape, seed).astype(dtype)
     if not _is_raw(images):

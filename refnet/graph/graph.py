@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import check_bool, check_choice, check_mapping, check_number, check_text
-from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
+from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text
+from refnet.errors import ConfigError, InputError, MissingTensorError, ShapeMismatchError, WeightsError
+from refnet.graph.nearest import nearest
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
@@ -24,7 +25,6 @@ from refnet_kernels.contract import (
     SubsampleGeometry,
     same_padding,
 )
-from refnet_kernels.system.forks import making
 
 Shape = tuple[int, int, int, int]
 
@@ -34,6 +34,9 @@ _LISTED = 20
 
 class ArgScope(NamedTuple):
     """The options of TF-Slim's ``resnet_arg_scope``, and ``is_training``.
+
+    Where the variables themselves show what a convolution has, they decide: biases without a batch norm are those of a
+    batch norm that was folded into the kernel, and biases beside one are added before it.
 
     Attributes
     ----------
@@ -49,14 +52,16 @@ class ArgScope(NamedTuple):
     use_batch_norm : bool
         False: the convolutions that would have a batch norm (conv1 and conv2 of each unit; in the first version all
         except the logits) have biases instead.
-    pool_mode : {"slim", "keras", "torch"}
+    pool_mode : {"slim", "keras", "torch", "valid"}
         pool1's padding: TF-Slim's "SAME", which never wins; Keras Applications' border of one zero on each side,
-        which wins if everything else is negative; or PyTorch's border of one on each side, which never wins.
+        which wins if everything else is negative; PyTorch's border of one on each side, which never wins; or none,
+        TensorFlow's "VALID".
     avg_down : bool
         Whether the shortcut of a unit that strides is the 1x1 convolution of a 2x2 average pool, as in ResNet-D (He et
         al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", 2019).
-    bias_before_batch_norm : bool
-        Whether convolutions with batch norm have biases too, as in Keras Applications' first version.
+    bias_before_batch_norm : bool, optional
+        Whether convolutions with batch norm have biases too, as in Keras Applications' first version. None: each
+        convolution as the variables show it.
     """
 
     is_training: bool = False
@@ -66,14 +71,13 @@ class ArgScope(NamedTuple):
     use_batch_norm: bool = True
     pool_mode: str = "slim"
     avg_down: bool = False
-    bias_before_batch_norm: bool = False
+    bias_before_batch_norm: bool | None = None
 
 
-#: What `ArgScope.pool_mode` can be.
-POOL_MODES = ("slim", "keras", "torch")
+_OF_BATCH_NORM = ("beta", "gamma", "moving_mean", "moving_variance")
 _BOOLEANS = tuple(name for name, value in ArgScope._field_defaults.items() if isinstance(value, bool))
 #: What `ArgScope`'s fields can be that are chosen from some.
-POOL_MODES = ("slim", "keras", "torch")
+POOL_MODES = ("slim", "keras", "torch", "valid")
 ACTIVATIONS = (None, "relu")
 
 
@@ -114,6 +118,8 @@ class Graph:
         self.arg_scope = arg_scope or ArgScope()
         check_mapping(variables=variables)
         check_bool(**{name: getattr(self.arg_scope, name) for name in _BOOLEANS})
+        if self.arg_scope.bias_before_batch_norm is not None:
+            check_bool(bias_before_batch_norm=self.arg_scope.bias_before_batch_norm)
         check_number(batch_norm_epsilon=self.arg_scope.batch_norm_epsilon)
         check_choice("pool_mode", self.arg_scope.pool_mode, POOL_MODES)
         check_choice("activation_fn", self.arg_scope.activation_fn, ACTIVATIONS)
@@ -123,6 +129,8 @@ class Graph:
         self.missing: list[tuple[str, tuple[int, ...]]] = []
         self.misshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         self.used: set[str] = set()
+        #: The convolutions with biases in place of TF-Slim's batch norm.
+        self.folded: list[str] = []
         self._scopes: list[str] = []
 
     @contextmanager
@@ -144,6 +152,14 @@ class Graph:
         """Make ``tensor`` the end point ``name``."""
         self.end_points[name] = tensor
         return tensor
+
+    def has(self, leaf: str) -> bool:
+        """Whether there is a variable ``leaf`` in the current scope."""
+        return self.name(leaf) in self.variables
+
+    def has_batch_norm(self, scope: str) -> bool:
+        """Whether there is any variable of a batch norm in ``scope``."""
+        return any(self.has(f"{scope}/{role}") for role in _OF_BATCH_NORM)
 
     def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
         """Note that the network reads the variable, and check its shape. Returns its full name."""
@@ -186,17 +202,8 @@ class Graph:
 
         Each unused tensor is proposed once.
         """
-        with making:
-            import difflib  # only if something is wrong
-
-        left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
-        near = {}
-        for name, shape in missing:
-            found = difflib.get_close_matches(name, [other for other in left if left[other] == shape], 1, cutoff=0)
-            if found:
-                near[name] = found[0]
-                del left[found[0]]
-        return near
+        left = {name: _shape_of(name, value) for name, value in self.variables.items() if name not in self.used}
+        return nearest(missing, left)
 
     def _add(
         self,
@@ -208,6 +215,7 @@ class Graph:
     ) -> Tensor:
         """Append an operation; by default its geometry is the shape of its first input, or its own."""
         geometry = geometry or ImageGeometry.of(inputs[0].shape if inputs else shape)
+        _check_geometry(geometry)
         tensor = Tensor(self, len(self.tensors), op, inputs, shape, geometry, variables or {})
         self.tensors.append(tensor)
         return tensor
@@ -276,8 +284,14 @@ class Graph:
         """Max pool with the arg scope's ``pool_mode``."""
         batch, height, width, channels = inputs.shape
         mode = self.arg_scope.pool_mode
-        padding = same_padding if mode == "slim" else _border
+        padding = {"slim": same_padding, "valid": _no_padding}.get(mode, _border)
         (out_height, top), (out_width, left) = (padding(size, window, stride) for size in (height, width))
+        if out_height < 1 or out_width < 1:
+            raise InputError(
+                f"A max pool of {window} x {window} without padding (pool_mode='valid') has no place in {height} x "
+                f"{width} pixels: pass larger images.",
+                found=inputs.shape,
+            )
         geometry = PoolGeometry(
             batch, height, width, channels, out_height, out_width, window, stride, top, left, int(mode == "keras")
         )
@@ -311,10 +325,24 @@ def _shape_of(name: str, value: Any) -> tuple[int, ...]:
         raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
 
 
+def _check_geometry(geometry: Geometry) -> None:
+    """Refuse numbers whose products kernels cannot hold in 64 bits: rates and strides multiply along a network."""
+    largest = max(value for value in geometry if isinstance(value, int))
+    if largest > MOST:
+        raise ConfigError(
+            f"A layer would have the stride, rate or size {largest:,}; it can be up to {MOST:,}.", found=largest
+        )
+
+
 def _border(size: int, window: int, stride: int) -> tuple[int, int]:
     """Half a window on each side, then "VALID": the output's size, and the pads before the first element."""
     pad = window // 2
     return (size + 2 * pad - window) // stride + 1, pad
+
+
+def _no_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "VALID": the output's size, and no pads."""
+    return (size - window) // stride + 1, 0
 
 
 def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) -> str:

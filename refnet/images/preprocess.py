@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import reprlib
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from refnet.checks import as_int, check_choice, check_fraction, check_positive, shown
 from refnet.errors import ConfigError, InputError
+from refnet.resources import check_room, for_images
 from refnet_kernels.system.float_mode import contract_mode
 
 Float32 = npt.NDArray[np.float32]
@@ -66,7 +68,7 @@ class Recipe(NamedTuple):
 VGG = Recipe(224, 224, 1.0, "vgg", 256)
 
 
-@contract_mode()
+@for_images
 def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
     """Scale, crop, resize and centre raw pixels, as TF-Slim does in evaluation.
 
@@ -114,17 +116,36 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     ConfigError
         A size or the fraction of the recipe is out of range, or they do not fit together.
     """
+    return preprocessing(images, recipe)[1]()
+
+
+@contract_mode()
+def preprocessing(
+    images: npt.NDArray[np.uint8], recipe: Recipe | None = None
+) -> tuple[tuple[int, ...], Callable[[], Float32]]:
+    """The shape of what `preprocess` gives, after all checks, and the work itself."""
     recipe = check_recipe(Recipe() if recipe is None else recipe)
     _check_images(images)
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
     batch, y, x = _sampling(cropped if cropped.ndim == 4 else cropped[np.newaxis], recipe)
-    result = np.empty((batch.shape[0], y[0].size, x[0].size, 3), np.float32)
-    for image, out in zip(batch, result, strict=True):  # one by one: only one is float32 at its full size
-        values = image.astype(np.float32)
-        if recipe.mode == "inception":
-            np.multiply(values, np.float32(1 / 255), out=values)
-        _centre(_interpolate(values[np.newaxis], y, x)[0], recipe.mode, out)
-    return result if images.ndim == 4 else result[0]
+    count, height, width = batch.shape[:3]
+    shape = count, y[0].size, x[0].size, 3
+    # Of one image at a time: as float32, between the interpolation of its rows and its columns, and interpolated.
+    row = 12 * x[0].size
+    one, each = 12 * height * width + 2 * row * height + 3 * row * y[0].size, row * y[0].size
+    check_room(each, f"Preprocessing of {count} images", count, lambda number: one + number * each)
+
+    @contract_mode()
+    def work() -> Float32:
+        result = np.empty(shape, np.float32)
+        for image, out in zip(batch, result, strict=True):  # one by one: only one is float32 at its full size
+            values = image.astype(np.float32)
+            if recipe.mode == "inception":
+                np.multiply(values, np.float32(1 / 255), out=values)
+            _centre(_interpolate(values[np.newaxis], y, x)[0], recipe.mode, out)
+        return result if images.ndim == 4 else result[0]
+
+    return shape[4 - images.ndim :], work
 
 
 def _sampling(batch: npt.NDArray[T], recipe: Recipe) -> tuple[npt.NDArray[T], Interpolation, Interpolation]:
@@ -235,6 +256,7 @@ def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[
     return image[..., sides[0], sides[1], :]
 
 
+@for_images
 @contract_mode()
 def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
     """Resize as ``tf.compat.v1.image.resize_bilinear`` does by default, bit for bit.

@@ -106,8 +106,8 @@ class Architecture(NamedTuple):
         return self.graph({}, arg_scope).missing
 
 
-#: Which unit of a block strides.
-STRIDE_PLACES = ("last_unit", "first_unit")
+#: Which unit of a block strides, and where in it.
+STRIDE_PLACES = ("last_unit", "first_unit", "first_conv")
 
 _UNIT = re.compile(
     f"(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>{NUMBER})/(?P<kind>{'|'.join(BY_UNIT)})/", re.DOTALL
@@ -139,9 +139,10 @@ def infer_architecture(
     variables : mapping of str to array
     scope : str, optional
         Which network to read, if the mapping holds several.
-    stride_place : {"last_unit", "first_unit"}, optional
+    stride_place : {"last_unit", "first_unit", "first_conv"}, optional
         "last_unit" is TF-Slim's rule: the last unit of each block except the last block strides by 2. "first_unit" is
-        timm's: the first unit of each block except the first block does. None: TF-Slim's.
+        timm's: the first unit of each block except the first block does, in its 3x3 convolution. "first_conv" is He et
+        al.'s own: that unit strides in its first convolution. None: TF-Slim's.
 
     Returns
     -------
@@ -156,7 +157,7 @@ def infer_architecture(
     ConfigError
         There are several networks, and ``scope`` does not choose one; or there is no such ``stride_place``.
     WeightsError
-        Some units are of v1, others of v2.
+        Some units are of v1, others of v2; or some are bottlenecks, others are not.
     """
     place = STRIDE_PLACES[0] if stride_place is None else stride_place
     check_choice("stride_place", place, STRIDE_PLACES)
@@ -175,8 +176,9 @@ def infer_architecture(
     if len(scopes) > 1:
         raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.")
     if len(units) > 1:
-        kinds = ", ".join(sorted(kind for _, kind in units))
-        raise WeightsError(f"The weights hold units of both versions below {scopes[0]!r}: {kinds}.")
+        kinds = sorted(kind for _, kind in units)
+        what = "both versions" if len({BY_UNIT[kind].name for kind in kinds}) > 1 else "two kinds"
+        raise WeightsError(f"The weights hold units of {what} below {scopes[0]!r}: {', '.join(kinds)}.")
     (found_scope, kind), blocks = next(iter(units.items()))
     check_ranks(variables, found_scope)
     return _architecture(found_scope, kind, blocks, variables, place)
@@ -190,26 +192,30 @@ def _architecture(
     def full(place: str) -> str:
         return f"{scope}/{place}/weights" if scope else f"{place}/weights"
 
-    def kernel(place: str) -> tuple[int, ...]:
-        return _kernel_shape(variables, full(place))
+    def kernel(place: str, size: int = 1) -> tuple[int, ...]:
+        return _kernel_shape(variables, full(place), size)
 
     names = sorted(units, key=natural)
+    family = BY_UNIT[kind]
+    size = family.kernel_sizes[0]
     result = []
     for name in names:
-        args = []
+        args: list[dict[str, int]] = []
         for unit in range(1, units[name] + 1):
-            conv1, conv3 = (kernel(f"{name}/unit_{unit}/{kind}/{leaf}") for leaf in ("conv1", "conv3"))
-            args.append({"depth": conv3[3], "depth_bottleneck": conv1[3], "stride": 1})
+            first, last = (kernel(f"{name}/unit_{unit}/{kind}/{leaf}", size) for leaf in ("conv1", family.last))
+            args.append({"depth": last[3], "depth_bottleneck": first[3], "stride": 1})
         if stride_place == "last_unit":
             args[-1]["stride"] = 1 if name == names[-1] else 2
-        else:
-            args[0]["stride"] = 1 if name == names[0] else 2
-        result.append(Block(name, BY_UNIT[kind].unit, args))
+        elif name != names[0]:
+            args[0]["stride"] = 2
+            if stride_place == "first_conv" and size == 1:
+                args[0]["stride_in_1x1"] = True
+        result.append(Block(name, family.unit, args))
     deep: list[tuple[int, ...]] = []
     while full(f"conv1_{len(deep) + 1}") in variables:
         deep.append(kernel(f"conv1_{len(deep) + 1}"))
     root = full("conv1") in variables
-    first = kernel("conv1") if root else deep[0] if deep else kernel(f"{names[0]}/unit_1/{kind}/conv1")
+    first = kernel("conv1") if root else deep[0] if deep else kernel(f"{names[0]}/unit_1/{kind}/conv1", size)
     return Architecture(
         scope,
         result,
@@ -220,11 +226,11 @@ def _architecture(
     )
 
 
-def _kernel_shape(variables: Mapping[str, Any], name: str) -> tuple[int, ...]:
+def _kernel_shape(variables: Mapping[str, Any], name: str, size: int) -> tuple[int, ...]:
     if name not in variables:
         raise MissingTensorError(f"{name} is missing.", tensor=name)
     found: tuple[int, ...] = np.shape(variables[name])
-    if found[:2] != (1, 1) and found[2:] == (1, 1):
+    if found[:2] != (size, size) and found[2:] == (size, size):
         message = f"{name} has shape {found}, which is that of an OIHW kernel; transpose the kernels to HWIO."
         raise ShapeMismatchError(message, tensor=name, found=found)
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from refnet.errors import InputError
 from refnet.graph.graph import ArgScope, Graph, Tensor
+from refnet.resources import for_images
 from refnet.run.compute import compute
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import images_of
@@ -36,6 +37,7 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     own = set(signature.parameters)
 
     @functools.wraps(function)
+    @for_images
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         inputs = args[0] if args else kwargs.get(first)
         if isinstance(inputs, Tensor) or not (args or first in kwargs):

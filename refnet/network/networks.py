@@ -31,10 +31,12 @@ class Family(NamedTuple):
         The function that makes the blocks of a published network, by its name.
     published : mapping of str to tuple of (int, int, int)
         Base depth, units and stride of each block of the published networks.
-    num_classes : int
-        Number of classes of the checkpoints that TF-Slim released.
+    num_classes : int or None
+        Number of classes of the checkpoints that TF-Slim released; None: it released none.
     recipe : Recipe
         How TF-Slim prepares the images for those checkpoints.
+    kernel_sizes : tuple of int
+        Kernel sizes of a unit's convolutions, ``conv1`` and so on.
     """
 
     name: str
@@ -44,8 +46,19 @@ class Family(NamedTuple):
     network: Callable[..., Any]
     blocks: Callable[[str], list[Block]]
     published: Mapping[str, tuple[tuple[int, int, int], ...]]
-    num_classes: int
+    num_classes: int | None
     recipe: Recipe
+    kernel_sizes: tuple[int, ...] = (1, 3, 1)
+
+    @property
+    def last(self) -> str:
+        """The name of a unit's last convolution."""
+        return f"conv{len(self.kernel_sizes)}"
+
+    @property
+    def basic(self) -> Family:
+        """The family of the same version whose units have two convolutions."""
+        return BY_UNIT[self.unit_name.replace("bottleneck", "basic")]
 
 
 #: The first one is the default.
@@ -58,8 +71,17 @@ FAMILIES = (
         "resnet_v1", "ResNet v1", "bottleneck_v1",
         resnet_v1.bottleneck, resnet_v1.resnet_v1, resnet_v1.network_blocks, resnet_v1.NETWORKS, 1000, VGG,
     ),
+    Family(
+        "resnet_v2", "ResNet v2", "basic_v2",
+        resnet_v2.basic, resnet_v2.resnet_v2, resnet_v2.network_blocks, resnet_v2.BASIC_NETWORKS, None, Recipe(),
+        (3, 3),
+    ),
+    Family(
+        "resnet_v1", "ResNet v1", "basic_v1",
+        resnet_v1.basic, resnet_v1.resnet_v1, resnet_v1.network_blocks, resnet_v1.BASIC_NETWORKS, None, VGG,
+        (3, 3),
+    ),
 )  # fmt: skip
-_BY_NAME = {family.name: family for family in FAMILIES}
 #: By `Family.unit_name`.
 BY_UNIT = {family.unit_name: family for family in FAMILIES}
 #: Base depth, units and stride of each block of the published networks.
@@ -82,7 +104,7 @@ def family_of(blocks: Sequence[Block]) -> Family:
 
 
 def family_named(name: str) -> Family:
-    """The family of a name.
+    """The family of bottleneck units of a name.
 
     Parameters
     ----------
@@ -92,7 +114,7 @@ def family_named(name: str) -> Family:
     -------
     Family
     """
-    return _BY_NAME[name]
+    return next(family for family in FAMILIES if family.name == name)
 
 
 def network_blocks(name: str) -> list[Block]:

@@ -17,9 +17,9 @@ from refnet.network.resnet_v2 import resnet_v2
 from refnet.run.devices import check_device, check_dtype, check_threads
 
 
-def _of_weights(slim: Any) -> Any:
-    """An option that is stored with the weights, and its value in TF-Slim. None: as stored."""
-    return field(default=None, metadata={"slim": slim})
+def _of_weights(slim: Any, otherwise: Any = ...) -> Any:
+    """An option that is stored with the weights, and its value in TF-Slim. None: as stored, else ``otherwise``."""
+    return field(default=None, metadata={"slim": slim, "otherwise": slim if otherwise is ... else otherwise})
 
 
 def _of_run(default: Any) -> Any:
@@ -42,8 +42,9 @@ class Options:
     global_pool, output_stride, include_root_block, spatial_squeeze, store_non_strided_activations, multi_grid
         As `refnet.network.resnet_v2.resnet_v2` explains them.
     batch_norm_epsilon, pool_mode, avg_down, bias_before_batch_norm : optional
-        As `refnet.graph.ArgScope` explains them; None: as in the weights' file, else as in TF-Slim.
-    stride_place : {"last_unit", "first_unit"}, optional
+        As `refnet.graph.ArgScope` explains them; None: as in the weights' file, else as in TF-Slim, or for
+        ``bias_before_batch_norm`` as the variables show it.
+    stride_place : {"last_unit", "first_unit", "first_conv"}, optional
         As `refnet.network.architecture.infer_architecture` explains it; None: as for ``pool_mode``.
     batch_norm_scale, activation_fn, use_batch_norm
         As `refnet.graph.ArgScope` explains them.
@@ -72,7 +73,7 @@ class Options:
     pool_mode: str | None = _of_weights(ArgScope().pool_mode)
     avg_down: bool | None = _of_weights(ArgScope().avg_down)
     stride_place: str | None = _of_weights(STRIDE_PLACES[0])
-    bias_before_batch_norm: bool | None = _of_weights(ArgScope().bias_before_batch_norm)
+    bias_before_batch_norm: bool | None = _of_weights(slim=False, otherwise=None)
     batch_norm_scale: bool = True
     activation_fn: str | None = "relu"
     use_batch_norm: bool = True
@@ -103,7 +104,7 @@ class Options:
         _check_others(self)
         open_ones = [name for name in SLIM_OPTIONS if getattr(self, name) is None]
         found: dict[str, Any] = {name: bool(flag) for name, flag in flags.items() if flag is not None}
-        found |= {name: of_weights.get(name, SLIM_OPTIONS[name]) for name in open_ones}
+        found |= {name: of_weights.get(name, _OTHERWISE[name]) for name in open_ones}
         epsilon: Any = found.get("batch_norm_epsilon", self.batch_norm_epsilon)
         found["batch_norm_epsilon"] = float(epsilon)
         device = check_device(self.device)
@@ -134,6 +135,7 @@ _MAY_BE_NONE = frozenset(entry.name for entry in fields(Options) if str(entry.ty
 SLIM_OPTIONS: dict[str, Any] = {
     entry.name: entry.metadata["slim"] for entry in fields(Options) if "slim" in entry.metadata
 }
+_OTHERWISE = {name: Options.__dataclass_fields__[name].metadata["otherwise"] for name in SLIM_OPTIONS}
 #: The options on which the bits may depend.
 BIT_OPTIONS = frozenset(entry.name for entry in fields(Options) if "run" not in entry.metadata)
 #: The options of the function that makes a network; its scope is the architecture's.

@@ -11,10 +11,11 @@ and ``use_batch_norm``, and ``research/deeplab/core/resnet_v1_beta.py`` for ``mu
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from refnet.checks import as_int, check_bool, check_choice, check_positive, check_text, shown
+from refnet.checks import MOST, as_int, check_bool, check_choice, check_positive, check_text, shown
 from refnet.errors import ConfigError
 from refnet.graph.graph import ACTIVATIONS, Graph, Tensor
 from refnet.network.eager import works_on_arrays
@@ -28,14 +29,24 @@ class Block(NamedTuple):
     scope : str
         Its name, "block1".
     unit_fn : callable
-        The function that makes a unit: `bottleneck`.
+        The function that makes a unit: `bottleneck` or `basic`.
     args : sequence of dict
-        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``; and ``unit_rate``, if it is not 1.
+        The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``; and ``unit_rate``, if it is not 1, and
+        ``stride_in_1x1``, if it is not False.
     """
 
     scope: str
     unit_fn: Callable[..., Any]
     args: Sequence[Mapping[str, int]]
+
+
+class Convolution(NamedTuple):
+    """One of a unit's convolutions ``conv1``, ``conv2``, ..."""
+
+    num_outputs: int
+    kernel_size: int
+    stride: int
+    rate: int
 
 
 @works_on_arrays
@@ -95,7 +106,7 @@ def conv2d_same(
     activation_fn : {"relu", None}
         The activation that follows; ReLU is ``slim.conv2d``'s default.
     normalizer_fn : {None, "batch_norm"}
-        With it there is no bias, unless the arg scope has ``bias_before_batch_norm``.
+        With it there is no bias, unless the arg scope has ``bias_before_batch_norm``, or the variables have biases.
 
     Returns
     -------
@@ -133,6 +144,8 @@ def conv2d(
 ) -> Tensor:
     """``slim.conv2d``: convolution, then bias or batch norm, then the activation.
 
+    The variables say which of the two, or both, where they hold either (see `ArgScope`).
+
     Parameters
     ----------
     inputs : Tensor [N, H, W, C]
@@ -163,11 +176,22 @@ def conv2d(
     graph = inputs.graph
     with graph.variable_scope(scope):
         net = graph.conv(inputs, num_outputs, (kernel_size, kernel_size), stride, rate, same)
-        if graph.arg_scope.bias_before_batch_norm or not normalizer_fn:
+        biased, normalized = _bias_and_norm(graph) if normalizer_fn else (True, False)
+        if biased:
             net = graph.bias_add(net)
-        if normalizer_fn:
+        if normalized:
             net = graph.batch_norm(net, "BatchNorm")
     return graph.relu(net) if activation_fn else net
+
+
+def _bias_and_norm(graph: Graph) -> tuple[bool, bool]:
+    """Whether the convolution of the current scope, which has a batch norm in TF-Slim, has biases and a batch norm."""
+    biases, norm = graph.has("biases"), graph.has_batch_norm("BatchNorm")
+    before = graph.arg_scope.bias_before_batch_norm
+    if biases and not norm and not before:
+        graph.folded.append(graph.name())
+        return True, False
+    return (biases if before is None else before), True
 
 
 def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
@@ -184,7 +208,8 @@ def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
 def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer_fn: str | None) -> Tensor:
     """The shortcut of a unit: its input, subsampled; or, if the depth changes, a 1x1 convolution of ``source``.
 
-    With the arg scope's ``avg_down`` a convolution that strides has stride 1 instead, after an average pool.
+    A convolution that the variables hold runs even if the depth does not change. With the arg scope's ``avg_down`` one
+    that strides has stride 1 instead, after an average pool.
 
     Parameters
     ----------
@@ -202,14 +227,80 @@ def shortcut(inputs: Tensor, source: Tensor, depth: int, stride: int, normalizer
     -------
     Tensor [N, ceil(H / stride), ceil(W / stride), depth]
     """
-    if depth == inputs.depth:
+    graph = source.graph
+    if depth == inputs.depth and not graph.has("shortcut/weights"):
         subsampled: Tensor = subsample(inputs, stride)
         return subsampled
-    graph = source.graph
     if stride > 1 and graph.arg_scope.avg_down:
         source, stride = graph.collect(graph.name("avg_pool"), graph.avg_pool(source, 2, stride)), 1
     net = conv2d(source, depth, 1, stride, 1, "shortcut", True, None, normalizer_fn)
     return graph.collect(graph.name("shortcut"), net)
+
+
+def bottleneck_convolutions(
+    depth: int, depth_bottleneck: int, stride: int, rate: int, stride_in_1x1: bool, left_out: int
+) -> list[Convolution]:
+    """The convolutions of a bottleneck unit: 1x1, 3x3 and 1x1.
+
+    Parameters
+    ----------
+    depth, depth_bottleneck, stride, rate, stride_in_1x1, left_out
+        As for `refnet.network.resnet_v2.bottleneck`; ``rate`` with the unit's own.
+
+    Returns
+    -------
+    list of Convolution
+    """
+    check_bool(stride_in_1x1=stride_in_1x1)
+    check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, left_out=left_out)
+    first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+    return [
+        Convolution(depth_bottleneck, 1, first, 1),
+        Convolution(depth_bottleneck, 3, second, rate * left_out if stride_in_1x1 else rate),
+        Convolution(depth, 1, 1, 1),
+    ]
+
+
+def basic_convolutions(depth: int, depth_bottleneck: int, stride: int, rate: int, left_out: int) -> list[Convolution]:
+    """The convolutions of a basic unit: 3x3 and 3x3.
+
+    Parameters
+    ----------
+    depth, depth_bottleneck, stride, rate, left_out
+        As for `refnet.network.resnet_v2.basic`; ``rate`` with the unit's own.
+
+    Returns
+    -------
+    list of Convolution
+    """
+    check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, left_out=left_out)
+    return [Convolution(depth_bottleneck, 3, stride, rate), Convolution(depth, 3, 1, rate * left_out)]
+
+
+def residual(net: Tensor, convolutions: Sequence[Convolution], last_normalizer_fn: str | None) -> Tensor:
+    """A unit's convolutions, one after the other, each an end point.
+
+    The last one has no activation: after a ReLU a unit could only increase its input.
+
+    Parameters
+    ----------
+    net : Tensor [N, H, W, C]
+    convolutions : sequence of Convolution
+    last_normalizer_fn : {None, "batch_norm"}
+        Normaliser of the last one; that of the others is the arg scope's.
+
+    Returns
+    -------
+    Tensor [N, ceil(H / stride), ceil(W / stride), depth]
+    """
+    graph = net.graph
+    activation_fn, normalizer_fn = activation_and_normalizer(graph)
+    for i, convolution in enumerate(convolutions, 1):
+        if i == len(convolutions):
+            activation_fn, normalizer_fn = None, last_normalizer_fn
+        net = conv2d_same(net, *convolution, scope=f"conv{i}", activation_fn=activation_fn, normalizer_fn=normalizer_fn)
+        graph.collect(graph.name(f"conv{i}"), net)
+    return net
 
 
 @works_on_arrays
@@ -223,7 +314,8 @@ def stack_blocks_dense(
 
     TF-Slim: ``resnet_utils.stack_blocks_dense``. Once the strides so far multiply to ``output_stride``, no further
     unit strides. The unit that would have strided keeps its rate, and its stride multiplies the rate of the units after
-    it: on the denser grid their 3x3 kernels then read the same pixels as before.
+    it: on the denser grid their 3x3 kernels then read the same pixels as before. A unit that takes ``left_out`` gets
+    that stride by this name, for those of its own convolutions that come after the one that would have strided.
 
     Parameters
     ----------
@@ -271,11 +363,11 @@ def stack_blocks_dense(
                 if store_non_strided_activations and i == len(block.args) - 1:
                     # The block strides after its last unit.
                     block_stride = arguments.get("stride", 1)
-                    arguments["stride"] = _left_out(graph, block_stride)
+                    arguments |= _without_stride(graph, block, block_stride)
                 with graph.variable_scope(f"unit_{i + 1}"):
                     if output_stride is not None and current_stride == output_stride:
-                        stride = arguments.pop("stride", 1)
-                        net = _unit(block, net, {**arguments, "stride": _left_out(graph, stride), "rate": rate})
+                        stride = arguments.get("stride", 1)
+                        net = _unit(block, net, {**arguments, **_without_stride(graph, block, stride), "rate": rate})
                         rate *= stride
                     else:
                         net = _unit(block, net, {**arguments, "rate": 1})
@@ -293,15 +385,18 @@ def stack_blocks_dense(
     return net
 
 
-def _left_out(graph: Graph, stride: int) -> int:
-    """The stride, 1, of a unit whose own stride is left to the layers after it."""
+def _without_stride(graph: Graph, block: Block, stride: int) -> dict[str, int]:
+    """The arguments of a unit whose own stride is left to the layers after it."""
     check_positive(stride=stride)
-    if stride > 1 and graph.arg_scope.avg_down:
+    if stride == 1:
+        return {"stride": 1}
+    if graph.arg_scope.avg_down:
         raise ConfigError(
             "The network's shortcuts are average pools by the units' strides (avg_down), which have no atrous form: "
             "leave output_stride and store_non_strided_activations out."
         )
-    return 1
+    takes_it = "left_out" in inspect.signature(block.unit_fn).parameters
+    return {"stride": 1, "left_out": stride} if takes_it else {"stride": 1}
 
 
 def check_stride(output_stride: object) -> None:
@@ -415,7 +510,8 @@ def after_root(output_stride: float | None) -> float | None:
     check_stride(output_stride)
     if output_stride is None:
         return None
-    if output_stride % 4 != 0:
+    # A larger one cannot be reached, and an integer can be larger than every float.
+    if output_stride > MOST or output_stride % 4 != 0:
         raise ConfigError("The output_stride needs to be a multiple of 4.", found=output_stride)
     return output_stride / 4
 
@@ -423,7 +519,8 @@ def after_root(output_stride: float | None) -> float | None:
 def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Tensor:
     """The convolutions and pool1.
 
-    pool1 is "SAME"-padded in TF-Slim, which keeps features and image aligned at the corners.
+    pool1 is "SAME"-padded in TF-Slim, which keeps features and image aligned at the corners. If the variables have
+    ``input/BatchNorm``, the images are normalised by it first.
 
     Parameters
     ----------
@@ -431,7 +528,8 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
     depths : sequence of int, optional
         Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ...; None: one 7x7 convolution with 64 channels.
     activate : bool
-        Whether batch norm and activation follow the last convolution too.
+        Whether batch norm and activation follow the last convolution too. They also do if the variables have a batch
+        norm for it.
 
     Returns
     -------
@@ -442,6 +540,9 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
     if depths is not None:
         check_depths(depths)
     layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else [("conv1", 64, 7)]
+    if graph.has_batch_norm("input/BatchNorm"):
+        net = graph.collect(graph.name("input"), graph.batch_norm(net, "input/BatchNorm"))
+    activate = activate or graph.has_batch_norm(f"{layers[-1][0]}/BatchNorm")
     for scope, depth, kernel_size in layers:
         if scope == layers[-1][0] and not activate:
             activation_fn = normalizer_fn = None

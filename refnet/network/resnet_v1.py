@@ -18,18 +18,21 @@ from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
 from refnet.network.resnet_utils import (
     Block,
+    Convolution,
     activation_and_normalizer,
     after_root,
-    conv2d,
-    conv2d_same,
+    basic_convolutions,
+    bottleneck_convolutions,
     head,
+    residual,
     root_block,
     shortcut,
     stack_blocks_dense,
     with_multi_grid,
 )
+from refnet.network.resnet_v2 import BASIC_NETWORKS as V2_BASIC_NETWORKS
 from refnet.network.resnet_v2 import NETWORKS as V2_NETWORKS
-from refnet.network.resnet_v2 import resnet_v2_block
+from refnet.network.resnet_v2 import resnet_v2_basic_block, resnet_v2_block
 
 
 @works_on_arrays
@@ -41,6 +44,8 @@ def bottleneck(
     rate: int = 1,
     scope: str = "bottleneck_v1",
     unit_rate: int = 1,
+    stride_in_1x1: bool = False,
+    left_out: int = 1,
 ) -> Tensor:
     """The bottleneck unit with batch norm after the convolutions (``resnet_v1.bottleneck``).
 
@@ -49,7 +54,7 @@ def bottleneck(
     Parameters
     ----------
     inputs : Tensor or float array [N, H, W, C]
-    depth, depth_bottleneck, stride, rate, scope, unit_rate
+    depth, depth_bottleneck, stride, rate, scope, unit_rate, stride_in_1x1, left_out
         As for `refnet.network.resnet_v2.bottleneck`.
 
     Returns
@@ -66,22 +71,59 @@ def bottleneck(
     >>> bottleneck(images, depth=16, depth_bottleneck=4, stride=2, scope=unit, variables=weights).shape
     (1, 5, 5, 16)
     """
-    check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
+    check_positive(rate=rate, unit_rate=unit_rate)
+    convolutions = bottleneck_convolutions(depth, depth_bottleneck, stride, rate * unit_rate, stride_in_1x1, left_out)
+    return _unit(inputs, convolutions, stride, scope)
+
+
+@works_on_arrays
+def basic(
+    inputs: Tensor,
+    depth: int,
+    depth_bottleneck: int,
+    stride: int,
+    rate: int = 1,
+    scope: str = "basic_v1",
+    unit_rate: int = 1,
+    left_out: int = 1,
+) -> Tensor:
+    """The basic unit with batch norm after the convolutions, of ResNet-18 and 34; TF-Slim does not have it.
+
+    ``relu(shortcut + conv2(conv1(inputs)))``: two 3x3 convolutions, the first of which strides.
+
+    Parameters
+    ----------
+    inputs : Tensor or float array [N, H, W, C]
+    depth, depth_bottleneck, stride, rate, scope, unit_rate, left_out
+        As for `refnet.network.resnet_v2.basic`.
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> from refnet.network.resnet_v1 import basic
+    >>> weights = refnet.random_weights([refnet.resnet_v1_basic_block("block1", base_depth=4, num_units=2, stride=2)])
+    >>> images = np.zeros((1, 9, 9, 64), np.float32)
+    >>> unit = "resnet_v1/block1/unit_1/basic_v1"
+    >>> basic(images, depth=4, depth_bottleneck=4, stride=2, scope=unit, variables=weights).shape
+    (1, 5, 5, 4)
+    """
+    check_positive(rate=rate, unit_rate=unit_rate)
+    convolutions = basic_convolutions(depth, depth_bottleneck, stride, rate * unit_rate, left_out)
+    return _unit(inputs, convolutions, stride, scope)
+
+
+def _unit(inputs: Tensor, convolutions: Sequence[Convolution], stride: int, scope: str) -> Tensor:
     graph = inputs.graph
-    activation_fn, normalizer_fn = activation_and_normalizer(graph)
+    _, normalizer_fn = activation_and_normalizer(graph)
     with graph.variable_scope(scope) as name:
-        identity = shortcut(inputs, inputs, depth, stride, normalizer_fn)
-        residual = conv2d(inputs, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
-        graph.collect(f"{name}/conv1", residual)
-        residual = conv2d_same(
-            residual, depth_bottleneck, 3, stride, rate * unit_rate, "conv2",
-            activation_fn=activation_fn, normalizer_fn=normalizer_fn,
-        )  # fmt: skip
-        graph.collect(f"{name}/conv2", residual)
-        # No activation: the unit's comes after the sum, and after a ReLU here a unit could only increase its input.
-        residual = conv2d(residual, depth, 1, 1, 1, "conv3", True, None, normalizer_fn)
-        graph.collect(f"{name}/conv3", residual)
-        return graph.collect(name, graph.relu(graph.add(identity, residual)))
+        identity = shortcut(inputs, inputs, convolutions[-1].num_outputs, stride, normalizer_fn)
+        # The activation of the last convolution comes after the sum.
+        total = graph.add(identity, residual(inputs, convolutions, normalizer_fn))
+        return graph.collect(name, graph.relu(total))
 
 
 def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
@@ -103,6 +145,27 @@ def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) ->
     [1, 1, 2]
     """
     return resnet_v2_block(scope, base_depth, num_units, stride)._replace(unit_fn=bottleneck)
+
+
+def resnet_v1_basic_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
+    """A block of basic units, the last of which strides.
+
+    Parameters
+    ----------
+    scope, base_depth, num_units, stride
+        As for `refnet.network.resnet_v2.resnet_v2_basic_block`.
+
+    Returns
+    -------
+    Block
+
+    Examples
+    --------
+    >>> import refnet
+    >>> [unit["depth"] for unit in refnet.resnet_v1_basic_block("block1", base_depth=64, num_units=2, stride=2).args]
+    [64, 64]
+    """
+    return resnet_v2_basic_block(scope, base_depth, num_units, stride)._replace(unit_fn=basic)
 
 
 @works_on_arrays
@@ -139,7 +202,8 @@ def resnet_v1(
         Logits, or without classes the features after the last block; the shapes are those of
         `refnet.network.resnet_v2.resnet_v2`.
     end_points : dict
-        TF-Slim's end points in its order, and between them others that it lacks: ``pool1``, ``pool5``, ``global_pool``.
+        TF-Slim's end points in its order, and between them others that it lacks: ``pool1``, ``pool5``, ``global_pool``;
+        and ``input`` if the variables have a batch norm for the images.
 
     Raises
     ------
@@ -173,6 +237,10 @@ def resnet_v1(
 NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
     name.replace("v2", "v1"): blocks for name, blocks in V2_NETWORKS.items()
 }
+#: The same for the networks of basic units, which TF-Slim does not have.
+BASIC_NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    name.replace("v2", "v1"): blocks for name, blocks in V2_BASIC_NETWORKS.items()
+}
 
 
 def network_blocks(name: str) -> list[Block]:
@@ -180,13 +248,46 @@ def network_blocks(name: str) -> list[Block]:
 
     Parameters
     ----------
-    name : {"resnet_v1_50", "resnet_v1_101", "resnet_v1_152", "resnet_v1_200"}
+    name : {"resnet_v1_50", "resnet_v1_101", "resnet_v1_152", "resnet_v1_200", "resnet_v1_18", "resnet_v1_34"}
 
     Returns
     -------
     list of Block
     """
-    return [resnet_v1_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
+    block = resnet_v1_basic_block if name in BASIC_NETWORKS else resnet_v1_block
+    return [block(f"block{i}", *sizes) for i, sizes in enumerate((NETWORKS | BASIC_NETWORKS)[name], 1)]
+
+
+def resnet_v1_18(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_18", **options: Any) -> Any:
+    """ResNet-18, of basic units; TF-Slim does not have it.
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v1`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v1`.
+    """
+    return resnet_v1(inputs, network_blocks("resnet_v1_18"), num_classes, scope=scope, **options)
+
+
+def resnet_v1_34(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_34", **options: Any) -> Any:
+    """ResNet-34, of basic units; TF-Slim does not have it.
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v1`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v1`.
+    """
+    return resnet_v1(inputs, network_blocks("resnet_v1_34"), num_classes, scope=scope, **options)
 
 
 def resnet_v1_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_50", **options: Any) -> Any:

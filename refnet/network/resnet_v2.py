@@ -20,11 +20,12 @@ from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
 from refnet.network.resnet_utils import (
     Block,
-    activation_and_normalizer,
+    Convolution,
     after_root,
-    conv2d,
-    conv2d_same,
+    basic_convolutions,
+    bottleneck_convolutions,
     head,
+    residual,
     root_block,
     shortcut,
     stack_blocks_dense,
@@ -41,6 +42,8 @@ def bottleneck(
     rate: int = 1,
     scope: str = "bottleneck_v2",
     unit_rate: int = 1,
+    stride_in_1x1: bool = False,
+    left_out: int = 1,
 ) -> Tensor:
     """The bottleneck unit with batch norm before the convolutions (``resnet_v2.bottleneck``).
 
@@ -50,7 +53,8 @@ def bottleneck(
     ----------
     inputs : Tensor or float array [N, H, W, C]
     depth : int
-        Channels of the output. If it equals C, the shortcut is the input itself, subsampled.
+        Channels of the output. If it equals C, the shortcut is the input itself, subsampled, unless the variables have
+        a convolution for it.
     depth_bottleneck : int
         Channels of conv1 and conv2, a quarter of ``depth`` in the published networks: the 3x3 convolution, which costs
         the most per channel, works on few.
@@ -62,6 +66,11 @@ def bottleneck(
         Name before the names of the unit's variables and end points.
     unit_rate : int
         Multiplies ``rate`` for this unit only, as in DeepLab.
+    stride_in_1x1 : bool
+        Whether conv1 strides in place of the 3x3 convolution, as in He et al.'s own network.
+    left_out : int
+        A stride that the unit leaves out, for atrous convolution: it multiplies the rate of the convolutions that come
+        after the one that would have strided.
 
     Returns
     -------
@@ -76,26 +85,67 @@ def bottleneck(
     >>> refnet.bottleneck(images, depth=16, depth_bottleneck=4, stride=2, scope=unit, variables=weights).shape
     (1, 5, 5, 16)
     """
-    check_positive(depth=depth, depth_bottleneck=depth_bottleneck, stride=stride, rate=rate, unit_rate=unit_rate)
+    check_positive(rate=rate, unit_rate=unit_rate)
+    convolutions = bottleneck_convolutions(depth, depth_bottleneck, stride, rate * unit_rate, stride_in_1x1, left_out)
+    return _unit(inputs, convolutions, stride, scope)
+
+
+@works_on_arrays
+def basic(
+    inputs: Tensor,
+    depth: int,
+    depth_bottleneck: int,
+    stride: int,
+    rate: int = 1,
+    scope: str = "basic_v2",
+    unit_rate: int = 1,
+    left_out: int = 1,
+) -> Tensor:
+    """The basic unit with batch norm before the convolutions, of ResNet-18 and 34; TF-Slim does not have it.
+
+    ``shortcut + conv2(conv1(preact))``: two 3x3 convolutions, the first of which strides.
+
+    Parameters
+    ----------
+    inputs : Tensor or float array [N, H, W, C]
+    depth : int
+        Channels of the output.
+    depth_bottleneck : int
+        Channels of conv1; in the published networks equal to ``depth``.
+    stride : int
+        Stride of conv1 and of the shortcut.
+    rate, scope, unit_rate, left_out
+        As for `bottleneck`, for both convolutions.
+
+    Returns
+    -------
+    Tensor or array [N, ceil(H / stride), ceil(W / stride), depth]
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> weights = refnet.random_weights([refnet.resnet_v2_basic_block("block1", base_depth=4, num_units=2, stride=2)])
+    >>> images = np.zeros((1, 9, 9, 64), np.float32)
+    >>> unit = "resnet_v2/block1/unit_1/basic_v2"
+    >>> refnet.basic(images, depth=4, depth_bottleneck=4, stride=2, scope=unit, variables=weights).shape
+    (1, 5, 5, 4)
+    """
+    check_positive(rate=rate, unit_rate=unit_rate)
+    convolutions = basic_convolutions(depth, depth_bottleneck, stride, rate * unit_rate, left_out)
+    return _unit(inputs, convolutions, stride, scope)
+
+
+def _unit(inputs: Tensor, convolutions: Sequence[Convolution], stride: int, scope: str) -> Tensor:
     graph = inputs.graph
-    activation_fn, normalizer_fn = activation_and_normalizer(graph)
     with graph.variable_scope(scope) as name:
         preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
         # The input itself, unchanged. If the depth changes, a convolution replaces it. That reads the preact, as every
-        # convolution in this version reads normalised values; like conv3's, its output goes into the sum as it is.
-        identity = shortcut(inputs, preact, depth, stride, None)
-        # The norms and ReLUs after conv1 and conv2 are those before conv2 and conv3.
-        residual = conv2d(preact, depth_bottleneck, 1, 1, 1, "conv1", True, activation_fn, normalizer_fn)
-        graph.collect(f"{name}/conv1", residual)
-        residual = conv2d_same(
-            residual, depth_bottleneck, 3, stride, rate * unit_rate, "conv2",
-            activation_fn=activation_fn, normalizer_fn=normalizer_fn,
-        )  # fmt: skip
-        graph.collect(f"{name}/conv2", residual)
-        # No norm and no activation: the next preact has both, and after a ReLU a unit could only increase its input.
-        residual = conv2d(residual, depth, 1, 1, 1, "conv3", True, None, None)
-        graph.collect(f"{name}/conv3", residual)
-        return graph.collect(name, graph.add(identity, residual))
+        # convolution in this version reads normalised values; like the last one's, its output goes into the sum as it
+        # is.
+        identity = shortcut(inputs, preact, convolutions[-1].num_outputs, stride, None)
+        # The norms and ReLUs after conv1 and conv2 are those before the convolutions that follow. The last one has no
+        # norm, as the next preact has it.
+        return graph.collect(name, graph.add(identity, residual(preact, convolutions, None)))
 
 
 def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
@@ -130,6 +180,34 @@ def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) ->
     check_positive(base_depth=base_depth, num_units=num_units, stride=stride)
     unit = {"depth": base_depth * 4, "depth_bottleneck": base_depth}
     return Block(scope, bottleneck, [{**unit, "stride": 1}] * (num_units - 1) + [{**unit, "stride": stride}])
+
+
+def resnet_v2_basic_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:
+    """A block of basic units, the last of which strides.
+
+    Parameters
+    ----------
+    scope : str
+        The block's name, "block1".
+    base_depth : int
+        Channels of the units.
+    num_units : int
+        Number of units.
+    stride : int
+        Stride of the last unit; that of the others is 1.
+
+    Returns
+    -------
+    Block
+
+    Examples
+    --------
+    >>> import refnet
+    >>> [unit["depth"] for unit in refnet.resnet_v2_basic_block("block1", base_depth=64, num_units=2, stride=2).args]
+    [64, 64]
+    """
+    block = resnet_v2_block(scope, base_depth, num_units, stride)
+    return Block(scope, basic, [{**unit, "depth": base_depth} for unit in block.args])
 
 
 @works_on_arrays
@@ -179,7 +257,8 @@ def resnet_v2(
         DeepLab's: the ``unit_rate`` of each unit of the last block.
     root_depths : sequence of int, optional
         Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ... that replace the 7x7 one, as in ResNet-D; the
-        first one strides, and the last one has neither batch norm nor activation.
+        first one strides, and the last one has neither batch norm nor activation, unless the variables have a batch
+        norm for it.
     scope : str
         Name before the names of all variables and end points.
 
@@ -190,7 +269,7 @@ def resnet_v2(
         if they are dense, [N, 1, 1, C] or [N, h, w, C] without classes.
     end_points : dict
         TF-Slim's end points in its order, and between them others that it lacks: ``pool1``, each unit's ``preact``,
-        ``postnorm``, ``pool5``, ``global_pool``.
+        ``postnorm``, ``pool5``, ``global_pool``; and ``input`` if the variables have a batch norm for the images.
 
     Raises
     ------
@@ -221,7 +300,8 @@ def resnet_v2(
         net = inputs
         if include_root_block:
             output_stride = after_root(output_stride)
-            # conv1 has neither batch norm nor activation, as the first unit begins with both.
+            # conv1 has neither batch norm nor activation, as the first unit begins with both. MXNet's has them all the
+            # same, and its variables say so.
             net = root_block(net, root_depths, activate=False)
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
         # The last unit ends in a bare sum, and no unit follows whose preact would normalise it.
@@ -238,13 +318,19 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "resnet_v2_200": ((64, 3, 2), (128, 24, 2), (256, 36, 2), (512, 3, 1)),
 }
 
+#: The same for the networks of basic units (He et al., 2015), which TF-Slim does not have.
+BASIC_NETWORKS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "resnet_v2_18": ((64, 2, 2), (128, 2, 2), (256, 2, 2), (512, 2, 1)),
+    "resnet_v2_34": ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)),
+}
+
 
 def network_blocks(name: str) -> list[Block]:
     """The blocks of a published network.
 
     Parameters
     ----------
-    name : {"resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200"}
+    name : {"resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200", "resnet_v2_18", "resnet_v2_34"}
 
     Returns
     -------
@@ -255,9 +341,43 @@ def network_blocks(name: str) -> list[Block]:
     ConfigError
         There is no such network.
     """
-    if name not in NETWORKS:
-        raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
-    return [resnet_v2_block(f"block{i + 1}", *block) for i, block in enumerate(NETWORKS[name])]
+    networks = NETWORKS | BASIC_NETWORKS
+    if name not in networks:
+        raise ConfigError(f"There is no network {name!r}; there are {', '.join(networks)}.", found=name)
+    block = resnet_v2_basic_block if name in BASIC_NETWORKS else resnet_v2_block
+    return [block(f"block{i}", *sizes) for i, sizes in enumerate(networks[name], 1)]
+
+
+def resnet_v2_18(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_18", **options: Any) -> Any:
+    """ResNet-18, of basic units; TF-Slim does not have it.
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v2`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v2`.
+    """
+    return resnet_v2(inputs, network_blocks("resnet_v2_18"), num_classes, scope=scope, **options)
+
+
+def resnet_v2_34(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_34", **options: Any) -> Any:
+    """ResNet-34, of basic units; TF-Slim does not have it.
+
+    Parameters
+    ----------
+    inputs, num_classes, scope, **options
+        As for `resnet_v2`, which has the blocks as a further argument.
+
+    Returns
+    -------
+    net, end_points
+        As for `resnet_v2`.
+    """
+    return resnet_v2(inputs, network_blocks("resnet_v2_34"), num_classes, scope=scope, **options)
 
 
 def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:

@@ -14,9 +14,7 @@ from refnet.network.networks import BY_UNIT
 
 _UNIT = f"[^/]+/unit_{NUMBER}/(?:{'|'.join(BY_UNIT)})/"
 _LAYER = f"(?:conv{NUMBER}(?:_{NUMBER})?|shortcut|preact|postnorm|input|logits)(?:/BatchNorm)?"
-_VARIABLE = re.compile(
-    rf"(?:{_UNIT})?{_LAYER}/(?:(?P<kernel>weights)|biases|gamma|beta|moving_mean|moving_variance)\Z", re.DOTALL
-)
+_VARIABLE = re.compile(rf"(?:{_UNIT})?{_LAYER}/(?:weights|biases|gamma|beta|moving_mean|moving_variance)\Z", re.DOTALL)
 
 # The most variables that one error lists.
 _LISTED = 20
@@ -41,14 +39,12 @@ def check_ranks(variables: Mapping[str, Any], scope: str) -> None:
     prefix = f"{scope}/" if scope else ""
     wrong: dict[str, str] = {}
     for name, value in variables.items():
-        match = _VARIABLE.match(name, len(prefix)) if name.startswith(prefix) else None
-        if match is None:
+        shape, is_kernel = np.shape(value), name.endswith("/weights")
+        if len(shape) == (4 if is_kernel else 1) and 0 not in shape:
             continue
-        shape = np.shape(value)
-        if len(shape) != (4 if match["kernel"] else 1):
-            wrong[name] = "a kernel has four dimensions" if match["kernel"] else "it has one value per channel"
-        elif 0 in shape:
-            wrong[name] = "none of its sizes can be 0"
+        if name.startswith(prefix) and _VARIABLE.match(name, len(prefix)):
+            needed = "a kernel has four dimensions" if is_kernel else "it has one value per channel"
+            wrong[name] = needed if len(shape) != (4 if is_kernel else 1) else "none of its sizes can be 0"
     if wrong:
         listed = [f"{name} has shape {np.shape(variables[name])}; {what}" for name, what in wrong.items()]
         more = f", and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""

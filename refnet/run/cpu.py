@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from refnet.errors import InputError
 from refnet.graph.memory import Parts, assign_slots, parts_of
 from refnet.graph.plan import Plan, Step
+from refnet.resources import check_room
 from refnet.run.compiled import CompiledExecutor
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import kernels_of
-from refnet_kernels.contract import FloatArray, Target
+from refnet_kernels.contract import ConvGeometry, FloatArray, Target
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import Lock, making
 
 #: Bytes that a step's values may take per thread when a batch is done in parts: a core's share of the caches. Eight
 #: images of 224 pixels, one at a time, took 0.96 of the time with two threads on a Zen 4, and 0.98 with four.
 PART_BYTES_PER_THREAD = 8 * 2**20
+
+#: Numbers that a convolution's tables have per pixel, beside one for each tap, and that making them takes meanwhile.
+_NUMBERS_PER_PIXEL, _NUMBERS_MEANWHILE = 3, 14
 
 
 class CpuExecutor(CompiledExecutor):
@@ -32,10 +36,18 @@ class CpuExecutor(CompiledExecutor):
         plan, place = _framed(plan)
         super().__init__(plan, constants, "cpu", Target(dtype, threads))
         sizes = {value: self._bytes(shape[1:]) for value, shape in plan.shapes.items()}
-        parts = parts_of(plan, sizes, self._weight_bytes, threads * PART_BYTES_PER_THREAD)
+        copies = self._bytes(images[1:]) + sum(self._bytes(plan.shapes[index][1:]) for index in plan.outputs)
+        weights = 0 if constants.owned else sum(self._bytes(constants.shape(name)) for name in self._unprepared())
+        layout = cache(partial(self._layout, sizes))
+
+        def needed(batch: int) -> int:
+            """All bytes: also of copies of images and outputs, tables, and weights that are not packed."""
+            parts, _, arena = layout(batch)
+            return arena + batch * copies + self._table_bytes(parts, batch) + weights
+
+        check_room(copies, f"Images of shape {images}", images[0], needed)
+        parts, self._offsets, total = layout(plan.batch)
         self._apart = {value: size for value, size in sizes.items() if value not in parts.between}
-        self._offsets, total = assign_slots(plan, sizes, parts)
-        _check_memory(total, images)
         with making:
             from refnet_kernels.cpu.entry import entry
             from refnet_kernels.cpu.team import Program, aligned_zeros
@@ -62,6 +74,36 @@ class CpuExecutor(CompiledExecutor):
             extremes = (float(np.minimum.reduce(low)), float(np.maximum.reduce(high))) if images.size else None
             return [output.copy() for output in self._outputs], extremes
 
+    def _layout(self, sizes: Mapping[int, int], batch: int) -> tuple[Parts, dict[int, int], int]:
+        """The parts in which a batch is done, the offset of each value in the arena, and the arena's bytes."""
+        plan = self.plan
+        if batch != plan.batch:
+            plan = plan._replace(shapes={value: (batch, *shape[1:]) for value, shape in plan.shapes.items()})
+        parts = parts_of(plan, sizes, self._weight_bytes, self._target.workers * PART_BYTES_PER_THREAD)
+        return parts, *assign_slots(plan, sizes, parts)
+
+    def _table_bytes(self, parts: Parts, batch: int) -> int:
+        """Bytes of the tables of the convolutions, and of what the largest of them is made from, at most."""
+        total, most = 0, 0
+        longest = max(map(len, parts.images), default=0)
+        for position, step in enumerate(self.plan.steps):
+            g = step.geometry
+            if not isinstance(g, ConvGeometry):
+                continue
+            # A row of a kernel that never leaves the image is one stretch of memory.
+            taps = g.kernel_height * (1 if g.rate == 1 and g.pad_top == g.pad_left == 0 else g.kernel_width)
+            in_parts = position < parts.steps
+            # Steps that are the same for all parts have tables for the two lengths of a part.
+            images = min(batch, 2 * longest) if in_parts and self._stays(step, parts) else batch
+            pixels = g.out_height * g.out_width
+            total += images * pixels * (taps + _NUMBERS_PER_PIXEL) * 8
+            most = max(most, (longest if in_parts else batch) * pixels * _NUMBERS_MEANWHILE * 8)
+        return total + most
+
+    def _stays(self, step: Step, parts: Parts) -> bool:
+        """Whether a step's values have the same addresses for all parts of as many images."""
+        return parts.between.issuperset([*step.reads, *step.writes])
+
     def _prepare_weights(self) -> None:
         """Have kernels pack the weights that no other plan has packed, and release the originals."""
         constants, missing = self._constants, self._unprepared()
@@ -69,8 +111,10 @@ class CpuExecutor(CompiledExecutor):
             (kernel,) = kernels_of(op, "cpu")
             weights = {name: constants.variable(name) for name in missing if missing[name] == op}
             kernel.prepare(weights, constants.weights, constants.owned, self._target)
-        for name in missing:
-            constants.release(name)
+        # Also those that were packed before something else failed.
+        for step in self.plan.steps:
+            if "weights" in step.variables:
+                constants.release(step.variables["weights"])
 
     def _all_launches(self, parts: Parts) -> list[Any]:
         """The launches of the plan, in the order in which they are run."""
@@ -79,9 +123,7 @@ class CpuExecutor(CompiledExecutor):
         launches = []
         for images in parts.images:
             for position, step in enumerate(first):
-                # A step whose values stay at their addresses is the same for all parts of as many images.
-                stays = parts.between.issuperset([*step.reads, *step.writes])
-                key = position, len(images) if stays else images
+                key = position, len(images) if self._stays(step, parts) else images
                 if key not in made:
                     made[key] = self._launches(step, images)
                 launches += made[key]
@@ -92,7 +134,7 @@ class CpuExecutor(CompiledExecutor):
         return 0 if name is None else self._bytes(self._constants.shape(name))
 
     def _bytes(self, shape: Sequence[int]) -> int:
-        return self._target.dtype.itemsize * int(np.prod(shape))
+        return self._target.dtype.itemsize * math.prod(shape)
 
     def _view(self, index: int, shape: Sequence[int]) -> FloatArray:
         offset = self._offsets[index]
@@ -127,14 +169,3 @@ def _framed(plan: Plan) -> tuple[Plan, tuple[int, int]]:
     steps = list(plan.steps)
     steps[readers[0]] = replace(step, geometry=frame.geometry)
     return plan._replace(steps=steps, shapes=plan.shapes | {plan.input: frame.geometry[:4]}), (frame.top, frame.left)
-
-
-def _check_memory(total: int, shape: tuple[int, ...]) -> None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if total > physical:
-        raise InputError(
-            f"Images of shape {shape} need {total / 2**30:.1f} GiB for the values between the layers, but the "
-            f"machine has {physical / 2**30:.1f} GiB; pass fewer images at a time, the bits are the same."
-        )

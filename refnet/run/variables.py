@@ -10,6 +10,7 @@ import numpy as np
 
 from refnet.checks import shown
 from refnet.errors import DtypeError, WeightsError
+from refnet.resources import for_weights, is_want
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
 
@@ -32,6 +33,7 @@ class Variables(NamedTuple):
     left_out: dict[str, str]
 
 
+@for_weights
 @contract_mode()
 def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
     """Read-only, contiguous float32 arrays of a mapping's floating-point tensors.
@@ -56,8 +58,7 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
         if array.dtype.kind == "f":
             if array.dtype.itemsize != 4:
                 result.converted[name] = str(array.dtype)
-            with np.errstate(over="ignore"):
-                array = np.array(array, np.float32, order="C", copy=copy or None)
+            array = np.array(array, np.float32, order="C", copy=copy or None)
             array.flags.writeable = False
             result.arrays[name] = array
         elif _VARIABLE.search(name):
@@ -97,6 +98,8 @@ def array_of(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception as error:
+        if is_want(error):
+            raise
         raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
     if array.dtype.kind in "OSUV":
         raise DtypeError(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refnet.checks import check_bool, labels_of, path_of
-from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
+from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
+from refnet.resources import for_weights
 from refnet.weights import doubts
-from refnet.weights.conversion import some
+from refnet.weights.conversion import Conversion, some
 from refnet.weights.leftovers import UNKNOWN
 from refnet.weights.weights import Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from refnet.weights.formats.loaded import Loaded
     from refnet.weights.interpretation import Interpretation
 
+#: A file of a few kilobytes may ask for this many pixels per image: a network takes about a gigabyte for them.
+MAX_STORED_PIXELS = 4_000_000
 
+
+@for_weights
 @contract_mode()
 def load_weights(
     path: str | os.PathLike[str],
@@ -96,8 +101,8 @@ def load_weights(
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
     others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
-        # The decorator stands between this and the caller.
-        warnings.warn(doubt, RefnetWarning, stacklevel=3)
+        # The decorators stand between this and the caller.
+        warnings.warn(doubt, RefnetWarning, stacklevel=4)
     return weights
 
 
@@ -125,8 +130,9 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         copy=False,
     )
     _check_usable(weights, CorruptError)
-    extra = sorted(weights.keys() - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
-    remarks = _remarks(weights, recipe) + found.doubts
+    graph = weights.architecture.graph(weights, weights.arg_scope)
+    extra = sorted(weights.keys() - graph.used)
+    remarks = _remarks(weights, recipe, graph.folded) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
 
@@ -134,7 +140,7 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
 _WHOSE = {"inception": "Inception's", "vgg": "VGG's"}
 
 
-def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
+def _remarks(weights: Weights, recipe: Recipe | None, folded: Sequence[str]) -> list[str]:
     """The remarks of the conversion, and what looks wrong with the weights."""
     remarks = list(weights.conversion.remarks)
     family = weights.architecture.family
@@ -144,6 +150,11 @@ def _remarks(weights: Weights, recipe: Recipe | None) -> list[str]:
             f"{_WHOSE[family.recipe.mode]} for its {family.title}: pass recipe=refnet.{family.recipe} if these weights "
             "need it"
         )
+    if folded:
+        remarks.append(
+            f"{len(folded)} convolutions have biases and no batch norm, as after folding, and run so: "
+            f"{folded[0]}{', ...' if len(folded) > 1 else ''}"
+        )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])
 
@@ -152,6 +163,26 @@ def _check_usable(weights: Weights, not_finite: type[WeightsError]) -> None:
     """Refuse what is no network, and what cannot belong to it."""
     _check_finite(weights, not_finite)
     _check_labels(weights.labels, weights.architecture.num_classes)
+
+
+def _check_read_back(weights: Weights) -> None:
+    """Refuse weights of which a file would be read as others: as another framework's, or with another classifier."""
+    with making:
+        from refnet.weights.formats.loaded import Loaded
+        from refnet.weights.interpretation import interpret
+
+    found = interpret(Loaded(dict(weights), "", {}, Conversion()), weights.options)
+    moved = [
+        name
+        for name in sorted(weights.keys() | found.tensors.keys())
+        if found.tensors.get(name) is not weights.get(name)
+    ]
+    if moved or found.options != weights.options:
+        raise ConfigError(
+            f"The weights would be read back as others, because of the names of {some(moved)}: leave out the tensors "
+            "that are not part of the network, or rename them.",
+            found=moved,
+        )
 
 
 def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None:
@@ -180,12 +211,35 @@ def recipe_from(stored: Any) -> Recipe:
     Raises
     ------
     WeightsError
-        It is not a recipe.
+        It is not a recipe, or asks for too much memory.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
         raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
     with _in_file("preprocessing recipe is"):
-        return check_recipe(Recipe(**stored))
+        recipe = check_recipe(Recipe(**stored))
+    try:
+        check_stored(recipe)
+    except ConfigError as error:
+        message = f"{error.message} Pass a recipe of your own."
+        raise LimitError(message, expected=error.expected, found=error.found) from error
+    return recipe
+
+
+def check_stored(recipe: Recipe) -> None:
+    """Refuse a recipe that makes more pixels, of an image of any size, than a file can ask for.
+
+    Raises
+    ------
+    ConfigError
+    """
+    # A side that a recipe leaves alone is the image's.
+    height, width = (size or recipe.resize_side or 1 for size in recipe[:2])
+    if height * width > MAX_STORED_PIXELS:
+        raise ConfigError(
+            f"The recipe makes {height} x {width} pixels of any image; one in a file can make {MAX_STORED_PIXELS:,}.",
+            expected=MAX_STORED_PIXELS,
+            found=height * width,
+        )
 
 
 def _labels_from(stored: Any) -> tuple[str, ...]:
@@ -258,8 +312,11 @@ def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str], scope: str |
     return weights if isinstance(weights, Weights) else Weights(weights, scope=scope)
 
 
+@for_weights
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
-    """Save weights with their recipe, labels and options, whole or not at all.
+    """Save weights with their recipe, labels and options, whole or not at all, so that `load_weights` reads them.
+
+    A file that is replaced keeps its permissions, and a link still leads to it.
 
     Parameters
     ----------
@@ -271,15 +328,21 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     Raises
     ------
     ConfigError
-        The name does not end in one of these, or the format cannot hold a tensor's name.
+        The name does not end in one of these; or the format cannot hold a tensor's name or the labels, there is not one
+        label per class, or the recipe makes more pixels than a file can ask for.
+    WeightsError
+        There is no ResNet among the tensors, or some hold NaN or infinite values.
     """
     with making:
         from refnet.weights import formats
 
     path = path_of(path)
     weights = weights if isinstance(weights, Weights) else Weights(weights)
+    _check_usable(weights, WeightsError)
+    _check_read_back(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
+        check_stored(weights.recipe)
         metadata["recipe"] = weights.recipe._asdict()
     if weights.labels is not None:
         metadata["labels"] = list(weights.labels)

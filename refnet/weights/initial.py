@@ -12,11 +12,13 @@ from refnet.network.architecture import Architecture
 from refnet.network.networks import family_of, network_blocks
 from refnet.network.resnet_utils import Block, check_blocks, check_depths
 from refnet.network.seeded_bits import random_bits
+from refnet.resources import for_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
 
 
+@for_weights
 @contract_mode()
 def random_weights(
     network: str | Sequence[Block],

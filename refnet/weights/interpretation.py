@@ -77,13 +77,15 @@ def interpret(
     own_options = dict(named.options if named.renamed else options or {})
     found = infer_architecture(named.tensors)
     arg_scope = ArgScope(**{name: value for name, value in own_options.items() if name in ArgScope._fields})
-    used = {name for name, _ in found.variables(arg_scope)}
-    extra = {name: tensor for name, tensor in named.tensors.items() if name not in used and tensor.dtype.kind == "f"}
+    graph = found.graph(named.tensors, arg_scope)
+    extra = {
+        name: tensor for name, tensor in named.tensors.items() if name not in graph.used and tensor.dtype.kind == "f"
+    }
     kinds = {name: leftovers.kind_of(name, named.tensors) for name in extra}
     unknown = {name: extra[name] for name, kind in kinds.items() if kind == leftovers.UNKNOWN}
     within = {*named.inside, *leftovers.inside(unknown, found)} & unknown.keys()
     # Where variables are missing, these may be they, by other names: that error comes when the network is run.
-    if used <= named.tensors.keys():
+    if not graph.missing:
         leftovers.check_inside(sorted(within))
 
     own = _own_classifier(named.tensors, found, named.renamed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -142,8 +142,9 @@ def test_a_bit_that_goes_wrong_is_found_where_it_arises(monkeypatch: pytest.Monk
     """A bias that is one ULP too large reaches every later end point; the first that differs is its own."""
 
     class WrongEngine(refnet.Engine):
-        def __init__(self, weights: Mapping[str, Any], **options: Any) -> None:
+        def __init__(self, weights: refnet.Weights, **options: Any) -> None:
             biases = np.nextafter(weights[f"{CONV3}/biases"], np.float32(np.inf))
+            options = {**weights.options, **options}
             super().__init__({**weights, f"{CONV3}/biases": biases}, **options)
 
     monkeypatch.setattr(selfcheck, "Engine", WrongEngine)

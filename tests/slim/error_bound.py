@@ -177,9 +177,9 @@ def _moments(x: Bounded) -> tuple[Bounded, Bounded]:
 
 
 def max_pool(x: Bounded, mode: str) -> Bounded:
-    """3x3, stride 2: the maximum of intervals, SAME or in a border of one zero (Keras) or one -inf (PyTorch)."""
-    border = {"keras": 0.0, "torch": -np.inf}
-    pool = partial(_pool_in, border[mode]) if mode in border else _pool
+    """3x3, stride 2: the maximum of intervals, SAME or in a border of zeros (Keras), of -inf (PyTorch), or in none."""
+    border = {"keras": (1, 0.0), "torch": (1, -np.inf), "valid": (0, 0.0)}
+    pool = partial(_pool_in, *border[mode]) if mode in border else _pool
     upper, lower, value = (pool(a) for a in (x.value + x.bound, x.value - x.bound, x.value))
     return Bounded(value, np.maximum(upper - value, value - lower) * x.precision.slack)
 
@@ -193,8 +193,8 @@ def _pool(x: np.ndarray) -> np.ndarray:
     return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
 
 
-def _pool_in(border: float, x: np.ndarray) -> np.ndarray:
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=border)
+def _pool_in(pad: int, border: float, x: np.ndarray) -> np.ndarray:
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=border)
     return np.asarray(sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-2, -1)))
 
 
@@ -253,11 +253,16 @@ class _Pipeline:
     def conv(
         self, name: str, x: Bounded, stride: int = 1, rate: int = 1, normalize: bool = False, activate: bool = False
     ) -> Bounded:
-        """A convolution with bias, or with the batch norm and the activation that resnet_arg_scope gives it."""
-        net, normalize = self.net, normalize and self.net.use_batch_norm
+        """A convolution with bias, or with the batch norm and the activation that resnet_arg_scope gives it.
+
+        The biases alone are those of a folded batch norm; beside a batch norm they come before it.
+        """
+        net, biases = self.net, self.variables.get(f"{name}/biases")
+        normalize = normalize and net.use_batch_norm and (f"{name}/BatchNorm/beta" in self.variables or biases is None)
         x = conv2d_same(x, self.variables[f"{name}/weights"], stride, rate)
-        if not normalize or net.bias_before_batch_norm:
-            x = add(x, self.variables[f"{name}/biases"])
+        if not normalize or (net.bias_before_batch_norm is not False and biases is not None):
+            assert biases is not None, name
+            x = add(x, biases)
         if normalize:
             x = batch_norm(x, self.variables, f"{name}/BatchNorm", net)
         if activate and net.activation_fn:
@@ -267,31 +272,40 @@ class _Pipeline:
     def norm(self, name: str, x: Bounded) -> Bounded:
         return self.record(name, relu(batch_norm(x, self.variables, name, self.net)))
 
-    def bottleneck(self, name: str, x: Bounded, depth: int, stride: int, rate: int) -> Bounded:
-        """Batch norm before the convolutions, or in the first version after them."""
+    def residual(self, name: str, x: Bounded, unit: dict[str, int], stride: int, rate: int, left_out: int) -> Bounded:
+        """Batch norm before the convolutions, or in the first version after them.
+
+        A stride that is left out multiplies the rate of the convolutions after the one that would have strided.
+        """
         first = self.net.version == 1
         preact = x if first else self.norm(f"{name}/preact", x)
-        if depth == x.value.shape[-1]:
+        if f"{name}/shortcut/weights" not in self.variables:
             shortcut = Bounded(*(a[:, ::stride, ::stride] for a in x))
         elif stride > 1 and self.net.avg_down:
             pooled = self.record(f"{name}/avg_pool", avg_pool(preact))
             shortcut = self.conv(f"{name}/shortcut", pooled, normalize=first)
         else:
             shortcut = self.conv(f"{name}/shortcut", preact, stride, normalize=first)
-        residual = self.conv(f"{name}/conv1", preact, normalize=True, activate=True)
-        residual = self.conv(f"{name}/conv2", residual, stride, rate, normalize=True, activate=True)
-        residual = self.conv(f"{name}/conv3", residual, normalize=first)
+        residual = preact
+        kernels = ["conv1", "conv2"] if self.net.unit == "basic" else ["conv1", "conv2", "conv3"]
+        strided = 0 if self.net.unit == "basic" or unit.get("stride_in_1x1") else 1
+        for i, kernel in enumerate(kernels):
+            last = kernel == kernels[-1]
+            residual = self.conv(
+                f"{name}/{kernel}", residual, stride if i == strided else 1, rate * (left_out if i > strided else 1),
+                normalize=first or not last, activate=not last,
+            )  # fmt: skip
         total = add(shortcut, residual)
         return self.record(name, relu(total) if first else total)
 
     def unit(self, name: str, x: Bounded, unit: dict[str, int], stride: int, target: float | None) -> Bounded:
         """A unit at the output stride runs with stride 1 and leaves its stride to the rate of the units after it."""
-        depth, rate = unit["depth"], unit.get("unit_rate", 1)
+        rate, left_out = unit.get("unit_rate", 1), unit["stride"] // stride
         if self.stride == target:
-            x = self.bottleneck(name, x, depth, 1, self.rate * rate)
+            x = self.residual(name, x, unit, 1, self.rate * rate, stride * left_out)
             self.rate *= stride
         else:
-            x = self.bottleneck(name, x, depth, stride, rate)
+            x = self.residual(name, x, unit, stride, rate, left_out)
             self.stride *= stride
         return x
 
@@ -299,7 +313,7 @@ class _Pipeline:
         left = units[-1]["stride"] if self.net.store_non_strided_activations else 1
         for i, unit in enumerate(units):
             stride = 1 if left > 1 and i == len(units) - 1 else unit["stride"]
-            name = f"{scope}/unit_{i + 1}/bottleneck_v{self.net.version}"
+            name = f"{scope}/unit_{i + 1}/{self.net.unit_name}"
             x = self.unit(name, x, unit, stride, target)
         # An alias: the same tensor under the block's name.
         self.seen[scope] = self.seen[name]
@@ -310,11 +324,13 @@ class _Pipeline:
         return Bounded(*(a[:, ::left, ::left] for a in x))
 
     def root(self, scope: str, x: Bounded) -> Bounded:
-        """In the second version nothing follows the last convolution."""
+        """In the second version nothing follows the last convolution, unless a batch norm is there for it."""
         depths = self.net.root_depths
         names = ["conv1"] if depths is None else [f"conv1_{i + 1}" for i in range(len(depths))]
+        if f"{scope}/input/BatchNorm/beta" in self.variables:
+            x = self.record(f"{scope}/input", batch_norm(x, self.variables, f"{scope}/input/BatchNorm", self.net))
         for name in names:
-            more = self.net.version == 1 or name != names[-1]
+            more = self.net.version == 1 or name != names[-1] or f"{scope}/{name}/BatchNorm/beta" in self.variables
             stride = 2 if name == names[0] else 1
             x = self.conv(f"{scope}/{name}", x, stride=stride, normalize=more, activate=more)
         return x

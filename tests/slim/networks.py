@@ -88,16 +88,16 @@ def cases(draw: st.DrawFn, /, **options: st.SearchStrategy[Any]) -> Case:
     return Case(net, (draw(st.integers(1, 3)), draw(side), draw(side), draw(channels)), draw(st.integers(0, 2**32 - 1)))
 
 
-def refnet_blocks(blocks: Sequence[BlockSpec], version: int = 2) -> list[refnet.Block]:
+def refnet_blocks(blocks: Sequence[BlockSpec], unit_name: str = "bottleneck_v2") -> list[refnet.Block]:
     """The same blocks for refnet."""
-    unit = BY_UNIT[f"bottleneck_v{version}"].unit
+    unit = BY_UNIT[unit_name].unit
     return [refnet.Block(scope, unit, units) for scope, units in blocks]
 
 
 def run_refnet(net: Net, variables: Mapping[str, np.ndarray], images: np.ndarray, **options: Any) -> Any:
     """refnet's net and end points, of rank 4 as tf_slim 1.1.0 returns them."""
     options = net.options() | {"end_points": True, "spatial_squeeze": False} | options
-    return refnet.forward(variables, images, blocks=refnet_blocks(net.blocks, net.version), **options)
+    return refnet.forward(variables, images, blocks=refnet_blocks(net.blocks, net.unit_name), **options)
 
 
 def compare_with_slim(case: Case) -> None:

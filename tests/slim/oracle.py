@@ -14,8 +14,8 @@ import numpy as np
 
 from tests.support.tensorflow import quiet, tf_slim
 
-#: (scope, [{"depth", "depth_bottleneck", "stride", perhaps "unit_rate"}, ...]) for each block: what both sides make
-#: their ``Block`` of.
+#: (scope, [{"depth", "depth_bottleneck", "stride", perhaps "unit_rate" or "stride_in_1x1"}, ...]) for each block: what
+#: both sides make their ``Block`` of.
 BlockSpec = tuple[str, list[dict[str, int]]]
 
 UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
@@ -40,13 +40,14 @@ class Net:
     pool_mode: str = "slim"
     avg_down: bool = False
     root_depths: Sequence[int] | None = None
-    bias_before_batch_norm: bool = False
+    bias_before_batch_norm: bool | None = None
     scope: str = field(default="resnet", kw_only=True)
     version: int = field(default=2, kw_only=True)
+    unit: str = field(default="bottleneck", kw_only=True)
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of ``refnet.forward``, but ``blocks`` and what the variables tell."""
-        left_out = ("blocks", "root_depths", "scope", "version")
+        left_out = ("blocks", "root_depths", "scope", "version", "unit")
         names = [name for name in self.__dataclass_fields__ if name not in left_out]
         return {name: getattr(self, name) for name in names}
 
@@ -56,6 +57,11 @@ class Net:
             return list(self.blocks)
         *others, (scope, units) = self.blocks
         return [*others, (scope, [u | {"unit_rate": r} for u, r in zip(units, self.multi_grid, strict=True)])]
+
+    @property
+    def unit_name(self) -> str:
+        """What stands before the names of a unit's variables."""
+        return f"{self.unit}_v{self.version}"
 
     def replace(self, **changes: Any) -> Net:
         """A copy with other options."""

@@ -69,7 +69,7 @@ def test_resnet_v1_is_the_network_of_forward(variables: dict[str, np.ndarray]) -
     images = random_images(*SHAPE, seed=6)
     expected, expected_ends = run_refnet(NET, variables, images)
     got, ends = refnet.resnet_v1(
-        images, refnet_blocks(NET.blocks, 1), 4, spatial_squeeze=False, scope="resnet", variables=variables
+        images, refnet_blocks(NET.blocks, NET.unit_name), 4, spatial_squeeze=False, scope="resnet", variables=variables
     )
     np.testing.assert_array_equal(got, expected)
     assert list(ends) == list(expected_ends)

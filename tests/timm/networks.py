@@ -15,16 +15,41 @@ from tests.support.tensorflow import tensorflow
 
 #: Units of each stage of the published networks.
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+#: The same of the networks of basic units.
+BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 #: Channels of the three convolutions of a deep stem.
 DEEP = (32, 32, 64)
 
 
 class Description(NamedTuple):
-    """Stages as (width of the 3x3 kernels, units) each, and classes; ``deep``: the variants d."""
+    """Stages as (width of the 3x3 kernels, units) each, and classes.
+
+    ``deep``: the variants d; ``basic``: units of two 3x3 kernels.
+    """
 
     stages: tuple[tuple[int, int], ...]
     classes: int
     deep: bool = False
+    basic: bool = False
+
+    @property
+    def unit(self) -> str:
+        """TF-Slim's kind of name for a unit."""
+        return "basic_v2" if self.basic else "bottleneck_v2"
+
+    def depth(self, width: int) -> int:
+        """Channels of a unit's output."""
+        return width if self.basic else 4 * width
+
+    def kernels(self, channels: int, width: int) -> list[tuple[int, int, int, int]]:
+        """A unit's kernels, OIHW."""
+        if self.basic:
+            return [(width, channels, 3, 3), (width, width, 3, 3)]
+        return [(width, channels, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)]
+
+    def projects(self, stage: int, unit: int, channels: int) -> bool:
+        """Whether a unit's shortcut is a convolution: where it strides, or its depth changes."""
+        return unit == 0 and (stage > 0 or channels != self.depth(self.stages[stage][0]))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The state dict's names and shapes, without the counters of batches."""
@@ -45,15 +70,12 @@ class Description(NamedTuple):
         for stage, (width, units) in enumerate(self.stages):
             for unit in range(units):
                 place = f"stages.{stage}.blocks.{unit}"
-                if unit == 0:
-                    shapes[f"{place}.downsample.conv.weight"] = (4 * width, channels, 1, 1)
-                norm(f"{place}.norm1", channels)
-                shapes[f"{place}.conv1.weight"] = (width, channels, 1, 1)
-                norm(f"{place}.norm2", width)
-                shapes[f"{place}.conv2.weight"] = (width, width, 3, 3)
-                norm(f"{place}.norm3", width)
-                shapes[f"{place}.conv3.weight"] = (4 * width, width, 1, 1)
-                channels = 4 * width
+                if self.projects(stage, unit, channels):
+                    shapes[f"{place}.downsample.conv.weight"] = (self.depth(width), channels, 1, 1)
+                for i, kernel in enumerate(self.kernels(channels, width), 1):
+                    norm(f"{place}.norm{i}", kernel[1])
+                    shapes[f"{place}.conv{i}.weight"] = kernel
+                channels = self.depth(width)
         norm("norm", channels)
         return {**shapes, "head.fc.weight": (self.classes, channels, 1, 1), "head.fc.bias": (self.classes,)}
 
@@ -61,15 +83,16 @@ class Description(NamedTuple):
         """TF-Slim's blocks of the same function: the first unit of each stage but the first one strides."""
         blocks = []
         for stage, (width, units) in enumerate(self.stages):
-            unit = {"depth": 4 * width, "depth_bottleneck": width, "stride": 1}
+            unit = {"depth": self.depth(width), "depth_bottleneck": width, "stride": 1}
             first = unit | {"stride": 1 if stage == 0 else 2}
             blocks.append((f"block{stage + 1}", [first] + [unit] * (units - 1)))
         return blocks
 
 
 def published(depth: int, classes: int = 1000, deep: bool = False) -> Description:
-    """resnetv2_50, 101 or 152; deep: resnetv2_50d and so on."""
-    return Description(tuple(zip((64, 128, 256, 512), STAGES[depth], strict=True)), classes, deep)
+    """resnetv2_18, 34, 50, 101 or 152; deep: resnetv2_50d and so on."""
+    stages = tuple(zip((64, 128, 256, 512), (BASIC | STAGES)[depth], strict=True))
+    return Description(stages, classes, deep, depth in BASIC)
 
 
 def draw_state(description: Description, seed: int) -> dict[str, np.ndarray]:
@@ -80,7 +103,8 @@ def draw_state(description: Description, seed: int) -> dict[str, np.ndarray]:
         noise = rng.standard_normal(shape)
         if len(shape) == 4:
             he = np.sqrt(2 / np.prod(shape[1:]))
-            return np.asarray(noise * he * (1 / 3 if ".conv3." in name else 1))
+            last = f".conv{2 if description.basic else 3}."
+            return np.asarray(noise * he * (1 / 3 if last in name and "stages" in name else 1))
         if name.endswith("running_var"):
             return np.asarray(rng.uniform(0.5, 2, shape))
         return 0.2 * noise + (name.endswith(".weight"))
@@ -207,19 +231,19 @@ def run(
     x = record("pool1", ops.max_pool(x))
     for stage, (_, units) in enumerate(description.stages):
         for unit in range(units):
-            place, slim = f"stages.{stage}.blocks.{unit}", f"block{stage + 1}/unit_{unit + 1}/bottleneck_v2"
+            place, slim = f"stages.{stage}.blocks.{unit}", f"block{stage + 1}/unit_{unit + 1}/{description.unit}"
             stride = 2 if stage > 0 and unit == 0 else 1
             preact = record(f"{slim}/preact", norm(f"{place}.norm1", x))
-            if unit == 0:
+            if f"{place}.downsample.conv.weight" in state:
                 kernel = state[f"{place}.downsample.conv.weight"]
                 pooled = description.deep and stride > 1
                 x = record(f"{slim}/avg_pool", ops.avg_pool(preact)) if pooled else preact
                 x = record(f"{slim}/shortcut", ops.conv(x, kernel, 1 if pooled else stride))
-            inner = ops.conv(preact, state[f"{place}.conv1.weight"], 1)
-            inner = record(f"{slim}/conv1", norm(f"{place}.norm2", inner))
-            inner = ops.conv(inner, state[f"{place}.conv2.weight"], stride)
-            inner = record(f"{slim}/conv2", norm(f"{place}.norm3", inner))
-            inner = record(f"{slim}/conv3", ops.conv(inner, state[f"{place}.conv3.weight"], 1))
+            strides = (stride, 1) if description.basic else (1, stride, 1)
+            inner = preact
+            for i, s in enumerate(strides, 1):
+                inner = ops.conv(inner, state[f"{place}.conv{i}.weight"], s)
+                inner = record(f"{slim}/conv{i}", norm(f"{place}.norm{i + 1}", inner) if i < len(strides) else inner)
             x = record(slim, inner + x)
     x = record("postnorm", norm("norm", x))
     x = record("pool5", ops.mean(x))
@@ -245,14 +269,17 @@ def run_timm(
         {"stem.norm1": "conv1_1", "stem.norm2": "conv1_2", "stem.conv3": "conv1_3"} if deep else {"stem.conv": "conv1"}
     )
     names["head.global_pool"] = "pool5"
-    layers = {"": "", ".norm1": "/preact", ".downsample": "/shortcut", ".norm2": "/conv1", ".norm3": "/conv2"}
-    layers |= {".conv3": "/conv3", ".downsample.pool": "/avg_pool"}
-    for stage, units in enumerate(STAGES[depth]):
+    basic = depth in BASIC
+    layers = {"": "", ".norm1": "/preact", ".downsample": "/shortcut", ".norm2": "/conv1"}
+    layers |= {".conv2": "/conv2"} if basic else {".norm3": "/conv2", ".conv3": "/conv3"}
+    layers[".downsample.pool"] = "/avg_pool"
+    for stage, units in enumerate((BASIC | STAGES)[depth]):
         for unit in range(units):
-            absent = {".downsample": unit > 0, ".downsample.pool": unit > 0 or stage == 0 or not deep}
+            absent = {".downsample": unit > 0 or (basic and stage == 0)}
+            absent[".downsample.pool"] = unit > 0 or stage == 0 or not deep
             for layer, slim in layers.items():
                 if not absent.get(layer, False):
-                    place = f"block{stage + 1}/unit_{unit + 1}/bottleneck_v2"
+                    place = f"block{stage + 1}/unit_{unit + 1}/{'basic' if basic else 'bottleneck'}_v2"
                     names[f"stages.{stage}.blocks.{unit}{layer}"] = place + slim
     outputs = {module: [slim] for module, slim in names.items()}
     return record(net, state, outputs, images, scope, dtype)

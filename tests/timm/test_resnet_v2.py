@@ -19,6 +19,7 @@ from tests.slim.networks import assert_close_to_truth, assert_is_the_truth
 from tests.slim.oracle import Net
 from tests.support.arrays import random_images
 from tests.timm.networks import (
+    BASIC,
     DEEP,
     STAGES,
     Description,
@@ -34,6 +35,9 @@ from tests.timm.networks import (
 SHAPE = (2, 97, 64, 3)
 SMALL = Description(((3, 2), (5, 1), (4, 2)), 7)
 SMALL_DEEP = SMALL._replace(deep=True)
+#: The first unit of the first stage keeps its depth, and has no convolution in its shortcut.
+SMALL_BASIC = Description(((64, 2), (5, 1), (4, 2)), 7, basic=True)
+DESCRIPTIONS = {"plain": SMALL, "deep": SMALL_DEEP, "basic": SMALL_BASIC, "basic deep": SMALL_BASIC._replace(deep=True)}
 OPTIONS = {"pool_mode": "torch", "stride_place": "first_unit"}
 
 # TensorFlow's own; and the images are small.
@@ -49,7 +53,8 @@ def write(path: Path, state: Mapping[str, np.ndarray]) -> Path:
 
 def net_of(description: Description, scope: str) -> Net:
     root = {"avg_down": True, "root_depths": DEEP} if description.deep else {}
-    return Net(description.blocks(), description.classes, pool_mode="torch", scope=scope, **root)
+    unit = "basic" if description.basic else "bottleneck"
+    return Net(description.blocks(), description.classes, pool_mode="torch", scope=scope, unit=unit, **root)
 
 
 def test_every_tensor_has_its_place(tmp_path: Path) -> None:
@@ -71,7 +76,7 @@ def test_every_tensor_has_its_place(tmp_path: Path) -> None:
     assert any("bicubic" in note for note in weights.notes)
 
 
-@pytest.mark.parametrize("depth", STAGES)
+@pytest.mark.parametrize("depth", {**STAGES, **BASIC})
 def test_blocks_stride_in_their_first_unit(depth: int, tmp_path: Path) -> None:
     shapes = published(depth).shapes()
     state = {name: np.broadcast_to(np.float32(0.5), shape) for name, shape in shapes.items()}
@@ -122,7 +127,16 @@ def layers_of(
         (50, False),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((101, False), (152, False), (50, True), (101, True))
+            for case in (
+                (101, False),
+                (152, False),
+                (50, True),
+                (101, True),
+                (18, False),
+                (34, False),
+                (18, True),
+                (34, True),
+            )
         ),
     ],
 )
@@ -141,7 +155,7 @@ def test_every_layer(framework: str, depth: int, deep: bool, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("shape", [(2, 33, 40, 3), (1, 48, 35, 3)])
-@pytest.mark.parametrize("description", [SMALL, SMALL_DEEP], ids=["plain", "deep"])
+@pytest.mark.parametrize("description", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
 @pytest.mark.parametrize("framework", ["tensorflow", "torch"])
 def test_float64_is_the_truth(framework: str, description: Description, shape: tuple[int, ...], tmp_path: Path) -> None:
     pytest.importorskip(framework)
@@ -167,24 +181,25 @@ def test_every_layer_of_a_deep_stem_and_pooled_shortcuts(framework: str, tmp_pat
     assert_close_to_truth(net_of(SMALL_DEEP, "resnet_v2"), weights, images, end_points, theirs, truth)
 
 
+@pytest.mark.parametrize("depth", [50, 18])
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_output_strides_are_timms(output_stride: int, tmp_path: Path) -> None:
-    """timm dilates as TF-Slim does: the unit that would stride keeps the old rate."""
+def test_output_strides_are_timms(output_stride: int, depth: int, tmp_path: Path) -> None:
+    """timm dilates as TF-Slim does: what comes before the stride that is left out keeps the old rate."""
     pytest.importorskip("timm")
-    state, images = draw_state(published(50), 1), random_images(1, 65, 64, 3, seed=2)
+    scope = f"resnet_v2_{depth}"
+    state, images = draw_state(published(depth), 1), random_images(1, 65, 64, 3, seed=2)
     truth, theirs = (
-        run_timm(50, state, images, "resnet_v2_50", dtype, output_stride=output_stride)
-        for dtype in ("float64", "float32")
+        run_timm(depth, state, images, scope, dtype, output_stride=output_stride) for dtype in ("float64", "float32")
     )
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state))
-    net = net_of(published(50), "resnet_v2_50").replace(output_stride=output_stride)
+    net = net_of(published(depth), scope).replace(output_stride=output_stride)
     _, end_points = refnet.forward(weights, images, end_points=True, spatial_squeeze=False, output_stride=output_stride)
     assert_close_to_truth(net, weights, images, end_points, theirs, truth)
 
 
 def test_names_and_shapes_are_timms() -> None:
     timm = pytest.importorskip("timm")
-    for depth, deep in itertools.product(STAGES, (False, True)):
+    for depth, deep in itertools.product(STAGES | BASIC, (False, True)):
         state = timm.create_model(f"resnetv2_{depth}{'d' if deep else ''}").state_dict()
         found = {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
         assert found == published(depth, deep=deep).shapes()
@@ -255,7 +270,9 @@ def test_options_travel_through_every_format(target: str, tmp_path: Path) -> Non
 
 def test_an_unknown_stride_place(tmp_path: Path) -> None:
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", draw_state(SMALL, 3)))
-    with pytest.raises(errors.ConfigError, match=r"stride_place is 'middle'; it can be 'last_unit' or 'first_unit'"):
+    with pytest.raises(
+        errors.ConfigError, match=r"stride_place is 'middle'; it can be 'last_unit', 'first_unit' or 'first_conv'"
+    ):
         refnet.Engine(weights, stride_place="middle")
 
 
@@ -270,7 +287,6 @@ VARIANTS = {
         {name: value for name, value in draw_state(SMALL, 1).items() if ".running_" not in name},
         r"group norm \(BiT, _gn\)",
     ),
-    "resnetv2_18": (changed(draw_state(SMALL, 1), ".conv3.weight"), r"units of two convolutions"),
     "resnetv2_50d_evos": (changed(draw_state(SMALL, 1), stages__0__blocks__0__norm1__v=(64,)), "EvoNorm"),
     "resnetv2_50d_frn": (changed(draw_state(SMALL, 1), stages__0__blocks__0__norm1__tau=(64,)), "filter response"),
     "a hybrid ViT's": (changed(draw_state(SMALL, 1), stem__norm__weight=(64,)), "hybrid"),
@@ -280,7 +296,7 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_are_refused_by_name(variant: str, tmp_path: Path) -> None:
     state, words = VARIANTS[variant]
-    with pytest.raises(errors.MissingTensorError, match=f"refnet does not have, with.*{words}.*resnetv2_50"):
+    with pytest.raises(errors.MissingTensorError, match=f"refnet does not have, with.*{words}.*resnetv2_18"):
         refnet.load_weights(write(tmp_path / "a.safetensors", state))
 
 
@@ -291,7 +307,6 @@ def test_variants_are_refused_by_name(variant: str, tmp_path: Path) -> None:
         ("resnetv2_50x1_bit", r"group norm"),
         ("resnetv2_50d_evos", r"EvoNorm"),
         ("resnetv2_50d_frn", r"filter response norm"),
-        ("resnetv2_18", r"two convolutions"),
     ],
 )
 def test_timms_own_variants_are_refused_by_name(variant: str, words: str, tmp_path: Path) -> None:

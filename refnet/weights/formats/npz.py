@@ -20,7 +20,8 @@ from typing import IO, Any, cast
 import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
-from refnet.files import json_object, written_whole
+from refnet.files import expands_too_much, json_object, written_whole
+from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format, by_suffix
 from refnet.weights.formats.loaded import (
@@ -55,9 +56,7 @@ _ENCRYPTED, _UTF8 = 0x61, 0x800
 _LOCAL_LENGTHS = 26
 # Deflate's best: two bits for 258 bytes.
 _DEFLATE_MAX_RATIO = 1032
-# Weights compress a little. An archive that expands more than this, and is not small anyway, is a bomb.
-_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
-_STEP_BYTES = 1 << 20
+_STEP_BYTES, _SKIPPED_BYTES = 1 << 20, 1 << 14
 # Fixed, since they would make files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
 # What zipfile raises, besides its own error, on archives that are damaged or hostile.
@@ -122,6 +121,8 @@ def zip_errors() -> Iterator[None]:
     except WeightsError:
         raise
     except _ZIP_ERRORS as error:
+        if is_want(error):
+            raise
         raise CorruptError(f"the zip archive is damaged: {error}.") from error
 
 
@@ -159,7 +160,7 @@ def check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
         if start + _LOCAL_HEADER_BYTES + member.compress_size > following:
             raise FormatError(f"member {member.filename!r} overlaps what follows it in the archive.")
     total = sum(member.file_size for member in members)
-    if total > _SMALL_BYTES + _MAX_EXPANSION * file_size:
+    if expands_too_much(file_size, total):
         raise LimitError(
             f"an archive of {file_size} bytes claims to expand to {total}; "
             "if its arrays really are that uniform, save them uncompressed (numpy.savez)."
@@ -258,7 +259,8 @@ def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, a
             else:
                 loaded.conversion.left_out[member.filename] = "it is not an array"
             # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
-            while content.read(_STEP_BYTES):
+            # Mostly nothing is left, and CPython complains where it has no memory for the bytes that might be.
+            while content.read(_SKIPPED_BYTES):
                 pass
     except WeightsError as error:
         raise in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member)) from error
@@ -303,6 +305,8 @@ def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[A
     except _ZIP_ERRORS[:3]:
         raise
     except Exception as error:
+        if is_want(error):
+            raise
         raise FormatError(f"its NumPy header is malformed: {error}.") from error
     if header is None:
         raise FormatError(f"its NumPy header has version {version}; refnet reads 1.0 and 2.0.", found=version)

@@ -23,6 +23,7 @@ import numpy as np
 
 from refnet.errors import CorruptError, FormatError, LimitError, WeightsError
 from refnet.files import regular_file_size
+from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format
 from refnet.weights.formats.loaded import (
@@ -214,7 +215,9 @@ def is_pytorch(path: str, head: bytes) -> bool:
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return any(map(_OWN_MEMBERS.fullmatch, archive.namelist()))
-    except Exception:  # a damaged archive raises many things, and is reported as an .npz
+    except Exception as error:  # a damaged archive raises many things, and is reported as an .npz
+        if is_want(error):
+            raise
         return False
 
 

@@ -24,7 +24,9 @@ from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _ROLES = {"kernel": "weights", "bias": "biases"}
-_UNIT = re.compile(rf"conv({NUMBER})_block({NUMBER})_(preact_bn|[0-3]_conv|[0-3]_bn)\Z")
+_IN_UNIT = rf"conv({NUMBER})_block({NUMBER})_"
+_UNIT = re.compile(_IN_UNIT + r"(preact_bn|[0-3]_conv|[0-3]_bn)\Z")
+_OF_UNIT = re.compile(r"(?P<scope>(?:.+/)?)" + _IN_UNIT + r"(preact_bn|[0-3]_conv|[0-3]_bn)/[^/]+\Z")
 _OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
 
 
@@ -78,7 +80,7 @@ def _fits(loaded: Loaded) -> bool:
     """Whether tensors come from Keras' own formats, or have the names of Keras' layers in another format."""
     if loaded.format.startswith(FORMAT_START):
         return True
-    return any(_UNIT.match(name.rpartition("/")[0]) for name in loaded.tensors)
+    return any(map(_OF_UNIT.match, loaded.tensors))
 
 
 def _read(tensors: Mapping[str, np.ndarray]) -> Named:
@@ -99,7 +101,8 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     logits = f"{scope}/logits/weights"
     if logits in renamed and result[logits].ndim == 2:
         result[logits] = result[logits][np.newaxis, np.newaxis]
-    return Named(result, renamed, version.options, version.recipe, [], [])
+    inside = [name for slim, name in in_file.items() if slim == name and re.match(_IN_UNIT, name)]
+    return Named(result, renamed, version.options, version.recipe, [], [], inside)
 
 
 def _version(layers: set[str]) -> Version:
@@ -132,4 +135,4 @@ def _slim_name(name: str, scope: str, version: Version) -> str | None:
     return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else None
 
 
-HOME = Home("Keras Applications", _fits, _read)
+HOME = Home("Keras Applications", _fits, _read, _OF_UNIT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ class StateDict(NamedTuple):
     known : str
         The networks among them that refnet has.
     family : Family
+        Of the networks with bottleneck units. Without a third convolution the units are basic ones.
     unit : re.Pattern
         The name of a unit's tensor: ``block``, ``unit``, ``layer`` and ``role``.
     first_block : int
@@ -48,6 +49,8 @@ class StateDict(NamedTuple):
     biased : re.Pattern, optional
         Matches TF-Slim's names of kernels that have biases in TF-Slim but not in the library: ``layer``. The biases
         become zeros, which change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
+    adapted : callable, optional
+        Gives the record for a file, from this one and the names of its tensors, where names depend on each other.
     """
 
     title: str
@@ -65,6 +68,7 @@ class StateDict(NamedTuple):
     recipe: Recipe
     remark: str
     biased: re.Pattern[str] | None = None
+    adapted: Callable[[StateDict, Collection[str]], StateDict] | None = None
 
     def home(self) -> Home:
         """The row of `refnet.weights.homes.HOMES`.
@@ -84,8 +88,17 @@ class StateDict(NamedTuple):
     def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
         """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""
         self._refuse_variants(tensors)
-        scope = network_name(tuple(self._units(tensors)), self.family)
-        names = names_by_slim(tensors, scope, lambda name: self._slim_name(name, scope))
+        home = self.adapted(self, tensors) if self.adapted else self
+        return home._renamed(tensors, home._family(tensors))
+
+    def _family(self, names: Iterable[str]) -> Family:
+        """The family of the units."""
+        layers = {match["layer"] for match in map(self.unit.match, names) if match}
+        return self.family if any(self.convolutions.get(layer) == "conv3" for layer in layers) else self.family.basic
+
+    def _renamed(self, tensors: Mapping[str, np.ndarray], family: Family) -> Named:
+        scope = network_name(tuple(self._units(tensors)), family)
+        names = names_by_slim(tensors, scope, lambda name: self._slim_name(name, scope, family))
         renamed = {slim: name for slim, name in names.items() if slim != name}
         result = {
             slim: _hwio(tensors[name]) if slim in renamed and slim.endswith("/weights") else tensors[name]
@@ -113,12 +126,12 @@ class StateDict(NamedTuple):
             counts[block] = max(counts.get(block, 0), int(match["unit"]) + 1)
         return (counts[block] for block in sorted(counts))
 
-    def _slim_name(self, name: str, scope: str) -> str | None:
+    def _slim_name(self, name: str, scope: str, family: Family) -> str | None:
         """TF-Slim's name of a tensor, or None."""
         match = self.unit.match(name)
         if match:
             block, unit = int(match["block"]) - self.first_block + 1, int(match["unit"]) + 1
-            place = f"{scope}/block{block}/unit_{unit}/{self.family.unit_name}"
+            place = f"{scope}/block{block}/unit_{unit}/{family.unit_name}"
             layer, role, convolutions, norms = match["layer"], match["role"], self.convolutions, self.norms
         else:
             place, (layer, _, role) = scope, name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Weights of timm's ResNetV2 with batch norm (``resnetv2_50``, 101, 152 and their variants d) under TF-Slim's names.
+"""Weights of timm's ResNetV2 with batch norm under TF-Slim's names: ``resnetv2_18`` to 152, and their variants d.
 
 The tensors correspond to TF-Slim's one to one, with their axes in another order, but the function differs: each stage
 strides in its first unit, and pool1 pads both sides. timm's convolutions have no biases; TF-Slim's biases become zeros.
@@ -34,14 +34,12 @@ def _unlike(tensors: Mapping[str, np.ndarray]) -> list[str]:
     found = []
     if not any(name.endswith(".running_mean") for name in tensors):
         found.append("no moving statistics, as with group norm (BiT, _gn)")
-    if not any(name.endswith(".conv3.weight") for name in tensors if name.startswith("stages.")):
-        found.append("units of two convolutions (resnetv2_18, resnetv2_34)")
     return found
 
 
 HOME = StateDict(
     title="timm's ResNetV2",
-    known="resnetv2_50, 101, 152, and their variants d",
+    known="resnetv2_18, 34, 50, 101, 152, and their variants d",
     family=family_named("resnet_v2"),
     unit=re.compile(rf"stages\.(?P<block>{NUMBER})\.blocks\.(?P<unit>{NUMBER})\.(?P<layer>.+)\.(?P<role>\w+)\Z"),
     first_block=0,
@@ -60,5 +58,5 @@ HOME = StateDict(
     remark="timm resizes images by bicubic interpolation, and smooths those that it shrinks; refnet's recipe is "
     "bilinear",
     # The convolutions that are not followed directly by a batch norm.
-    biased=re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut)|^[^/]+/conv1(_3)?)/weights$"),
+    biased=re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut|basic_v2/conv2)|^[^/]+/conv1(_3)?)/weights$"),
 ).home()

@@ -1,16 +1,19 @@
-"""Weights of torchvision's ResNet-50, 101 and 152 (v1.5) under TF-Slim's names for v1.
+"""Weights of torchvision's and timm's ResNets (v1.5) under TF-Slim's names for v1.
 
 The tensors correspond to TF-Slim's one to one, with their axes in another order, but the function differs: each block
-strides in the 3x3 convolution and the shortcut of its first unit, and pool1 pads both sides. timm's ResNets, and many
-others, have the same names.
+strides in the first 3x3 convolution and the shortcut of its first unit, and pool1 pads both sides. timm's ResNets, and
+many others, have the same names.
 
-Source: torchvision's ``models/resnet.py``.
+timm's variants c, d, s and t have three 3x3 convolutions in place of the 7x7 one. Here they have DeepLab's names,
+``conv1_1`` to ``conv1_3``. In d and t an average pool comes before the shortcut's convolution in units that stride.
+
+Sources: torchvision's ``models/resnet.py``, timm's ``models/resnet.py``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,24 +23,38 @@ from refnet.network.names import NUMBER
 from refnet.network.networks import family_named
 from refnet.weights.homes.state_dict import StateDict
 
+_POOLED = re.compile(r"\.downsample\.2\.")
 
-def _options(_: Iterable[str]) -> dict[str, Any]:
-    return {"pool_mode": "torch", "stride_place": "first_unit"}
+
+def _options(names: Iterable[str]) -> dict[str, Any]:
+    options = {"pool_mode": "torch", "stride_place": "first_unit"}
+    return options | ({"avg_down": True} if any(map(_POOLED.search, names)) else {})
 
 
 def _unlike(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    found = []
-    if "layer1.0.conv3.weight" not in tensors:
-        found.append("units of two convolutions (resnet18, resnet34)")
     kernel = tensors.get("layer1.0.conv2.weight")
     if kernel is not None and kernel.ndim == 4 and kernel.shape[0] != kernel.shape[1]:
-        found.append("convolutions in groups (ResNeXt)")
-    return found
+        return ["convolutions in groups (ResNeXt)"]
+    return []
+
+
+def _adapted(home: StateDict, names: Collection[str]) -> StateDict:
+    """A deep stem's last batch norm has the name of the plain one's; a pool moves the layers after it by one."""
+    if "conv1.0.weight" in names:
+        stem = {f"conv1.{3 * i}": f"conv1_{i + 1}" for i in range(3)}
+        norms = {"conv1.1": "conv1_1/BatchNorm", "conv1.4": "conv1_2/BatchNorm", "bn1": "conv1_3/BatchNorm"}
+        home = home._replace(end_convolutions=stem | {"fc": "logits"}, end_norms=norms)
+    if any(map(_POOLED.search, names)):
+        convolutions, norms = dict(home.convolutions), dict(home.norms)
+        convolutions["downsample.1"] = convolutions.pop("downsample.0")
+        norms["downsample.2"] = norms.pop("downsample.1")
+        home = home._replace(convolutions=convolutions, norms=norms)
+    return home
 
 
 HOME = StateDict(
     title="PyTorch's ResNet v1",
-    known="torchvision's resnet50, resnet101 and resnet152",
+    known="torchvision's resnet18, 34, 50, 101 and 152, and timm's variants of them with a deep stem",
     family=family_named("resnet_v1"),
     unit=re.compile(rf"layer(?P<block>{NUMBER})\.(?P<unit>{NUMBER})\.(?P<layer>.+)\.(?P<role>\w+)\Z"),
     first_block=1,
@@ -45,13 +62,10 @@ HOME = StateDict(
     norms={f"bn{i}": f"conv{i}/BatchNorm" for i in (1, 2, 3)} | {"downsample.1": "shortcut/BatchNorm"},
     end_convolutions={"conv1": "conv1", "fc": "logits"},
     end_norms={"bn1": "conv1/BatchNorm"},
-    variants={
-        r"^conv1\.0\.": "a stem of three convolutions (the variants d, t and s)",
-        r"\.se\.": "squeeze and excitation",
-        r"\.downsample\.2\.": "an average pool in the shortcut",
-    },
+    variants={r"\.se\.": "squeeze and excitation"},
     unlike=_unlike,
     options=_options,
     recipe=Recipe(224, 224, 1.0, "torch", 256),
     remark="torchvision smooths the images that it shrinks; refnet's recipe does not",
+    adapted=_adapted,
 ).home()

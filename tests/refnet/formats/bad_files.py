@@ -45,7 +45,8 @@ def check_refused(bad: BadFile, folder: Path, watch: Any) -> RefnetError:
     with pytest.raises(bad.error, match=bad.message):
         bad.read(path)  # what Python imports for it, it has now
     prefix = str(path).removesuffix(".index")
-    own = [str(file) for file in folder.rglob("*") if str(file).startswith(prefix)]
+    # An index of shards leads to the files beside it.
+    own = [str(file) for file in folder.rglob("*") if str(file).startswith(prefix) or path.name.endswith(".index.json")]
     start = time.process_time()
     with watch(*own), pytest.raises(bad.error) as caught:
         bad.read(path)
