@@ -672,6 +672,13 @@ BAD: dict[str, BadFile] = {
         )
         for protocol in (2, 3, 4, 5)
     },
+    **{
+        f"a pickle of {name}, protocol {protocol}": bad_files.content(
+            pickle.dumps(value, protocol), FormatError, "a pickle, but not one that torch.save.*numpy.savez"
+        )
+        for protocol in (0, 1)
+        for name, value in {"a dict": {"a": 1}, "a list": [1], "an array": np.ones(3), "an object": Path("/x")}.items()
+    },
     "a pickled object": bad_files.content(
         pickle.dumps(Path("/x")), FormatError, r"a pickle, of an object of pathlib\.\w+, but"
     ),
