@@ -43,7 +43,7 @@ from tests.refnet.formats.torch_files import (
     storage,
 )
 from tests.support.arrays import random_images
-from tests.torchvision.networks import draw_state
+from tests.torchvision.networks import Description, draw_state
 
 #: Written by tools/make_torch_files.py, with PyTorch.
 DATA = Path(__file__).parent / "data"
@@ -789,12 +789,12 @@ def test_forged_pickles(
 
 # Networks.
 
-STAGES = ((3, 2), (5, 1), (4, 2))
+SMALL_NET = Description(((3, 2), (5, 1), (4, 2)), 7)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_network_is_that_of_safetensors(zipped: bool, tmp_path: Path) -> None:
-    state = draw_state(STAGES, 7, 1)
+    state = draw_state(SMALL_NET, 1)
     write(tmp_path / "a.safetensors", state, {})
     path = save(tmp_path / "a.pth", state, zipped=zipped)
     theirs, ours = (refnet.load_weights(each) for each in (tmp_path / "a.safetensors", path))
@@ -810,7 +810,7 @@ def test_a_network_is_that_of_safetensors(zipped: bool, tmp_path: Path) -> None:
 
 
 def test_what_was_left_out_is_told(tmp_path: Path) -> None:
-    state, values = state_of(draw_state(STAGES, 7, 1))
+    state, values = state_of(draw_state(SMALL_NET, 1))
     parts = {"model": state, "ema": state._replace(function=Global("my", "Dict")), "optimizer": {"state": {}}}
     parts["optimizer"]["param_groups"] = []
     weights = refnet.load_weights(archive(tmp_path / "a.pth", parts, values))
