@@ -55,6 +55,8 @@ _BYTE_ORDERS = {b"little": "<", b"big": ">"}
 _MAGIC_NUMBER, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _MAGIC = b"\x8a\x0a" + _MAGIC_NUMBER.to_bytes(10, "little") + b"."
 _FIRST_READ_BYTES = 1 << 20
+# Protocols 0 and 1 have no magic number: a dict or a list, or a module, and a name in it.
+_OLD_PICKLE = re.compile(rb"\([dl]p\d+\n|[}\]]q\0|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n")
 _SIZE_BYTES = 8
 
 _BFLOAT16 = "BFloat16Storage"
@@ -244,7 +246,7 @@ def foreign(path: str, head: bytes) -> str | None:
             "a tar archive: unpack it first; or, if PyTorch wrote it before its version 0.2, load it with PyTorch and "
             "save the state dict again"
         )
-    if not _is_pickle(head):
+    if not _is_pickle(head) and not _OLD_PICKLE.match(head):
         return None
     try:
         with open(path, "rb") as file:
