@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from refnet.errors import ConfigError
+from refnet.errors import ConfigError, InputError, RefnetError
+
+#: The largest whole number that an argument can be: products of two of them fit into the 64 bits of the kernels.
+MOST = 2**31 - 1
+
+#: Characters of a value that a message shows.
+_SHOWN = 80
+
+#: The longest list that is read: of labels, names of end points or sizes.
+_LISTED = 1_000_000
+
+
+def shown(value: object) -> str:
+    """The value as a message shows it: in one line, not too long, whatever its own ``repr`` does."""
+    if isinstance(value, np.ndarray) and value.size > 4:
+        return f"an array of {value.dtype} of shape {value.shape}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of a number with thousands of digits, or somebody else's
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-12:]}"
+
+
+def listed(names: Sequence[object]) -> str:
+    """Names as a message lists them: the first ones, and how many more there are."""
+    texts = [name if isinstance(name, str) and len(name) <= _SHOWN else shown(name) for name in names[:8]]
+    more = f" and {len(names) - len(texts)} more" if len(names) > len(texts) else ""
+    return ", ".join(texts) + more
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _as_float(value: object) -> float:
+    """The number in binary64; NaN if it is not a real number."""
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_positive(**values: object) -> None:
-    """Refuse, by its name, a value that is not a whole number of 1 or more.
+    """Refuse, by its name, a value that is not a whole number from 1 to `MOST`.
 
     NumPy's integers are refused too, as they overflow where Python's grow; see `as_int`.
 
@@ -20,8 +64,145 @@ def check_positive(**values: object) -> None:
     ConfigError
     """
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} is {value!r}; it is a whole number of 1 or more.", found=value)
+        if not _is_whole(value) or value < 1:
+            raise ConfigError(f"{name} is {shown(value)}; it is a whole number of 1 or more.", found=value)
+        if value > MOST:
+            raise ConfigError(f"{name} is {shown(value)}; it is a whole number up to {MOST:,}.", found=value)
+
+
+def seed_of(seed: object) -> int:
+    """The seed as Python's int.
+
+    Raises
+    ------
+    ConfigError
+        It is not a whole number of at most 64 bits.
+    """
+    seed = as_int(seed)
+    if not _is_whole(seed) or not -(2**63) <= seed < 2**64:
+        raise ConfigError(f"seed is {shown(seed)}; it is a whole number of at most 64 bits.", found=seed)
+    return seed
+
+
+def shape_of(shape: object, name: str = "shape") -> tuple[int, ...]:
+    """The shape of an array as a tuple of Python's ints.
+
+    Raises
+    ------
+    InputError
+        It is not a sequence of whole numbers of 0 or more, or an array of this shape could not be addressed.
+    """
+    sizes = [as_int(size) for size in _listed(shape) or ()]
+    if not sizes or not all(_is_whole(size) and size >= 0 for size in sizes):
+        raise InputError(f"{name} is {shown(shape)}; it is a sequence of whole numbers of 0 or more.", found=shape)
+    if max(sizes, default=0) > MOST or math.prod(max(size, 1) for size in sizes) >= 2**60:
+        raise InputError(f"{name} is {shown(shape)}; an array of this shape is too large.", found=shape)
+    return tuple(sizes)
+
+
+def _listed(values: Any) -> list[Any] | None:
+    """The values in a list; None if they are not values one after the other, or more than anybody lists."""
+    if isinstance(values, str | bytes | Mapping):
+        return None
+    try:
+        listed = list(islice(values, _LISTED + 1))
+    except TypeError:
+        return None
+    return listed if len(listed) <= _LISTED else None
+
+
+def check_number(**values: object) -> None:
+    """Refuse, by its name, a value that is not a finite number of 0 or more.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in values.items():
+        if not 0 <= _as_float(value) < math.inf:
+            raise ConfigError(f"{name} is {shown(value)}; it is a number of 0 or more.", found=value)
+
+
+def check_text(**values: object) -> None:
+    """Refuse, by its name, a value that is not a string, or one that no file can hold.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in values.items():
+        if not isinstance(value, str) or not _is_unicode(value):
+            raise ConfigError(f"{name} is {shown(value)}; it is a string of Unicode characters.", found=value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be encoded: a surrogate by itself cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def names_of(names: object) -> bool | tuple[str, ...]:
+    """Which end points: True, False, or their names.
+
+    Raises
+    ------
+    ConfigError
+        The names are not strings.
+    """
+    if isinstance(names, bool | np.bool_):
+        return bool(names)
+    if isinstance(names, str):
+        return (names,)
+    listed = _listed(names)
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        raise ConfigError(f"end_points is {shown(names)}; it can be True, False, or names of end points.", found=names)
+    return tuple(listed)
+
+
+def labels_of(labels: object) -> tuple[str, ...]:
+    """The names of the classes.
+
+    Raises
+    ------
+    ConfigError
+        They are not a sequence of strings, or one is not Unicode.
+    """
+    listed = _listed(labels)
+    if listed is None or not all(isinstance(label, str) for label in listed):
+        raise ConfigError(f"labels is {shown(labels)}; it is a sequence of strings, one per class.", found=labels)
+    wrong = next((label for label in listed if not _is_unicode(label)), None)
+    if wrong is not None:
+        raise ConfigError(f"A label is {shown(wrong)}; it is a string of Unicode characters.", found=wrong)
+    return tuple(map(str, listed))
+
+
+def check_mapping(**values: object) -> None:
+    """Refuse, by its name, a value that is not a mapping.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in values.items():
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is {shown(value)}; it is a mapping of names to values.", found=value)
+
+
+def path_of(path: object, error: type[RefnetError] = ConfigError) -> str:
+    """The path as a string.
+
+    Raises
+    ------
+    RefnetError
+        Of the given kind: it is not a path, or holds a character that no path can have.
+    """
+    try:
+        name = os.fsdecode(path)  # type: ignore[arg-type]
+        is_path = bool(name) and b"\0" not in os.fsencode(name)
+    except (TypeError, ValueError):
+        is_path = False
+    if not is_path:
+        raise error(f"The path is {shown(path)}; it is a string or an os.PathLike that names a file.", found=path)
+    return name
 
 
 def check_fraction(**values: object) -> None:
@@ -32,8 +213,8 @@ def check_fraction(**values: object) -> None:
     ConfigError
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value <= 1:
-            raise ConfigError(f"{name} is {value!r}; it is a number above 0, up to 1.", found=value)
+        if not 0 < _as_float(value) <= 1:
+            raise ConfigError(f"{name} is {shown(value)}; it is a number above 0, up to 1.", found=value)
 
 
 def check_bool(**values: object) -> None:
@@ -45,7 +226,7 @@ def check_bool(**values: object) -> None:
     """
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
-            raise ConfigError(f"{name} is {value!r}; it can be True or False.", found=value)
+            raise ConfigError(f"{name} is {shown(value)}; it can be True or False.", found=value)
 
 
 #: How true and false are written where options are text.
@@ -62,7 +243,7 @@ def bool_of(name: str, text: str) -> bool:
     """
     if text.lower() not in _WORDS:
         *others, last = _WORDS
-        raise ConfigError(f"{name} is {text!r}; it can be {', '.join(others)} or {last}.", found=text)
+        raise ConfigError(f"{name} is {shown(text)}; it can be {', '.join(others)} or {last}.", found=text)
     return _WORDS[text.lower()]
 
 
@@ -73,9 +254,10 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     ------
     ConfigError
     """
-    if value not in choices:
+    # Other types first: an array would compare each of its elements.
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         *others, last = map(repr, choices)
-        raise ConfigError(f"{name} is {value!r}; it can be {', '.join(others)} or {last}.", found=value)
+        raise ConfigError(f"{name} is {shown(value)}; it can be {', '.join(others)} or {last}.", found=value)
 
 
 def as_int(value: Any) -> Any:

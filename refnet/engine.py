@@ -8,22 +8,25 @@ import re
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import listed, names_of, shape_of
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Tensor
 from refnet.images import doubts
-from refnet.images.preprocess import Recipe, preprocess
+from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
+from refnet.resources import for_images, for_weights
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
-from refnet.run.inputs import as_array, images_of
+from refnet.run.inputs import as_array, check_floats, converted
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import Lock
@@ -67,9 +70,10 @@ class Engine:
     built again from these, with the threads of the process that loads it.
     """
 
+    @for_weights
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
-        loaded = weights_of(weights)
+        loaded = weights_of(weights, self._given.scope)
         # A plain mapping has no recipe for raw pixels.
         self._recipe: Recipe | None = loaded.recipe
         #: What a copy of this engine is made from.
@@ -82,6 +86,9 @@ class Engine:
         self._sizes: set[tuple[int, ...]] = set()
         self._constants = Constants(loaded, owned=own)
         self._options = self._given.resolved(loaded.options)
+        if loaded is not weights:
+            # Of several networks, these are the weights of the one below the scope, perhaps by other names.
+            self._options = replace(self._options, scope=None)
         self._device = device_named(self._options.device)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)
@@ -90,6 +97,7 @@ class Engine:
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
+    @for_images
     def __call__(self, images: Any, end_points: bool | Sequence[str] = False, stream: Any = None) -> Any:
         """Run the network.
 
@@ -128,15 +136,18 @@ class Engine:
             The device's memory is too small, or the device failed.
         """
         on = None if stream is None else check_stream(stream, self._options.device)
-        single, batch, normalised = self._gate(images, on)
-        compiled = self._compile(batch.shape, _wanted(end_points))
+        single, shape, batch_of, normalised = self._gate(images, on)
+        # Before the images are converted: the plan knows whether there is memory for all.
+        compiled = self._compile(shape, names_of(end_points))
+        batch = batch_of()
         outputs, extremes = compiled.executor.run(batch, on)
         if normalised and extremes is not None:
             doubt = doubts.pixels(batch, *extremes, self._mode)
             if doubt:
-                warnings.warn(doubt, RefnetWarning, stacklevel=2)
+                # The decorator stands between this and the caller.
+                warnings.warn(doubt, RefnetWarning, stacklevel=3)
         net, *values = [value.reshape(value.shape[1:]) for value in outputs] if single else outputs
-        if end_points is False:
+        if isinstance(end_points, bool | np.bool_) and not end_points:
             return net
         return net, dict(zip(compiled.names, values, strict=True))
 
@@ -145,6 +156,7 @@ class Engine:
         """Number of classes; None if there are no logits."""
         return self._architecture.num_classes
 
+    @for_images
     def prepared(self, shape: Sequence[int], end_points: bool | Sequence[str] = False) -> Executor:
         """Plan for images of a shape, and compile what they need, before the first of them comes.
 
@@ -162,35 +174,38 @@ class Engine:
 
         Raises
         ------
-        WeightsError, ConfigError, DeviceError
+        InputError, WeightsError, ConfigError, DeviceError
             As a call raises them.
         """
-        wanted = _wanted(end_points)
-        return self._compile(tuple(shape) if len(shape) == 4 else (1, *shape), wanted).executor
+        return self._compile(self._batch_shape(shape), names_of(end_points)).executor
 
     def __reduce__(self) -> Any:
         return _remade, (type(self), self._source, vars(self._given))
 
-    def _gate(self, images: Any, stream: Any) -> tuple[bool, Any, bool]:
+    def _gate(self, images: Any, stream: Any) -> tuple[bool, tuple[int, ...], Callable[[], Any], bool]:
         """Check the images that a caller passed.
 
         Returns
         -------
         single : bool
             Whether this is one image, without a batch axis.
-        batch : array [N, H, W, C]
-            In the engine's dtype.
+        shape : tuple of int
+            [N, H, W, C].
+        batch_of : callable
+            Gives the array of this shape, in the engine's dtype.
         normalised : bool
             Whether the caller passed the pixels as normalised, so that their range is worth a check.
         """
         memory = self._device.backend.memory
         if memory is not None and memory.accepts(images):
             view = memory.images(images, self._device.number, stream)
-            single = self._is_single(view)
+            single = self._is_single(view.shape)
             self._check_size(view.shape[-3:-1])
-            return single, view.batch(), False
+            batch = view.batch()
+            return single, batch.shape, lambda: batch, False
         array = as_array(images)
-        single = self._is_single(array)
+        single = self._is_single(array.shape)
+        batch = array[None] if single else array
         raw = array.dtype == np.uint8
         if raw:
             if self._recipe is None:
@@ -198,11 +213,11 @@ class Engine:
                     "uint8 images are raw pixels, but these weights have no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
-            array = preprocess(array, self._recipe).astype(self._dtype)
-        else:
-            array = images_of(array, self._dtype)
-        self._check_size(array.shape[-3:-1])
-        return single, array[None] if single else array, not raw and self._options.include_root_block
+            shape, normalise = preprocessing(batch, self._recipe)
+            self._check_size(shape[1:3])
+            return single, shape, lambda: normalise().astype(self._dtype, copy=False), False
+        self._check_size(check_floats(batch).shape[1:3])
+        return single, batch.shape, lambda: converted(batch, self._dtype), self._options.include_root_block
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         """Warn, once per size, about images of a size on which the classifier was not trained."""
@@ -213,26 +228,31 @@ class Engine:
         doubt = doubts.size(size, self._image_size)
         if doubt and size not in self._sizes:
             self._sizes.add(size)
-            warnings.warn(doubt, RefnetWarning, stacklevel=4)
+            warnings.warn(doubt, RefnetWarning, stacklevel=5)
 
-    def _is_single(self, array: Any) -> bool:
-        """Whether this is one image, without a batch axis; the shape is checked."""
+    def _is_single(self, shape: tuple[int, ...]) -> bool:
+        """Whether this is the shape of one image, without a batch axis; it is checked."""
         channels = self._architecture.channels
-        if array.ndim not in (3, 4):
+        if len(shape) not in (3, 4):
             raise InputError(
-                f"The images have shape {array.shape}; it can be [H, W, {channels}] or [N, H, W, {channels}].",
-                found=array.shape,
+                f"The images have shape {shape}; it can be [H, W, {channels}] or [N, H, W, {channels}].",
+                found=shape,
             )
-        if array.shape[-1] != channels:
-            hint = " It looks like CHW: move the channels to the end." if array.shape[-3] == channels else ""
+        if shape[-1] != channels:
+            hint = " It looks like CHW: move the channels to the end." if shape[-3] == channels else ""
             raise InputError(
-                f"Images of shape {array.shape} have {array.shape[-1]} channels; the network takes {channels}.{hint}",
+                f"Images of shape {shape} have {shape[-1]} channels; the network takes {channels}.{hint}",
                 expected=channels,
-                found=array.shape[-1],
+                found=shape[-1],
             )
-        if 0 in array.shape[-3:-1]:
-            raise InputError(f"Images of shape {array.shape} have no pixels.", found=array.shape)
-        return bool(array.ndim == 3)
+        if 0 in shape[-3:-1]:
+            raise InputError(f"Images of shape {shape} have no pixels.", found=shape)
+        return len(shape) == 3
+
+    def _batch_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape with the axis of the batch; it is checked."""
+        sizes = shape_of(shape)
+        return (1, *sizes) if self._is_single(sizes) else sizes
 
     def _compile(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
         key = (shape, wanted)
@@ -244,13 +264,13 @@ class Engine:
             self._compiled.move_to_end(key)
             return self._compiled[key]
 
-    def trace(self, shape: tuple[int, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    def trace(self, shape: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network as operations.
 
         Parameters
         ----------
-        shape : tuple of int
-            Shape of the images, [N, H, W, C].
+        shape : sequence of int
+            Shape of the images, [H, W, C] or [N, H, W, C].
 
         Returns
         -------
@@ -260,11 +280,15 @@ class Engine:
 
         Raises
         ------
+        InputError
+            Images cannot have this shape.
         WeightsError
             Tensors are missing or have other shapes; the message lists them all.
         """
-        options = self._options
-        traced = self._architecture.trace(self._constants.shapes, shape, options.arg_scope, **options.of_network)
+        options, batch = self._options, shape_of(shape)
+        # Of a batch the weights show whether it fits.
+        batch = batch if len(batch) == 4 else self._batch_shape(batch)
+        traced = self._architecture.trace(self._constants.shapes, batch, options.arg_scope, **options.of_network)
         traced[0].graph.check_variables()
         return traced
 
@@ -273,7 +297,7 @@ class Engine:
         names = list(end_points) if wanted is True else list(wanted or ())
         unknown = [name for name in names if name not in end_points]
         if unknown:
-            raise ConfigError(f"There is no end point {', '.join(unknown)}; there are {', '.join(end_points)}.")
+            raise ConfigError(f"There is no end point {listed(unknown)}; there are {', '.join(end_points)}.")
         outputs = [net, *(end_points[name] for name in names)]
         plan = make_plan(net.graph, outputs)
         executor = self._device.executor(plan, self._constants, self._threads, self._dtype)
@@ -337,7 +361,10 @@ class _Engines:
 
     def engine_of(self, weights: Weights, options: Mapping[str, Any]) -> Engine:
         """The engine for these weights, compared by identity, and these options, compared by what they resolve to."""
-        spelling = tuple(sorted((name, repr(value)) for name, value in options.items()))
+        try:
+            spelling = tuple(sorted((name, repr(value)) for name, value in options.items()))
+        except Exception:  # a value that cannot be written down is none that an option can have
+            return Engine(weights, **options)
         with self._lock.held():
             kept = self._find(weights, options, spelling)
             kept.spellings.add(spelling)
@@ -371,12 +398,6 @@ def _remade(kind: type[Engine], weights: Mapping[str, Any] | str, options: Mappi
     return kind(weights, **options)
 
 
-def _wanted(end_points: bool | Sequence[str]) -> bool | tuple[str, ...]:
-    if isinstance(end_points, str):
-        return (end_points,)
-    return end_points if isinstance(end_points, bool) else tuple(end_points)
-
-
 def _architecture(weights: Weights, options: Options) -> Architecture:
     """The architecture of the weights, with the changes that the options ask for."""
     found = infer_architecture(weights, options.scope, options.stride_place)
@@ -384,7 +405,7 @@ def _architecture(weights: Weights, options: Options) -> Architecture:
         raise WeightsError("The weights have no root block (conv1/weights): pass include_root_block=False.")
     channels = found.channels
     if not options.include_root_block and found.include_root_block:
-        root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_\d+)?/")
+        root = re.compile(re.escape(f"{found.scope}/" if found.scope else "") + r"conv1(_[0-9]+)?/")
         rest = {name: value for name, value in weights.items() if not root.match(name)}
         channels = infer_architecture(rest, options.scope).channels
     classes = found.num_classes if options.num_classes == "from_weights" else options.num_classes

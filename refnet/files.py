@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
-from refnet.errors import FormatError
+from refnet.errors import FormatError, LimitError
+from refnet_kernels.system.left_over import hold, remove_left_over
+
+#: The unit of ``st_blocks``.
+_BLOCK_BYTES = 512
+# Weights compress a little. What expands more than this, and is not small anyway, is a bomb.
+_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 
 
 @contextlib.contextmanager
@@ -35,7 +43,7 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     """Files to write to, which replace others once all are complete and on the disk.
 
     A process that is killed between the moves may leave some of the new files beside some of the old ones, or the old
-    ones under a temporary name.
+    ones under another name, ``.old``. What a killed process leaves, the next write to the same place removes.
 
     Parameters
     ----------
@@ -46,20 +54,56 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     ------
     sequence of binary file
     """
-    temporaries = [_beside(path) for path in paths]
+    # These take room on the disk.
+    _remove_left_over(paths, "tmp")
+    temporaries: list[str] = []
     try:
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(open(temporary, "xb")) for temporary in temporaries]
+            files = [stack.enter_context(_temporary(path, temporaries)) for path in paths]
             yield files
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-        _replace_all(list(zip(temporaries, paths, strict=True)))
+            # Each is open, and so locked, until it has its own name.
+            _replace_all(list(zip(temporaries, paths, strict=True)))
     except BaseException:
         for temporary in temporaries:
             _remove(temporary)
         raise
     _sync_directory(os.path.dirname(paths[0]) or ".")
+    # Until now, these may have been all that was left of the old files.
+    _remove_left_over(paths, "old")
+
+
+@contextlib.contextmanager
+def _temporary(path: str, temporaries: list[str]) -> Iterator[IO[bytes]]:
+    """A file beside the one that it will replace, whose path becomes the last of the temporary ones."""
+    temporaries.append(_beside(path, "tmp"))
+    with open(temporaries[-1], "xb") as file:
+        if hold(file.fileno()):
+            yield file
+            return
+    # Another writer took it for one that was left over, before it was locked.
+    temporaries.pop()
+    with _temporary(path, temporaries) as file:
+        yield file
+
+
+def _remove_left_over(paths: Sequence[str], extension: str) -> None:
+    for path in paths:
+        directory, name = os.path.split(path)
+        remove_left_over(directory or ".", rf"{re.escape(name)}\.[0-9a-f]{{16}}\.{extension}")
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Keep others from removing a file, by whatever name, if this process may read it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            stack.callback(os.close, descriptor)
+            hold(descriptor)
+        yield
 
 
 def _replace_all(moves: list[tuple[str, str]]) -> None:
@@ -70,24 +114,25 @@ def _replace_all(moves: list[tuple[str, str]]) -> None:
     if not others:
         os.replace(temporary, path)
         return
-    kept = _beside(path)
+    kept = _beside(path, "old")
     is_there = os.path.lexists(path)
-    if is_there:
-        os.replace(path, kept)
-    try:
-        os.replace(temporary, path)
-        _replace_all(others)
-    except BaseException:
+    with _locked(path):
         if is_there:
-            os.replace(kept, path)
-        else:
-            _remove(path)
-        raise
-    _remove(kept)
+            os.replace(path, kept)
+        try:
+            os.replace(temporary, path)
+            _replace_all(others)
+        except BaseException:
+            if is_there:
+                os.replace(kept, path)
+            else:
+                _remove(path)
+            raise
+        _remove(kept)
 
 
-def _beside(path: str) -> str:
-    return f"{path}.{secrets.token_hex(8)}.tmp"
+def _beside(path: str, extension: str) -> str:
+    return f"{path}.{secrets.token_hex(8)}.{extension}"
 
 
 def _remove(path: str) -> None:
@@ -104,12 +149,12 @@ def _sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def regular_file_size(path: str) -> int:
-    """The size of a regular file.
+def regular_file_size(*paths: str) -> int:
+    """The size of a regular file, or of several together, which the bytes on the disk justify.
 
     Parameters
     ----------
-    path : str
+    *paths : str
 
     Returns
     -------
@@ -119,12 +164,74 @@ def regular_file_size(path: str) -> int:
     Raises
     ------
     FormatError
-        It is not a regular file; reading it could block, or never end.
+        One is not a regular file; reading it could block, or never end.
+    LimitError
+        They consist of holes almost alone.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path} is {_kind(status.st_mode)}; it must be a regular file.")
-    return status.st_size
+    size = stored = 0
+    for path in paths:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{path} is {_kind(status.st_mode)}; it must be a regular file.")
+        size += status.st_size
+        stored += status.st_blocks * _BLOCK_BYTES
+    # Some file systems count no blocks; those that have no holes either say that there is none.
+    if expands_too_much(stored, size) and any(map(_has_hole, paths)):
+        files = f"{paths[0]} has" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} other files have"
+        raise LimitError(
+            f"{files} {size} bytes, but only {stored} are on the disk: the rest are holes, which read as zeros.",
+            expected=stored,
+            found=size,
+        )
+    return size
+
+
+def expands_too_much(stored: int, size: int) -> bool:
+    """Whether bytes that expand to a size are more likely a bomb than weights, which expand a little.
+
+    Parameters
+    ----------
+    stored, size : int
+
+    Returns
+    -------
+    bool
+    """
+    return size > _SMALL_BYTES + _MAX_EXPANSION * stored
+
+
+def _has_hole(path: str) -> bool:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return size > 0 and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
+
+
+def read_small(path: str, most: int) -> bytes:
+    """The content of a regular file that is not large.
+
+    Parameters
+    ----------
+    path : str
+    most : int
+        Bytes that it can have.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    FormatError
+        It is not a regular file.
+    LimitError
+        It is larger.
+    """
+    regular_file_size(path)
+    with open(path, "rb") as file:
+        content = file.read(most + 1)  # a system's own file can hold more than its size
+    if len(content) > most:
+        raise LimitError(f"{path} is larger than {most} bytes.", expected=most)
+    return content
 
 
 def _kind(mode: int) -> str:
@@ -152,7 +259,11 @@ def json_object(content: bytes, what: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(
-            content.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_whole_number
+            content.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_number,
+            parse_int=_whole_number,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         raise FormatError(f"its {what} is not valid JSON: {error}.") from error
@@ -170,6 +281,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large for a float")
+    return value
 
 
 def _whole_number(text: str) -> int:

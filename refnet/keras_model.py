@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_choice
+from refnet.checks import as_int, check_bool, check_choice, check_positive
 from refnet.engine import Engine
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
+from refnet.resources import for_images
+from refnet.run.inputs import as_array
 from refnet_kernels.contract import FloatArray
 
 
@@ -59,6 +61,9 @@ class KerasModel:
                 "refnet downloads no weights: save Keras' own by model.save_weights('resnet50.weights.h5'), and pass "
                 "that path in place of 'imagenet'."
             )
+        check_bool(include_top=include_top)
+        if classes is not None:
+            check_positive(classes=as_int(classes))
         check_choice("pooling", pooling, (None, "avg", "max"))
         check_choice("classifier_activation", classifier_activation, ("softmax", None))
         if not include_top:
@@ -71,6 +76,7 @@ class KerasModel:
         self._softmax = include_top and classifier_activation == "softmax"
         self._pooling = None if include_top else pooling
 
+    @for_images
     def predict(self, images: Any) -> FloatArray:
         """Run the network.
 
@@ -90,7 +96,13 @@ class KerasModel:
         InputError, WeightsError, DeviceError
             As a call of `Engine` raises them.
         """
-        batch = images if np.ndim(images) != 3 else np.asarray(images)[np.newaxis]
+        try:
+            rank = np.ndim(images)
+        except Exception:  # the engine says what is wrong with them
+            rank = 0
+        batch = images
+        if rank == 3:
+            batch = (images if hasattr(images, "ndim") else as_array(images))[np.newaxis]
         if self._softmax:
             _, end_points = self._engine(batch, end_points=["predictions"])
             predictions: FloatArray = end_points["predictions"]

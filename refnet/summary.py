@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import as_int, check_mapping, check_positive
 from refnet.graph.graph import Graph
-from refnet.network.architecture import Architecture, infer_architecture
+from refnet.network.architecture import Architecture
 from refnet.network.networks import network_blocks
 from refnet.weights.weights import Weights
 from refnet_kernels.catalog import OPS
@@ -72,12 +73,15 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
     WeightsError
         The weights are not those of a ResNet, or do not fit together.
     """
-    variables: Mapping[str, Any] = {} if isinstance(network, str) else network
+    size = as_int(size)
+    check_positive(size=size)
+    variables: Mapping[str, Any] = {}
     if isinstance(network, str):
-        architecture = Architecture(network, network_blocks(network), 1001, True, 3)
+        architecture, arg_scope = Architecture(network, network_blocks(network), 1001, True, 3), None
     else:
-        architecture = network.architecture if isinstance(network, Weights) else infer_architecture(network)
-    arg_scope = network.arg_scope if isinstance(network, Weights) else None
+        check_mapping(network=network)
+        variables = weights = network if isinstance(network, Weights) else Weights(network)
+        architecture, arg_scope = weights.architecture, weights.arg_scope
     net, _ = architecture.trace(variables, (1, size, size, architecture.channels), arg_scope)
     graph = net.graph
     if not isinstance(network, str):

@@ -23,6 +23,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from refnet.checks import check_bool, check_mapping, check_number, path_of
 from refnet.errors import ConfigError
 from refnet.evidence.golden import check, compare_end_points, encode_options, record
 from refnet.evidence.golden_file import read_golden
@@ -69,6 +70,11 @@ def assert_golden(
     """
     __tracebackhide__ = True
     where = {name: options.pop(name) for name in ("device", "threads") if name in options}
+    path = path_of(path)
+    check_number(max_ulps=max_ulps)
+    check_bool(hashes_only=hashes_only)
+    if end_points is not None:
+        check_mapping(end_points=end_points)
     if max_ulps and end_points is None:
         raise ConfigError("max_ulps is for end_points of another engine; refnet itself gives the same bits.")
     if os.environ.get(UPDATE) == "1" and weights is not None and images is not None:
@@ -77,7 +83,7 @@ def assert_golden(
         raise AssertionError(_how_to_record(path))
     kept, given = read_golden(path).options, encode_options(options)
     if kept != given and (options or end_points is None):
-        raise AssertionError(f"{os.fsdecode(path)} was recorded with the options {kept}, not {given}.")
+        raise AssertionError(f"{path} was recorded with the options {kept}, not {given}.")
     if end_points is None:
         report = check(path, weights, images, **where)
     else:
@@ -86,8 +92,7 @@ def assert_golden(
         raise AssertionError(str(report))
 
 
-def _how_to_record(path: str | os.PathLike[str]) -> str:
-    name = os.fsdecode(path)
+def _how_to_record(name: str) -> str:
     return (
         f"There is no golden {name}. Make it with `refnet golden record {name} --weights W --image I`, or, if the "
         f"test passes weights and images, by running it once with {UPDATE}=1."

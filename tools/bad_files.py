@@ -28,6 +28,7 @@ from refnet.weights.formats import read, write
 from tests.refnet.formats import (
     test_keras,
     test_npz,
+    test_pytorch,
     test_read,
     test_safetensors,
     test_saved_model,
@@ -35,6 +36,7 @@ from tests.refnet.formats import (
 )
 from tests.refnet.formats.bad_files import BadFile, flip
 from tests.refnet.formats.tables import Tables
+from tests.refnet.formats.torch_files import save as save_torch
 
 BAD: dict[str, Mapping[str, BadFile]] = {
     "any format": test_read.BAD,
@@ -42,6 +44,7 @@ BAD: dict[str, Mapping[str, BadFile]] = {
     "SavedModel, object-based": test_saved_model.BAD,
     "safetensors": test_safetensors.BAD,
     "npz": test_npz.BAD,
+    "PyTorch": test_pytorch.BAD,
     "Keras .h5, .keras": test_keras.BAD,
 }
 ARRAYS = {
@@ -174,6 +177,10 @@ def _save_objects(path: Path) -> None:
     test_saved_model.write(path, test_saved_model.GRAPH)
 
 
+def _save_pytorch(path: Path) -> None:
+    save_torch(path, ARRAYS, zipped=path.name != "legacy.pth")
+
+
 SOUND: dict[str, Callable[[Path], None]] = {
     "v1": _save_v1,
     "v2.ckpt": _save,
@@ -181,6 +188,8 @@ SOUND: dict[str, Callable[[Path], None]] = {
     "stored.npz": _save,
     "deflated.npz": _save_deflated,
     "a.safetensors": _save,
+    "zip.pth": _save_pytorch,
+    "legacy.pth": _save_pytorch,
     "a.keras": _save_keras,
     "a.h5": _save_hdf5,
 }

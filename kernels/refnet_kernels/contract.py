@@ -6,7 +6,7 @@ are resolved here, once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -36,6 +36,9 @@ class Geometry(Protocol):
 
     def _replace(self, *, batch: int) -> Self:
         """The same geometry with another number of images."""
+
+    def __iter__(self) -> Iterator[float]:
+        """The numbers."""
 
 
 class ImageGeometry(NamedTuple):

@@ -26,6 +26,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from refnet_kernels.system.forks import making
+from refnet_kernels.system.left_over import hold, remove_left_over
 from refnet_kernels.target import CPU, FEATURES, LANES
 
 #: The name of each compiled function, in its own object file.
@@ -144,11 +145,15 @@ def _read(file: Path) -> bytes | None:
 def _write(file: Path, code: bytes) -> None:
     """Write the whole file or nothing; without it the next process compiles again."""
     with suppress(OSError):
-        handle, name = tempfile.mkstemp(dir=file.parent)
+        remove_left_over(str(file.parent), r".*\.tmp")
+        handle, name = tempfile.mkstemp(".tmp", dir=file.parent)
         try:
             with os.fdopen(handle, "wb") as temporary:
+                # If another process takes this file for one left over, the cache is without it this time.
+                hold(handle)
                 temporary.write(hashlib.sha256(code).digest() + code)
-            os.replace(name, file)
+                temporary.flush()
+                os.replace(name, file)
         except BaseException:
             os.unlink(name)
             raise

@@ -18,6 +18,7 @@ from refnet.cli import bench, convert, demo, golden, predict, selfcheck, summary
 from refnet.cli.console import say
 from refnet.cli.failures import INTERRUPTED, FileError, report
 from refnet.errors import ConfigError, RefnetError
+from refnet.resources import for_a_command
 
 _COMMANDS = {
     "demo": (demo, "read handwritten digits with a network that comes with refnet"),
@@ -119,7 +120,8 @@ def _run(arguments: list[str]) -> int:
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             options = _parser().parse_args(arguments)
-            code: int = options.run(options)
+            with for_a_command:
+                code: int = options.run(options)
         sys.stdout.flush()
     except SystemExit as stop:  # --help and --version
         sys.stdout.flush()

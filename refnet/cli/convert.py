@@ -8,7 +8,7 @@ from typing import Any
 
 from refnet.cli.console import print_json, printable
 from refnet.cli.failures import file_errors
-from refnet.cli.options import add_json_option, load
+from refnet.cli.options import add_json_option, add_weights_options, load
 from refnet.cli.summary import describe, describe_lines, weights_lines, weights_object
 from refnet.errors import ConfigError, WeightsError
 from refnet.graph.graph import Graph
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="A",
-        help="a TensorFlow checkpoint or SavedModel, safetensors (PyTorch's names too), .npz, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, Keras' .h5 or .keras",
     )
     parser.add_argument(
         "target", metavar="B", help="the file to write: .npz, .safetensors, or .ckpt for a checkpoint (V2)"
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--anyway", action="store_true", help="write B even if it lacks tensors, or is another function in TF-Slim"
     )
+    add_weights_options(parser)
     add_json_option(parser)
 
 
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert the file; 0."""
     source, target = arguments.source, arguments.target
     _check_target(source, target, arguments.force)
-    weights = load(source)
+    weights = load(source, arguments)
     architecture = weights.architecture
     graph = architecture.graph(weights, weights.arg_scope)
     if not arguments.anyway:

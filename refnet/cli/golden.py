@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from typing import Any
 
 import numpy as np
 
-from refnet.checks import bool_of
 from refnet.cli.console import announce_compilation, print_json, print_table, printable
 from refnet.cli.failures import file_errors
-from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, count, load
+from refnet.cli.options import (
+    add_engine_options,
+    add_json_option,
+    add_weights_options,
+    check_engine_options,
+    count,
+    load,
+    option,
+)
 from refnet.errors import ConfigError, GoldenError, InputError
 from refnet.evidence.end_points import Difference
 from refnet.evidence.environment import versions
@@ -22,7 +28,6 @@ from refnet.evidence.golden_file import Golden, read_golden
 from refnet.images.files import load_image
 from refnet.images.preprocess import Recipe, for_size
 from refnet.network.networks import NETWORKS
-from refnet.network.options import BOOLEANS
 from refnet.weights.weights import Weights
 
 EPILOG = """\
@@ -70,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add_weights_options(parser, with_options=False)
     parser.add_argument("--weights", metavar="W", help=f"a checkpoint, safetensors, an .npz, or {', '.join(NETWORKS)}")
     parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF or BMP file")
 
@@ -101,8 +107,8 @@ def _record(arguments: argparse.Namespace) -> int:
         raise ConfigError("Pass --image, or --random SEED for a seeded image.")
     if os.path.lexists(arguments.golden) and not arguments.force:
         raise ConfigError(f"{arguments.golden} exists already; pass --force to replace it.", found=arguments.golden)
-    options = dict(_option(text) for text in arguments.option)
-    weights = arguments.weights if arguments.weights in NETWORKS else load(arguments.weights)
+    options = dict(option(text, OPTIONS - {"blocks"}) for text in arguments.option)
+    weights = arguments.weights if arguments.weights in NETWORKS else load(arguments.weights, arguments)
     size = arguments.size or 224
     images: Any = (size, size, 3) if arguments.image is None else _image(arguments.image)
     recipe = None
@@ -126,21 +132,6 @@ def _record(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _option(text: str) -> tuple[str, Any]:
-    """A name and its value: true or false by a usual word, a number or null in JSON's notation, or a plain string."""
-    name, equals, value = text.partition("=")
-    if not equals or name not in OPTIONS - {"blocks"}:
-        known = ", ".join(sorted(OPTIONS - {"blocks"}))
-        raise ConfigError(f"--option {text} is not understood; it is NAME=VALUE, with one of {known}.", found=text)
-    if name in BOOLEANS and value not in ("null", "None"):
-        return name, bool_of(name, value)
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        return name, value
-    return name, value if isinstance(parsed, list | dict) else parsed
-
-
 def _image(path: str) -> np.ndarray:
     with file_errors(InputError):
         return load_image(path)
@@ -151,7 +142,7 @@ def _check(arguments: argparse.Namespace) -> int:
         golden = read_golden(arguments.golden)  # a bad one is reported before the weights are loaded
     weights: str | Weights | None = arguments.weights
     if isinstance(weights, str) and weights not in NETWORKS:
-        weights = load(weights)
+        weights = load(weights, arguments)
     images = None if arguments.image is None else _image(arguments.image)
     report = check(arguments.golden, weights, images, device=arguments.device, threads=arguments.threads)
     if arguments.json:

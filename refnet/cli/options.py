@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from refnet.checks import bool_of
 from refnet.cli.console import announce_compilation
 from refnet.cli.failures import file_errors
 from refnet.engine import Engine
 from refnet.errors import ConfigError, WeightsError
-from refnet.images.labels import class_index
+from refnet.images import labels
 from refnet.images.preprocess import Recipe
+from refnet.network.options import BOOLEANS, SLIM_OPTIONS
 from refnet.run.devices import check_device, check_threads
 from refnet.weights.files import load_weights
 from refnet.weights.weights import Weights
@@ -50,6 +53,47 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights_options(parser: argparse.ArgumentParser, *, with_options: bool = True) -> None:
+    """What to take from a weights file: ``--scope``, ``--head``, ``--averages`` and, of the network, ``--option``."""
+    parser.add_argument(
+        "--scope", metavar="S", help="which network, if the file holds several: what stands before its tensors' names"
+    )
+    parser.add_argument(
+        "--head", metavar="NAME", default="from_weights",
+        help="the dense layer that gives the logits, by its name in the file; none: the features alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--averages", action="store_true", help="take the variables' moving averages, where the file has both"
+    )
+    if with_options:
+        parser.add_argument(
+            "--option", dest="of_weights", action="append", default=[], metavar="NAME=VALUE",
+            help="what the file does not tell about its network, such as stride_place=first_unit or pool_mode=torch",
+        )  # fmt: skip
+
+
+def option(text: str, known: Iterable[str]) -> tuple[str, Any]:
+    """A name and its value: true or false by a usual word, a number or null in JSON's notation, or a plain string.
+
+    Raises
+    ------
+    ConfigError
+        It is not NAME=VALUE with a known name.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or name not in known:
+        raise ConfigError(
+            f"--option {text} is not understood; it is NAME=VALUE, with one of {', '.join(sorted(known))}.", found=text
+        )
+    if name in BOOLEANS and value not in ("null", "None"):
+        return name, bool_of(name, value)
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+    return name, value if isinstance(parsed, list | dict) else parsed
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="results, and errors, as one JSON object on stdout")
@@ -66,10 +110,16 @@ def check_engine_options(arguments: argparse.Namespace) -> None:
     check_threads(arguments.threads)
 
 
-def load(path: str, labels: Sequence[str] | None = None) -> Weights:
-    """`load_weights`; the system's errors get the exit code of weights."""
+def load(path: str, arguments: argparse.Namespace | None = None, labels: Sequence[str] | None = None) -> Weights:
+    """`load_weights`, with the arguments of `add_weights_options`; the system's errors get the exit code of weights."""
+    if arguments is None:
+        with file_errors(WeightsError):
+            return load_weights(path, labels=labels)
+    options = dict(option(text, SLIM_OPTIONS) for text in getattr(arguments, "of_weights", ()))
+    head = None if arguments.head == "none" else arguments.head
     with file_errors(WeightsError):
-        return load_weights(path, labels=labels)
+        weights = load_weights(path, scope=arguments.scope, head=head, averages=arguments.averages, labels=labels)
+    return weights.replace(options={**weights.options, **options}) if options else weights
 
 
 def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
@@ -86,14 +136,7 @@ def read_labels(path: str | None) -> list[str] | None:
     ConfigError
         The file cannot be read as UTF-8 text, or is not a class index.
     """
-    if path is None:
-        return None
-    if path.endswith(".json"):
-        return [name for _, name in class_index(path)]
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The labels in {path} cannot be read: {error}.", found=path) from error
+    return None if path is None else labels.read_labels(path)
 
 
 def recipe_text(recipe: Recipe) -> str:

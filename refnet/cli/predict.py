@@ -12,6 +12,7 @@ from refnet.cli.failures import FileError, as_object, file_errors
 from refnet.cli.options import (
     add_engine_options,
     add_json_option,
+    add_weights_options,
     check_engine_options,
     count,
     fraction,
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         required=True,
         metavar="W",
-        help="a TensorFlow checkpoint or SavedModel, safetensors (PyTorch's names too), .npz, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, Keras' .h5 or .keras",
     )
     parser.add_argument("--top", type=count, default=5, metavar="K", help="how many classes to list (default 5)")
     parser.add_argument(
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--central-fraction", type=fraction, metavar="F", help="keep this part of each side (default: the recipe's)"
     )
     add_engine_options(parser)
+    add_weights_options(parser)
     add_json_option(parser)
 
 
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or the exit code of the first image that failed.
     """
     check_engine_options(arguments)
-    weights = load(arguments.weights, read_labels(arguments.labels))
+    weights = load(arguments.weights, arguments, read_labels(arguments.labels))
     weights = weights.replace(recipe=_recipe(arguments, weights.recipe))
     classes = weights.architecture.num_classes
     _check_top(arguments.top, classes)

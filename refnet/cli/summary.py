@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from refnet.cli.console import print_json, print_table, printable
-from refnet.cli.options import add_json_option, count, load, recipe_text
+from refnet.cli.options import add_json_option, add_weights_options, count, load, recipe_text
 from refnet.errors import ConfigError
 from refnet.images import doubts
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("network", metavar="W", help="a weights file, or the name of a network")
     parser.add_argument("--size", type=count, default=224, metavar="N", help="an input of N x N pixels (default 224)")
+    add_weights_options(parser)
     add_json_option(parser)
 
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the summary; 0."""
     network = arguments.network
     if os.path.lexists(network) or not _is_name(network):
-        weights = load(network)
+        weights = load(network, arguments)
         summary = summarize(weights, arguments.size)
     else:
         weights = None

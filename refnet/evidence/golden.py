@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import check_bool, check_mapping, check_number, listed, names_of, path_of, seed_of, shape_of
 from refnet.engine import Engine
 from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
 from refnet.evidence.digest import digest, digest_all
@@ -16,13 +17,15 @@ from refnet.evidence.environment import versions
 from refnet.evidence.golden_file import EndPoint, Golden, read_golden, write_golden
 from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
-from refnet.images.preprocess import Recipe, preprocess
+from refnet.images.preprocess import Recipe, check_recipe, preprocess
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
-from refnet.network.resnet_utils import Block
-from refnet.run.devices import check_dtype
-from refnet.run.inputs import images_of
+from refnet.network.resnet_utils import Block, check_blocks
+from refnet.resources import for_images
+from refnet.run.devices import check_device, check_dtype, check_threads
+from refnet.run.inputs import as_array, images_of
 from refnet.weights.files import weights_of
+from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -71,6 +74,8 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+@for_images
+@contract_mode()
 def record(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -121,14 +126,17 @@ def record(
     WeightsError, InputError, ConfigError, DeviceError
         As `Engine` raises them.
     """
+    path, seed, wanted = path_of(path), seed_of(seed), names_of(end_points)
+    check_bool(hashes_only=hashes_only, store_images=store_images)
+    recipe = None if recipe is None else check_recipe(recipe)
     network = weights if isinstance(weights, str) and weights in NETWORKS else None
-    loaded = _weights(weights, seed)
+    loaded = _weights(weights, seed, options.get("scope"))
     if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
         recipe = loaded.recipe
     kept = encode_options(options)
     batch = _images(images, recipe, seed, kept)
-    engine = Engine(loaded, device=device, threads=threads, **options)
-    net, found = engine(batch, end_points=end_points or [])
+    engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
+    net, found = engine(batch, end_points=wanted or [])
     traced, order = engine.trace(_batch_shape(batch.shape))
     values = in_network_order({name: found[name] for name in order if name in found}, net)
     golden = Golden(
@@ -150,6 +158,8 @@ def record(
     return golden
 
 
+@for_images
+@contract_mode()
 def check(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -184,21 +194,29 @@ def check(
     ConfigError
         Weights or images are not passed, and the golden holds none.
     """
+    path = path_of(path)
     golden = read_golden(path)
-    loaded = _weights(golden.network if weights is None else weights, golden.seed)
-    options = decode_options(golden.options)
+    source = golden.network if weights is None else weights
+    if source is None:
+        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+    device, threads = check_device(device), check_threads(threads)
+    scope = golden.options.get("scope")
+    loaded = _weights(source, golden.seed, scope if isinstance(scope, str) else None)
+    with naming(path):  # from here on what is wrong is an option in the file
+        options = decode_options(golden.options)
+        engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
+        traced, order = engine.trace(_batch_shape(golden.shape))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
-    engine = Engine(loaded, device=device, threads=threads, **options)
-    traced, order = engine.trace(_batch_shape(golden.shape))
     _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
     if unknown:
-        raise GoldenError(f"{os.fsdecode(path)}: the network has no end points {', '.join(unknown)}.", found=unknown)
+        raise GoldenError(f"{path}: the network has no end points {', '.join(unknown)}.", found=unknown)
     net, found = engine(batch, end_points=[name for name in golden.end_points if name != "net"])
     found["net"] = net
-    return Report(os.fsdecode(path), [_row(golden, name, found[name]) for name in golden.end_points])
+    return Report(path, [_row(golden, name, found[name]) for name in golden.end_points])
 
 
+@for_images
 @contract_mode()
 def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, Any], max_ulps: float = 0) -> Report:
     """Compare end points that were computed elsewhere, by a port of the network, with a golden.
@@ -225,19 +243,20 @@ def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, An
     ConfigError
         There are no end points to compare, or some that the golden does not have; or ``max_ulps`` is not a distance.
     """
-    if not 0 <= max_ulps < np.inf:
-        raise ConfigError(f"max_ulps is {max_ulps!r}; it is a number of 0 or more.", found=max_ulps)
+    path = path_of(path)
+    check_number(max_ulps=max_ulps)
+    check_mapping(end_points=end_points)
     golden = read_golden(path)
     unknown = [name for name in end_points if name not in golden.end_points]
     if unknown or not end_points:
-        what = f"has no end points {', '.join(map(str, unknown))}" if unknown else "needs end points to compare with"
-        raise ConfigError(f"{os.fsdecode(path)} {what}; it has {', '.join(golden.end_points)}.", found=unknown)
-    arrays = {name: np.asarray(value) for name, value in end_points.items()}
+        what = f"has no end points {listed(unknown)}" if unknown else "needs end points to compare with"
+        raise ConfigError(f"{path} {what}; it has {', '.join(golden.end_points)}.", found=unknown)
+    arrays = {name: as_array(value, name) for name, value in end_points.items()}
     wrong = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.kind not in "fiu"]
     if wrong:
         raise InputError(f"These end points are not arrays of real numbers: {', '.join(wrong)}.", found=wrong)
     rows = [_row(golden, name, arrays[name]) for name in golden.end_points if name in arrays]
-    return Report(os.fsdecode(path), rows, max_ulps)
+    return Report(path, rows, max_ulps)
 
 
 def _entries(values: Mapping[str, np.ndarray], tensors: Mapping[str, Tensor]) -> dict[str, EndPoint]:
@@ -265,6 +284,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
         encoded["dtype"] = check_dtype(options["dtype"]).name
     if options.get("blocks") is not None:
         blocks: Sequence[Block] = options["blocks"]
+        check_blocks(blocks)
         if any(block.unit_fn is not family_of([block]).unit for block in blocks):
             raise ConfigError("A golden can only hold blocks of bottleneck units or basic units.")
         encoded["blocks"] = [_encode_block(block) for block in blocks]
@@ -311,29 +331,32 @@ def _block(entry: Any) -> Block:
     raise GoldenError(f"The golden's blocks are damaged: {entry!r}.", found=entry)
 
 
-def _weights(weights: Mapping[str, Any] | str | os.PathLike[str] | None, seed: int) -> Weights:
-    if weights is None:
-        raise ConfigError("The golden was not recorded with seeded weights: pass the weights.")
+def _for_engine(options: Mapping[str, Any], loaded: Weights, given: object) -> dict[str, Any]:
+    """The options for an engine of weights that `_weights` loaded: if it read them, only those of one network."""
+    return dict(options) if loaded is given else {**options, "scope": None}
+
+
+def _weights(weights: Mapping[str, Any] | str | os.PathLike[str], seed: int, scope: str | None = None) -> Weights:
     if isinstance(weights, str) and weights in NETWORKS:
         return random_weights(weights, seed=seed)
-    return weights_of(weights)
+    return weights_of(weights, scope)
 
 
 def _is_raw(images: Any) -> bool:
     """Whether the images are raw pixels, not normalised ones."""
-    return bool(getattr(images, "dtype", None) == np.uint8)
+    return isinstance(images, np.ndarray) and images.dtype == np.uint8
 
 
 def _images(images: Any, recipe: Recipe | None, seed: int, options: Mapping[str, Any]) -> FloatArray:
     """The images as the network receives them."""
     dtype = check_dtype(options.get("dtype", "float32"))
     if isinstance(images, tuple):
-        if not all(isinstance(size, int) and size > 0 for size in images):
+        shape = shape_of(images, "The shape of the seeded images")
+        if 0 in shape:
             raise InputError(
-                f"The shape of the seeded images is {images!r}; it consists of whole numbers of 1 or more.",
-                found=images,
+                f"The shape of the seeded images is {shape}; it consists of whole numbers of 1 or more.", found=images
             )
-        return random_images(images, seed).astype(dtype)
+        return random_images(shape, seed).astype(dtype)
     if not _is_raw(images):
         return images_of(images, dtype)
     if recipe is None:

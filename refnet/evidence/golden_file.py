@@ -17,11 +17,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from refnet.checks import path_of
 from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
 from refnet.evidence.digest import digest
 from refnet.files import json_object, regular_file_size
 from refnet.images.preprocess import MAX_PIXELS, Recipe
 from refnet.network.networks import NETWORKS
+from refnet.resources import Telling
 from refnet.weights.files import recipe_from
 from refnet.weights.formats.safetensors import pack, unpack
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -107,7 +109,7 @@ def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:
     tensors = {_PREFIX + name: value for name, value in golden.values.items()}
     if golden.stored_images is not None:
         tensors[_IMAGES] = golden.stored_images
-    pack(os.fsdecode(path), tensors, {_DOCUMENT: document, _DOCUMENT_SHA256: _sha256(document)})
+    pack(path_of(path), tensors, {_DOCUMENT: document, _DOCUMENT_SHA256: _sha256(document)})
 
 
 def _sha256(text: str) -> str:
@@ -135,6 +137,7 @@ def _as_document(golden: Golden) -> dict[str, Any]:
     }
 
 
+@Telling(GoldenError, "this golden", "Free memory, or raise the limit.")
 @contract_mode()
 def read_golden(path: str | os.PathLike[str]) -> Golden:
     """Read a golden and verify every hash in it.
@@ -146,11 +149,11 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     FileNotFoundError, PermissionError
         As the system raises them.
     """
-    name = os.fsdecode(path)
+    name = path_of(path)
     try:
         regular_file_size(name)
         return _parse(*_unpack(name))
-    except FormatError as error:
+    except WeightsError as error:
         raise GoldenError(error.message) from error
     except GoldenError as error:
         message = f"{name}: {error.message}"

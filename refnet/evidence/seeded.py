@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from refnet.checks import seed_of, shape_of
 from refnet.network.networks import BY_UNIT
 from refnet.network.seeded_bits import random_bits
+from refnet.resources import for_images, for_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
 
 
+@for_images
 @contract_mode()
 def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     """Normalised pixels, uniform in [-1, 1).
@@ -30,14 +33,20 @@ def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     Returns
     -------
     float32 array
+
+    Raises
+    ------
+    InputError, ConfigError
+        The shape or the seed cannot be one.
     """
-    return _uniform(shape, "images", seed).astype(np.float32)
+    return _uniform(shape_of(shape), "images", seed_of(seed)).astype(np.float32)
 
 
 #: The ends of the names of units' last convolutions.
 _LAST = ("conv3", *(f"/{name}/{family.last}" for name, family in BY_UNIT.items()))
 
 
+@for_weights
 @contract_mode()
 def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weights:
     """The weights with batch norms and biases that change the values, and residuals that stay small.
@@ -52,13 +61,20 @@ def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weight
     weights : mapping of str to float32 array
         As `refnet.random_weights` draws them.
     seed : int
+
+    Raises
+    ------
+    WeightsError, ConfigError
+        The weights cannot be used, or the seed cannot be one.
     """
+    seed = seed_of(seed)
     tensors: dict[str, Float32Array] = {}
-    for name, value in weights.items():
-        scope, leaf = name.rsplit("/", 1)
+    for name, value in (weights if isinstance(weights, Weights) else Weights(weights)).items():
+        scope, _, leaf = name.rpartition("/")
         if leaf == "weights":
+            biases = f"{name.removesuffix('weights')}biases"
             tensors[name] = value * np.float32(0.25) if scope.endswith(_LAST) else value
-            tensors[f"{scope}/biases"] = _small(f"{scope}/biases", value.shape[-1:], seed)
+            tensors[biases] = _small(biases, value.shape[-1:], seed)
         elif leaf in ("gamma", "moving_variance"):
             tensors[name] = (1 + _uniform(value.shape, name, seed) / 2).astype(np.float32)
         else:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import check_bool
-from refnet.errors import ConfigError, InputError, MissingTensorError, ShapeMismatchError
+from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text
+from refnet.errors import ConfigError, InputError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
@@ -76,6 +76,9 @@ class ArgScope(NamedTuple):
 
 _OF_BATCH_NORM = ("beta", "gamma", "moving_mean", "moving_variance")
 _BOOLEANS = tuple(name for name, value in ArgScope._field_defaults.items() if isinstance(value, bool))
+#: What `ArgScope`'s fields can be that are chosen from some.
+POOL_MODES = ("slim", "keras", "torch", "valid")
+ACTIVATIONS = (None, "relu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +116,13 @@ class Graph:
     def __init__(self, variables: Mapping[str, Any], arg_scope: ArgScope | None = None) -> None:
         self.variables = variables
         self.arg_scope = arg_scope or ArgScope()
+        check_mapping(variables=variables)
         check_bool(**{name: getattr(self.arg_scope, name) for name in _BOOLEANS})
         if self.arg_scope.bias_before_batch_norm is not None:
             check_bool(bias_before_batch_norm=self.arg_scope.bias_before_batch_norm)
+        check_number(batch_norm_epsilon=self.arg_scope.batch_norm_epsilon)
+        check_choice("pool_mode", self.arg_scope.pool_mode, POOL_MODES)
+        check_choice("activation_fn", self.arg_scope.activation_fn, ACTIVATIONS)
         self.tensors: list[Tensor] = []
         self.end_points: dict[str, Tensor] = {}
         #: Every problem with the variables, so that one error lists them all.
@@ -127,9 +134,11 @@ class Graph:
         self._scopes: list[str] = []
 
     @contextmanager
-    def variable_scope(self, name: str) -> Iterator[str]:
+    def variable_scope(self, name: str | None) -> Iterator[str]:
         """Put ``name`` before the names of the variables and end points made inside, as in TensorFlow."""
-        self._scopes.append(name)
+        if name is not None:
+            check_text(scope=name)
+        self._scopes.append(name or "")
         try:
             yield self.name()
         finally:
@@ -163,8 +172,8 @@ class Graph:
         self.used.add(name)
         if name not in self.variables:
             self.missing.append((name, shape))
-        elif np.shape(self.variables[name]) != shape:
-            self.misshaped.append((name, shape, np.shape(self.variables[name])))
+        elif (found := _shape_of(name, self.variables[name])) != shape:
+            self.misshaped.append((name, shape, found))
         return name
 
     def check_variables(self) -> None:
@@ -201,7 +210,7 @@ class Graph:
         with making:
             import difflib  # only if something is wrong
 
-        left = {name: np.shape(value) for name, value in self.variables.items() if name not in self.used}
+        left = {name: _shape_of(name, value) for name, value in self.variables.items() if name not in self.used}
         near = {}
         for name, shape in missing:
             found = difflib.get_close_matches(name, [other for other in left if left[other] == shape], 1, cutoff=0)
@@ -220,6 +229,7 @@ class Graph:
     ) -> Tensor:
         """Append an operation; by default its geometry is the shape of its first input, or its own."""
         geometry = geometry or ImageGeometry.of(inputs[0].shape if inputs else shape)
+        _check_geometry(geometry)
         tensor = Tensor(self, len(self.tensors), op, inputs, shape, geometry, variables or {})
         self.tensors.append(tensor)
         return tensor
@@ -322,6 +332,22 @@ class Graph:
         return self._add("squeeze", (inputs,), (inputs.shape[0], inputs.shape[3]))
 
 
+def _shape_of(name: str, value: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(value)
+    except ValueError as error:
+        raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
+
+
+def _check_geometry(geometry: Geometry) -> None:
+    """Refuse numbers whose products kernels cannot hold in 64 bits: rates and strides multiply along a network."""
+    largest = max(value for value in geometry if isinstance(value, int))
+    if largest > MOST:
+        raise ConfigError(
+            f"A layer would have the stride, rate or size {largest:,}; it can be up to {MOST:,}.", found=largest
+        )
+
+
 def _border(size: int, window: int, stride: int) -> tuple[int, int]:
     """Half a window on each side, then "VALID": the output's size, and the pads before the first element."""
     pad = window // 2
@@ -337,6 +363,6 @@ def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) ->
     line = f"{name} should have shape {expected}, but has {found}"
     if len(found) == 4 and (found[2], found[3], found[1], found[0]) == expected:
         line += " (an OIHW kernel; transpose it to HWIO)"
-    if name.endswith("logits/biases") and abs(expected[0] - found[0]) == 1:
+    if name.endswith("logits/biases") and len(found) == 1 and abs(expected[0] - found[0]) == 1:
         line += " (one class more or less: is there a background class?)"
     return line

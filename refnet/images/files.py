@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from refnet.errors import ConfigError, InputError
 from refnet.images.preprocess import MAX_PIXELS
+from refnet.resources import for_images, is_want
 from refnet_kernels.system.forks import once
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _MAGICS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
 
 
+@for_images
 def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Read a PNG, JPEG, GIF or BMP file, recognised by its content, as RGB pixels.
 
@@ -64,9 +66,11 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         image_format = _image_format(name, file)
         try:
             return _to_rgb(name, _decode(name, file, image_format))
-        except (InputError, ConfigError, MemoryError):
+        except (InputError, ConfigError):
             raise
         except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error ...
+            if is_want(error):
+                raise
             message = f"{name} is a damaged or incomplete {image_format} file ({error}); get a fresh copy."
             raise InputError(message, found=image_format) from error
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import as_int, check_positive
+from refnet.checks import as_int, check_positive, labels_of, path_of
 from refnet.errors import ConfigError, InputError, WeightsError
+from refnet.resources import for_images, is_want
+from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
 
 #: ImageNet's classes, without and with TF-Slim's background, which is class 0.
 IMAGENET, WITH_BACKGROUND = 1000, 1001
-_INDEX_MAX_BYTES = 1 << 20
+# Of a file of names.
+_FILE_MAX_BYTES = 1 << 20
 
 
 class Class(NamedTuple):
@@ -34,6 +36,8 @@ class Prediction(NamedTuple):
     score: float
 
 
+@for_images
+@contract_mode()
 def decode_predictions(
     predictions: Any, top: int = 5, labels: Sequence[str] | str | os.PathLike[str] | None = None
 ) -> list[list[Prediction]]:
@@ -78,6 +82,8 @@ def _scores(predictions: Any) -> np.ndarray:
     try:
         scores = np.asarray(predictions)
     except Exception as error:
+        if is_want(error):
+            raise
         raise InputError(f"The predictions cannot be read as an array: {error}") from error
     if scores.dtype.kind != "f" or scores.ndim not in (1, 2) or scores.shape[-1] == 0:
         raise InputError(
@@ -93,11 +99,11 @@ def _scores(predictions: Any) -> np.ndarray:
 def classes_of(count: int, labels: Sequence[str] | str | os.PathLike[str] | None = None) -> list[Class]:
     """A class for each of ``count`` scores; ``labels`` and the errors as for `decode_predictions`."""
     if isinstance(labels, str | os.PathLike):
-        whose, classes = os.fsdecode(labels), class_index(labels)
+        whose, classes = path_of(labels), class_index(labels)
     elif labels is None:
         whose, classes = "ImageNet", imagenet_classes()
     else:
-        whose, classes = "labels=", [Class(None, str(label)) for label in labels]
+        whose, classes = "labels=", [Class(None, label) for label in labels_of(labels)]
     if count == WITH_BACKGROUND and len(classes) == IMAGENET:
         classes = [Class(None, "background"), *classes]
     if len(classes) != count:
@@ -146,13 +152,11 @@ def class_index(path: str | os.PathLike[str]) -> list[Class]:
         It cannot be read, or is not such a file.
     """
     with making:
-        from refnet.files import json_object, regular_file_size
+        from refnet.files import json_object, read_small
 
-    name = os.fsdecode(path)
+    name = path_of(path)
     try:
-        if regular_file_size(name) > _INDEX_MAX_BYTES:
-            raise ConfigError(f"The class index {name} is larger than {_INDEX_MAX_BYTES} bytes.", found=name)
-        index = json_object(Path(name).read_bytes(), "class index")
+        index = json_object(read_small(name, _FILE_MAX_BYTES), "class index")
     except (OSError, WeightsError) as error:
         raise ConfigError(f"The class index {name} cannot be read: {error}", found=name) from error
     wrong = [key for key in map(str, range(len(index))) if not _is_class(index.get(key))]
@@ -163,6 +167,26 @@ def class_index(path: str | os.PathLike[str]) -> list[Class]:
             found=wrong,
         )
     return [Class(*index[str(number)]) for number in range(len(index))]
+
+
+def read_labels(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a file of labels, one per class; or the names in a class index, if its name ends in ``.json``.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read as UTF-8 text, or is not a class index.
+    """
+    with making:
+        from refnet.files import read_small
+
+    name = os.fsdecode(path)
+    if name.endswith(".json"):
+        return [label for _, label in class_index(name)]
+    try:
+        return read_small(name, _FILE_MAX_BYTES).decode().splitlines()
+    except (OSError, WeightsError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The labels in {name} cannot be read: {error}", found=name) from error
 
 
 def _is_class(entry: Any) -> bool:

@@ -11,14 +11,18 @@ Sources: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` and ``vgg_pre
 
 from __future__ import annotations
 
+import math
+import reprlib
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.checks import as_int, check_choice, check_fraction, check_positive
+from refnet.checks import as_int, check_choice, check_fraction, check_positive, shown
 from refnet.errors import ConfigError, InputError
+from refnet.resources import check_room, for_images
 from refnet_kernels.system.float_mode import contract_mode
 
 Float32 = npt.NDArray[np.float32]
@@ -32,6 +36,8 @@ MODES = ("inception", "vgg", "tf", "caffe", "torch")
 
 #: An image with more pixels than this is refused, before anything of its size is allocated.
 MAX_PIXELS = 100_000_000
+#: The largest size in a recipe; a file can hold any number. A square of it has as many pixels as an image can have.
+MAX_SIDE = math.isqrt(MAX_PIXELS)
 
 
 class Recipe(NamedTuple):
@@ -62,7 +68,7 @@ class Recipe(NamedTuple):
 VGG = Recipe(224, 224, 1.0, "vgg", 256)
 
 
-@contract_mode()
+@for_images
 def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
     """Scale, crop, resize and centre raw pixels, as TF-Slim does in evaluation.
 
@@ -110,17 +116,36 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     ConfigError
         A size or the fraction of the recipe is out of range, or they do not fit together.
     """
-    recipe = _checked_recipe(Recipe() if recipe is None else recipe)
+    return preprocessing(images, recipe)[1]()
+
+
+@contract_mode()
+def preprocessing(
+    images: npt.NDArray[np.uint8], recipe: Recipe | None = None
+) -> tuple[tuple[int, ...], Callable[[], Float32]]:
+    """The shape of what `preprocess` gives, after all checks, and the work itself."""
+    recipe = check_recipe(Recipe() if recipe is None else recipe)
     _check_images(images)
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
     batch, y, x = _sampling(cropped if cropped.ndim == 4 else cropped[np.newaxis], recipe)
-    result = np.empty((batch.shape[0], y[0].size, x[0].size, 3), np.float32)
-    for image, out in zip(batch, result, strict=True):  # one by one: only one is float32 at its full size
-        values = image.astype(np.float32)
-        if recipe.mode == "inception":
-            np.multiply(values, np.float32(1 / 255), out=values)
-        _centre(_interpolate(values[np.newaxis], y, x)[0], recipe.mode, out)
-    return result if images.ndim == 4 else result[0]
+    count, height, width = batch.shape[:3]
+    shape = count, y[0].size, x[0].size, 3
+    # Of one image at a time: as float32, between the interpolation of its rows and its columns, and interpolated.
+    row = 12 * x[0].size
+    each = 12 * height * width + 2 * row * height + 3 * row * y[0].size
+    check_room(lambda number: each + number * row * y[0].size, f"Preprocessing of {count} images", count)
+
+    @contract_mode()
+    def work() -> Float32:
+        result = np.empty(shape, np.float32)
+        for image, out in zip(batch, result, strict=True):  # one by one: only one is float32 at its full size
+            values = image.astype(np.float32)
+            if recipe.mode == "inception":
+                np.multiply(values, np.float32(1 / 255), out=values)
+            _centre(_interpolate(values[np.newaxis], y, x)[0], recipe.mode, out)
+        return result if images.ndim == 4 else result[0]
+
+    return shape[4 - images.ndim :], work
 
 
 def _sampling(batch: npt.NDArray[T], recipe: Recipe) -> tuple[npt.NDArray[T], Interpolation, Interpolation]:
@@ -231,6 +256,7 @@ def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[
     return image[..., sides[0], sides[1], :]
 
 
+@for_images
 @contract_mode()
 def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
     """Resize as ``tf.compat.v1.image.resize_bilinear`` does by default, bit for bit.
@@ -339,8 +365,16 @@ def _check_images(images: Any) -> None:
         )
 
 
-def _checked_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe with plain numbers, or raise a ConfigError."""
+def check_recipe(recipe: object) -> Recipe:
+    """The recipe with plain numbers.
+
+    Raises
+    ------
+    ConfigError
+        It is not a recipe, or has values that a recipe cannot have.
+    """
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"recipe is {shown(recipe)}; it is a refnet.Recipe.", found=recipe)
     check_choice("mode", recipe.mode, MODES)
     checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
@@ -370,6 +404,10 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
 def _checked_size(name: str, size: Any) -> int:
     size = as_int(size)
     check_positive(**{name: size})
+    if size > MAX_SIDE:
+        raise ConfigError(
+            f"{name} is {reprlib.repr(size)}; it can be 1 to {MAX_SIDE:,}.", expected=MAX_SIDE, found=size
+        )
     return int(size)
 
 

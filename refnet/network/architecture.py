@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,10 @@ import numpy as np
 from refnet.checks import check_choice
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph.graph import ArgScope, Graph, Tensor
+from refnet.network.names import NUMBER, natural
 from refnet.network.networks import BY_UNIT, Family, family_of
 from refnet.network.resnet_utils import Block
+from refnet.network.shapes import check_ranks
 
 
 class Architecture(NamedTuple):
@@ -107,7 +109,24 @@ class Architecture(NamedTuple):
 #: Which unit of a block strides, and where in it.
 STRIDE_PLACES = ("last_unit", "first_unit", "first_conv")
 
-_UNIT = re.compile(r"^(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>\d+)/(?P<kind>" + "|".join(BY_UNIT) + r")/")
+_UNIT = re.compile(
+    f"(?:(?P<scope>.+)/)?(?P<block>[^/]+)/unit_(?P<unit>{NUMBER})/(?P<kind>{'|'.join(BY_UNIT)})/", re.DOTALL
+)
+
+
+def scopes_of(names: Iterable[str]) -> list[str]:
+    """The scopes of the networks among some names.
+
+    Parameters
+    ----------
+    names : iterable of str
+
+    Returns
+    -------
+    list of str
+        Sorted; "" for a network whose names have no prefix.
+    """
+    return sorted({match["scope"] or "" for match in map(_UNIT.match, names) if match})
 
 
 def infer_architecture(
@@ -134,7 +153,7 @@ def infer_architecture(
     MissingTensorError
         There is no ResNet among the variables, and the message lists some of their names; or a kernel is missing.
     ShapeMismatchError
-        A kernel does not have four dimensions, or is OIHW.
+        Kernels do not have four dimensions, or other variables one; a size is 0; or a kernel is OIHW.
     ConfigError
         There are several networks, and ``scope`` does not choose one; or there is no such ``stride_place``.
     WeightsError
@@ -161,6 +180,7 @@ def infer_architecture(
         what = "both versions" if len({BY_UNIT[kind].name for kind in kinds}) > 1 else "two kinds"
         raise WeightsError(f"The weights hold units of {what} below {scopes[0]!r}: {', '.join(kinds)}.")
     (found_scope, kind), blocks = next(iter(units.items()))
+    check_ranks(variables, found_scope)
     return _architecture(found_scope, kind, blocks, variables, place)
 
 
@@ -175,7 +195,7 @@ def _architecture(
     def kernel(place: str, size: int = 1) -> tuple[int, ...]:
         return _kernel_shape(variables, full(place), size)
 
-    names = sorted(units, key=_natural)
+    names = sorted(units, key=natural)
     family = BY_UNIT[kind]
     size = family.kernel_sizes[0]
     result = []
@@ -210,14 +230,7 @@ def _kernel_shape(variables: Mapping[str, Any], name: str, size: int) -> tuple[i
     if name not in variables:
         raise MissingTensorError(f"{name} is missing.", tensor=name)
     found: tuple[int, ...] = np.shape(variables[name])
-    if len(found) != 4:
-        raise ShapeMismatchError(f"{name} has shape {found}; a kernel has four dimensions.", tensor=name, found=found)
     if found[:2] != (size, size) and found[2:] == (size, size):
         message = f"{name} has shape {found}, which is that of an OIHW kernel; transpose the kernels to HWIO."
         raise ShapeMismatchError(message, tensor=name, found=found)
     return found
-
-
-def _natural(name: str) -> list[Any]:
-    """Order "block10" after "block2"."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from refnet.errors import InputError
 from refnet.graph.graph import ArgScope, Graph, Tensor
+from refnet.resources import for_images
 from refnet.run.compute import compute
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import images_of
@@ -36,9 +37,10 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     own = set(signature.parameters)
 
     @functools.wraps(function)
+    @for_images
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         inputs = args[0] if args else kwargs.get(first)
-        if isinstance(inputs, Tensor) or inputs is None:
+        if isinstance(inputs, Tensor) or not (args or first in kwargs):
             return function(*args, **kwargs)
         options = {name: kwargs.pop(name) for name in ArgScope._fields if name in kwargs and name not in own}
         where = {name: kwargs.pop(name) for name in ("device", "threads") if name in kwargs}
@@ -48,7 +50,8 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
             raise InputError(
                 f"{function.__name__} takes images of shape [N, H, W, C], not {images.shape}{hint}.", found=images.shape
             )
-        graph = Graph(kwargs.pop("variables", None) or {}, ArgScope(**options))
+        variables = kwargs.pop("variables", None)
+        graph = Graph({} if variables is None else variables, ArgScope(**options))
         placeholder = graph.placeholder(images.shape)
         kwargs.pop(first, None)
         result = function(placeholder, *args[1:], **kwargs)

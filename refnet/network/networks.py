@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from refnet.checks import shown
 from refnet.errors import ConfigError
 from refnet.images.preprocess import VGG, Recipe
 from refnet.network import resnet_v1, resnet_v2
@@ -136,7 +137,7 @@ def network_blocks(name: str) -> list[Block]:
     for family in FAMILIES:
         if name in family.published:
             return family.blocks(name)
-    raise ConfigError(f"There is no network {name!r}; there are {', '.join(NETWORKS)}.", found=name)
+    raise ConfigError(f"There is no network {shown(name)}; there are {', '.join(NETWORKS)}.", found=name)
 
 
 def network_name(units: tuple[int, ...], family: Family) -> str:

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet.checks import check_bool
-from refnet.errors import ConfigError
-from refnet.graph.graph import ArgScope
+from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, check_text
+from refnet.graph.graph import ACTIVATIONS, POOL_MODES, ArgScope
 from refnet.network.architecture import STRIDE_PLACES
-from refnet.network.resnet_utils import Block
+from refnet.network.resnet_utils import Block, check_blocks, check_multi_grid, check_stride
 from refnet.network.resnet_v2 import resnet_v2
 from refnet.run.devices import check_device, check_dtype, check_threads
 
@@ -103,14 +101,17 @@ class Options:
         """
         flags = {name: getattr(self, name) for name in BOOLEANS}
         check_bool(**{name: flag for name, flag in flags.items() if flag is not None or name not in _MAY_BE_NONE})
+        _check_others(self)
         open_ones = [name for name in SLIM_OPTIONS if getattr(self, name) is None]
         found: dict[str, Any] = {name: bool(flag) for name, flag in flags.items() if flag is not None}
         found |= {name: of_weights.get(name, _OTHERWISE[name]) for name in open_ones}
-        epsilon = found.get("batch_norm_epsilon", self.batch_norm_epsilon)
+        epsilon: Any = found.get("batch_norm_epsilon", self.batch_norm_epsilon)
+        found["batch_norm_epsilon"] = float(epsilon)
         device = check_device(self.device)
         return replace(
             self,
-            **found | {"batch_norm_epsilon": _check_epsilon(epsilon)},
+            **found,
+            num_classes=as_int(self.num_classes),
             device=device,
             threads=check_threads(self.threads),
             dtype=check_dtype(self.dtype, device),
@@ -145,7 +146,38 @@ _OF_NETWORK = tuple(
 )
 
 
-def _check_epsilon(epsilon: object) -> float:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.floating) or not 0 <= epsilon < np.inf:
-        raise ConfigError(f"batch_norm_epsilon is {epsilon!r}; it is a number of 0 or more.", found=epsilon)
-    return float(epsilon)
+def check_slim_options(options: Mapping[str, Any]) -> None:
+    """Refuse values that options which are stored with weights cannot have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name, value in options.items():
+        if name in BOOLEANS:
+            check_bool(**{name: value})
+        elif name == "batch_norm_epsilon":
+            check_number(batch_norm_epsilon=value)
+        else:
+            check_choice(name, value, _CHOICES[name])
+
+
+_CHOICES = {"pool_mode": POOL_MODES, "stride_place": STRIDE_PLACES}
+
+
+def _check_others(options: Options) -> None:
+    """Refuse values of the options that are neither true nor false, nor of the run."""
+    given = {name: getattr(options, name) for name in SLIM_OPTIONS}
+    check_slim_options({name: value for name, value in given.items() if value is not None})
+    check_choice("activation_fn", options.activation_fn, ACTIVATIONS)
+    if options.blocks is not None:
+        check_blocks(options.blocks)
+    if options.multi_grid is not None:
+        check_multi_grid(options.multi_grid)
+    if options.scope is not None:
+        check_text(scope=options.scope)
+    if isinstance(options.num_classes, str):
+        check_choice("num_classes", options.num_classes, ("from_weights", None))
+    elif options.num_classes is not None:
+        check_positive(num_classes=as_int(options.num_classes))
+    check_stride(options.output_stride)

@@ -15,9 +15,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from refnet.checks import check_bool, check_choice, check_positive
+from refnet.checks import MOST, as_int, check_bool, check_choice, check_positive, check_text, shown
 from refnet.errors import ConfigError
-from refnet.graph.graph import Graph, Tensor
+from refnet.graph.graph import ACTIVATIONS, Graph, Tensor
 from refnet.network.eager import works_on_arrays
 
 
@@ -171,7 +171,7 @@ def conv2d(
     ConfigError
         The activation or the normaliser is unknown.
     """
-    check_choice("activation_fn", activation_fn, (None, "relu"))
+    check_choice("activation_fn", activation_fn, ACTIVATIONS)
     check_choice("normalizer_fn", normalizer_fn, (None, "batch_norm"))
     graph = inputs.graph
     with graph.variable_scope(scope):
@@ -350,7 +350,8 @@ def stack_blocks_dense(
     >>> refnet.stack_blocks_dense(images, blocks, output_stride=1, variables=weights).shape
     (1, 9, 9, 16)
     """
-    _check_number(output_stride)
+    check_stride(output_stride)
+    check_blocks(blocks)
     check_bool(store_non_strided_activations=store_non_strided_activations)
     graph = net.graph
     current_stride, rate = 1, 1
@@ -366,10 +367,10 @@ def stack_blocks_dense(
                 with graph.variable_scope(f"unit_{i + 1}"):
                     if output_stride is not None and current_stride == output_stride:
                         stride = arguments.get("stride", 1)
-                        net = block.unit_fn(net, **arguments | _without_stride(graph, block, stride), rate=rate)
+                        net = _unit(block, net, {**arguments, **_without_stride(graph, block, stride), "rate": rate})
                         rate *= stride
                     else:
-                        net = block.unit_fn(net, **arguments, rate=1)
+                        net = _unit(block, net, {**arguments, "rate": 1})
                         current_stride *= arguments.get("stride", 1)
                 _check_stride(current_stride, output_stride)
             graph.collect(block_name, net)
@@ -386,6 +387,7 @@ def stack_blocks_dense(
 
 def _without_stride(graph: Graph, block: Block, stride: int) -> dict[str, int]:
     """The arguments of a unit whose own stride is left to the layers after it."""
+    check_positive(stride=stride)
     if stride == 1:
         return {"stride": 1}
     if graph.arg_scope.avg_down:
@@ -397,9 +399,48 @@ def _without_stride(graph: Graph, block: Block, stride: int) -> dict[str, int]:
     return {"stride": 1, "left_out": stride} if takes_it else {"stride": 1}
 
 
-def _check_number(output_stride: object) -> None:
-    if output_stride is not None and (isinstance(output_stride, bool) or not isinstance(output_stride, int | float)):
-        raise ConfigError(f"output_stride is {output_stride!r}; it is a number, or None.", found=output_stride)
+def check_stride(output_stride: object) -> None:
+    """Refuse an output stride that is not a number, or None.
+
+    Raises
+    ------
+    ConfigError
+    """
+    is_number = isinstance(output_stride, int | float) and not isinstance(output_stride, bool)
+    if output_stride is not None and not (is_number and abs(output_stride) < 2.0**31):  # type: ignore[arg-type]
+        raise ConfigError(f"output_stride is {shown(output_stride)}; it is a number, or None.", found=output_stride)
+
+
+def check_blocks(blocks: object) -> None:
+    """Refuse what is not a sequence of blocks whose units have mappings of arguments.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(blocks, Sequence) or not all(isinstance(block, Block) for block in blocks):
+        raise ConfigError(
+            f"blocks is {shown(blocks)}; it is a sequence of blocks, which resnet_v2_block makes.", found=blocks
+        )
+    for block in blocks:
+        check_text(scope=block.scope)
+        units = block.args
+        if not isinstance(units, Sequence) or not units or not all(isinstance(unit, Mapping) for unit in units):
+            raise ConfigError(
+                f"The units of {block.scope} are {shown(units)}; they are a sequence of mappings of arguments.",
+                found=units,
+            )
+
+
+def _unit(block: Block, inputs: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    """A unit of a block, whose function may be the caller's own."""
+    try:
+        net = block.unit_fn(inputs, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"A unit of {block.scope} cannot be made: {error}.") from error
+    if not isinstance(net, Tensor):
+        raise ConfigError(f"The unit_fn of {block.scope} gave {shown(net)}; it gives a Tensor, as bottleneck does.")
+    return net
 
 
 def _check_stride(current_stride: int, output_stride: float | None) -> None:
@@ -425,11 +466,28 @@ def with_multi_grid(blocks: Sequence[Block], multi_grid: Sequence[int]) -> list[
     ConfigError
         There are more or fewer rates than units.
     """
+    check_blocks(blocks)
+    check_multi_grid(multi_grid)
+    if not blocks:
+        raise ConfigError("multi_grid is for the last block, and there are no blocks.", found=multi_grid)
     *others, last = blocks
-    if not isinstance(multi_grid, Sequence) or len(multi_grid) != len(last.args):
+    if len(multi_grid) != len(last.args):
         raise ConfigError(f"Expect multi_grid to have length {len(last.args)}.", found=multi_grid)
     units = [{**unit, "unit_rate": unit_rate} for unit, unit_rate in zip(last.args, multi_grid, strict=True)]
     return [*others, last._replace(args=units)]
+
+
+def check_multi_grid(multi_grid: object) -> None:
+    """Refuse what is not a sequence of rates.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(multi_grid, Sequence) or isinstance(multi_grid, str | bytes):
+        raise ConfigError(f"multi_grid is {shown(multi_grid)}; it is a sequence of rates.", found=multi_grid)
+    for rate in multi_grid:
+        check_positive(multi_grid=rate)
 
 
 def after_root(output_stride: float | None) -> float | None:
@@ -449,10 +507,11 @@ def after_root(output_stride: float | None) -> float | None:
     ConfigError
         It is not a number, or not a multiple of 4.
     """
-    _check_number(output_stride)
+    check_stride(output_stride)
     if output_stride is None:
         return None
-    if output_stride % 4 != 0:
+    # A larger one cannot be reached, and an integer can be larger than every float.
+    if output_stride > MOST or output_stride % 4 != 0:
         raise ConfigError("The output_stride needs to be a multiple of 4.", found=output_stride)
     return output_stride / 4
 
@@ -479,6 +538,8 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
     """
     graph = net.graph
     activation_fn, normalizer_fn = activation_and_normalizer(graph)
+    if depths is not None:
+        check_depths(depths)
     plain = [("conv1", graph.depth_of("conv1/weights", 64), 7)]
     layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else plain
     if graph.has_batch_norm("input/BatchNorm"):
@@ -492,8 +553,22 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
             activation_fn=activation_fn, normalizer_fn=normalizer_fn,
         )  # fmt: skip
         graph.collect(graph.name(scope), net)
-    check_choice("pool_mode", graph.arg_scope.pool_mode, ("slim", "keras", "torch", "valid"))
     return graph.collect(graph.name("pool1"), graph.max_pool(net, 3, 2))
+
+
+def check_depths(depths: object) -> tuple[int, ...]:
+    """The channels of the root's convolutions.
+
+    Raises
+    ------
+    ConfigError
+        They are not a sequence of whole numbers of 1 or more.
+    """
+    if not isinstance(depths, Sequence) or isinstance(depths, str | bytes):
+        raise ConfigError(f"root_depths is {shown(depths)}; it is a sequence of depths.", found=depths)
+    for depth in depths:
+        check_positive(root_depths=depth)
+    return tuple(depths)
 
 
 def head(net: Tensor, num_classes: int | None, global_pool: bool, spatial_squeeze: bool | None) -> Tensor:
@@ -522,6 +597,8 @@ def head(net: Tensor, num_classes: int | None, global_pool: bool, spatial_squeez
         graph.collect("global_pool", net)
     if num_classes is None:
         return net
+    num_classes = as_int(num_classes)
+    check_positive(num_classes=num_classes)
     return _logits(net, num_classes, spatial_squeeze)
 
 

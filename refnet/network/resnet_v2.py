@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refnet.checks import check_bool, check_positive
+from refnet.checks import check_bool, check_positive, check_text
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
@@ -176,6 +176,7 @@ def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) ->
     >>> [unit["stride"] for unit in refnet.resnet_v2_block("block1", base_depth=64, num_units=3, stride=2).args]
     [1, 1, 2]
     """
+    check_text(scope=scope)
     check_positive(base_depth=base_depth, num_units=num_units, stride=stride)
     unit = {"depth": base_depth * 4, "depth_bottleneck": base_depth}
     return Block(scope, bottleneck, [{**unit, "stride": 1}] * (num_units - 1) + [{**unit, "stride": stride}])

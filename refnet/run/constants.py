@@ -97,6 +97,6 @@ class Constants:
 
     def release(self, name: str) -> None:
         """Release a kernel that is packed, if the engine owns it; its shape is kept."""
-        if self.owned:
+        if self.owned and name not in self._released:
             self._variables[name] = np.broadcast_to(np.float32(0), self._variables[name].shape)
             self._released.add(name)

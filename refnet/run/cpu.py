@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from refnet.errors import InputError
 from refnet.graph.memory import Parts, assign_slots, parts_of
 from refnet.graph.plan import Plan, Step
+from refnet.resources import check_room
 from refnet.run.compiled import CompiledExecutor
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import kernels_of
@@ -32,15 +32,14 @@ class CpuExecutor(CompiledExecutor):
         plan, place = _framed(plan)
         super().__init__(plan, constants, "cpu", Target(dtype, threads))
         sizes = {value: self._bytes(shape[1:]) for value, shape in plan.shapes.items()}
-        parts = parts_of(plan, sizes, self._weight_bytes, threads * PART_BYTES_PER_THREAD)
+        parts, self._offsets, self._total = self._layout(plan, sizes)
         self._apart = {value: size for value, size in sizes.items() if value not in parts.between}
-        self._offsets, total = assign_slots(plan, sizes, parts)
-        _check_memory(total, images)
+        check_room(lambda batch: self._needed(batch, images, sizes), f"Images of shape {images}", images[0])
         with making:
             from refnet_kernels.cpu.entry import entry
             from refnet_kernels.cpu.team import Program, aligned_zeros
 
-        self._arena = aligned_zeros(total, np.uint8)
+        self._arena = aligned_zeros(self._total, np.uint8)
         self._start = self._arena.ctypes.data
         self._entry = entry(images, plan.shapes[plan.input][1:3], *place, self._address(plan.input), dtype)
         self._outputs = [self._view(plan.aliases.get(index, index), plan.shapes[index]) for index in plan.outputs]
@@ -62,6 +61,21 @@ class CpuExecutor(CompiledExecutor):
             extremes = (float(np.minimum.reduce(low)), float(np.maximum.reduce(high))) if images.size else None
             return [output.copy() for output in self._outputs], extremes
 
+    def _layout(self, plan: Plan, sizes: Mapping[int, int]) -> tuple[Parts, dict[int, int], int]:
+        """The parts in which a batch is done, the offset of each value in the arena, and the arena's bytes."""
+        parts = parts_of(plan, sizes, self._weight_bytes, self._target.workers * PART_BYTES_PER_THREAD)
+        return parts, *assign_slots(plan, sizes, parts)
+
+    def _needed(self, batch: int, images: Sequence[int], sizes: Mapping[int, int]) -> int:
+        """Bytes that a run takes, with a copy of the images and of the outputs, and the weights that are not packed."""
+        plan, arena = self.plan, self._total
+        if batch != plan.batch:
+            plan = plan._replace(shapes={value: (batch, *shape[1:]) for value, shape in plan.shapes.items()})
+            arena = self._layout(plan, sizes)[2]
+        copies = self._bytes(images[1:]) + sum(self._bytes(plan.shapes[index][1:]) for index in plan.outputs)
+        weights = 0 if self._constants.owned else sum(self._bytes(self._constants.shape(n)) for n in self._unprepared())
+        return arena + batch * copies + weights
+
     def _prepare_weights(self) -> None:
         """Have kernels pack the weights that no other plan has packed, and release the originals."""
         constants, missing = self._constants, self._unprepared()
@@ -69,8 +83,10 @@ class CpuExecutor(CompiledExecutor):
             (kernel,) = kernels_of(op, "cpu")
             weights = {name: constants.variable(name) for name in missing if missing[name] == op}
             kernel.prepare(weights, constants.weights, constants.owned, self._target)
-        for name in missing:
-            constants.release(name)
+        # Also those that were packed before something else failed.
+        for step in self.plan.steps:
+            if "weights" in step.variables:
+                constants.release(step.variables["weights"])
 
     def _all_launches(self, parts: Parts) -> list[Any]:
         """The launches of the plan, in the order in which they are run."""
@@ -92,7 +108,7 @@ class CpuExecutor(CompiledExecutor):
         return 0 if name is None else self._bytes(self._constants.shape(name))
 
     def _bytes(self, shape: Sequence[int]) -> int:
-        return self._target.dtype.itemsize * int(np.prod(shape))
+        return self._target.dtype.itemsize * math.prod(shape)
 
     def _view(self, index: int, shape: Sequence[int]) -> FloatArray:
         offset = self._offsets[index]
@@ -127,14 +143,3 @@ def _framed(plan: Plan) -> tuple[Plan, tuple[int, int]]:
     steps = list(plan.steps)
     steps[readers[0]] = replace(step, geometry=frame.geometry)
     return plan._replace(steps=steps, shapes=plan.shapes | {plan.input: frame.geometry[:4]}), (frame.top, frame.left)
-
-
-def _check_memory(total: int, shape: tuple[int, ...]) -> None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if total > physical:
-        raise InputError(
-            f"Images of shape {shape} need {total / 2**30:.1f} GiB for the values between the layers, but the "
-            f"machine has {physical / 2**30:.1f} GiB; pass fewer images at a time, the bits are the same."
-        )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import shown
 from refnet.errors import ConfigError, DeviceError
 from refnet.graph.plan import Plan
 from refnet.run.backends import BACKENDS, Backend, Executor
@@ -58,7 +59,9 @@ def device_named(name: object) -> Device:
     backend = next((b for b in BACKENDS if match and b.name == match["backend"]), None)
     if match is None or backend is None or (match["index"] and backend.missing is None):
         names = [repr(b.name) for b in BACKENDS] + [repr(f"{b.name}:1") for b in BACKENDS if b.missing]
-        raise DeviceError(f"There is no device {name!r}; the devices are {', '.join(names)} and so on.", found=name)
+        raise DeviceError(
+            f"There is no device {shown(name)}; the devices are {', '.join(names)} and so on.", found=name
+        )
     return Device(backend, int(match["index"] or 0))
 
 
@@ -88,13 +91,13 @@ def check_dtype(dtype: object, name: str = "cpu") -> np.dtype[Any]:
         The device of this name does not compute in it.
     """
     known = dict.fromkeys(dtype for backend in BACKENDS for dtype in backend.dtypes)
-    with suppress(TypeError, ValueError):
-        # NumPy reads None as float64.
+    found = None
+    with suppress(Exception):  # NumPy asks strange objects for much; it reads None as float64
         found = next((entry for entry in known if dtype is not None and np.dtype(dtype) == entry), None)  # type: ignore[call-overload]
-        if found is not None:
-            _check_computes(device_named(name).backend, found)
-            return found
-    raise ConfigError(f"dtype is {dtype!r}; it can be {' or '.join(repr(d.name) for d in known)}.", found=dtype)
+    if found is not None:
+        _check_computes(device_named(name).backend, found)
+        return found
+    raise ConfigError(f"dtype is {shown(dtype)}; it can be {' or '.join(repr(d.name) for d in known)}.", found=dtype)
 
 
 def _check_computes(backend: Backend, dtype: np.dtype[Any]) -> None:
@@ -122,7 +125,7 @@ def check_stream(stream: object, name: str) -> Any:
         return device.backend.memory.stream(stream, device.number)
     except TypeError as error:
         raise ConfigError(
-            f"stream is {stream!r}; it can be an object with __cuda_stream__, or the handle of a stream: an int.",
+            f"stream is {shown(stream)}; it can be an object with __cuda_stream__, or the handle of a stream: an int.",
             found=stream,
         ) from error
 
@@ -138,5 +141,5 @@ def check_threads(threads: object) -> int:
     if threads is None:
         return count_cores()
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
-        raise ConfigError(f"threads is {threads!r}; it is a whole number from 1 to 1024.", found=threads)
+        raise ConfigError(f"threads is {shown(threads)}; it is a whole number from 1 to 1024.", found=threads)
     return threads

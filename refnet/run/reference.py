@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from refnet.graph.plan import Plan, Step
+from refnet.resources import check_room
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import select
 from refnet_kernels.contract import FloatArray, ImageGeometry, Norm, NormGeometry
@@ -20,6 +22,10 @@ class ReferenceExecutor:
         self._plan = plan
         self._constants = constants
         self._dtype = dtype
+        images = plan.shapes[plan.input]
+        # All values stay to the end.
+        each = dtype.itemsize * sum(math.prod(shape[1:]) for shape in plan.shapes.values())
+        check_room(lambda batch: batch * each, f"Images of shape {images}", images[0])
 
     @contract_mode()
     def run(self, images: FloatArray, stream: None = None) -> tuple[list[FloatArray], tuple[float, float] | None]:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import shown
 from refnet.errors import DtypeError, WeightsError
+from refnet.resources import for_weights, is_want
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
 
@@ -31,6 +33,7 @@ class Variables(NamedTuple):
     left_out: dict[str, str]
 
 
+@for_weights
 @contract_mode()
 def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
     """Read-only, contiguous float32 arrays of a mapping's floating-point tensors.
@@ -50,13 +53,12 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
     result = Variables({}, {}, {})
     for name, value in tensors.items():
         if not isinstance(name, str):
-            raise WeightsError(f"The names of weights are strings; {name!r} is {type(name).__name__}.")
-        array = _array_of(name, value)
+            raise WeightsError(f"The names of weights are strings; {shown(name)} is {type(name).__name__}.")
+        array = array_of(name, value)
         if array.dtype.kind == "f":
             if array.dtype.itemsize != 4:
                 result.converted[name] = str(array.dtype)
-            with np.errstate(over="ignore"):
-                array = np.array(array, np.float32, order="C", copy=copy or None)
+            array = np.array(array, np.float32, order="C", copy=copy or None)
             array.flags.writeable = False
             result.arrays[name] = array
         elif _VARIABLE.search(name):
@@ -72,13 +74,32 @@ def as_variables(tensors: Mapping[str, Any], copy: bool = True) -> Variables:
 
 
 #: The leaves of the network's own variables.
-_VARIABLE = re.compile(r"(^|/)(weights|biases|gamma|beta|moving_mean|moving_variance)$")
+_VARIABLE = re.compile(r"(^|/)(weights|biases|gamma|beta|moving_mean|moving_variance)\Z")
 
 
-def _array_of(name: str, value: Any) -> np.ndarray:
+def array_of(name: str, value: Any) -> np.ndarray:
+    """A tensor as a NumPy array of numbers.
+
+    Parameters
+    ----------
+    name : str
+        Its name in an error.
+    value : array
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    WeightsError, DtypeError
+        It is not an array, or not of numbers.
+    """
     try:
         array = np.asarray(value)
     except Exception as error:
+        if is_want(error):
+            raise
         raise WeightsError(f"{name} cannot be read as an array: {error}", tensor=name) from error
     if array.dtype.kind in "OSUV":
         raise DtypeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -21,6 +22,8 @@ class Conversion:
         Variables that the file's network does not have; they are zeros.
     extra : list of str
         Tensors that are among the weights but not part of the network.
+    kinds : dict of str to str
+        What each of these is.
     remarks : list of str
         How the file's framework differs from TF-Slim, and what looks wrong, in sentences.
     """
@@ -30,6 +33,7 @@ class Conversion:
     left_out: dict[str, str] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -41,10 +45,18 @@ class Conversion:
             notes.append(f"{len(self.renamed)} tensors have TF-Slim's names: {first} was {self.renamed[first]}, ...")
         notes += self._left_out_notes()
         if self.added:
-            notes.append(f"{len(self.added)} variables that its network does not have are zeros: {_some(self.added)}")
-        if self.extra:
-            notes.append(f"not part of the network: {', '.join(self.extra)}")
-        return notes + self.remarks
+            notes.append(f"{len(self.added)} variables that its network does not have are zeros: {some(self.added)}")
+        return notes + self._extra_notes() + self.remarks
+
+    def _extra_notes(self) -> list[str]:
+        """One note per kind."""
+        kinds: dict[str, list[str]] = {}
+        for name in self.extra:
+            kinds.setdefault(self.kinds.get(name, ""), []).append(name)
+        return [
+            f"not part of the network{f' ({kind})' if kind else ''}: {', '.join(names)}"
+            for kind, names in kinds.items()
+        ]
 
     def _left_out_notes(self) -> list[str]:
         """One note per tensor, or one for many tensors with the same reason."""
@@ -54,7 +66,7 @@ class Conversion:
         notes = []
         for why, names in reasons.items():
             if len(names) > _FEW:
-                notes.append(f"{len(names)} tensors were left out ({why}): {_some(names)}")
+                notes.append(f"{len(names)} tensors were left out ({why}): {some(names)}")
             else:
                 notes += [f"{name} was left out: {why}" for name in names]
         return notes
@@ -63,5 +75,15 @@ class Conversion:
 _FEW = 8
 
 
-def _some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and a sign that there are more.
+
+    Parameters
+    ----------
+    names : sequence of str
+
+    Returns
+    -------
+    str
+    """
     return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")

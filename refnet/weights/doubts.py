@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_CONVOLUTION_BIASES = re.compile(r"(^|/)(conv3|shortcut|conv1)/biases$")
+_CONVOLUTION_BIASES = re.compile(r"(^|/)(conv3|shortcut|conv1)/biases\Z")
 
 
 def biases(variables: Mapping[str, np.ndarray]) -> str | None:

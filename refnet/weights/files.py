@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import reprlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refnet.checks import check_bool, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
-from refnet.images.preprocess import Recipe
-from refnet.network.options import SLIM_OPTIONS
+from refnet.images.preprocess import Recipe, check_recipe
+from refnet.network.options import SLIM_OPTIONS, check_slim_options
+from refnet.resources import for_weights
 from refnet.weights import doubts
-from refnet.weights.conversion import Conversion
+from refnet.weights.conversion import some
+from refnet.weights.leftovers import UNKNOWN
 from refnet.weights.weights import Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
-    from refnet.weights.homes.home import Named
+    from refnet.weights.formats.loaded import Loaded
+    from refnet.weights.interpretation import Interpretation
 
 
+@for_weights
 @contract_mode()
 def load_weights(
     path: str | os.PathLike[str],
     *,
+    scope: str | None = None,
+    head: str | None = "from_weights",
+    averages: bool = False,
     recipe: Recipe | None = None,
     labels: Sequence[str] | None = None,
     strict: bool = False,
@@ -37,9 +47,18 @@ def load_weights(
     ----------
     path : path
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
-        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, or a .h5, .weights.h5 or .keras file of
-        Keras Applications' ResNets. The format is detected by the content, not by the name. The tensors can also have
-        timm's or torchvision's names (`refnet.weights.homes.timm`, `refnet.weights.homes.torchvision`).
+        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, or a
+        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by
+        the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
+        `refnet.weights.homes.torchvision`).
+    scope : str, optional
+        Which network, if the file holds several: what stands before the names of its tensors there, such as
+        "module.encoder_q" or "FirstStageFeatureExtractor/resnet_v1_101".
+    head : str or None
+        Which dense layer on the features gives the logits, by its name in the file. "from_weights": the one with the
+        name that the file's framework gives it, or the only one. None: none, for the features alone.
+    averages : bool
+        Whether to take the moving averages of the variables, where the file has both.
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default the file's own; if it has none, the recipe of TF-Slim's
         released weights: Inception's, 299 x 299, or for ResNet v1 VGG's, 224 x 224.
@@ -64,52 +83,54 @@ def load_weights(
     """
     with making:
         from refnet.weights import formats
-        from refnet.weights.homes import home_of
+        from refnet.weights.interpretation import interpret
 
-    loaded = formats.read(path)
+    check_bool(strict=strict)
+    name = path_of(path)
+    loaded = formats.read(name)
+    with formats.naming(name):
+        options = options_from(loaded.metadata.get("options", {}))
+        found = interpret(loaded, options, scope=scope, head=head, averages=averages)
+        weights = _weights_of(loaded, found, recipe, labels)
+        extra = weights.conversion.extra
+        if extra and strict:
+            raise WeightsError(f"The file holds {len(extra)} tensors that are not part of the network: {some(extra)}.")
+    unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
+    others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
+    for doubt in others + found.doubts:
+        # The decorators stand between this and the caller.
+        warnings.warn(doubt, RefnetWarning, stacklevel=4)
+    return weights
+
+
+def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, labels: Sequence[str] | None) -> Weights:
+    """The weights in a file, after all that can be wrong with its content is checked."""
+    with making:
+        from refnet.weights.formats import TF_CHECKPOINT
+
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    tensors, conversion, options = loaded.tensors, loaded.conversion, options_from(stored.get("options", {}))
-    home = home_of(loaded)
-    if home is not None:
-        named = home.read(tensors)
-        recipe = recipe or named.recipe
-        tensors, conversion, options = named.tensors, _with_names(conversion, named), dict(named.options)
-    if recipe is None and loaded.format.startswith(formats.TF_CHECKPOINT):
+    recipe, tensors = recipe or found.recipe, found.tensors
+    if labels is None and "labels" in stored:
+        labels = _labels_from(stored["labels"])
+    if recipe is None and loaded.format.startswith(TF_CHECKPOINT):
         family = released_family(tensors)
         recipe = family.recipe if family else None
     weights = Weights(
         tensors,
         recipe=recipe,
-        labels=labels if labels is not None else stored.get("labels"),
-        options=options,
+        labels=labels,
+        options=found.options,
         source=loaded.format,
-        conversion=conversion,
+        conversion=found.conversion,
         copy=False,
     )
-    _check_finite(weights)
-    _check_labels(weights.labels, weights.architecture.num_classes)
+    _check_usable(weights, CorruptError)
     graph = weights.architecture.graph(weights, weights.arg_scope)
     extra = sorted(weights.keys() - graph.used)
-    if extra:
-        if strict:
-            raise WeightsError(f"The file holds tensors that are not part of the network: {', '.join(extra)}.")
-        message = f"{len(extra)} tensors are not part of the network: {', '.join(extra[:8])}"
-        # The decorator stands between this and the caller.
-        warnings.warn(message, RefnetWarning, stacklevel=3)
-    remarks = _remarks(weights, recipe, graph.folded)
+    remarks = _remarks(weights, recipe, graph.folded) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
-
-
-def _with_names(conversion: Conversion, named: Named) -> Conversion:
-    """The conversion with the names that the home gave."""
-    before = conversion.renamed
-    renamed = {name: key for name, key in before.items() if name in named.tensors}
-    renamed |= {slim: before.get(name, name) for slim, name in named.renamed.items()}
-    return replace(
-        conversion, renamed=renamed, added=conversion.added + named.added, remarks=conversion.remarks + named.remarks
-    )
 
 
 #: Whose recipe it is, for each of TF-Slim's modes.
@@ -133,6 +154,12 @@ def _remarks(weights: Weights, recipe: Recipe | None, folded: Sequence[str]) -> 
         )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])
+
+
+def _check_usable(weights: Weights, not_finite: type[WeightsError]) -> None:
+    """Refuse what is no network, and what cannot belong to it."""
+    _check_finite(weights, not_finite)
+    _check_labels(weights.labels, weights.architecture.num_classes)
 
 
 def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None:
@@ -164,8 +191,14 @@ def recipe_from(stored: Any) -> Recipe:
         It is not a recipe.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
-        raise WeightsError(f"The file's preprocessing recipe is not understood: {stored!r}.")
-    return Recipe(**stored)
+        raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
+    with _in_file("preprocessing recipe is"):
+        return check_recipe(Recipe(**stored))
+
+
+def _labels_from(stored: Any) -> tuple[str, ...]:
+    with _in_file("labels are"):
+        return labels_of(stored)
 
 
 def options_from(stored: Any) -> dict[str, Any]:
@@ -186,23 +219,37 @@ def options_from(stored: Any) -> dict[str, Any]:
     """
     kinds = {name: type(value) for name, value in SLIM_OPTIONS.items()}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
-        raise WeightsError(f"The file's options of the network are not understood: {stored!r}.")
+        raise WeightsError(f"The file's options of the network are not understood: {reprlib.repr(stored)}.")
+    with _in_file("options of the network are"):
+        check_slim_options(stored)
     return dict(stored)
 
 
-def _check_finite(weights: Weights) -> None:
+@contextlib.contextmanager
+def _in_file(what: str) -> Iterator[None]:
+    """What is wrong with an argument is wrong with the file that it is from."""
+    try:
+        yield
+    except ConfigError as error:
+        message = f"The file's {what} not understood: {error.message}"
+        raise WeightsError(message, expected=error.expected, found=error.found) from error
+
+
+def _check_finite(weights: Weights, kind: type[WeightsError]) -> None:
     bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items() if not np.isfinite(tensor).all()}
     if bad:
-        counts = ", ".join(f"{name} ({count})" for name, count in bad.items())
-        raise CorruptError(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
+        counts = some([f"{name} ({count})" for name, count in bad.items()])
+        raise kind(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
 
 
-def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
+def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str], scope: str | None = None) -> Weights:
     """Weights in any of the forms in which a caller can pass them.
 
     Parameters
     ----------
     weights : Weights, mapping of str to array, or path
+    scope : str, optional
+        Which network of a file or of a mapping, as for `load_weights`; `Weights` are returned as they are.
 
     Returns
     -------
@@ -215,10 +262,11 @@ def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str]) -> Weights:
         As `Weights` and `load_weights` raise them.
     """
     if isinstance(weights, str | os.PathLike):
-        return load_weights(weights)
-    return weights if isinstance(weights, Weights) else Weights(weights)
+        return load_weights(weights, scope=scope)
+    return weights if isinstance(weights, Weights) else Weights(weights, scope=scope)
 
 
+@for_weights
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
     """Save weights with their recipe, labels and options, whole or not at all.
 
@@ -237,6 +285,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     with making:
         from refnet.weights import formats
 
+    path = path_of(path)
     weights = weights if isinstance(weights, Weights) else Weights(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored

@@ -7,15 +7,18 @@ from functools import cache
 
 import numpy as np
 
+from refnet.checks import as_int, check_bool, check_positive, check_text, seed_of
 from refnet.network.architecture import Architecture
 from refnet.network.networks import family_of, network_blocks
-from refnet.network.resnet_utils import Block
+from refnet.network.resnet_utils import Block, check_blocks, check_depths
 from refnet.network.seeded_bits import random_bits
+from refnet.resources import for_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
 
 
+@for_weights
 @contract_mode()
 def random_weights(
     network: str | Sequence[Block],
@@ -56,13 +59,19 @@ def random_weights(
     Raises
     ------
     ConfigError
-        There is no network of that name.
+        There is no network of that name, or an argument has a value that it cannot have.
     """
+    seed, channels, num_classes = seed_of(seed), as_int(channels), as_int(num_classes)
+    check_positive(channels=channels, **({} if num_classes is None else {"num_classes": num_classes}))
+    check_bool(include_root_block=include_root_block)
+    if scope is not None:
+        check_text(scope=scope)
     if isinstance(network, str):
         blocks, scope = network_blocks(network), scope or network
     else:
+        check_blocks(network)
         blocks, scope = list(network), scope or family_of(network).name
-    depths = None if root_depths is None else tuple(root_depths)
+    depths = None if root_depths is None else check_depths(root_depths)
     architecture = Architecture(scope, blocks, num_classes, include_root_block, channels, depths)
     tensors = {name: _initial(name, shape, seed) for name, shape in architecture.variables()}
     return Weights(tensors, source=f"random_weights(seed={seed})", copy=False)

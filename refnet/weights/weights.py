@@ -6,19 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from refnet.checks import check_bool, check_mapping, check_text, labels_of, listed, shown
 from refnet.errors import ConfigError, ImmutableError
 from refnet.graph.graph import ArgScope
-from refnet.images.preprocess import Recipe
-from refnet.network.architecture import Architecture, infer_architecture
+from refnet.images.preprocess import Recipe, check_recipe
+from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
-from refnet.network.options import SLIM_OPTIONS
+from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.forks import making
+
+if TYPE_CHECKING:
+    from refnet.weights.interpretation import Interpretation
 
 
 class Weights(Mapping[str, Float32Array]):
@@ -29,6 +34,9 @@ class Weights(Mapping[str, Float32Array]):
     Parameters
     ----------
     tensors : mapping of str to array
+        By TF-Slim's names, or by those of another framework: a state dict of PyTorch, for instance.
+    scope : str, optional
+        As for `refnet.load_weights`; None: all that the mapping holds.
     recipe, labels, options, source, conversion
         See the attributes.
     copy : bool
@@ -55,7 +63,7 @@ class Weights(Mapping[str, Float32Array]):
     WeightsError, DtypeError
         A name is not a string, a value is not an array, or a tensor of the network does not hold floats.
     ConfigError
-        An option does not belong to weights.
+        An option does not belong to weights, or has a value that it cannot have; or ``recipe`` or ``labels`` has.
 
     Examples
     --------
@@ -75,6 +83,7 @@ class Weights(Mapping[str, Float32Array]):
         self,
         tensors: Mapping[str, Any],
         *,
+        scope: str | None = None,
         recipe: Recipe | None = None,
         labels: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -82,12 +91,19 @@ class Weights(Mapping[str, Float32Array]):
         conversion: Conversion | None = None,
         copy: bool = True,
     ) -> None:
-        arrays, converted, left_out = as_variables(tensors, copy)
-        found = conversion or Conversion()
+        check_bool(copy=copy)
+        check_text(source=source)
+        interpretation = _interpreted(tensors, scope)
+        if interpretation is not None:
+            tensors, conversion = interpretation.tensors, interpretation.conversion
+            recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
+        recipe = None if recipe is None else check_recipe(recipe)
+        arrays, converted, left_out = as_variables(tensors, bool(copy))
+        found = Conversion() if conversion is None else _conversion(conversion)
         found = replace(found, converted=found.converted | converted, left_out=found.left_out | left_out)
         self._set(
             _tensors=arrays,
-            recipe=recipe or slim_recipe(arrays),
+            recipe=slim_recipe(arrays) if recipe is None else recipe,
             image_size=None if recipe is None else (recipe.height, recipe.width),
             labels=_labels(labels),
             options=_options(options),
@@ -121,17 +137,17 @@ class Weights(Mapping[str, Float32Array]):
         Raises
         ------
         ConfigError
-            An option does not belong to weights.
+            As for the class.
         """
         changes: dict[str, Any] = {}
         if recipe is not None:
-            changes["recipe"] = recipe
+            changes["recipe"] = check_recipe(recipe)
         if labels is not None:
             changes["labels"] = _labels(labels)
         if options is not None:
             changes["options"] = _options(options)
         if conversion is not None:
-            changes["conversion"] = conversion
+            changes["conversion"] = _conversion(conversion)
         return _remade(self._state | changes)
 
     def __getitem__(self, name: str) -> Float32Array:
@@ -197,6 +213,18 @@ class Weights(Mapping[str, Float32Array]):
         return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
 
 
+def _interpreted(tensors: Any, scope: str | None) -> Interpretation | None:
+    """The network in a mapping by another framework's names, or the one below a scope; None: the mapping as it is."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        return None
+    if scope is None and (scopes_of(tensors) or not any("." in name or "/" in name for name in tensors)):
+        return None
+    with making:
+        from refnet.weights.interpretation import interpret_arrays
+
+    return interpret_arrays(tensors, scope)
+
+
 def _remade(state: Mapping[str, Any]) -> Weights:
     """Weights with these attributes. A pickle forgets that the arrays are read-only."""
     for array in state["_tensors"].values():
@@ -207,18 +235,27 @@ def _remade(state: Mapping[str, Any]) -> Weights:
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if labels is None else tuple(labels)
+    return None if labels is None else labels_of(labels)
+
+
+def _conversion(conversion: object) -> Conversion:
+    if not isinstance(conversion, Conversion):
+        raise ConfigError(f"conversion is {shown(conversion)}; it is the conversion of other weights.")
+    return conversion
 
 
 def _options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    unknown = sorted(set(options or {}) - set(SLIM_OPTIONS))
+    options = {} if options is None else options
+    check_mapping(options=options)
+    unknown = sorted(map(str, set(options) - set(SLIM_OPTIONS)))
     if unknown:
         raise ConfigError(
-            f"Weights cannot have these options: {', '.join(map(str, unknown))}; they can have "
-            f"{', '.join(SLIM_OPTIONS)}.",
+            f"Weights cannot have these options: {listed(unknown)}; they can have {', '.join(SLIM_OPTIONS)}.",
             found=unknown,
         )
-    return MappingProxyType(dict(options or {}))
+    check_slim_options(options)
+    # Files hold these types alone.
+    return MappingProxyType({name: type(SLIM_OPTIONS[name])(value) for name, value in options.items()})
 
 
 def slim_recipe(tensors: Mapping[str, Any]) -> Recipe:

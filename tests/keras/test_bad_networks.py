@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.errors import CorruptError, DtypeError, MissingTensorError, RefnetError, ShapeMismatchError
+from refnet.errors import CorruptError, DtypeError, MissingTensorError, RefnetError, ShapeMismatchError, WeightsError
 from tests.refnet.formats.test_keras import write
 
 pytestmark = pytest.mark.filterwarnings("ignore:The images are .* recipe")
@@ -136,11 +136,10 @@ def test_bad_networks(version: int, name: str, tmp_path: Path) -> None:
 
 
 def test_a_file_of_both_versions(tmp_path: Path) -> None:
-    """It is taken for the second, and the batch norms that only the first has are left over; its biases are used."""
+    """It is taken for the second, and what only the first has would be left over: batch norm, biases."""
     path = write(tmp_path / "a.h5", network(1) | network(2))
-    with pytest.warns(UserWarning, match="24 tensors are not part of the network: conv1_bn/beta"):
-        weights = refnet.load_weights(path)
-    assert "resnet_v2/postnorm/gamma" in weights
+    with pytest.raises(WeightsError, match="within the network that refnet does not have: conv2_block1_0_bn/beta"):
+        refnet.load_weights(path)
 
 
 def test_layers_of_another_network_are_named(version: int, tmp_path: Path) -> None:

@@ -263,8 +263,32 @@ def plant(fault: Fault, directory: Path) -> None:
     (package / fault.file).write_text(source.replace(fault.text, fault.fault))
 
 
+#: Writes outside the memory, which the guards of ``test_kernels.py`` find in compiled code: what they say.
+OUTSIDE = {
+    _fault(
+        "a column too many", "conv cpu", "cpu/tile.py", "in range(columns):", "in range(columns + 1):"
+    ): "out: written past its end",
+    _fault(
+        "a number before the first",
+        "residual cpu",
+        "residual/cpu_kernel.py",
+        "in range(count):",
+        "in range(-1, count):",
+    ): "out: written before its beginning",
+    _fault(
+        "too little scratch memory", "mean cpu", "mean/cpu.py", "BLOCK * 8)", "BLOCK * 8 - 8)"
+    ): "scratch: written past its end",
+}
+
+
 def run_tests(fault: Fault, directory: Path) -> str:
     """What the tests of the fault's row print."""
+    files = [f"tests/kernels/test_{name}.py" for name in ("exact", "vectors")]
+    return run_with(fault, directory, *files, "-k", f"{fault.op} and {fault.backend}")
+
+
+def run_with(fault: Fault, directory: Path, *arguments: str) -> str:
+    """What pytest prints of tests of the kernels with the fault."""
     plant(fault, directory)
     environment = {
         **os.environ,
@@ -272,9 +296,8 @@ def run_tests(fault: Fault, directory: Path) -> str:
         "REFNET_CACHE": "off",
         "HYPOTHESIS_PROFILE": "first failure",
     }
-    files = [f"tests/kernels/test_{name}.py" for name in ("exact", "vectors")]
     options = ["-q", "--tb=line", "-o", "pythonpath=", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *files, *options, "-k", f"{fault.op} and {fault.backend}"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300).stdout
 
 
@@ -302,3 +325,10 @@ def test_a_fault_is_found_and_its_op_named(fault: Fault, outputs: dict[Fault, Fu
     assert re.search(rf"FAILED tests/kernels/test_exact.py::test_\w+\[{fault.op}-.*{fault.backend}\]", output), output
     found = f"FAILED tests/kernels/test_vectors.py::test_vectors[{fault.op}-{fault.backend}]" in output
     assert found == fault.in_vectors, output
+
+
+@pytest.mark.parametrize("fault", OUTSIDE, ids=lambda fault: f"{fault.op}-{fault.name}")
+def test_a_write_outside_is_found_by_the_guards(fault: Fault, tmp_path: Path) -> None:
+    tests = "tests/kernels/test_kernels.py", "-x", "-k", f"test_named_problems and [{fault.op}- and not binary64"
+    output = run_with(fault, tmp_path, *tests)
+    assert OUTSIDE[fault] in output, output

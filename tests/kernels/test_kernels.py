@@ -27,10 +27,15 @@ MANY = settings(max_examples=6 * settings.default.max_examples)
 #: Numbers before and after each array; not a multiple of a vector, so that nothing is aligned by chance.
 GUARD = 67
 POISON = -1.2345e30
+#: Bytes on either side of each thread's scratch memory, and what they hold.
+SCRATCH_GUARD, SCRATCH_POISON = 512, 0xA7
 
 
 def assert_launch_gives(expected: Arrays, problem: Problem, kernel: Kernel, threads: int) -> None:
-    """Run a kernel's launch over guarded memory; whatever it leaves in the guards or in its inputs is an error."""
+    """Run a kernel's launch over guarded memory; whatever it leaves in the guards or in its inputs is an error.
+
+    Its scratch memory is guarded, too.
+    """
     arrays = {name: array for name, array in problem.inputs().items() if array is not None}
     shapes = {name: array.shape for name, array in (arrays | expected).items()}
     dtype = problem.x.dtype
@@ -39,7 +44,15 @@ def assert_launch_gives(expected: Arrays, problem: Problem, kernel: Kernel, thre
     for name, array in arrays.items():
         inner[name][...] = array
     launch = problem.launch(kernel, {name: view.ctypes.data for name, view in inner.items()})
-    Program([launch], threads).run()
+    program = Program([launch], threads)
+    # A program rounds the memory up; here it ends where the kernel said.
+    scratches = [np.full(launch.scratch + 3 * SCRATCH_GUARD, SCRATCH_POISON, np.uint8) for _ in range(threads)]
+    starts = [SCRATCH_GUARD + -scratch.ctypes.data % 64 for scratch in scratches]
+    program._scratches[:] = [scratch.ctypes.data + start for scratch, start in zip(scratches, starts, strict=True)]
+    program.run()
+    for scratch, start in zip(scratches, starts, strict=True):
+        assert (scratch[:start] == SCRATCH_POISON).all(), "scratch: written before its beginning"
+        assert (scratch[start + launch.scratch :] == SCRATCH_POISON).all(), "scratch: written past its end"
     for name, whole in memory.items():
         assert (whole[:GUARD] == dtype.type(POISON)).all(), f"{name}: written before its beginning"
         assert (whole[-GUARD:] == dtype.type(POISON)).all(), f"{name}: written past its end"

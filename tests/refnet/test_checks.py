@@ -13,7 +13,7 @@ from refnet.errors import ConfigError
 
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "2", None, np.int64(2)])
 def test_a_whole_number_of_1_or_more(value: Any) -> None:
-    check_positive(height=1, width=2**70)
+    check_positive(height=1, width=2**31 - 1)
     with pytest.raises(ConfigError, match=r"width is .*; it is a whole number of 1 or more\.") as caught:
         check_positive(height=1, width=value)
     assert caught.value.found is value

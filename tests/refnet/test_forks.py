@@ -229,9 +229,7 @@ for milliseconds in eval(sys.argv[3]):
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("first")
+def write_files(folder: Path) -> None:
     weights = refnet.Weights(lively_weights())
     for name in ("a.npz", "a.safetensors", "a.ckpt"):
         refnet.save_weights(folder / name, weights)
@@ -242,6 +240,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     upright[0x112] = 6
     for name in ("a.png", "a.jpg"):
         image.save(folder / name, exif=upright)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    write_files(folder)
     return folder
 
 

@@ -285,7 +285,7 @@ CHANGES = {
     "a network that is a list": (put("weights", "network", value=[]), "its network is"),
     "an unknown recipe": (put("images", "recipe", value={"hight": 9}), "recipe is not understood"),
     "a recipe of another size": (
-        put("images", "recipe", value={"height": 10**6, "width": 9, "central_fraction": 1.0}), "does not lead to",
+        put("images", "recipe", value={"height": 10**4, "width": 9, "central_fraction": 1.0}), "does not lead to",
     ),
     "an end point that is a list": (put("end_points", "net", value=[]), "end point net is"),
     "another shape": (put("end_points", "net", "shape", value=[3]), r"net is float32 \[2\], not floats \[3\]"),

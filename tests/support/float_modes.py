@@ -19,7 +19,7 @@ ROUNDING_SHIFT = {"x86_64": 13, "aarch64": 22}
 KNOWN = sys.platform == "linux" and platform.machine() in REGISTER
 
 
-def _bits(rounding: int, flush: bool, zero: bool) -> int:
+def bits_of(rounding: int, flush: bool, zero: bool) -> int:
     machine = platform.machine()
     return (
         rounding << ROUNDING_SHIFT.get(machine, 0)
@@ -30,11 +30,11 @@ def _bits(rounding: int, flush: bool, zero: bool) -> int:
 
 #: By what `refnet_kernels.system.float_mode.describe_mode` says: the bits of the register that are set.
 MODES = {
-    "rounding down": _bits(DOWN, False, False),
-    "rounding up": _bits(UP, False, False),
-    "rounding toward zero": _bits(TOWARD_ZERO, False, False),
-    "flush to zero": _bits(0, True, True),
-    "flush to zero, rounding down": _bits(DOWN, True, False),
+    "rounding down": bits_of(DOWN, False, False),
+    "rounding up": bits_of(UP, False, False),
+    "rounding toward zero": bits_of(TOWARD_ZERO, False, False),
+    "flush to zero": bits_of(0, True, True),
+    "flush to zero, rounding down": bits_of(DOWN, True, False),
 }
 
 _libm = ctypes.CDLL("libm.so.6") if KNOWN else None

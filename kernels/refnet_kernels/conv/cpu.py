@@ -24,7 +24,6 @@ from the stored value, a second output that the next unit starts with: its ``pre
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from refnet_kernels.contract import RUN, ConvGeometry, Flags, FloatArray, Frame,
 from refnet_kernels.cpu.layout import TILE_BYTES, pack_channels, tiles_of
 from refnet_kernels.cpu.team import Launch, aligned_zeros, run_once
 from refnet_kernels.jit import function_address
+from refnet_kernels.system.threads import Helpers
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
 
 
@@ -136,10 +136,18 @@ def packs_in_place(weights: FloatArray, dtype: np.dtype[Any]) -> bool:
 
 
 def pack_in_place(weights: FloatArray, spare: FloatArray) -> FloatArray:
-    """The packed weights, in the memory of ``weights``; ``spare`` has room for as many numbers."""
+    """The packed weights, in the memory of ``weights``; ``spare`` has room for as many numbers.
+
+    After an exception the weights are as they were.
+    """
     copy = spare[: weights.size].reshape(weights.shape)
+    out = weights.reshape(packed_shape(weights.shape, weights.dtype))
     np.copyto(copy, weights)
-    return pack(copy, weights.reshape(packed_shape(weights.shape, weights.dtype)))
+    try:
+        return pack(copy, out)
+    except BaseException:
+        weights[...] = copy
+        raise
 
 
 def _taps(g: ConvGeometry) -> tuple[np.ndarray, int]:
@@ -216,15 +224,20 @@ def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned:
     def pack_where_they_lie(names: list[str]) -> None:
         spare = np.empty(max(weights[name].size for name in names), dtype)
         for name in names:
-            finite = _all_finite(weights[name])
-            weights[name].flags.writeable = True
-            packed[name] = Packed(pack_in_place(weights[name], spare), finite)
+            array = weights[name]
+            array.flags.writeable = True
+            # Nothing can fail between the packing and the entry: the entry is there before.
+            packed[name] = Packed(array.reshape(packed_shape(array.shape, dtype)), _all_finite(array))
+            try:
+                pack_in_place(array, spare)
+            except BaseException:
+                del packed[name]
+                raise
 
-    with ThreadPoolExecutor(target.workers) as pool:
-        # One thread starts per share: none if no kernel is packed in place.
-        shares = [stay[i :: target.workers] for i in range(min(target.workers, len(stay)))]
-        for _ in pool.map(pack_where_they_lie, shares):
-            pass
+    # Only in threads, where Ctrl-C cannot stop it half-way. What they leave, for want of threads, is packed elsewhere.
+    shares = [stay[i :: target.workers] for i in range(min(target.workers, len(stay)))]
+    with Helpers(pack_where_they_lie, shares, target.workers):
+        pass
     shapes = {name: packed_shape(array.shape, dtype) for name, array in weights.items() if name not in packed}
     block = aligned_zeros(sum(int(np.prod(shape)) for shape in shapes.values()), dtype)
     start = 0

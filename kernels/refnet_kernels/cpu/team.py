@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from numpy.typing import DTypeLike
 from refnet_kernels.jit import function_address
 from refnet_kernels.system import pages
 from refnet_kernels.system.forks import Lock
+from refnet_kernels.system.threads import NoThreadError, start
 
 #: int64 per row of a program: the kernel, its number of items, and its arguments.
 ROW = 64
@@ -44,6 +46,9 @@ SPINS = 2000
 #: The caller returns to Python this often, to handle Ctrl-C.
 SLICE_SECONDS = 0.05
 
+#: Between two looks whether a helper is there; most come in less.
+ARRIVAL_SECONDS = 2e-5
+
 #: Items (of a millisecond or less) between two readings of the clock.
 ITEMS_PER_LOOK = 16
 
@@ -60,7 +65,7 @@ STOP, NOW, LEFT = (APART_BYTES // 8 * i for i in (1, 2, 3))
 # variable that it waits on.
 STATE, WHOSE, NUMBER = range(3)
 
-FREE, ASKED, WALKING = range(3)
+ABSENT, FREE, ASKED, WALKING = range(4)
 
 MUTEX, CONDITION, MAILBOX_BYTES = (APART_BYTES * i for i in (1, 2, 3))
 
@@ -140,7 +145,10 @@ class Program:
                 self._walk(self._address, 0)
         except BaseException:
             run[STOP] = 1
-            self._walk(self._address, 0)
+            # Not even a second Ctrl-C, or want of memory, may leave helpers at work.
+            while run[BEGUN] and not run[DONE]:
+                with suppress(BaseException):
+                    self._walk(self._address, 0)
             raise
 
 
@@ -151,18 +159,30 @@ def _walk() -> Callable[[int, int], None]:
     return kind(function_address("refnet_kernels.cpu.team_kernel", "walk"))
 
 
-class _Helper(NamedTuple):
-    """A thread that waits at its mailbox, and the core that it is pinned to, if its team has one thread per core."""
+@dataclass(frozen=True, eq=False)
+class _Helper:
+    """A thread that waits at its mailbox.
+
+    Attributes
+    ----------
+    core : int or None
+        The core that it is pinned to, if it is for runs with one thread per core.
+    mailbox : int64 array
+    is_there : callable
+        Returns None if the thread has ended.
+    """
 
     core: int | None
-    mailbox: int
+    mailbox: np.ndarray
+    is_there: Callable[[], object]
 
 
-_teams: dict[int, list[_Helper]] = {}
+#: All helpers. A run takes as many of them as it needs, in this order.
+_team: list[_Helper] = []
 
-_teams_lock = Lock()
+_team_lock = Lock()
 
-#: Addresses of lists of the others' mailboxes, by a team's number of threads and the caller's core.
+#: Addresses of lists of the others' mailboxes, by a run's number of threads and the caller's core.
 _others: dict[tuple[int, int | None], int] = {}
 
 #: Mailboxes, at which threads wait as long as the process runs, and lists of mailboxes.
@@ -170,35 +190,64 @@ _kept: list[np.ndarray] = []
 
 
 def _mailboxes(threads: int) -> int:
-    """The address of a list of mailboxes: of ``threads - 1`` helpers, none of them on the caller's core."""
+    """The address of a list of mailboxes: of ``threads - 1`` helpers, none of them on the caller's core.
+
+    Raises
+    ------
+    NoThreadError, MemoryError
+        There is no further thread, or no memory for it. The helpers that there are remain.
+    """
     here = _this_core()
     address = _others.get((threads, here))
     if address is None:
-        team = _teams.get(threads) or _new_team(threads)
-        others = [helper.mailbox for helper in team if helper.core is None or helper.core != here]
-        mailboxes = np.array(others[: threads - 1], np.int64)
-        _kept.append(mailboxes)
-        address = _others[threads, here] = mailboxes.ctypes.data
+        with _team_lock.held():
+            helpers = _helpers(threads, here)
+            mailboxes = np.array([helper.mailbox.ctypes.data for helper in helpers], np.int64)
+            _kept.append(mailboxes)
+            address = _others[threads, here] = mailboxes.ctypes.data
     return address
 
 
-def _new_team(threads: int) -> list[_Helper]:
-    with _teams_lock.held():
-        if threads not in _teams:
-            cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-            places = cores if 1 < threads == len(cores) else [None] * (threads - 1)
-            _teams[threads] = [_new_helper(place) for place in places]
-        return _teams[threads]
+def _helpers(threads: int, here: int | None) -> list[_Helper]:
+    """The helpers of a run, each at its mailbox. Those that are missing join the team."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    is_pinned = 1 < threads == len(cores)
+    team = [helper for helper in _team if is_pinned == (helper.core is not None)]
+    there = {helper.core for helper in team}
+    missing = [core for core in cores if core not in there] if is_pinned else [None] * (threads - 1 - len(team))
+    for core in missing:
+        try:
+            team.append(_new_helper(core))
+        except NoThreadError as error:
+            raise NoThreadError(f"{threads} threads are wanted and {len(team) + 1} are there: {error}") from error
+    helpers = [helper for helper in team if not is_pinned or helper.core != here][: threads - 1]
+    for helper in helpers:
+        _wait_for(helper)
+    return helpers
 
 
 def _new_helper(core: int | None) -> _Helper:
     mailbox = aligned_zeros(MAILBOX_BYTES // 8, np.int64)
-    _kept.append(mailbox)
     address = mailbox.ctypes.data
     _system.pthread_mutex_init(ctypes.c_void_p(address + MUTEX), None)
     _system.pthread_cond_init(ctypes.c_void_p(address + CONDITION), None)
-    threading.Thread(target=_help, name="refnet", args=(core, address), daemon=True).start()
-    return _Helper(core, address)
+    _kept.append(mailbox)
+    try:
+        helper = _Helper(core, mailbox, start(_help, core, address))
+    except NoThreadError:
+        _kept.pop()
+        raise
+    _team.append(helper)
+    return helper
+
+
+def _wait_for(helper: _Helper) -> None:
+    """Wait until a helper is at its mailbox."""
+    while helper.mailbox[STATE] == ABSENT:
+        if helper.is_there() is None:
+            _team.remove(helper)
+            raise MemoryError("A thread ended before it began to work, as there is no memory left for it.")
+        time.sleep(ARRIVAL_SECONDS)
 
 
 def _help(core: int | None, mailbox: int) -> None:
@@ -229,7 +278,7 @@ def _stay(core: int | None) -> None:
 
 if hasattr(os, "register_at_fork"):
     # In the child of a fork the parent's threads do not exist.
-    os.register_at_fork(after_in_child=_teams.clear)
+    os.register_at_fork(after_in_child=_team.clear)
     os.register_at_fork(after_in_child=_others.clear)
 
 

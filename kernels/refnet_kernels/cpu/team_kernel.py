@@ -155,7 +155,10 @@ def _leave(mailbox, run, number):
 
 @helper
 def _serve(mailbox):
-    """A helper's endless loop."""
+    """A helper's endless loop. It can be asked from now on."""
+    _lock(mailbox + MUTEX)
+    integers(mailbox)[STATE] = FREE
+    _unlock(mailbox + MUTEX)
     while True:
         run, number = _wait_to_be_asked(mailbox)
         _walk_steps(run, number, 0)

@@ -2,7 +2,7 @@
 
 ``fesetround`` changes how a thread rounds, and to load a library that was linked with ``-ffast-math`` has it flush
 subnormal numbers to zero. Compiled kernels set their own mode (`refnet_kernels.cpu.control_register`); what NumPy and
-Python compute is done within `contract_mode`.
+Python compute is done within `contract_mode`, whatever ``numpy.seterr`` says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+import numpy as np
 
 #: C's ``fenv_t``: 32 bytes on x86-64, 8 on AArch64.
 _Environment = ctypes.c_uint32 * 16
@@ -56,19 +58,23 @@ _FUNCTIONS = _functions()
 def contract_mode() -> Iterator[None]:
     """Compute as rule A0 says: rounded to nearest even, nothing flushed to zero. Afterwards all is as it was.
 
-    Also a decorator. On a machine whose environment is not known nothing is set.
+    Infinities, NaN and subnormal numbers are results like others, so NumPy neither warns of them nor raises.
+
+    Also a decorator. On a machine whose environment is not known, only NumPy is told so.
     """
-    if _FUNCTIONS is None:
-        yield
-        return
-    get, set_to = _FUNCTIONS
+    get, set_to = _FUNCTIONS or (_nothing, _nothing)
     before = _Environment()
-    get(before)
-    try:
-        set_to(_DEFAULT)
-        yield
-    finally:
-        set_to(before)
+    with np.errstate(all="ignore"):
+        get(before)
+        try:
+            set_to(_DEFAULT)
+            yield
+        finally:
+            set_to(before)
+
+
+def _nothing(_: Any) -> None:
+    pass
 
 
 def describe_mode() -> str:

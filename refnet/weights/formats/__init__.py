@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from refnet.errors import ConfigError, FormatError, WeightsError
+from refnet.errors import ConfigError, FormatError
 from refnet.files import regular_file_size
-from refnet.weights.formats import hdf5, npz, safetensors, tf_checkpoint, tf_checkpoint_writer
+from refnet.weights.formats import hdf5, npz, pytorch, safetensors, shards, tf_checkpoint, tf_checkpoint_writer
+from refnet.weights.formats.foreign import HEAD_BYTES, foreign
 from refnet.weights.formats.format import Format, Writer
-from refnet.weights.formats.loaded import Loaded, in_context
+from refnet.weights.formats.loaded import Loaded, naming
 from refnet.weights.formats.npz import write_npz
 from refnet.weights.formats.safetensors import write_safetensors
 from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
@@ -22,6 +23,7 @@ __all__ = [
     "Loaded",
     "files_written",
     "is_checkpoint",
+    "naming",
     "read",
     "write",
     "write_checkpoint",
@@ -32,18 +34,12 @@ __all__ = [
 #: The first that fits a file reads it.
 FORMATS: tuple[Format, ...] = (
     tf_checkpoint.FORMAT._replace(writer=tf_checkpoint_writer.WRITER),
+    pytorch.FORMAT,
     hdf5.FORMAT,
     hdf5.ARCHIVE_FORMAT,
     npz.FORMAT,
     safetensors.FORMAT,
 )
-
-# What people are likely to pass by mistake.
-_FOREIGN = {
-    b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"\x80\x02": "a pickle, which refnet never loads",
-    b"\x93NUMPY": "a single NumPy array: save all the weights with numpy.savez",
-}
 
 
 def read(path: str | os.PathLike[str]) -> Loaded:
@@ -52,9 +48,10 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     Parameters
     ----------
     path : path-like
-        A safetensors file, an ``.npz``, Keras' ``.h5``, ``.weights.h5`` or ``.keras``, a V1 checkpoint, or a V2
-        checkpoint by its prefix or any of its files (``.index``, ``.meta``, ``.data-SSSSS-of-NNNNN``); or a directory
-        with a ``checkpoint`` file or exactly one checkpoint.
+        A safetensors file, an ``.npz``, PyTorch's ``.pth``, ``.pt`` or ``.bin``, Keras' ``.h5``, ``.weights.h5`` or
+        ``.keras``, a V1 checkpoint, or a V2 checkpoint by its prefix or any of its files (``.index``, ``.meta``,
+        ``.data-SSSSS-of-NNNNN``); or a directory with a ``checkpoint`` file or exactly one checkpoint, or as Hugging
+        Face's and Keras' hubs have them; an index of shards (``.index.json``), or the ``checkpoint`` file itself.
 
     Returns
     -------
@@ -75,18 +72,27 @@ def read(path: str | os.PathLike[str]) -> Loaded:
         As the system raises them.
     """
     name = os.fsdecode(path)
-    is_file = os.path.exists(name) and not os.path.isdir(name)
-    file = name if is_file else tf_checkpoint.find(name)
+    file = _file(name)
+    if shards.is_index(file, _head(file)):
+        with naming(file):
+            return shards.read_shards(file, read)
     found = _format(file)
     if found is None and tf_checkpoint.is_companion(file):
         file = tf_checkpoint.find(file)
         found = _format(file)
     if found is None:
         raise _unknown(file)
-    try:
+    with naming(file):
         return found.read(file)
-    except WeightsError as error:
-        raise in_context(file, error) from error
+
+
+def _file(path: str) -> str:
+    """The file that a path means: itself, or one in a directory, or that of a checkpoint."""
+    if os.path.isdir(path):
+        return shards.find(path) or tf_checkpoint.find(path)
+    if tf_checkpoint.is_state(path):
+        return tf_checkpoint.find(os.path.dirname(path) or ".")
+    return path if os.path.exists(path) else tf_checkpoint.find(path)
 
 
 #: How the names of TensorFlow's formats start.
@@ -170,7 +176,7 @@ def _format(path: str) -> Format | None:
     """The format of a file, by its content."""
     head = _head(path)
     found = next((entry for entry in FORMATS if entry.fits(path, head)), None)
-    if found is None and head and _foreign(head) is None:
+    if found is None and head and foreign(path, head) is None:
         return next((f for f in FORMATS if f.known_by_suffix and path.endswith(f.known_by_suffix)), None)
     return found
 
@@ -178,19 +184,15 @@ def _format(path: str) -> Format | None:
 def _head(path: str) -> bytes:
     regular_file_size(path)
     with open(path, "rb") as file:
-        return file.read(9)
+        return file.read(HEAD_BYTES)
 
 
 def _unknown(path: str) -> FormatError:
     head = _head(path)
     if not head:
         return FormatError(f"{path}: the file is empty.")
-    guess = _foreign(head) or "of an unknown format"
+    guess = foreign(path, head) or "of an unknown format"
     return FormatError(
         f"{path}: the file is cut off, or it is {guess}. "
         f"refnet reads {_enumerated([entry.title for entry in FORMATS], 'and')}."
     )
-
-
-def _foreign(head: bytes) -> str | None:
-    return next((text for magic, text in _FOREIGN.items() if head.startswith(magic)), None)

@@ -15,12 +15,15 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
 
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.files import expands_too_much
+from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format
 from refnet.weights.formats.loaded import Loaded, check_shape, in_context, not_numeric, raise_problems
@@ -46,8 +49,6 @@ _COLLECTION, _COLLECTION_HEAD, _COLLECTION_LEAST = b"GCOL\x01", 16, 4096
 _LOCAL_HEAP, _FREE_BLOCK, _NO_BLOCK = b"HEAP\x00", 16, 1
 _SCANNED_BYTES = 1 << 22
 _DEFLATE_MAX_RATIO = 1032
-# As for .npz: weights compress a little.
-_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
 # What h5py raises on files that are damaged or hostile.
 _H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
 
@@ -66,7 +67,9 @@ def is_archive(path: str) -> bool:
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return not {_MEMBER, _CONFIG}.isdisjoint(archive.namelist())
-    except Exception:  # a damaged archive raises many things, and is reported as an .npz
+    except Exception as error:  # a damaged archive raises many things, and is reported as an .npz
+        if is_want(error):
+            raise
         return False
 
 
@@ -148,12 +151,12 @@ def _read_in_making(file: IO[bytes], size: int, given: int) -> Loaded:
             except WeightsError as error:
                 problems.append(in_context(f"dataset {path!r}", error, tensor=path))
         raise_problems(problems)
-        if total > _SMALL_BYTES + _MAX_EXPANSION * given:
+        if expands_too_much(given, total):
             raise LimitError(f"its datasets expand to {total} bytes, but the file has {given}.", found=total)
         if "layers" in root:
             loaded = loaded._replace(format=_WEIGHTS)
-        for path, dataset in datasets.items():
-            _load(path, dataset, loaded)
+        for path, name in _names(datasets).items():
+            _load(path, name, datasets[path], loaded)
     return loaded
 
 
@@ -248,6 +251,8 @@ def _hdf5_errors() -> Iterator[None]:
     except WeightsError:
         raise
     except _H5PY_ERRORS as error:
+        if is_want(error):
+            raise
         raise CorruptError(f"the HDF5 file is damaged: {error}.") from error
 
 
@@ -313,8 +318,24 @@ def _check(dataset: Any, file_size: int) -> int:
     return max(nbytes, chunk)
 
 
-def _load(path: str, dataset: Any, loaded: Loaded) -> None:
-    name = _name(path, dataset)
+def _names(datasets: Mapping[str, Any]) -> dict[str, str]:
+    """The name of each dataset: ``layer/role``, after the name of an outer layer if several have layers so named."""
+    names = {path: _name(path, dataset) for path, dataset in datasets.items()}
+    counts = Counter(names.values())
+    outer = {path: _outer(path) for path in names}
+    clashing = {outer[path] for path, name in names.items() if counts[name] > 1} - {""}
+    return {path: f"{outer[path]}/{name}" if outer[path] in clashing else name for path, name in names.items()}
+
+
+def _outer(path: str) -> str:
+    """The outer layer: the groups before that of a layer, without those that only Keras' format has; "" if none."""
+    *groups, layer = path.split("/")[: -2 if path.split("/")[-2:-1] == ["vars"] else -1] or [""]
+    outer = [group for group in groups if group not in ("layers", "model_weights")]
+    # A layer that is in no other has a group of its own name in the older format.
+    return "" if outer == [layer] else "/".join(outer)
+
+
+def _load(path: str, name: str, dataset: Any, loaded: Loaded) -> None:
     if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
         loaded.conversion.left_out[name] = not_numeric(dataset.dtype)
         return
@@ -333,13 +354,14 @@ def _name(path: str, dataset: Any) -> str:
         return f"{parts[-2]}/{parts[-1].removesuffix(':0')}"
     variables = dataset.parent
     roles = _ROLES.get(len(variables), ())
-    if not parts[-1].isdecimal() or int(parts[-1]) >= len(roles) or "name" not in variables.attrs:
+    numbers = [str(number) for number in range(len(roles))]
+    if parts[-1] not in numbers or "name" not in variables.attrs:
         return path
     attribute = variables.attrs.get_id("name")
     if attribute.shape != () or _h5py().check_string_dtype(attribute.dtype) is None:
         return path
     layer = variables.attrs["name"]
-    return f"{layer}/{roles[int(parts[-1])]}" if isinstance(layer, str) else path
+    return f"{layer}/{roles[numbers.index(parts[-1])]}" if isinstance(layer, str) else path
 
 
 FORMAT = Format("Keras' .h5", lambda path, head: head.startswith(MAGIC), read_hdf5)

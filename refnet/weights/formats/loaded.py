@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, WeightsError
+from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, RefnetError, WeightsError
+from refnet.resources import for_weights
 from refnet.weights.conversion import Conversion
 from refnet_kernels.system import pages
 from refnet_kernels.system.cores import count_cores
 from refnet_kernels.system.forks import Lock
+from refnet_kernels.system.threads import Helpers
 
 # NumPy 1 stops here (NumPy 2 at 64), and no tensor of a network comes near.
 MAX_RANK = 32
@@ -33,6 +35,8 @@ _Entry = TypeVar("_Entry")
 
 _Result = TypeVar("_Result")
 
+_Error = TypeVar("_Error", bound=RefnetError)
+
 
 class Loaded(NamedTuple):
     """The contents of a weights file.
@@ -42,8 +46,8 @@ class Loaded(NamedTuple):
     tensors : dict of str to ndarray
         Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
     format : str
-        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"Keras .h5"``,
-        ``"Keras .weights.h5"`` or ``"Keras .keras"``.
+        ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"PyTorch"``,
+        ``"PyTorch, legacy"``, ``"Keras .h5"``, ``"Keras .weights.h5"`` or ``"Keras .keras"``.
     metadata : dict of str to Any
         What refnet stored beside the tensors, else empty.
     conversion : Conversion
@@ -122,21 +126,23 @@ def read_all(
     WeightsError
         All the problems together.
     """
-    results: list[_Result] = []
-    problems: list[WeightsError] = []
-    with ThreadPoolExecutor(count_cores()) as pool:
-        jobs = [(entry, pool.submit(read, entry) if nbytes(entry) >= _LARGE_BYTES else None) for entry in entries]
-        for entry, job in jobs:
-            try:
-                results.append(read(entry) if job is None else job.result())
-            except WeightsError as error:
-                problems.append(error)
-            except BaseException:
-                # Ctrl-C, or no memory: it is raised once the reads that have begun are done.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    listed = list(entries)
+    outcomes: list[_Result | WeightsError | None] = [None] * len(listed)
+
+    def keep(number: int) -> None:
+        try:
+            outcomes[number] = read(listed[number])
+        except WeightsError as error:
+            outcomes[number] = error
+
+    large = [number for number, entry in enumerate(listed) if nbytes(entry) >= _LARGE_BYTES]
+    with Helpers(keep, large, count_cores() - 1) as helpers:
+        for number in sorted(set(range(len(listed))) - set(large)):
+            keep(number)
+        helpers.take_part()
+    problems = [outcome for outcome in outcomes if isinstance(outcome, WeightsError)]
     raise_problems(problems)
-    return results
+    return cast(list[_Result], outcomes)
 
 
 def read_at(file: int, start: int, content: memoryview) -> int:
@@ -287,21 +293,41 @@ def raise_problems(problems: Sequence[WeightsError]) -> None:
     ) from first
 
 
-def in_context(context: str, error: WeightsError, *, tensor: str | None = None) -> WeightsError:
+def in_context(context: str, error: _Error, *, tensor: str | None = None) -> _Error:
     """The same error with its context put before the message.
 
     Parameters
     ----------
     context : str
         A file, or a tensor.
-    error : WeightsError
+    error : RefnetError
     tensor : str, optional
         The name of the tensor that the error is about.
 
     Returns
     -------
-    WeightsError
+    RefnetError
+        Of the same class.
     """
     return type(error)(
         f"{context}: {error.message}", tensor=tensor or error.tensor, expected=error.expected, found=error.found
     )
+
+
+@contextlib.contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Name the file in every error that its content leads to.
+
+    Parameters
+    ----------
+    file : str
+
+    Raises
+    ------
+    RefnetError
+    """
+    try:
+        with for_weights:
+            yield
+    except RefnetError as error:
+        raise in_context(file, error) from error

@@ -20,7 +20,8 @@ from typing import IO, Any, cast
 import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
-from refnet.files import json_object, written_whole
+from refnet.files import expands_too_much, json_object, written_whole
+from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format, by_suffix
 from refnet.weights.formats.loaded import (
@@ -53,9 +54,7 @@ _LOCAL_HEADER_BYTES = 30
 _LOCAL_LENGTHS = 26
 # Deflate's best: two bits for 258 bytes.
 _DEFLATE_MAX_RATIO = 1032
-# Weights compress a little. An archive that expands more than this, and is not small anyway, is a bomb.
-_MAX_EXPANSION, _SMALL_BYTES = 100, 64 << 20
-_STEP_BYTES = 1 << 20
+_STEP_BYTES, _SKIPPED_BYTES = 1 << 20, 1 << 14
 # Fixed, since they would make files differ from run to run.
 _TIMESTAMP, _CREATOR_UNIX, _MODE = (1980, 1, 1, 0, 0, 0), 3, 0o644 << 16
 # What zipfile raises, besides its own error, on archives that are damaged or hostile.
@@ -94,10 +93,7 @@ def read_npz(path: str) -> Loaded:
         members = archive.infolist()
         check_archive(members, os.fstat(file.fileno()).st_size)
         if any(member.filename.endswith(_PICKLE) for member in members):
-            raise FormatError(
-                "it is a PyTorch file (.pt, .pth), which holds a pickle, and refnet never loads one: load it with "
-                "PyTorch, and save the state dict by safetensors.torch.save_file."
-            )
+            raise FormatError("it holds a pickle as PyTorch's files do, but starts like an .npz.")
         arena = Arena(sum(member.file_size for member in members), len(members))
 
         def read(member: zipfile.ZipInfo) -> Loaded:
@@ -123,6 +119,8 @@ def zip_errors() -> Iterator[None]:
     except WeightsError:
         raise
     except _ZIP_ERRORS as error:
+        if is_want(error):
+            raise
         raise CorruptError(f"the zip archive is damaged: {error}.") from error
 
 
@@ -160,7 +158,7 @@ def check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
         if start + _LOCAL_HEADER_BYTES + member.compress_size > following:
             raise FormatError(f"member {member.filename!r} overlaps what follows it in the archive.")
     total = sum(member.file_size for member in members)
-    if total > _SMALL_BYTES + _MAX_EXPANSION * file_size:
+    if expands_too_much(file_size, total):
         raise LimitError(
             f"an archive of {file_size} bytes claims to expand to {total}; "
             "if its arrays really are that uniform, save them uncompressed (numpy.savez)."
@@ -170,7 +168,7 @@ def check_archive(members: list[zipfile.ZipInfo], file_size: int) -> None:
 def _check_member(member: zipfile.ZipInfo) -> None:
     _check_name(member.filename)
     if member.comment:
-        raise FormatError("it has a comment, which NumPy never writes and which can hide other members.")
+        raise FormatError("it has a comment, which can hide other members.")
     if member.flag_bits & 1:
         raise FormatError("it is encrypted.")
     if member.compress_type == zipfile.ZIP_STORED:
@@ -178,7 +176,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     elif member.compress_type == zipfile.ZIP_DEFLATED:
         largest = member.compress_size * _DEFLATE_MAX_RATIO
     else:
-        raise FormatError("it is compressed by another method than deflate, the one that NumPy uses.")
+        raise FormatError("it is compressed by another method than deflate.")
     if member.file_size > largest:
         raise LimitError(f"its {member.compress_size} bytes cannot expand to the {member.file_size} it claims.")
 
@@ -225,7 +223,20 @@ class _Stored(RawIOBase):
 _Member = _Stored | zipfile.ZipExtFile
 
 
-def _opened(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Member:
+def opened_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Member:
+    """A member to read. The read that reaches its end compares the checksum.
+
+    Parameters
+    ----------
+    archive : ZipFile
+    file : int
+        The descriptor of its file.
+    member : ZipInfo
+
+    Returns
+    -------
+    binary file
+    """
     content = cast(zipfile.ZipExtFile, archive.open(member))
     if member.compress_type != zipfile.ZIP_STORED:
         return content
@@ -236,7 +247,7 @@ def _opened(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) -> _Me
 def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, arena: Arena) -> Loaded:
     loaded = Loaded({}, _FORMAT, {}, Conversion())
     try:
-        with zip_errors(), _opened(archive, file, member) as content:
+        with zip_errors(), opened_member(archive, file, member) as content:
             if member.filename == METADATA_NAME:
                 loaded.metadata.update(_read_metadata(content, member))
             elif member.filename.endswith(_ARRAY_SUFFIX):
@@ -244,7 +255,8 @@ def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, a
             else:
                 loaded.conversion.left_out[member.filename] = "it is not an array"
             # The checksum is compared at the end, also of what is skipped: damage may be why it looks skippable.
-            while content.read(_STEP_BYTES):
+            # Mostly nothing is left, and CPython complains where it has no memory for the bytes that might be.
+            while content.read(_SKIPPED_BYTES):
                 pass
     except WeightsError as error:
         raise in_context(f"member {member.filename!r}", error, tensor=_tensor_name(member)) from error
@@ -289,6 +301,8 @@ def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[A
     except _ZIP_ERRORS[:3]:
         raise
     except Exception as error:
+        if is_want(error):
+            raise
         raise FormatError(f"its NumPy header is malformed: {error}.") from error
     if header is None:
         raise FormatError(f"its NumPy header has version {version}; refnet reads 1.0 and 2.0.", found=version)

@@ -44,7 +44,7 @@ V1, V2 = f"{FORMAT_START} V1", f"{FORMAT_START} V2"
 
 _STATE_FILE = "checkpoint"
 _STATE_FILE_MAX_BYTES = 1 << 20
-_COMPANION = re.compile(r"\.(meta|data-\d{5}-of-\d{5})$")
+_COMPANION = re.compile(r"\.(meta|data-[0-9]{5}-of-[0-9]{5})\Z")
 # In a SavedModel, or a TensorFlow Hub module.
 _SAVED_MODEL, _VARIABLES = "saved_model.pb", os.path.join("variables", "variables.index")
 _FULL_EXTENT = -1
@@ -145,6 +145,23 @@ def is_companion(path: str) -> bool:
     bool
     """
     return _COMPANION.search(path) is not None or os.path.basename(path) == _SAVED_MODEL
+
+
+def is_state(path: str) -> bool:
+    """Whether a path is the state file of a directory, which names its latest checkpoint.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    bool
+    """
+    if os.path.basename(path) != _STATE_FILE or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return b"model_checkpoint_path" in file.read(_STATE_FILE_MAX_BYTES)
 
 
 def find(path: str) -> str:
@@ -257,7 +274,7 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
     _check_disjoint(entries)
     shards = {_shard_path(prefix, num_shards, entry.shard) for entry in entries.values()}
     # Entries do not share bytes of these files, so all that are read fit.
-    arena = Arena(sum(os.path.getsize(shard) for shard in shards if os.path.exists(shard)), len(entries))
+    arena = Arena(regular_file_size(*filter(os.path.exists, sorted(shards))), len(entries))
 
     def read_piece(key: bytes, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
         entry = entries.get(key)

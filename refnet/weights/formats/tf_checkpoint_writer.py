@@ -20,7 +20,7 @@ from refnet.weights.formats.protobuf import write_field, write_fixed32
 from refnet.weights.formats.table import masked_crc32c, write_table
 from refnet.weights.formats.tf_checkpoint import NUMBERS
 
-_PREFIX = re.compile(r"\.ckpt(-\d+)?$")
+_PREFIX = re.compile(r"\.ckpt(-[0-9]+)?\Z")
 # BundleHeaderProto: num_shards 1, endianness LITTLE (0, so left out), version {producer: 1}.
 _HEADER = write_field(1, 1) + write_field(3, write_field(1, 1))
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from refnet.errors import ConfigError
+from refnet.network.architecture import scopes_of
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes import bit, hugging_face, keras, pytorchcv, tf_official, timm, torchvision
-from refnet.weights.homes.home import Home
+from refnet.weights.homes.home import Home, Named
 
 #: The first home that fits reads the tensors.
 HOMES = (
@@ -31,3 +36,87 @@ def home_of(loaded: Loaded) -> Home | None:
         None if the tensors have TF-Slim's names, or names that no home has.
     """
     return next((home for home in HOMES if home.fits(loaded)), None)
+
+
+class Found(NamedTuple):
+    """One network of a file.
+
+    Attributes
+    ----------
+    named : Named
+        Its tensors under TF-Slim's names, beside those of the file that belong to no network.
+    others : dict of str to str
+        The tensors of the file's other networks, each with the scope of its network.
+    outputs_first : bool
+        As in `Home`.
+    """
+
+    named: Named
+    others: dict[str, str]
+    outputs_first: bool
+
+
+def network_in(loaded: Loaded, scope: str | None = None) -> Found:
+    """One network of a file, under TF-Slim's names.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    scope : str, optional
+        What stands before the names of the network in the file, without the separator; it must be given if the file
+        holds several networks.
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    ConfigError
+        The file holds several networks, or none below ``scope``.
+    MissingTensorError
+        It holds a network that refnet does not have.
+    """
+    home = home_of(loaded)
+    names = loaded.tensors.keys()
+    if home is None:
+        prefixes = [f"{found}/" if found else "" for found in scopes_of(names)]
+    else:
+        prefixes = sorted({m["scope"] for m in map(home.unit.match, names) if m}) if home.unit else [""]
+    prefix = _chosen(prefixes, scope)
+    others = {name: other.rstrip("./") for name in names for other in _other_scopes(name, prefix, prefixes)}
+    rest = {name: tensor for name, tensor in loaded.tensors.items() if name not in others}
+    if home is None:
+        return Found(Named(rest, {}, {}, None, [], []), others, outputs_first=False)
+    below = {name.removeprefix(prefix): tensor for name, tensor in rest.items() if name.startswith(prefix)}
+    named = home.read(below)
+    outside = {name: tensor for name, tensor in rest.items() if not name.startswith(prefix)}
+    slim = named.renamed.keys() | set(named.added)
+    tensors = {name if name in slim else prefix + name: tensor for name, tensor in named.tensors.items()}
+    named = named._replace(
+        tensors=tensors | outside,
+        renamed={name: prefix + original for name, original in named.renamed.items()},
+        inside=[prefix + name for name in named.inside],
+    )
+    return Found(named, others, home.outputs_first)
+
+
+def _chosen(prefixes: Sequence[str], scope: str | None) -> str:
+    """The prefix of the network that was asked for, or of the only one."""
+    scopes = [prefix.rstrip("./") for prefix in prefixes]
+    if scope is None and len(scopes) < 2:
+        return prefixes[0] if prefixes else ""
+    if scope is None:
+        raise ConfigError(
+            f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.", expected=scopes
+        )
+    if scope not in scopes:
+        there = f"there are networks below {', '.join(map(repr, scopes))}" if scopes else "there is none at all"
+        raise ConfigError(f"There is no network below scope {scope!r}; {there}.", expected=scopes, found=scope)
+    return prefixes[scopes.index(scope)]
+
+
+def _other_scopes(name: str, prefix: str, prefixes: Sequence[str]) -> list[str]:
+    """The innermost scope of another network that a tensor belongs to."""
+    found = max((other for other in prefixes if name.startswith(other)), key=len, default=prefix)
+    return [] if found == prefix or not found else [found]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.errors import FormatError, WeightsError
 from refnet.images.preprocess import Recipe
-from refnet.weights.formats.loaded import Loaded
+from refnet.weights.formats.loaded import Loaded, raise_problems
 
 
 class Named(NamedTuple):
@@ -28,6 +30,8 @@ class Named(NamedTuple):
         Variables that the home's network does not have; they are zeros.
     remarks : list of str
         Other differences, in sentences.
+    inside : sequence of str
+        Tensors in the units that have no place in refnet's units, by their names in the file.
     """
 
     tensors: dict[str, np.ndarray]
@@ -36,6 +40,7 @@ class Named(NamedTuple):
     recipe: Recipe | None
     added: list[str]
     remarks: list[str]
+    inside: Sequence[str] = ()
 
 
 class Home(NamedTuple):
@@ -50,8 +55,52 @@ class Home(NamedTuple):
     read : callable
         Gives the tensors TF-Slim's names. For a network that refnet does not have, it raises a MissingTensorError with
         the reason.
+    unit : re.Pattern, optional
+        Matches the name of a unit's tensor. Its group ``scope`` is what stands before the names of the network, with
+        the separator at its end. None: nothing can stand there.
+    outputs_first : bool
+        Whether the matrices of dense layers are [outputs, inputs], as PyTorch has them.
     """
 
     title: str
     fits: Callable[[Loaded], bool]
     read: Callable[[Mapping[str, np.ndarray]], Named]
+    unit: re.Pattern[str] | None = None
+    outputs_first: bool = False
+
+
+def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], str | None]) -> dict[str, str]:
+    """The name in the file of each tensor, by its name from now on.
+
+    Every tensor of the network has a name of the home's, so that none that the home does not know can take a place.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names in the file.
+    scope : str
+        The first part of all the network's names.
+    slim_name : callable
+        Gives TF-Slim's name of a tensor, or None for one that is not part of the network, which keeps its name.
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    FormatError
+        Two tensors would have one name, or one has a name of the network's already.
+    """
+    found: dict[str, str] = {}
+    problems: list[WeightsError] = []
+    for name in names:
+        slim = slim_name(name)
+        if slim is None and name.startswith(f"{scope}/"):
+            problems.append(FormatError(f"{name!r} is a name of TF-Slim's among another framework's.", tensor=name))
+        elif slim in found:
+            message = f"{found[slim]!r} and {name!r} are both TF-Slim's {slim}: leave out the one that is not meant."
+            problems.append(FormatError(message, tensor=slim, found=(found[slim], name)))
+        found[slim or name] = name
+    raise_problems(problems)
+    return found

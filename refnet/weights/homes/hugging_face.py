@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from refnet.images.preprocess import Recipe
+from refnet.network.names import NUMBER
 from refnet.network.networks import family_named
 from refnet.weights.homes.state_dict import StateDict
 
@@ -38,8 +39,8 @@ HOME = StateDict(
     known="those that stride in the first unit of each stage but the first one",
     family=family_named("resnet_v1"),
     unit=re.compile(
-        r"^(resnet\.)?encoder\.stages\.(?P<block>\d+)\.layers\.(?P<unit>\d+)\."
-        r"(?P<layer>(layer\.\d+|shortcut)\.(convolution|normalization))\.(?P<role>\w+)$"
+        rf"(resnet\.)?encoder\.stages\.(?P<block>{NUMBER})\.layers\.(?P<unit>{NUMBER})\."
+        rf"(?P<layer>(layer\.{NUMBER}|shortcut)\.(convolution|normalization))\.(?P<role>\w+)\Z"
     ),
     first_block=0,
     convolutions={"shortcut.convolution": "shortcut"} | {f"layer.{i}.convolution": f"conv{i + 1}" for i in range(3)},

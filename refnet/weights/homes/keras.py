@@ -19,16 +19,21 @@ import numpy as np
 
 from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
+from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
 from refnet.weights.formats.hdf5 import FORMAT_START
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _ROLES = {"kernel": "weights", "bias": "biases"}
-_UNIT = re.compile(r"^conv(\d+)_block(\d+)_(preact_bn|[0-3]_conv|[0-3]_bn)$")
-_EARLY_UNIT = re.compile(r"^(res|bn)(\d+)([a-z])_branch(1|2[abc])$")
+_IN_UNIT = rf"(conv({NUMBER})_block({NUMBER})_|(res|bn){NUMBER}[a-z]_branch)"
+_UNIT = re.compile(rf"conv({NUMBER})_block({NUMBER})_(preact_bn|[0-3]_conv|[0-3]_bn)\Z")
+_EARLY_UNIT = re.compile(rf"(res|bn)({NUMBER})([a-z])_branch(1|2[abc])\Z")
+_OF_UNIT = re.compile(
+    r"(?P<scope>(?:.+/)?)" + _IN_UNIT + r"(?:(?<=_)(?:preact_bn|[0-3]_conv|[0-3]_bn)|(?<=h)(?:1|2[abc]))/[^/]+\Z"
+)
 #: The larger networks that others trained by these names.
-_SCALED = re.compile(r"^(scale_conv1|scale\d+\w+_branch\w+|res\d+[a-z]\d+_branch\w+)$")
+_SCALED = re.compile(rf"(scale_conv1|scale{NUMBER}\w+_branch\w+|res{NUMBER}[a-z]{NUMBER}_branch\w+)\Z")
 _OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
 
 
@@ -117,7 +122,7 @@ def _fits(loaded: Loaded) -> bool:
     """Whether tensors come from Keras' own formats, or have the names of Keras' layers in another format."""
     if loaded.format.startswith(FORMAT_START):
         return True
-    return any(Place.of(name.rpartition("/")[0]) for name in loaded.tensors)
+    return any(map(_OF_UNIT.match, loaded.tensors))
 
 
 def _read(tensors: Mapping[str, np.ndarray]) -> Named:
@@ -139,15 +144,14 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     for place in places:
         counts[place.block] = max(counts[place.block], place.unit)
     scope = network_name(tuple(counts[block] for block in sorted(counts)), version.family)
-    result, renamed = {}, {}
-    for name, tensor in tensors.items():
-        slim = _slim_name(name, scope, version)
-        if slim == f"{scope}/logits/weights" and tensor.ndim == 2:
-            tensor = tensor[np.newaxis, np.newaxis]
-        result[slim] = tensor
-        if slim != name:
-            renamed[slim] = name
-    return Named(result, renamed, version.options, version.recipe, [], version.remarks)
+    in_file = names_by_slim(tensors, scope, lambda name: _slim_name(name, scope, version))
+    renamed = {slim: name for slim, name in in_file.items() if slim != name}
+    result = {slim: tensors[name] for slim, name in in_file.items()}
+    logits = f"{scope}/logits/weights"
+    if logits in renamed and result[logits].ndim == 2:
+        result[logits] = result[logits][np.newaxis, np.newaxis]
+    inside = [name for slim, name in in_file.items() if slim == name and re.match(_IN_UNIT, name)]
+    return Named(result, renamed, version.options, version.recipe, [], version.remarks, inside)
 
 
 def _version(layers: set[str], ends: set[str]) -> Version:
@@ -166,14 +170,14 @@ def _hint(layers: set[str]) -> str:
     return ""
 
 
-def _slim_name(name: str, scope: str, version: Version) -> str:
+def _slim_name(name: str, scope: str, version: Version) -> str | None:
     layer, _, role = name.rpartition("/")
     role = _ROLES.get(role, role)
     place = Place.of(layer)
     if place and place.end in version.in_unit:
         unit = f"block{place.block}/unit_{place.unit}/{version.family.unit_name}"
         return f"{scope}/{unit}/{version.in_unit[place.end]}/{role}"
-    return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else name
+    return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else None
 
 
-HOME = Home("Keras Applications", _fits, _read)
+HOME = Home("Keras Applications", _fits, _read, _OF_UNIT)

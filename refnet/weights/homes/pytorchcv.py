@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from refnet.images.preprocess import Recipe
+from refnet.network.names import NUMBER
 from refnet.network.networks import family_named
 from refnet.weights.homes.state_dict import StateDict
 
@@ -36,8 +37,8 @@ HOME = StateDict(
     known="preresnet10 to preresnet269b, of any width",
     family=family_named("resnet_v2"),
     unit=re.compile(
-        r"^features\.stage(?P<block>\d+)\.unit(?P<unit>\d+)\.(?P<layer>body\.conv\d+\.(bn|conv)|identity_conv)\."
-        r"(?P<role>\w+)$"
+        rf"features\.stage(?P<block>{NUMBER})\.unit(?P<unit>{NUMBER})\."
+        rf"(?P<layer>body\.conv{NUMBER}\.(bn|conv)|identity_conv)\.(?P<role>\w+)\Z"
     ),
     first_block=1,
     first_unit=1,

@@ -12,7 +12,7 @@ from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.networks import Family, network_name
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
 _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -80,10 +80,13 @@ class StateDict(NamedTuple):
         -------
         Home
         """
-        return Home(self.title, self._fits, self._read)
+        # As few components as possible: the names of a unit do not contain a unit.
+        scoped = re.compile(r"^(?P<scope>(?:[^./]+\.)*?)" + self.unit.pattern.removeprefix("^"))
 
-    def _fits(self, loaded: Loaded) -> bool:
-        return any(map(self.unit.match, loaded.tensors))
+        def fits(loaded: Loaded) -> bool:
+            return any(map(scoped.match, loaded.tensors))
+
+        return Home(self.title, fits, self._read, scoped, outputs_first=True)
 
     def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
         """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""
@@ -98,16 +101,15 @@ class StateDict(NamedTuple):
 
     def _renamed(self, tensors: Mapping[str, np.ndarray], family: Family) -> Named:
         scope = network_name(tuple(self._units(tensors)), family)
-        result, renamed = {}, {}
-        for name, tensor in tensors.items():
-            slim = self._slim_name(name, scope, family)
-            if slim is None:
-                result[name] = tensor
-                continue
-            renamed[slim] = name
-            result[slim] = _hwio(tensor) if slim.endswith("/weights") else tensor
+        names = names_by_slim(tensors, scope, lambda name: self._slim_name(name, scope, family))
+        renamed = {slim: name for slim, name in names.items() if slim != name}
+        result = {
+            slim: _hwio(tensors[name]) if slim in renamed and slim.endswith("/weights") else tensors[name]
+            for slim, name in names.items()
+        }
+        inside = [name for slim, name in names.items() if slim == name and self.unit.match(name)]
         biases = dict(self._missing_biases(result))
-        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark])
+        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark], inside)
 
     def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
         found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]

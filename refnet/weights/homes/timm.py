@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from refnet.images.preprocess import Recipe
+from refnet.network.names import NUMBER
 from refnet.network.networks import family_named
 from refnet.weights.homes.state_dict import StateDict
 
@@ -40,7 +41,7 @@ HOME = StateDict(
     title="timm's ResNetV2",
     known="resnetv2_18, 34, 50, 101, 152, and their variants d",
     family=family_named("resnet_v2"),
-    unit=re.compile(r"^stages\.(?P<block>\d+)\.blocks\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$"),
+    unit=re.compile(rf"stages\.(?P<block>{NUMBER})\.blocks\.(?P<unit>{NUMBER})\.(?P<layer>.+)\.(?P<role>\w+)\Z"),
     first_block=0,
     convolutions={"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.conv": "shortcut"},
     norms={"norm1": "preact", "norm2": "conv1/BatchNorm", "norm3": "conv2/BatchNorm"},

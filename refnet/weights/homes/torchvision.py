@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from refnet.images.preprocess import Recipe
+from refnet.network.names import NUMBER
 from refnet.network.networks import family_named
 from refnet.weights.homes.state_dict import StateDict
 
@@ -55,7 +56,7 @@ HOME = StateDict(
     title="PyTorch's ResNet v1",
     known="torchvision's resnet18, 34, 50, 101 and 152, and timm's variants of them with a deep stem",
     family=family_named("resnet_v1"),
-    unit=re.compile(r"^layer(?P<block>\d+)\.(?P<unit>\d+)\.(?P<layer>.+)\.(?P<role>\w+)$"),
+    unit=re.compile(rf"layer(?P<block>{NUMBER})\.(?P<unit>{NUMBER})\.(?P<layer>.+)\.(?P<role>\w+)\Z"),
     first_block=1,
     convolutions={"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "downsample.0": "shortcut"},
     norms={f"bn{i}": f"conv{i}/BatchNorm" for i in (1, 2, 3)} | {"downsample.1": "shortcut/BatchNorm"},

@@ -18,11 +18,15 @@ from refnet.weights.formats import read
 
 
 class BadFile(NamedTuple):
-    """What writes it into a folder and tells the path to read; the error that it gives, and words of its message."""
+    """What writes it into a folder and tells the path to read; the error that it gives, and words of its message.
+
+    ``read`` is what finds the error: by default the reader of the formats.
+    """
 
     write: Callable[[Path], Path]
     error: type[RefnetError]
     message: str
+    read: Callable[[Path], Any] = read
 
 
 def content(data: bytes, error: type[RefnetError], message: str, name: str = "a") -> BadFile:
@@ -39,12 +43,13 @@ def check_refused(bad: BadFile, folder: Path, watch: Any) -> RefnetError:
     """The error, which names the file, and comes after little work without a look at another file."""
     path = bad.write(folder)
     with pytest.raises(bad.error, match=bad.message):
-        read(path)  # what Python imports for it, it has now
+        bad.read(path)  # what Python imports for it, it has now
     prefix = str(path).removesuffix(".index")
-    own = [str(file) for file in folder.rglob("*") if str(file).startswith(prefix)]
+    # An index of shards leads to the files beside it.
+    own = [str(file) for file in folder.rglob("*") if str(file).startswith(prefix) or path.name.endswith(".index.json")]
     start = time.process_time()
     with watch(*own), pytest.raises(bad.error) as caught:
-        read(path)
+        bad.read(path)
     # None takes a second. Where a bound on the work is missing it is minutes, or all memory; the machine may be busy.
     assert time.process_time() - start < 10
     assert type(caught.value) is bad.error

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from refnet.errors import RefnetError
 from refnet.weights.formats import read, write_npz
 from refnet.weights.formats.table import read_table
+from tests.refnet.formats import torch_files
 from tests.refnet.formats.bad_files import flip, read_or_refuse
 
 fuzzed = settings(
@@ -63,6 +64,8 @@ def victims(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vict
     arrays = {"conv1/weights": np.arange(6, dtype=np.float32).reshape(2, 3), "half": np.ones(3, np.float16)}
     write_npz(root / "stored.npz", arrays, {"classes": 2})
     np.savez_compressed(root / "deflated.npz", **arrays)
+    torch_files.save(root / "a.pth", arrays)
+    torch_files.save(root / "legacy.pth", arrays, zipped=False)
     # NumPy and the json module import what they need for malformed texts at the first one.
     for name, content in (("x.npy", b"\x93NUMPY\1\0\2\0(\n"), ("__refnet__", b"{")):
         with zipfile.ZipFile(root / "malformed", "w") as archive:
@@ -75,10 +78,14 @@ def victims(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vict
         "objects": victim(root / "objects.index", root / "objects.index", root / "objects.data-00000-of-00001"),
         "stored": victim(root / "stored.npz"),
         "deflated": victim(root / "deflated.npz"),
+        "pth": victim(root / "a.pth"),
+        "legacy pth": victim(root / "legacy.pth"),
     }
 
 
-KINDS = pytest.mark.parametrize("kind", ["v1", "v2", "objects", "stored", "deflated"])
+KINDS = pytest.mark.parametrize("kind", ["v1", "v2", "objects", "stored", "deflated", "pth", "legacy pth"])
+# Without checksums, damage to a value or a name goes unnoticed.
+UNCHECKED = ("legacy pth",)
 
 
 def tensors_or_none(victim: Victim, watch: Any) -> dict[str, np.ndarray] | None:
@@ -105,7 +112,9 @@ def test_flipped_bytes(kind: str, which: int, flips: Any, victims: dict[str, Vic
     files = list(victims[kind].files.items())
     path, content = files[which % len(files)]
     path.write_bytes(flip(content, flips))
-    check_equal(victims[kind], tensors_or_none(victims[kind], watch))
+    found = tensors_or_none(victims[kind], watch)
+    if kind not in UNCHECKED:
+        check_equal(victims[kind], found)
 
 
 @KINDS
@@ -117,7 +126,9 @@ def test_cut_and_extended(
     files = list(victims[kind].files.items())
     path, content = files[which % len(files)]
     path.write_bytes(content[: int(keep * len(content))] + more)
-    check_equal(victims[kind], tensors_or_none(victims[kind], watch))
+    found = tensors_or_none(victims[kind], watch)
+    if kind not in UNCHECKED:
+        check_equal(victims[kind], found)
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2", "objects"])

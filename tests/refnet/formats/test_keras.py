@@ -206,7 +206,7 @@ CHANGES: dict[str, tuple[Change, type[RefnetError], str]] = {
     "another compression": (dataset(data=np.zeros(99), compression="lzf"), FormatError, r"filters \[32000\]"),
     "checksums": (dataset(data=np.zeros(99), chunks=(9,), fletcher32=True), FormatError, r"filters \[3\] \(fletcher32"),
     "a filter's plug-in": (_plugin, FormatError, r"filters \[31999\]"),
-    "two of a name": (link("x/post_bn/beta:0", np.zeros(2)), FormatError, "two datasets have the name 'post_bn/beta'"),
+    "two of a name": (link("post_bn/post_bn/beta", np.zeros(2)), FormatError, "have the name 'post_bn/beta'"),
 }  # fmt: skip
 
 

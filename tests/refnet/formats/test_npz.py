@@ -293,10 +293,10 @@ BAD = {
     **{name: _forged(*row) for name, row in FORGED.items()},
     **{name: _lying(*row) for name, row in LYING.items()},
     **{name: _metadata(*row) for name, row in METADATA.items()},
-    "PyTorch's .pth": BadFile(
-        lambda f: archive(f / "a.pth", ("archive/data.pkl", b"\x80\x02."), ("archive/data/0", bytes(8))),
+    "PyTorch's pickle beside arrays": BadFile(
+        lambda f: archive(f / "a", ("x.npy", npy(np.ones(1))), ("archive/data.pkl", b"\x80\x02N.")),
         FormatError,
-        r"PyTorch file .* pickle.*safetensors",
+        "holds a pickle",
     ),
     "a zip bomb": BadFile(_bomb, LimitError, r"claims to expand to 2000001\d\d"),
     "a member twice": BadFile(_twice, FormatError, r"'x\.npy' is in the archive twice"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refnet.errors import CorruptError, FormatError
+from refnet.errors import CorruptError, FormatError, LimitError
+from refnet.files import regular_file_size
 from refnet.weights.formats import read, write
 from refnet.weights.formats.loaded import read_all
+from refnet.weights.formats.table import MAGIC
 from tests.refnet.formats.bad_files import BadFile, check_refused, content
 
 
@@ -37,7 +40,54 @@ def _fifo(folder: Path) -> Path:
     return folder / "a"
 
 
-_KNOWN = r".*TensorFlow checkpoints \(V1 and V2\), Keras' \.h5, Keras' \.keras, \.npz and safetensors\."
+def _sparse(name: str, start: bytes, end: bytes = b"", beside: str = "") -> BadFile:
+    """A file of 4 TiB with a few bytes at its start and its end, and a hole between."""
+
+    def write_it(folder: Path) -> Path:
+        with (folder / name).open("wb") as file:
+            file.write(start)
+            file.truncate(2**42 - len(end))
+            file.seek(0, os.SEEK_END)
+            file.write(end)
+        return folder / (beside or name)
+
+    return BadFile(
+        write_it, LimitError, f"{name} has {2**42} bytes, but only [0-9]+ are on the disk: the rest are holes"
+    )
+
+
+def _safetensors_header(size: int) -> bytes:
+    entry = b'{"x":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (size // 4, size)
+    return len(entry).to_bytes(8, "little") + entry
+
+
+def _zip(member: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(member, b"")
+    return buffer.getvalue()
+
+
+def _sparse_shard(folder: Path) -> Path:
+    write(folder / "a.ckpt", {"x": np.ones(2, np.float32)}, {})
+    return _sparse("a.ckpt.data-00000-of-00001", bytes(8), beside="a.ckpt.index").write(folder)
+
+
+SPARSE: dict[str, BadFile] = {
+    "4 TiB of nothing": _sparse("a", b""),
+    "4 TiB of safetensors": _sparse("a", _safetensors_header(2**42 - 66)),
+    "a header of 4 TiB": _sparse("a", (2**42 - 8).to_bytes(8, "little") + b"{"),
+    "4 TiB of .npz": _sparse("a.npz", b"PK\3\4", _zip("x.npy")),
+    "4 TiB of .keras": _sparse("a.keras", b"PK\3\4", _zip("model.weights.h5")),
+    "4 TiB of .h5": _sparse("a.h5", b"\x89HDF\r\n\x1a\n"),
+    "an index of 4 TiB": _sparse("a.index", b"", MAGIC),
+    "a V1 checkpoint of 4 TiB": _sparse("a", b"", MAGIC),
+    "a shard of 4 TiB": BadFile(_sparse_shard, LimitError, r"a\.ckpt\.data.* are holes"),
+}
+
+_KNOWN = (
+    r".*TensorFlow checkpoints \(V1 and V2\), PyTorch's \.pth, Keras' \.h5, Keras' \.keras, \.npz and safetensors\."
+)
 BAD: dict[str, BadFile] = {
     **{f"empty, named {name}": content(b"", FormatError, "empty", name) for name in ("a.npz", "a.index", "a")},
     "a gzip archive": content(b"\x1f\x8b\x08", FormatError, "unpack" + _KNOWN),
@@ -47,12 +97,47 @@ BAD: dict[str, BadFile] = {
     "one byte": content(b"x", FormatError, "unknown format" + _KNOWN),
     "a directory of other files": BadFile(_other_files, FormatError, "no 'checkpoint' file and holds no checkpoint"),
     "a FIFO": BadFile(_fifo, FormatError, "is a FIFO; it must be a regular file"),
+    **SPARSE,
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
     check_refused(BAD[name], tmp_path, watch)
+
+
+def test_a_file_with_some_holes_is_no_bomb(tmp_path: Path) -> None:
+    """Copies leave out blocks of zeros; and some file systems know neither blocks nor holes."""
+    arrays = {"x": np.zeros(4_000_000, np.float32), "y": np.ones(100_000, np.float32)}
+    write(tmp_path / "a.safetensors", arrays, {})
+    content = (tmp_path / "a.safetensors").read_bytes()
+    with (tmp_path / "b").open("wb") as file:
+        for start in range(0, len(content), 4096):
+            if any(block := content[start : start + 4096]):
+                file.seek(start)
+                file.write(block)
+    assert (tmp_path / "b").stat().st_blocks < (tmp_path / "a.safetensors").stat().st_blocks
+    assert np.array_equal(read(tmp_path / "b").tensors["y"], arrays["y"])
+
+
+def test_a_file_system_that_counts_no_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(bytes(4096))
+    monkeypatch.setattr("refnet.files._SMALL_BYTES", 0)
+    monkeypatch.setattr("refnet.files._BLOCK_BYTES", 0)
+    assert regular_file_size(str(tmp_path / "a")) == 4096
+    os.truncate(tmp_path / "a", 1 << 20)
+    with pytest.raises(LimitError, match="are holes"):
+        regular_file_size(str(tmp_path / "a"))
+
+
+def test_many_sparse_shards_count_together(tmp_path: Path) -> None:
+    paths = [str(tmp_path / str(number)) for number in range(3)]
+    for path in paths:
+        Path(path).touch()
+        os.truncate(path, 30 << 20)
+    assert regular_file_size(*paths[:2]) == 60 << 20
+    with pytest.raises(LimitError, match="0 and 2 other files have 94371840 bytes, but only 0"):
+        regular_file_size(*paths)
 
 
 def test_extension_that_lies(v1: Any, tmp_path: Path) -> None:

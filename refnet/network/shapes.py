@@ -1,0 +1,54 @@
+"""What the shapes of all the variables of a network have in common, whatever the network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeMismatchError
+from refnet.network.names import NUMBER
+from refnet.network.networks import BY_UNIT
+
+_UNIT = f"[^/]+/unit_{NUMBER}/(?:{'|'.join(BY_UNIT)})/"
+_LAYER = f"(?:conv{NUMBER}(?:_{NUMBER})?|shortcut|preact|postnorm|input|logits)(?:/BatchNorm)?"
+_VARIABLE = re.compile(rf"(?:{_UNIT})?{_LAYER}/(?:weights|biases|gamma|beta|moving_mean|moving_variance)\Z", re.DOTALL)
+
+# The most variables that one error lists.
+_LISTED = 20
+
+
+def check_ranks(variables: Mapping[str, Any], scope: str) -> None:
+    """Refuse kernels that do not have four dimensions, other variables that do not have one, and sizes of 0.
+
+    What reads an architecture off the shapes, and then compares all of them, can take this for granted.
+
+    Parameters
+    ----------
+    variables : mapping of str to array
+    scope : str
+        The prefix of the network's names; other variables are not looked at.
+
+    Raises
+    ------
+    ShapeMismatchError
+        It lists all of them.
+    """
+    prefix = f"{scope}/" if scope else ""
+    wrong: dict[str, str] = {}
+    for name, value in variables.items():
+        shape, is_kernel = np.shape(value), name.endswith("/weights")
+        if len(shape) == (4 if is_kernel else 1) and 0 not in shape:
+            continue
+        if name.startswith(prefix) and _VARIABLE.match(name, len(prefix)):
+            needed = "a kernel has four dimensions" if is_kernel else "it has one value per channel"
+            wrong[name] = needed if len(shape) != (4 if is_kernel else 1) else "none of its sizes can be 0"
+    if wrong:
+        listed = [f"{name} has shape {np.shape(variables[name])}; {what}" for name, what in wrong.items()]
+        more = f", and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        first = next(iter(wrong))
+        raise ShapeMismatchError(
+            f"{', '.join(listed[:_LISTED])}{more}.", tensor=first, found=np.shape(variables[first])
+        )

@@ -1,0 +1,177 @@
+"""What the tensors of a file, or of a mapping by another framework's names, are: one network, and what is beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.graph.graph import ArgScope
+from refnet.images.preprocess import Recipe
+from refnet.network.architecture import Architecture, infer_architecture
+from refnet.run.variables import array_of
+from refnet.weights import leftovers
+from refnet.weights.conversion import Conversion
+from refnet.weights.formats.loaded import Loaded
+from refnet.weights.homes import home_of, network_in
+from refnet.weights.leftovers import Dense
+
+
+class Interpretation(NamedTuple):
+    """One network of a file.
+
+    Attributes
+    ----------
+    tensors : dict of str to array
+        Under TF-Slim's names; those beside the network have the names that they have in the file.
+    options : dict of str to Any
+        As in `refnet.Weights`.
+    recipe : Recipe or None
+    conversion : Conversion
+    doubts : list of str
+        What a user should know before trusting the result, in sentences.
+    """
+
+    tensors: dict[str, np.ndarray]
+    options: dict[str, Any]
+    recipe: Recipe | None
+    conversion: Conversion
+    doubts: list[str]
+
+
+def interpret(
+    loaded: Loaded,
+    options: Mapping[str, Any] | None = None,
+    *,
+    scope: str | None = None,
+    head: str | None = "from_weights",
+    averages: bool = False,
+) -> Interpretation:
+    """Give the tensors of a network TF-Slim's names, find its classifier, and sort what is left over.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    options : mapping of str to Any, optional
+        Those in the file's metadata; for files of other frameworks, these are their home's.
+    scope, head, averages
+        As for `refnet.load_weights`.
+
+    Returns
+    -------
+    Interpretation
+
+    Raises
+    ------
+    ConfigError
+        ``scope``, ``head`` or ``averages`` asks for what is not there, or the file holds several networks.
+    WeightsError
+        There is no network that refnet has, or layers that would change the result would be left over.
+    """
+    tensors, left_out, remark = leftovers.take_averages(loaded.tensors, averages)
+    doubts = [remark] if remark else []
+    named, others, outputs_first = network_in(loaded._replace(tensors=tensors), scope)
+    left_out |= {name: f"it belongs to another network, below {other!r}" for name, other in others.items()}
+    own_options = dict(named.options if named.renamed else options or {})
+    found = infer_architecture(named.tensors)
+    arg_scope = ArgScope(**{name: value for name, value in own_options.items() if name in ArgScope._fields})
+    graph = found.graph(named.tensors, arg_scope)
+    extra = {
+        name: tensor for name, tensor in named.tensors.items() if name not in graph.used and tensor.dtype.kind == "f"
+    }
+    kinds = {name: leftovers.kind_of(name, named.tensors) for name in extra}
+    unknown = {name: extra[name] for name, kind in kinds.items() if kind == leftovers.UNKNOWN}
+    within = {*named.inside, *leftovers.inside(unknown, found)} & unknown.keys()
+    # Where variables are missing, these may be they, by other names: that error comes when the network is run.
+    if not graph.missing:
+        leftovers.check_inside(sorted(within))
+
+    own = _own_classifier(named.tensors, found, named.renamed)
+    features = int(found.blocks[-1].args[-1]["depth"])
+    chosen = leftovers.find_head(own, unknown, features, head, outputs_first=outputs_first)
+    kinds |= dict.fromkeys(chosen.not_run, leftovers.HEAD)
+    doubts += [chosen.remark] if chosen.remark else []
+    named_tensors, renamed, added = dict(named.tensors), dict(named.renamed), list(named.added)
+    if chosen.classifier is not own:
+        place = _logits(found)
+        if own is not None:
+            for slim in (f"{place}/weights", f"{place}/biases"):
+                left = named_tensors.pop(slim, None)
+                if left is not None:
+                    left_out[renamed.pop(slim, slim)] = leftovers.HEAD
+        if chosen.classifier is not None:
+            _put(chosen.classifier, place, named_tensors, renamed, added)
+    before = loaded.conversion
+    conversion = replace(
+        before,
+        renamed={name: key for name, key in before.renamed.items() if name in named_tensors}
+        | {slim: before.renamed.get(name, name) for slim, name in renamed.items()},
+        left_out=before.left_out | left_out,
+        added=before.added + added,
+        kinds={name: kind for name, kind in kinds.items() if name in named_tensors},
+        remarks=before.remarks + named.remarks,
+    )
+    return Interpretation(named_tensors, own_options, named.recipe, conversion, doubts)
+
+
+def _logits(architecture: Architecture) -> str:
+    return f"{architecture.scope}/logits" if architecture.scope else "logits"
+
+
+def _own_classifier(
+    tensors: Mapping[str, np.ndarray], architecture: Architecture, renamed: Mapping[str, str]
+) -> Dense | None:
+    """The layer with the classifier's own name."""
+    place = _logits(architecture)
+    kernel = tensors.get(f"{place}/weights")
+    if kernel is None or kernel.ndim != 4:
+        return None
+    names = [f"{place}/weights", f"{place}/biases"]
+    original = [renamed.get(name, name) for name in names if name in tensors]
+    return Dense(leftovers.layer_of(original[0]), kernel, tensors.get(names[1]), original)
+
+
+def _put(
+    classifier: Dense, place: str, tensors: dict[str, np.ndarray], renamed: dict[str, str], added: list[str]
+) -> None:
+    """Give a layer the classifier's name."""
+    for name in classifier.tensors:
+        del tensors[name]
+    tensors[f"{place}/weights"] = classifier.kernel
+    renamed[f"{place}/weights"] = classifier.tensors[0]
+    biases = f"{place}/biases"
+    if classifier.biases is None:
+        # Zeros change no bit: a sum starts at +0, so it is never -0.
+        tensors[biases] = np.zeros(classifier.outputs, np.float32)
+        added.append(biases)
+    else:
+        tensors[biases] = classifier.biases
+        renamed[biases] = classifier.tensors[1]
+
+
+def interpret_arrays(tensors: Mapping[str, Any], scope: str | None = None) -> Interpretation | None:
+    """`interpret` for a mapping in memory.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+    scope : str, optional
+
+    Returns
+    -------
+    Interpretation or None
+        None: the names are of no framework that refnet knows.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+        As `interpret` raises them, and for values that are not arrays of numbers.
+    """
+    loaded = Loaded({name: array_of(name, value) for name, value in tensors.items()}, "arrays", {}, Conversion())
+    if scope is None and home_of(loaded) is None:
+        return None
+    found = interpret(loaded, scope=scope)
+    conversion = replace(found.conversion, remarks=found.conversion.remarks + found.doubts)
+    return found._replace(conversion=conversion)
