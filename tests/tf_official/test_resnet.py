@@ -96,10 +96,6 @@ BAD = {
         lambda state: [state.pop(name) for name in list(state) if "batch_normalization_15/" in name],
         "there are 15 batch norms and kernels of the sizes 7, 1, 1, 3, 1, ",
     ),
-    "two networks": (
-        lambda state: state.update({"other/conv2d/kernel": np.ones((3, 3, 1, 1), np.float32)}),
-        "they are below 'other/', 'resnet_model/'",
-    ),
     "other kernels": (
         lambda state: state.update({"resnet_model/conv2d_2/kernel": np.ones((5, 5, 1, 1), np.float32)}),
         "the kernels' sizes are 1, 5, ",
@@ -119,3 +115,16 @@ def test_others_are_refused(what: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **state)
     with pytest.raises(errors.MissingTensorError, match=f"numbered as in the official ResNets.*{words}"):
         refnet.load_weights(tmp_path / "a.npz")
+
+
+def test_one_of_two_networks(tmp_path: Path) -> None:
+    state, truth = model_of(DESCRIPTIONS["basic v2"])
+    np.savez(tmp_path / "a.npz", **state, **{f"other/{name}": value for name, value in state.items()})
+    with pytest.raises(
+        errors.ConfigError, match="several networks; scope= can be 'other/resnet_model', 'resnet_model'"
+    ):
+        refnet.load_weights(tmp_path / "a.npz")
+    weights = refnet.load_weights(tmp_path / "a.npz", scope="resnet_model")
+    found = refnet.forward(weights, IMAGES, dtype="float64")
+    logits = truth["resnet_v2/logits"][:, 0, 0]
+    assert np.abs(found - logits).max() < 1e-12 * np.abs(logits).max()
