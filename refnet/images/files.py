@@ -10,15 +10,27 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from refnet.checks import path_of
 from refnet.errors import ConfigError, InputError
 from refnet.images.preprocess import MAX_PIXELS
-from refnet.resources import for_images, is_want
+from refnet.resources import check_room, for_images, is_want
 from refnet_kernels.system.forks import once
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 _MAGICS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
+
+#: How many pixels one byte can stand for: a bit each, deflated; a grey block of 8 x 8 in each bit; a string of 4096 in
+#: 12 bits; a run of 255 in two bytes. A file that claims more is a bomb, unless its pixels are few.
+_PIXELS_PER_BYTE = {"PNG": 8 * 1032, "JPEG": 8 * 64, "GIF": 4096 * 8 // 12, "BMP": 128}
+_FEW_PIXELS = 4_000_000
+
+#: What an image takes while it is read: four bytes per pixel in Pillow, and three in the result.
+_BYTES_PER_PIXEL = 7
+
+#: Pixels that are converted to RGB at a time.
+_STRIP_PIXELS = 1 << 20
 
 
 @for_images
@@ -48,7 +60,7 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     ------
     InputError
         The path is not a regular file, or the file is empty, has another format, is damaged or cut off, or has more
-        than 100 million pixels.
+        than 100 million pixels, or more than its bytes can hold or the memory takes.
     ConfigError
         Pillow is set to load truncated images.
     FileNotFoundError, PermissionError
@@ -59,7 +71,7 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     The checksums of a PNG are verified. The other formats have none: a change in their data is found only if it makes
     the file unreadable.
     """
-    name = os.fspath(path)
+    name = path_of(path)
     if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
     with open(name, "rb") as file:
@@ -124,19 +136,34 @@ def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
             expected=MAX_PIXELS,
             found=pixels,
         )
+    size = os.fstat(file.fileno()).st_size
+    if pixels > max(_FEW_PIXELS, size * _PIXELS_PER_BYTE[image_format]):
+        raise InputError(
+            f"{name} has {image.width} x {image.height} = {pixels:,} pixels, but only {size:,} bytes, which cannot "
+            f"hold so many: it is damaged, or it was made to fill the memory.",
+            expected=size * _PIXELS_PER_BYTE[image_format],
+            found=pixels,
+        )
+    check_room(pixels * _BYTES_PER_PIXEL, f"{name}, {image.width} x {image.height} pixels,")
     if image_format == "PNG":
         image.verify()  # Pillow decodes a PNG without reading its checksums or its end
         image = _open(file, image_format)
     image.load()
-    upright: Image.Image = image_ops.exif_transpose(image)
-    return upright
+    image_ops.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"):
+    if not image.mode.startswith("I;16") and image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"):
         raise InputError(f"{name} has pixels of Pillow's mode {image.mode}; save it as 8-bit RGB.", found=image.mode)
     image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency is lost
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    # In strips, as Pillow would make two more copies of the whole.
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if image.mode.startswith("I;16"):
+            pixels[top : top + rows] = (np.asarray(strip) >> 8)[:, :, np.newaxis]
+        else:
+            pixels[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return pixels

@@ -132,8 +132,8 @@ def preprocessing(
     shape = count, y[0].size, x[0].size, 3
     # Of one image at a time: as float32, between the interpolation of its rows and its columns, and interpolated.
     row = 12 * x[0].size
-    each = 12 * height * width + 2 * row * height + 3 * row * y[0].size
-    check_room(lambda number: each + number * row * y[0].size, f"Preprocessing of {count} images", count)
+    one, each = 12 * height * width + 2 * row * height + 3 * row * y[0].size, row * y[0].size
+    check_room(each, f"Preprocessing of {count} images", count, lambda number: one + number * each)
 
     @contract_mode()
     def work() -> Float32:

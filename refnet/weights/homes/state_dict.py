@@ -107,7 +107,8 @@ class StateDict(NamedTuple):
             slim: _hwio(tensors[name]) if slim in renamed and slim.endswith("/weights") else tensors[name]
             for slim, name in names.items()
         }
-        inside = [name for slim, name in names.items() if slim == name and self.unit.match(name)]
+        units = tuple({name[: match.start("layer")] for name in tensors if (match := self.unit.match(name))})
+        inside = [name for slim, name in names.items() if slim == name and name.startswith(units)]
         biases = dict(self._missing_biases(result))
         return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark], inside)
 

@@ -70,7 +70,9 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
 def _layers(tensors: Mapping[str, np.ndarray]) -> Layers:
     found: dict[str, dict[int, str]] = {"conv2d": {}, "batch_normalization": {}}
     for match in filter(None, map(_LAYER.match, tensors)):
-        found[match["kind"]][int(match["number"] or 0)] = match.string.rpartition("/")[0]
+        layer, number = match.string.rpartition("/")[0], int(match["number"] or 0)
+        if found[match["kind"]].setdefault(number, layer) != layer:
+            raise _unknown(f"{found[match['kind']][number]} and {layer} have one number")
     for kind, numbered in found.items():
         if sorted(numbered) != list(range(len(numbered))):
             raise _unknown(f"a {kind} is missing between {min(numbered)} and {max(numbered)}")
