@@ -79,9 +79,13 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
                 os.fsync(file.fileno())
             # Each is open, and so locked, until it has its own name.
             _replace_all(list(zip(temporaries, targets, strict=True)))
-    except BaseException:
+    except BaseException as error:
         for temporary in temporaries:
             _remove(temporary)
+        if isinstance(error, OSError):
+            # The caller knows the file by its own name; of a full disk the system gives none.
+            by_name = dict(zip(temporaries, paths, strict=False))
+            error.filename, error.filename2 = by_name.get(error.filename, error.filename or paths[0]), None
         raise
     for directory in sorted({os.path.dirname(target) for target in targets}):
         _sync_directory(directory or ".")

@@ -157,6 +157,11 @@ class Graph:
         """Whether there is a variable ``leaf`` in the current scope."""
         return self.name(leaf) in self.variables
 
+    def depth_of(self, leaf: str, otherwise: int) -> int:
+        """The output channels of the kernel ``leaf`` in the current scope, if there is one."""
+        shape: tuple[int, ...] = np.shape(self.variables[self.name(leaf)]) if self.has(leaf) else ()
+        return shape[3] if len(shape) == 4 and shape[3] > 0 else otherwise
+
     def has_batch_norm(self, scope: str) -> bool:
         """Whether there is any variable of a batch norm in ``scope``."""
         return any(self.has(f"{scope}/{role}") for role in _OF_BATCH_NORM)

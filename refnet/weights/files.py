@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.checks import check_bool, labels_of, path_of
+from refnet.checks import check_bool, check_text, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
 from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
@@ -88,7 +88,10 @@ def load_weights(
         from refnet.weights import formats
         from refnet.weights.interpretation import interpret
 
-    check_bool(strict=strict)
+    check_bool(averages=averages, strict=strict)
+    check_text(**{name: given for name, given in {"scope": scope, "head": head}.items() if given is not None})
+    recipe = None if recipe is None else check_recipe(recipe)
+    labels = None if labels is None else labels_of(labels)
     name = path_of(path)
     loaded = formats.read(name)
     with formats.naming(name):
@@ -114,7 +117,7 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    recipe, tensors = recipe or found.recipe, found.tensors
+    recipe, tensors = found.recipe if recipe is None else recipe, found.tensors
     if labels is None and "labels" in stored:
         labels = _labels_from(stored["labels"])
     if recipe is None and loaded.format.startswith(TF_CHECKPOINT):

@@ -8,11 +8,19 @@ from typing import NamedTuple
 from refnet.errors import ConfigError
 from refnet.network.architecture import scopes_of
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes import bit, keras, timm, torchvision
+from refnet.weights.homes import bit, hugging_face, keras, pytorchcv, tf_official, timm, torchvision
 from refnet.weights.homes.home import Home, Named, refuse_slim_names
 
 #: The first home that fits reads the tensors.
-HOMES = (keras.HOME, timm.HOME, torchvision.HOME, bit.HOME)
+HOMES = (
+    keras.HOME,
+    timm.HOME,
+    torchvision.HOME,
+    hugging_face.HOME,
+    pytorchcv.HOME,
+    tf_official.HOME,
+    bit.HOME,
+)
 
 
 def home_of(loaded: Loaded) -> Home | None:
