@@ -85,6 +85,7 @@ def load_weights(
         As the system raises them.
     """
     with making:
+        from refnet.files import naming_file
         from refnet.weights import formats
         from refnet.weights.interpretation import interpret
 
@@ -93,7 +94,8 @@ def load_weights(
     recipe = None if recipe is None else check_recipe(recipe)
     labels = None if labels is None else labels_of(labels)
     name = path_of(path)
-    loaded = formats.read(name)
+    with naming_file(name):
+        loaded = formats.read(name)
     with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
