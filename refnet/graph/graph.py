@@ -207,8 +207,8 @@ class Graph:
 
         Each unused tensor is proposed once.
         """
-        names = [name for name in self.variables if isinstance(name, str) and name not in self.used]
-        return nearest(missing, {name: _shape_of(name, self.variables[name]) for name in names})
+        left = {name: _shape_of(name, value) for name, value in self.variables.items() if name not in self.used}
+        return nearest(missing, left)
 
     def _add(
         self,

@@ -5,13 +5,10 @@ from __future__ import annotations
 import difflib
 import time
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import refnet
-from refnet.errors import MissingTensorError
 from refnet.graph.nearest import nearest
 from tests.support.nets import small_blocks
 
@@ -38,11 +35,6 @@ def test_one_among_thousands_is_found_by_its_start_or_its_end() -> None:
     for change in (lambda name: f"{name}_1", lambda name: f"model/{name}"):
         moved = {change(name): shape for name, shape in missing}
         assert nearest(missing, others | moved) == {name: change(name) for name, _ in missing}
-
-
-def test_a_key_that_is_no_name_is_no_candidate() -> None:
-    with pytest.raises(MissingTensorError, match="lack 2 of"):
-        refnet.conv2d_same(np.zeros((1, 3, 3, 1), np.float32), 1, 1, 1, variables={5: 5})
 
 
 def test_it_takes_little_time_whatever_the_names_are() -> None:
