@@ -101,8 +101,10 @@ def load_weights(
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
         weights = _weights_of(loaded, found, recipe, labels)
         extra = weights.conversion.extra
-        if extra and strict:
-            raise WeightsError(f"The file holds {len(extra)} tensors that are not part of the network: {some(extra)}.")
+        all_extra = extra + (found.not_run if head == "from_weights" else [])
+        if all_extra and strict:
+            names = some(all_extra)
+            raise WeightsError(f"The file holds {len(all_extra)} tensors that are not part of the network: {names}.")
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
     others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
@@ -135,9 +137,8 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         copy=False,
     )
     _check_usable(weights, CorruptError)
-    graph = weights.architecture.graph(weights, weights.arg_scope)
-    extra = sorted(weights.keys() - graph.used)
-    remarks = _remarks(weights, recipe, graph.folded) + found.doubts
+    extra = sorted(weights.keys() - found.graph.used)
+    remarks = _remarks(weights, recipe, found.graph.folded) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
 
