@@ -156,10 +156,11 @@ def check_room(each: int, what: str, images: int = 1, needed: Callable[[int], in
     if room is None or nbytes <= room.nbytes:
         return
     fit = bisect_right(range(1, min(count, room.nbytes // each + 1)), room.nbytes, key=total)
+    least = "at least " if is_least and needed else ""
     left = f"{_size(room.nbytes)} are left by {room.limit}"
     advice = f"A batch of {fit} would fit, and has the same bits." if fit else "Pass smaller images, or tiles of them."
     raise InputError(
-        f"{what} would take {'at least ' if is_least else ''}{_size(nbytes)} of memory, but {left}. {advice}",
+        f"{what} would take {least}{_size(nbytes)} of memory, but {left}. {advice}",
         expected=room.nbytes,
         found=nbytes,
     )

@@ -59,7 +59,7 @@ BAD: dict[str, Mapping[str, BadFile]] = {
     "PyTorch": test_pytorch.BAD,
     "Keras .h5, .keras": test_keras.BAD,
     "other formats": test_foreign.BAD,
-    "what is in the file": test_bad_weights.BAD,
+    "sound, but no network": test_bad_weights.BAD,
     "golden": test_bad_goldens.BAD,
 }
 ARRAYS = {

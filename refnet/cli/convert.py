@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="A",
-        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, ONNX, Keras' .h5 or .keras",
     )
     parser.add_argument(
         "target", metavar="B", help="the file to write: .npz, .safetensors, or .ckpt for a checkpoint (V2)"

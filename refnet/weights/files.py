@@ -50,9 +50,9 @@ def load_weights(
     ----------
     path : path
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
-        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, or a
-        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by
-        the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
+        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, an
+        .onnx, or a .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the
+        content, not by the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
         `refnet.weights.homes.torchvision`).
     scope : str, optional
         Which network, if the file holds several: what stands before the names of its tensors there, such as
@@ -119,7 +119,7 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    recipe, tensors = recipe or found.recipe, found.tensors
+    recipe, tensors = found.recipe if recipe is None else recipe, found.tensors
     if labels is None and "labels" in stored:
         labels = _labels_from(stored["labels"])
     if recipe is None and loaded.format.startswith(TF_CHECKPOINT):

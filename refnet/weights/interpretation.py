@@ -84,6 +84,9 @@ def interpret(
     kinds = {name: leftovers.kind_of(name, named.tensors) for name in extra}
     unknown = {name: extra[name] for name, kind in kinds.items() if kind == leftovers.UNKNOWN}
     within = {*named.inside, *leftovers.inside(unknown, found)} & unknown.keys()
+    if arg_scope.bias_before_batch_norm is False:
+        # Biases that the file itself says are not to be added.
+        within -= found.graph(named.tensors, arg_scope._replace(bias_before_batch_norm=None)).used
     # Where variables are missing, these may be they, by other names: that error comes when the network is run.
     if not graph.missing:
         leftovers.check_inside(sorted(within))

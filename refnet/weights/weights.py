@@ -97,7 +97,8 @@ class Weights(Mapping[str, Float32Array]):
         interpretation = _interpreted(tensors, scope)
         if interpretation is not None:
             tensors, conversion = interpretation.tensors, interpretation.conversion
-            recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
+            recipe = interpretation.recipe if recipe is None else recipe
+            options = {**interpretation.options, **(options or {})}
         recipe = None if recipe is None else check_recipe(recipe)
         arrays, converted, left_out = as_variables(tensors, bool(copy))
         found = Conversion() if conversion is None else _conversion(conversion)

@@ -96,13 +96,13 @@ BAD = {
         lambda state: [state.pop(name) for name in list(state) if "batch_normalization_15/" in name],
         "there are 15 batch norms and kernels of the sizes 7, 1, 1, 3, 1, ",
     ),
-    "two networks": (
-        lambda state: state.update({"other/conv2d/kernel": np.ones((3, 3, 1, 1), np.float32)}),
-        "they are below 'other/', 'resnet_model/'",
-    ),
     "other kernels": (
         lambda state: state.update({"resnet_model/conv2d_2/kernel": np.ones((5, 5, 1, 1), np.float32)}),
         "the kernels' sizes are 1, 5, ",
+    ),
+    "two layers of one number": (
+        lambda state: state.update({"resnet_model/conv2d_0/kernel": state["resnet_model/conv2d/kernel"]}),
+        "conv2d and conv2d_0 have one number",
     ),
     "the root of CIFAR": (
         lambda state: state.update({"resnet_model/conv2d/kernel": np.ones((3, 3, 3, 16), np.float32)}),
@@ -119,3 +119,30 @@ def test_others_are_refused(what: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **state)
     with pytest.raises(errors.MissingTensorError, match=f"numbered as in the official ResNets.*{words}"):
         refnet.load_weights(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet_model/conv2d/weights", "'conv2d/kernel' and 'conv2d/weights' are both"),
+        ("resnet_v2/conv1/biases", "'resnet_v2/conv1/biases' is a name of TF-Slim's"),
+    ],
+)
+def test_no_tensor_takes_another_ones_place(name: str, words: str, tmp_path: Path) -> None:
+    state, _ = model_of(DESCRIPTIONS["bottleneck v2"])
+    np.savez(tmp_path / "a.npz", **state, **{name: np.ones(64, np.float32)})
+    with pytest.raises(errors.FormatError, match=words):
+        refnet.load_weights(tmp_path / "a.npz")
+
+
+def test_one_of_two_networks(tmp_path: Path) -> None:
+    state, truth = model_of(DESCRIPTIONS["basic v2"])
+    np.savez(tmp_path / "a.npz", **state, **{f"other/{name}": value for name, value in state.items()})
+    with pytest.raises(
+        errors.ConfigError, match="several networks; scope= can be 'other/resnet_model', 'resnet_model'"
+    ):
+        refnet.load_weights(tmp_path / "a.npz")
+    weights = refnet.load_weights(tmp_path / "a.npz", scope="resnet_model")
+    found = refnet.forward(weights, IMAGES, dtype="float64")
+    logits = truth["resnet_v2/logits"][:, 0, 0]
+    assert np.abs(found - logits).max() < 1e-12 * np.abs(logits).max()

@@ -26,12 +26,14 @@ from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, names_by_slim
 
 _ROLES = {"kernel": "weights", "bias": "biases"}
-_IN_UNIT = rf"(?:conv{NUMBER}_block{NUMBER}_|(?:res|bn){NUMBER}[a-z]_branch)"
+_IN_UNIT = rf"(conv({NUMBER})_block({NUMBER})_|(res|bn){NUMBER}[a-z]_branch)"
 _UNIT = re.compile(rf"conv({NUMBER})_block({NUMBER})_(preact_bn|[0-3]_conv|[0-3]_bn)\Z")
 _EARLY_UNIT = re.compile(rf"(res|bn)({NUMBER})([a-z])_branch(1|2[abc])\Z")
-_OF_UNIT = re.compile(rf"(?P<scope>(?:.+/)?){_IN_UNIT}(?:preact_bn|[0-3]_conv|[0-3]_bn|1|2[abc])/[^/]+\Z", re.DOTALL)
+_OF_UNIT = re.compile(
+    r"(?P<scope>(?:.+/)?)" + _IN_UNIT + r"(?:(?<=_)(?:preact_bn|[0-3]_conv|[0-3]_bn)|(?<=h)(?:1|2[abc]))/[^/]+\Z"
+)
 #: The larger networks that others trained by these names.
-_SCALED = re.compile(r"(scale_conv1|scale\d+\w+_branch\w+|res\d+[a-z]\d+_branch\w+)\Z")
+_SCALED = re.compile(rf"(scale_conv1|scale{NUMBER}\w+_branch\w+|res{NUMBER}[a-z]{NUMBER}_branch\w+)\Z")
 _OPTIONS: dict[str, Any] = {"batch_norm_epsilon": 1.001e-5, "pool_mode": "keras"}
 
 

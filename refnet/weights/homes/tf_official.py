@@ -20,76 +20,70 @@ from refnet.images.preprocess import VGG
 from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.home import Home, Named, names_by_slim
 
-_LAYER = re.compile(
-    r"^(?P<scope>.+/)?(?P<kind>conv2d|batch_normalization|dense)(_(?P<number>" + NUMBER + r"))?/"
-    r"(?P<role>kernel|bias|gamma|beta|moving_mean|moving_variance)\Z",
-    re.DOTALL,
-)
-_CONVOLUTION = re.compile(rf"(?P<scope>(?:.+/)?)conv2d(?:_{NUMBER})?/kernel\Z", re.DOTALL)
+_NUMBERED = rf"(?P<kind>conv2d|batch_normalization)(_(?P<number>{NUMBER}))?/"
+_LAYER = re.compile(_NUMBERED + r"(kernel|bias|gamma|beta|moving_mean|moving_variance)\Z")
+_UNIT = re.compile(r"(?P<scope>(?:.+/)?)" + _LAYER.pattern)
+_DENSE = "dense"
 _ROLES = {"kernel": "weights", "bias": "biases"}
 
 
 class Layers(NamedTuple):
-    """Scopes in the file, in the order of creation, with the kernels' sizes."""
+    """Names in the order of creation, and the kernels' sizes."""
 
     convolutions: list[str]
     sizes: list[int]
     norms: list[str]
-    dense: str | None
 
 
 def _fits(loaded: Loaded) -> bool:
-    matches = [match for match in map(_LAYER.match, loaded.tensors) if match]
+    matches = [match for match in map(_UNIT.match, loaded.tensors) if match]
     return {"conv2d", "batch_normalization"} <= {match["kind"] for match in matches}
 
 
 def _read(tensors: Mapping[str, np.ndarray]) -> Named:
-    layers = _layers(tensors)
-    places = _places(layers)
-    result: dict[str, np.ndarray] = {}
-    renamed = {}
-    for name, tensor in tensors.items():
+    scope, places = _places(_layers(tensors))
+
+    def slim_name(name: str) -> str | None:
         layer, _, role = name.rpartition("/")
-        slim = f"{places[layer]}/{_ROLES.get(role, role)}" if layer in places else name
-        if layer == layers.dense and tensor.ndim == 2:
-            tensor = tensor[np.newaxis, np.newaxis]
-        result[slim] = tensor
-        if slim != name:
-            renamed[slim] = name
+        return f"{scope}/{places[layer]}/{_ROLES.get(role, role)}" if layer in places else None
+
+    in_file = names_by_slim(tensors, scope, slim_name)
+    renamed = {slim: name for slim, name in in_file.items() if slim != name}
+    result = {slim: tensors[name] for slim, name in in_file.items()}
+    logits = f"{scope}/logits/weights"
+    if logits in renamed and result[logits].ndim == 2:
+        result[logits] = result[logits][np.newaxis, np.newaxis]
     normalized = set(places.values())
     biases = {
-        f"{place}/biases": np.zeros(result[f"{place}/weights"].shape[-1:], np.float32)
+        f"{scope}/{place}/biases": np.zeros(result[f"{scope}/{place}/weights"].shape[-1:], np.float32)
         for place in places.values()
-        if f"{place}/weights" in result and f"{place}/biases" not in result and f"{place}/BatchNorm" not in normalized
+        if f"{scope}/{place}/weights" in result and place != "logits" and f"{place}/BatchNorm" not in normalized
     }
+    biases = {name: zeros for name, zeros in biases.items() if name not in result}
     remark = "the official models cut the resized side off to a whole number of pixels, where refnet rounds it"
     options = {"stride_place": "first_unit"}
     return Named(result | biases, renamed, options, VGG, list(biases), [remark])
 
 
 def _layers(tensors: Mapping[str, np.ndarray]) -> Layers:
-    found: dict[str, dict[int, str]] = {"conv2d": {}, "batch_normalization": {}, "dense": {}}
-    scopes = set()
+    found: dict[str, dict[int, str]] = {"conv2d": {}, "batch_normalization": {}}
     for match in filter(None, map(_LAYER.match, tensors)):
-        found[match["kind"]][int(match["number"] or 0)] = match.string.rpartition("/")[0]
-        scopes.add(match["scope"] or "")
-    if len(scopes) > 1:
-        raise _unknown(f"they are below {', '.join(map(repr, sorted(scopes)))}")
+        layer, number = match.string.rpartition("/")[0], int(match["number"] or 0)
+        if found[match["kind"]].setdefault(number, layer) != layer:
+            raise _unknown(f"{found[match['kind']][number]} and {layer} have one number")
     for kind, numbered in found.items():
         if sorted(numbered) != list(range(len(numbered))):
             raise _unknown(f"a {kind} is missing between {min(numbered)} and {max(numbered)}")
-    convolutions, norms, dense = ([numbered[i] for i in range(len(numbered))] for numbered in found.values())
+    convolutions, norms = ([numbered[i] for i in range(len(numbered))] for numbered in found.values())
     shapes = [np.shape(tensors.get(f"{layer}/kernel", ())) for layer in convolutions]
     sizes = [shape[0] if len(shape) == 4 and shape[0] == shape[1] else 0 for shape in shapes]
-    if len(dense) > 1:
-        raise _unknown(f"there are {len(dense)} dense layers")
-    return Layers(convolutions, sizes, norms, dense[0] if dense else None)
+    return Layers(convolutions, sizes, norms)
 
 
-def _places(layers: Layers) -> dict[str, str]:
-    """TF-Slim's name of each layer."""
+def _places(layers: Layers) -> tuple[str, dict[str, str]]:
+    """The network's name, and TF-Slim's name of each layer."""
     basic = layers.sizes[1:4] == [1, 3, 3]
     kernels = [3, 3] if basic else [1, 3, 1]
     units = list(_units(layers.sizes[1:], kernels))
@@ -122,8 +116,7 @@ def _places(layers: Layers) -> dict[str, str]:
             norms += [f"{place}/preact", *(f"{place}/conv{i}/BatchNorm" for i in range(1, len(kernels)))]
     norms += ["postnorm"] if version == 2 else []
     pairs = [*zip(layers.convolutions, convolutions, strict=True), *zip(layers.norms, norms, strict=True)]
-    pairs += [(layers.dense, "logits")] if layers.dense else []
-    return {layer: f"{scope}/{name}" for layer, name in pairs}
+    return scope, {**dict(pairs), _DENSE: "logits"}
 
 
 def _units(sizes: Sequence[int], kernels: Sequence[int]) -> Iterator[bool]:
@@ -153,4 +146,4 @@ def _unknown(what: str) -> MissingTensorError:
     )
 
 
-HOME = Home("TensorFlow's official ResNet", _fits, _read, _CONVOLUTION)
+HOME = Home("TensorFlow's official ResNet", _fits, _read, _UNIT)

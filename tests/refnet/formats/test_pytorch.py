@@ -43,7 +43,7 @@ from tests.refnet.formats.torch_files import (
     storage,
 )
 from tests.support.arrays import random_images
-from tests.torchvision.networks import draw_state
+from tests.torchvision.networks import Description, draw_state
 
 #: Written by tools/make_torch_files.py, with PyTorch.
 DATA = Path(__file__).parent / "data"
@@ -196,6 +196,9 @@ def test_tensors_that_share_memory_get_their_own(tmp_path: Path) -> None:
     found = read(archive(tmp_path / "a", both, {"0": np.float32([1, 2, 3, 4]).tobytes()})).tensors
     found["x"][:] = 0
     np.testing.assert_array_equal(found["y"], [1, 2, 3, 4])
+    many = ordered({str(i): rebuilt(storage("0", 4), 0, (4,)) for i in range(100)})
+    found = read(archive(tmp_path / "a", many, {"0": np.float32([1, 2, 3, 4]).tobytes()})).tensors
+    assert_same(found, {str(i): np.float32([1, 2, 3, 4]) for i in range(100)})
 
 
 # Which state dict.
@@ -672,6 +675,13 @@ BAD: dict[str, BadFile] = {
         )
         for protocol in (2, 3, 4, 5)
     },
+    **{
+        f"a pickle of {name}, protocol {protocol}": bad_files.content(
+            pickle.dumps(value, protocol), FormatError, "a pickle, but not one that torch.save.*numpy.savez"
+        )
+        for protocol in (0, 1)
+        for name, value in {"a dict": {"a": 1}, "a list": [1], "an array": np.ones(3), "an object": Path("/x")}.items()
+    },
     "a pickled object": bad_files.content(
         pickle.dumps(Path("/x")), FormatError, r"a pickle, of an object of pathlib\.\w+, but"
     ),
@@ -782,12 +792,12 @@ def test_forged_pickles(
 
 # Networks.
 
-STAGES = ((3, 2), (5, 1), (4, 2))
+SMALL_NET = Description(((3, 2), (5, 1), (4, 2)), 7)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_network_is_that_of_safetensors(zipped: bool, tmp_path: Path) -> None:
-    state = draw_state(STAGES, 7, 1)
+    state = draw_state(SMALL_NET, 1)
     write(tmp_path / "a.safetensors", state, {})
     path = save(tmp_path / "a.pth", state, zipped=zipped)
     theirs, ours = (refnet.load_weights(each) for each in (tmp_path / "a.safetensors", path))
@@ -803,7 +813,7 @@ def test_a_network_is_that_of_safetensors(zipped: bool, tmp_path: Path) -> None:
 
 
 def test_what_was_left_out_is_told(tmp_path: Path) -> None:
-    state, values = state_of(draw_state(STAGES, 7, 1))
+    state, values = state_of(draw_state(SMALL_NET, 1))
     parts = {"model": state, "ema": state._replace(function=Global("my", "Dict")), "optimizer": {"state": {}}}
     parts["optimizer"]["param_groups"] = []
     weights = refnet.load_weights(archive(tmp_path / "a.pth", parts, values))
