@@ -50,9 +50,9 @@ def load_weights(
     ----------
     path : path
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
-        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, or a
-        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by
-        the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
+        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, an
+        .onnx, or a .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the
+        content, not by the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
         `refnet.weights.homes.torchvision`).
     scope : str, optional
         Which network, if the file holds several: what stands before the names of its tensors there, such as
@@ -85,6 +85,7 @@ def load_weights(
         As the system raises them.
     """
     with making:
+        from refnet.files import naming_file
         from refnet.weights import formats
         from refnet.weights.interpretation import interpret
 
@@ -93,7 +94,8 @@ def load_weights(
     recipe = None if recipe is None else check_recipe(recipe)
     labels = None if labels is None else labels_of(labels)
     name = path_of(path)
-    loaded = formats.read(name)
+    with naming_file(name):
+        loaded = formats.read(name)
     with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
