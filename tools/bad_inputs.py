@@ -36,10 +36,7 @@ from tests.refnet import bad_calls, bad_commands, bad_images
 from tests.refnet.formats import (
     test_bad_goldens,
     test_bad_weights,
-<<<<<<< HEAD:tools/bad_files.py
-=======
     test_foreign,
->>>>>>> api:tools/bad_inputs.py
     test_keras,
     test_npz,
     test_pytorch,
@@ -61,12 +58,8 @@ BAD: dict[str, Mapping[str, BadFile]] = {
     "npz": test_npz.BAD,
     "PyTorch": test_pytorch.BAD,
     "Keras .h5, .keras": test_keras.BAD,
-<<<<<<< HEAD:tools/bad_files.py
-    "sound, but no network": test_bad_weights.BAD,
-=======
     "other formats": test_foreign.BAD,
-    "what is in the file": test_bad_weights.BAD,
->>>>>>> api:tools/bad_inputs.py
+    "sound, but no network": test_bad_weights.BAD,
     "golden": test_bad_goldens.BAD,
 }
 ARRAYS = {
@@ -98,25 +91,6 @@ def main() -> int:
     return int(wrong > 0)
 
 
-<<<<<<< HEAD:tools/bad_files.py
-def bad_table() -> tuple[Table, int]:
-    """Every bad file and its error, and how many are not as the tests expect."""
-    table, wrong = Table("format", "what is wrong", "error", "message"), 0
-    for file_format, cases in BAD.items():
-        for name, bad in cases.items():
-            with tempfile.TemporaryDirectory() as folder:
-                path = bad.write(Path(folder))
-                error, message = refusal(bad, path)
-            wrong += error != bad.error.__name__
-            table.add_row(file_format, name, error, message.replace(f"{folder}/", ""))
-    return table, wrong
-
-
-def refusal(bad: BadFile, path: Path) -> tuple[str, str]:
-    """The error from reading the file, and the first line of its message."""
-    try:
-        bad.read(path)
-=======
 class Row(NamedTuple):
     """What the input is for, what is wrong with it, the error, its message, and whether the tests expect that."""
 
@@ -131,7 +105,6 @@ def refusal(act: Callable[[], object]) -> RefnetError | None:
     """The error that something gives; None if it gives none."""
     try:
         act()
->>>>>>> api:tools/bad_inputs.py
     except RefnetError as error:
         return error
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from refnet import resources
 from refnet.errors import ConfigError, InputError
 from refnet.images.files import load_image
 from refnet_kernels.system.memory import Room
-from tests.refnet.bad_images import RGB, encode
+from tests.refnet.bad_images import RGB, encode, png_header
 
 RNG = np.random.default_rng(12)
 GREY = RGB[:, :, 0].copy()
