@@ -1,4 +1,4 @@
-"""Reading image files as RGB pixels."""
+"""Reading image files as RGB pixels, or as grey ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from refnet.checks import as_int, check_choice, check_positive
 from refnet.errors import ConfigError, InputError
 from refnet.images.preprocess import MAX_PIXELS
 from refnet.resources import for_images, is_want
@@ -22,14 +23,16 @@ _MAGICS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF
 
 
 @for_images
-def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Read a PNG, JPEG, GIF or BMP file, recognised by its content, as RGB pixels.
+def load_image(path: str | os.PathLike[str], channels: int = 3) -> npt.NDArray[np.uint8]:
+    """Read a PNG, JPEG, GIF or BMP file, recognised by its content, as RGB pixels, or as grey ones.
 
     The pixels are those of TensorFlow's ``decode_image(channels=3)``. Exceptions are JPEG, whose decoders differ in the
     last bits (this is Pillow's), and the orientation, which TensorFlow ignores:
 
     - an EXIF orientation is applied;
     - grey, 1-bit and palette images become RGB; CMYK JPEG is converted to RGB by Pillow;
+    - with one channel, grey images keep their values, and RGB pixels become Pillow's mode "L", which is
+      ``(19595 * R + 38470 * G + 7471 * B + 2**15) >> 16``;
     - alpha and transparency are dropped: a transparent pixel keeps the colour stored for it;
     - 16-bit values become ``value >> 8``;
     - only the first frame of an animation is read.
@@ -38,11 +41,13 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     ----------
     path : str or path-like
         A regular file.
+    channels : {3, 1}
+        3: RGB. 1: grey, for a network that takes one channel.
 
     Returns
     -------
     numpy.ndarray of uint8
-        [H, W, 3], C-contiguous and writable: always the whole image.
+        [H, W, channels], C-contiguous and writable: always the whole image.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         The path is not a regular file, or the file is empty, has another format, is damaged or cut off, or has more
         than 100 million pixels.
     ConfigError
-        Pillow is set to load truncated images.
+        Pillow is set to load truncated images, or ``channels`` is neither 3 nor 1.
     FileNotFoundError, PermissionError
         From the system.
 
@@ -59,13 +64,16 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     The checksums of a PNG are verified. The other formats have none: a change in their data is found only if it makes
     the file unreadable.
     """
+    channels = as_int(channels)
+    check_positive(channels=channels)
+    check_choice("channels", channels, (3, 1))
     name = os.fspath(path)
     if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
     with open(name, "rb") as file:
         image_format = _image_format(name, file)
         try:
-            return _to_rgb(name, _decode(name, file, image_format))
+            return _to_channels(name, _decode(name, file, image_format), channels)
         except (InputError, ConfigError):
             raise
         except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error ...
@@ -132,11 +140,20 @@ def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
     return upright
 
 
-def _to_rgb(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"):
-        raise InputError(f"{name} has pixels of Pillow's mode {image.mode}; save it as 8-bit RGB.", found=image.mode)
+#: Pillow's modes for grey images, with 16 bits, and for others.
+_GREY, _DEEP, _COLOUR = ("1", "L", "LA"), "I;16", ("P", "PA", "RGB", "RGBA", "CMYK")
+
+
+def _to_channels(name: str, image: Image.Image, channels: int) -> npt.NDArray[np.uint8]:
+    """The pixels as RGB, or as grey."""
     image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency is lost
-    return np.array(image.convert("RGB"))
+    if image.mode.startswith(_DEEP):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+    elif image.mode in _GREY:
+        grey = np.array(image.convert("L"))
+    elif image.mode in _COLOUR:
+        colour = image.convert("RGB")
+        return np.array(colour) if channels == 3 else np.array(colour.convert("L"))[:, :, np.newaxis]
+    else:
+        raise InputError(f"{name} has pixels of Pillow's mode {image.mode}; save it as 8-bit RGB.", found=image.mode)
+    return np.repeat(grey[:, :, np.newaxis], channels, axis=2)

@@ -14,7 +14,7 @@ import numpy as np
 
 from refnet.checks import check_bool, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
-from refnet.images.preprocess import Recipe, check_recipe
+from refnet.images.preprocess import Recipe, check_recipe, fields_of
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.weights import doubts
@@ -289,7 +289,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     weights = weights if isinstance(weights, Weights) else Weights(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
-        metadata["recipe"] = weights.recipe._asdict()
+        metadata["recipe"] = fields_of(weights.recipe)
     if weights.labels is not None:
         metadata["labels"] = list(weights.labels)
     if weights.options:
