@@ -22,7 +22,7 @@ from refnet.images import doubts
 from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
-from refnet.resources import for_images, for_weights
+from refnet.resources import for_images, for_weights, is_want
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
@@ -144,8 +144,13 @@ class Engine:
         single, shape, batch_of, normalised = self._gate(images, on)
         # Before the images are converted: the plan knows whether there is memory for all.
         compiled = self._compile(shape, names_of(end_points))
-        batch = batch_of()
-        outputs, extremes = compiled.executor.run(batch, on)
+        try:
+            batch = batch_of()
+            outputs, extremes = compiled.executor.run(batch, on)
+        except MemoryError:
+            # A smaller batch can have the memory of the plans.
+            self._compiled.clear()
+            raise
         if normalised and extremes is not None:
             doubt = doubts.pixels(batch, *extremes, self._mode, self._range)
             if doubt:
@@ -264,11 +269,22 @@ class Engine:
         key = (shape, wanted)
         with self._lock.held():
             if key not in self._compiled:
-                self._compiled[key] = self._make(shape, wanted)
+                made = self._made_if_it_fits(shape, wanted) if self._compiled else None
+                self._compiled[key] = made or self._make(shape, wanted)
                 while len(self._compiled) > KEPT_PLANS:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(key)
             return self._compiled[key]
+
+    def _made_if_it_fits(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled | None:
+        """The plan; or None, and the others are gone, whose memory may be what is missing."""
+        try:
+            return self._make(shape, wanted)
+        except Exception as error:
+            if not (isinstance(error, InputError) or is_want(error)):
+                raise
+            self._compiled.clear()
+            return None
 
     def trace(self, shape: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network as operations.

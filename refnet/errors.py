@@ -63,11 +63,11 @@ class CorruptError(WeightsError):
 
 
 class LimitError(WeightsError):
-    """The file, or the array, claims more memory than it can justify."""
+    """The file, or the array, claims more memory than it can justify, or there is not enough memory for the weights."""
 
 
 class InputError(RefnetError, ValueError):
-    """The images cannot be used."""
+    """The images cannot be used, or there is not enough memory for them."""
 
     exit_code = 5
 
@@ -79,7 +79,7 @@ class GoldenError(RefnetError, ValueError):
 
 
 class DeviceError(RefnetError):
-    """The device is missing, or cannot do what was requested."""
+    """The device is missing, or cannot do what was requested; or there are too few threads."""
 
     exit_code = 3
 

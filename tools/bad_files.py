@@ -26,6 +26,8 @@ from rich.table import Table
 from refnet.errors import RefnetError
 from refnet.weights.formats import read, write
 from tests.refnet.formats import (
+    test_bad_goldens,
+    test_bad_weights,
     test_keras,
     test_npz,
     test_pytorch,
@@ -46,6 +48,8 @@ BAD: dict[str, Mapping[str, BadFile]] = {
     "npz": test_npz.BAD,
     "PyTorch": test_pytorch.BAD,
     "Keras .h5, .keras": test_keras.BAD,
+    "sound, but no network": test_bad_weights.BAD,
+    "golden": test_bad_goldens.BAD,
 }
 ARRAYS = {
     "conv1_conv/kernel": np.arange(24, dtype=np.float32).reshape(2, 1, 3, 4),
@@ -75,16 +79,16 @@ def bad_table() -> tuple[Table, int]:
         for name, bad in cases.items():
             with tempfile.TemporaryDirectory() as folder:
                 path = bad.write(Path(folder))
-                error, message = refusal(path)
+                error, message = refusal(bad, path)
             wrong += error != bad.error.__name__
             table.add_row(file_format, name, error, message.replace(f"{folder}/", ""))
     return table, wrong
 
 
-def refusal(path: Path) -> tuple[str, str]:
+def refusal(bad: BadFile, path: Path) -> tuple[str, str]:
     """The error from reading the file, and the first line of its message."""
     try:
-        read(path)
+        bad.read(path)
     except RefnetError as error:
         return type(error).__name__, error.message.splitlines()[0]
     return "none", ""

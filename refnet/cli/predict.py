@@ -34,8 +34,8 @@ examples:
   refnet predict cat.jpg dog.png --weights resnet_v2_50.ckpt --labels imagenet.txt
   refnet predict digit.png --weights digits.npz --size 32 --central-fraction 1 --json
 
-An image that cannot be read is reported, and the others are still classified;
-the exit code is that of the first error.
+An image that cannot be read, or whose logits are NaN or infinite, is reported, and the
+others are still classified; the exit code is that of the first error.
 """
 
 
@@ -131,7 +131,13 @@ def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict
     """The ``top`` most probable classes of an image; equal ones are in the order of the classes."""
     with file_errors(InputError):
         image = load_image(path, weights.architecture.channels)
-    _, end_points = engine(image, end_points=["predictions"])
+    logits, end_points = engine(image, end_points=["predictions"])
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"{path}: {np.count_nonzero(~np.isfinite(logits))} of {logits.size} logits are NaN or infinite, so there "
+            "are no probabilities. The values overflow: is the recipe the one that these weights were trained with?",
+            found=path,
+        )
     probabilities = end_points["predictions"]
     return [
         {

@@ -24,13 +24,16 @@ from refnet.files import json_object, regular_file_size
 from refnet.images.preprocess import MAX_PIXELS, Recipe, fields_of
 from refnet.network.networks import NETWORKS
 from refnet.resources import Telling
-from refnet.weights.files import recipe_from
+from refnet.weights.files import MAX_STORED_PIXELS, recipe_from
 from refnet.weights.formats.safetensors import pack, unpack
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
 from refnet_kernels.system.float_mode import contract_mode
 
 FORMAT = "refnet golden"
 FORMAT_VERSION = 1
+
+#: A golden of a few kilobytes can have this many numbers drawn: four million pixels of three colours.
+MAX_SEEDED = 3 * MAX_STORED_PIXELS
 
 _DOCUMENT, _DOCUMENT_SHA256 = "refnet", "refnet_sha256"
 _PREFIX = "end_points/"
@@ -243,8 +246,9 @@ def _dimensions(document: Mapping[str, Any], what: str) -> tuple[int, ...]:
 def _shape(images: Mapping[str, Any]) -> tuple[int, ...]:
     """The images' shape, small enough to make seeded or preprocessed images of it."""
     shape = _dimensions(images, "images")
-    made = shape if images.get("seeded") else shape[-3:]
-    if len(shape) not in (3, 4) or math.prod(made) > 3 * MAX_PIXELS:
+    is_seeded = images.get("seeded")
+    made, most = (shape, MAX_SEEDED) if is_seeded else (shape[-3:], 3 * MAX_PIXELS)
+    if len(shape) not in (3, 4) or math.prod(made) > most:
         raise GoldenError(f"the shape of its images is {list(shape)}: these are not images, or too many.", found=shape)
     return shape
 

@@ -10,16 +10,27 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from refnet.checks import as_int, check_choice, check_positive
+from refnet.checks import as_int, check_choice, check_positive, path_of
 from refnet.errors import ConfigError, InputError
 from refnet.images.preprocess import MAX_PIXELS
-from refnet.resources import for_images, is_want
+from refnet.resources import check_room, for_images, is_want
 from refnet_kernels.system.forks import once
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 _MAGICS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
+
+#: How many pixels one byte can stand for: a bit each, deflated; a grey block of 8 x 8 in each bit; a string of 4096 in
+#: 12 bits; a run of 255 in two bytes. A file that claims more is a bomb, unless its pixels are few.
+_PIXELS_PER_BYTE = {"PNG": 8 * 1032, "JPEG": 8 * 64, "GIF": 4096 * 8 // 12, "BMP": 128}
+_FEW_PIXELS = 4_000_000
+
+#: What an image takes while it is read: four bytes per pixel in Pillow, and three in the result.
+_BYTES_PER_PIXEL = 7
+
+#: Pixels that are converted to RGB at a time.
+_STRIP_PIXELS = 1 << 20
 
 
 @for_images
@@ -53,7 +64,7 @@ def load_image(path: str | os.PathLike[str], channels: int = 3) -> npt.NDArray[n
     ------
     InputError
         The path is not a regular file, or the file is empty, has another format, is damaged or cut off, or has more
-        than 100 million pixels.
+        than 100 million pixels, or more than its bytes can hold or the memory takes.
     ConfigError
         Pillow is set to load truncated images, or ``channels`` is neither 3 nor 1.
     FileNotFoundError, PermissionError
@@ -67,7 +78,7 @@ def load_image(path: str | os.PathLike[str], channels: int = 3) -> npt.NDArray[n
     channels = as_int(channels)
     check_positive(channels=channels)
     check_choice("channels", channels, (3, 1))
-    name = os.fspath(path)
+    name = path_of(path)
     if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
     with open(name, "rb") as file:
@@ -132,28 +143,47 @@ def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
             expected=MAX_PIXELS,
             found=pixels,
         )
+    size = os.fstat(file.fileno()).st_size
+    if pixels > max(_FEW_PIXELS, size * _PIXELS_PER_BYTE[image_format]):
+        raise InputError(
+            f"{name} has {image.width} x {image.height} = {pixels:,} pixels, but only {size:,} bytes, which cannot "
+            f"hold so many: it is damaged, or it was made to fill the memory.",
+            expected=size * _PIXELS_PER_BYTE[image_format],
+            found=pixels,
+        )
+    check_room(pixels * _BYTES_PER_PIXEL, f"{name}, {image.width} x {image.height} pixels,")
     if image_format == "PNG":
         image.verify()  # Pillow decodes a PNG without reading its checksums or its end
         image = _open(file, image_format)
     image.load()
-    upright: Image.Image = image_ops.exif_transpose(image)
-    return upright
+    image_ops.exif_transpose(image, in_place=True)
+    return image
 
 
-#: Pillow's modes for grey images, with 16 bits, and for others.
-_GREY, _DEEP, _COLOUR = ("1", "L", "LA"), "I;16", ("P", "PA", "RGB", "RGBA", "CMYK")
+#: Pillow's modes for grey images, with 16 bits and with up to 8, and for others.
+_DEEP, _GREY, _COLOUR = "I;16", ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK")
 
 
 def _to_channels(name: str, image: Image.Image, channels: int) -> npt.NDArray[np.uint8]:
     """The pixels as RGB, or as grey."""
-    image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency is lost
-    if image.mode.startswith(_DEEP):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-    elif image.mode in _GREY:
-        grey = np.array(image.convert("L"))
-    elif image.mode in _COLOUR:
-        colour = image.convert("RGB")
-        return np.array(colour) if channels == 3 else np.array(colour.convert("L"))[:, :, np.newaxis]
-    else:
+    if not image.mode.startswith(_DEEP) and image.mode not in _GREY + _COLOUR:
         raise InputError(f"{name} has pixels of Pillow's mode {image.mode}; save it as 8-bit RGB.", found=image.mode)
-    return np.repeat(grey[:, :, np.newaxis], channels, axis=2)
+    image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency is lost
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    # In strips, as Pillow would make two more copies of the whole.
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = _strip(strip, channels)
+    return pixels
+
+
+def _strip(image: Image.Image, channels: int) -> npt.NDArray[np.uint8]:
+    """The pixels of a part of an image, [H, W, channels] or for grey [H, W, 1]."""
+    if image.mode.startswith(_DEEP):
+        grey: npt.NDArray[np.uint8] = (np.asarray(image) >> 8).astype(np.uint8)
+        return grey[:, :, np.newaxis]
+    if image.mode in _GREY:
+        return np.asarray(image.convert("L"))[:, :, np.newaxis]
+    colour = image.convert("RGB")
+    return np.asarray(colour) if channels == 3 else np.asarray(colour.convert("L"))[:, :, np.newaxis]

@@ -180,10 +180,10 @@ def preprocessing(
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
     batch = cropped if cropped.ndim == 4 else cropped[np.newaxis]
     resize = _by_pillow if recipe.interpolation in pillow.FILTERS else _by_definition
-    height, width, nbytes, resized = resize(batch.shape, recipe)
+    height, width, one, resized = resize(batch.shape, recipe)
     shape = len(batch), height, width, count
-    row = 4 * count * width
-    check_room(lambda number: nbytes + number * row * height, f"Preprocessing of {len(batch)} images", len(batch))
+    each = 4 * count * width * height
+    check_room(each, f"Preprocessing of {len(batch)} images", len(batch), lambda number: one + number * each)
 
     @contract_mode()
     def work() -> Float32:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +16,7 @@ from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
+from refnet.resources import for_weights
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
@@ -79,6 +79,7 @@ class Weights(Mapping[str, Float32Array]):
     conversion: Conversion
     _tensors: dict[str, Float32Array]
 
+    @for_weights
     def __init__(
         self,
         tensors: Mapping[str, Any],
@@ -96,7 +97,8 @@ class Weights(Mapping[str, Float32Array]):
         interpretation = _interpreted(tensors, scope)
         if interpretation is not None:
             tensors, conversion = interpretation.tensors, interpretation.conversion
-            recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
+            recipe = interpretation.recipe if recipe is None else recipe
+            options = {**interpretation.options, **(options or {})}
         recipe = None if recipe is None else check_recipe(recipe)
         arrays, converted, left_out = as_variables(tensors, bool(copy))
         found = Conversion() if conversion is None else _conversion(conversion)
@@ -180,7 +182,7 @@ class Weights(Mapping[str, Float32Array]):
     def _set(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
 
-    @cached_property
+    @property
     def architecture(self) -> Architecture:
         """The network's architecture, read from the names and shapes.
 
@@ -189,7 +191,12 @@ class Weights(Mapping[str, Float32Array]):
         MissingTensorError, ConfigError, WeightsError
             As `refnet.network.architecture.infer_architecture` raises them.
         """
-        return infer_architecture(self, stride_place=self.options.get("stride_place"))
+        # Before Python 3.12 a cached_property has a lock, which could be held for ever in the child of a fork.
+        found: Architecture | None = self.__dict__.get("_architecture")
+        if found is None:
+            found = infer_architecture(self, stride_place=self.options.get("stride_place"))
+            self._set(_architecture=found)
+        return found
 
     @property
     def arg_scope(self) -> ArgScope:

@@ -123,6 +123,12 @@ def test_other_contents_are_not_loaded(directory: Path, damage: Callable[[bytes]
     assert jit._read(directory / "k.o") is None
 
 
+def test_a_file_in_the_place_of_another_is_not_loaded(directory: Path) -> None:
+    jit._write(directory / "k.o", b"machine code")
+    (directory / "k.o").rename(directory / "l.o")
+    assert jit._read(directory / "l.o") is None
+
+
 def test_a_missing_file_and_a_missing_directory_are_no_errors(directory: Path) -> None:
     assert jit._read(directory / "absent.o") is None
     jit._write(directory / "absent" / "k.o", b"machine code")

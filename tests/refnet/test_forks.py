@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 
 import refnet
 import refnet.engine
+import refnet.weights.weights as weights_module
 from tests.refnet.formats.test_keras import write_archive, write_numbered
 from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights
@@ -75,6 +77,27 @@ def test_while_another_thread_makes_the_engines_plan(monkeypatch: pytest.MonkeyP
     planner.join()
     assert status(child) == 0
     assert results == [expected]
+
+
+def test_while_another_thread_reads_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, others = refnet.Weights(lively_weights()), refnet.Weights(lively_weights())
+    reading, forked = threading.Event(), threading.Event()
+    parent, infer = os.getpid(), weights_module.infer_architecture
+
+    def infer_around_a_fork(*arguments: Any, **options: Any) -> Any:
+        if os.getpid() == parent:
+            reading.set()
+            forked.wait(60)
+        return infer(*arguments, **options)
+
+    monkeypatch.setattr(weights_module, "infer_architecture", infer_around_a_fork)
+    reader = threading.Thread(target=lambda: weights.architecture)
+    reader.start()
+    assert reading.wait(60)
+    child = fork(lambda: others.architecture == weights.architecture)
+    forked.set()
+    reader.join()
+    assert status(child) == 0
 
 
 COMPILING = """

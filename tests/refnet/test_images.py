@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from refnet import resources
 from refnet.errors import ConfigError, InputError
 from refnet.images.files import load_image
+from refnet_kernels.system.memory import Room
 
 RNG = np.random.default_rng(11)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
@@ -284,3 +286,61 @@ def test_pillow_is_imported_only_to_load() -> None:
     code = "import sys, refnet.images; sys.exit('PIL' in sys.modules)"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+#: An image of one colour, of more pixels than any file may claim, is the densest that there is.
+UNIFORM = {
+    "one bit PNG": ("1", "PNG", {"compress_level": 9}),
+    "grey PNG": ("L", "PNG", {"compress_level": 9}),
+    "PNG": ("RGB", "PNG", {"compress_level": 9}),
+    "grey JPEG": ("L", "JPEG", {"quality": 1, "optimize": True}),
+    "progressive JPEG": ("RGB", "JPEG", {"quality": 1, "optimize": True, "progressive": True}),
+    "GIF": ("P", "GIF", {}),
+    "BMP": ("1", "BMP", {}),
+}
+
+
+@pytest.mark.parametrize("name", UNIFORM)
+def test_uniform_images_are_no_bombs(tmp_path: Path, name: str) -> None:
+    mode, image_format, options = UNIFORM[name]
+    pixels = load(tmp_path, encode(Image.new(mode, (2600, 2500)), image_format, **options))
+    assert pixels.shape == (2500, 2600, 3)
+    assert (pixels == pixels[0, 0]).all()
+
+
+def bombs() -> dict[str, bytes]:
+    """Files of a few bytes that claim a hundred million pixels, or five."""
+    gif, bmp = (bytearray(encode(Image.new("P", (1, 1)), image_format)) for image_format in ("GIF", "BMP"))
+    gif[6:10] = struct.pack("<HH", 10_000, 9_999)
+    bmp[18:26] = struct.pack("<ii", 10_000, 9_999)
+    jpeg = bytearray(encode(Image.new("L", (8, 8)), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0") + 5
+    jpeg[frame : frame + 4] = struct.pack(">HH", 9_999, 10_000)
+    files = {
+        "GIF": gif,
+        "BMP": bmp,
+        "JPEG": jpeg,
+        "PNG": png_header(10_000, 9_999),
+        "PNG, five": png_header(2500, 2000),
+    }
+    return {name: bytes(file) for name, file in files.items()}
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_pixels_that_the_bytes_cannot_hold(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"000 pixels, but only [\d,]+ bytes, which cannot hold so many"):
+        load(tmp_path, bombs()[name])
+
+
+def test_an_image_larger_than_the_memory_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "room_for_more", lambda: Room(2**25, "a test"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    with pytest.raises(InputError, match=r"2600 x 2500 pixels, would take 43 MiB of memory, but 32 MiB are left"):
+        load(tmp_path, encode(Image.new("RGB", (2600, 2500)), "PNG"))
+
+
+def test_strips_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refnet.images.files._STRIP_PIXELS", 3 * RGB.shape[1])
+    assert np.array_equal(load(tmp_path, encode(Image.fromarray(RGB), "PNG")), RGB)
+    sixteen = GREY.astype(np.uint16) * 257
+    assert np.array_equal(load(tmp_path, encode(Image.fromarray(sixteen), "PNG")), GREY[:, :, None].repeat(3, axis=2))

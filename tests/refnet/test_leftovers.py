@@ -15,7 +15,7 @@ from refnet.cli import main
 from refnet.network.resnet_v1 import resnet_v1_block
 from tests.support.arrays import random_images
 from tests.support.nets import lively_weights, small_blocks
-from tests.torchvision.networks import draw_state
+from tests.torchvision.networks import Description, draw_state
 
 IMAGE = random_images(40, 33, 3)
 STAGES = ((3, 2), (5, 1), (4, 2))
@@ -31,7 +31,7 @@ def saved(path: Path, tensors: Mapping[str, np.ndarray]) -> Path:
 
 
 def state_dict(prefix: str = "", seed: int = 1, classes: int = 7) -> dict[str, np.ndarray]:
-    return {prefix + name: value for name, value in draw_state(STAGES, classes, seed).items()}
+    return {prefix + name: value for name, value in draw_state(Description(STAGES, classes), seed).items()}
 
 
 def without(state: Mapping[str, np.ndarray], start: str) -> dict[str, np.ndarray]:

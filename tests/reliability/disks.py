@@ -215,4 +215,4 @@ def short() -> list[Row]:
 
 
 def long(minutes: float) -> list[Row]:
-    return run(20, 5)
+    return run(20, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.reliability import determinism, disks, float_modes, forks, fuzz, interrupts, kills, load, soak
+from tests.reliability import bounds, determinism, disks, float_modes, forks, fuzz, interrupts, kills, load, soak
 from tests.reliability.figures import Row
 
 
@@ -26,5 +26,6 @@ KINDS = {
     "disks": Kind(disks.short, disks.long),
     "fuzz": Kind(fuzz.short, fuzz.long, by_the_clock=True),
     "float_modes": Kind(float_modes.short, float_modes.long),
+    "bounds": Kind(bounds.short, bounds.long, by_the_clock=True),
     "determinism": Kind(determinism.short, determinism.long, by_the_clock=True),
 }

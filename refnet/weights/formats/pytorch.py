@@ -55,6 +55,8 @@ _BYTE_ORDERS = {b"little": "<", b"big": ">"}
 _MAGIC_NUMBER, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _MAGIC = b"\x8a\x0a" + _MAGIC_NUMBER.to_bytes(10, "little") + b"."
 _FIRST_READ_BYTES = 1 << 20
+# Protocols 0 and 1 have no magic number: a dict or a list, or a module, and a name in it.
+_OLD_PICKLE = re.compile(rb"\([dl]p\d+\n|[}\]]q\0|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n")
 _SIZE_BYTES = 8
 
 _BFLOAT16 = "BFloat16Storage"
@@ -244,7 +246,7 @@ def foreign(path: str, head: bytes) -> str | None:
             "a tar archive: unpack it first; or, if PyTorch wrote it before its version 0.2, load it with PyTorch and "
             "save the state dict again"
         )
-    if not _is_pickle(head):
+    if not _is_pickle(head) and not _OLD_PICKLE.match(head):
         return None
     try:
         with open(path, "rb") as file:
@@ -290,6 +292,7 @@ def _open_archive(archive: zipfile.ZipFile, file: int, file_size: int) -> _Sourc
     pickle = read_pickle(data, 0, file_size)
     if pickle.end != len(data):
         raise FormatError(f"{len(data) - pickle.end} bytes follow the pickle in member {pickles[0]!r}.")
+    _storages(pickle.outside)
 
     def size(key: str) -> int | None:
         member = by_name.get(f"{folder}/data/{key}")
@@ -320,10 +323,7 @@ def _open_legacy(file: int, file_size: int) -> _Source:
         raise FormatError("it does not start with the magic number and the version of PyTorch's files.")
     if type(system.value) is not dict or system.value.get("little_endian") is not True:
         raise FormatError("it was written on a big-endian machine: load it with PyTorch there, and save it anew.")
-    storages: dict[str, _Storage] = {}
-    for reference in pickle.outside:
-        if (storage := _storage(reference)) is not None and storages.setdefault(storage.key, storage) != storage:
-            raise FormatError(f"two tensors tell different things of storage {storage.key!r}.")
+    storages = _storages(pickle.outside)
     if type(keys.value) is not list or not all(type(key) is str and key in storages for key in keys.value):
         raise FormatError("its list of storages does not name the storages of its tensors.")
     places: dict[str, tuple[int, int]] = {}
@@ -514,8 +514,17 @@ def _storage(reference: Any) -> _Storage | None:
     if not (dtype in _NUMERIC or dtype in _SKIPPED) or type(key) is not str or type(count) is not int or count < 0:
         return None
     if identity[5:] not in ((), (None,)):
-        raise FormatError(f"storage {key!r} is a part of another, as only old versions of PyTorch write it.")
+        raise FormatError(f"storage {_short(key)!r} is a part of another, as only old versions of PyTorch write it.")
     return _Storage(key, dtype, count)
+
+
+def _storages(references: list[Outside]) -> dict[str, _Storage]:
+    """All storages, of each of which every tensor must say the same: PyTorch believes the first one."""
+    storages: dict[str, _Storage] = {}
+    for reference in references:
+        if (storage := _storage(reference)) is not None and storages.setdefault(storage.key, storage) != storage:
+            raise FormatError(f"two tensors say different things of storage {_short(storage.key)!r}.")
+    return storages
 
 
 def _check_place(tensor: _Tensor, source: _Source) -> None:
@@ -524,11 +533,11 @@ def _check_place(tensor: _Tensor, source: _Source) -> None:
     nbytes = storage.nbytes
     found = source.size(storage.key)
     if found is None:
-        raise CorruptError(f"its storage {storage.key!r} is missing.")
+        raise CorruptError(f"its storage {_short(storage.key)!r} is missing.")
     if found != nbytes:
         raise CorruptError(
-            f"its storage {storage.key!r} has {found} bytes, but {storage.numel} elements of {storage.dtype} take "
-            f"{nbytes}.",
+            f"its storage {_short(storage.key)!r} has {found} bytes, but {storage.numel} elements of {storage.dtype} "
+            f"take {nbytes}.",
             expected=nbytes,
             found=found,
         )
@@ -569,8 +578,8 @@ def _chosen(value: Any, conversion: Conversion) -> Iterator[tuple[str, Any]]:
     averages = [other for other in others if _are_averages(other)]
     if averages and not _are_averages(path):
         conversion.remarks.append(
-            f"the file holds averages of the weights too ({_listed(averages)}); these are the weights themselves "
-            f"({_titled(path)})"
+            f"the file holds averages of the weights too ({_listed(averages)}), and the weights themselves were taken "
+            f"({_titled(path)}): to take the averages, load the file with PyTorch and save that dict alone"
         )
     rest = [other for other in others if not _are_averages(other)]
     if rest:
@@ -606,7 +615,11 @@ def _candidates(value: Any) -> tuple[dict[_Path, Any], list[_Path]]:
             else:
                 if any(isinstance(name, str) and _is_tensor(entry) for name, entry in entries.items()):
                     found[path] = item
-                following += [((*path, name), entry) for name, entry in entries.items() if isinstance(name, str)]
+                following += [
+                    ((*path, name), entry)
+                    for name, entry in entries.items()
+                    if isinstance(name, str) and isinstance(entry, dict | Call)
+                ]
         level = following
     return found, optimizers
 

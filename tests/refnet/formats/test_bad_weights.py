@@ -34,13 +34,13 @@ from tests.refnet.formats.bad_files import BadFile, check_refused
 from tests.support.nets import lively_weights, small_blocks
 from tests.timm.networks import Description
 from tests.timm.networks import draw_state as draw_timm
-from tests.torchvision.networks import draw_state as draw_torchvision
+from tests.torchvision import networks as torchvision
 
 Tensors = dict[str, np.ndarray]
 
 SLIM = lively_weights(blocks=small_blocks(units=1))
 TIMM = draw_timm(Description(((3, 1), (5, 2)), 7), 0)
-TORCHVISION = draw_torchvision(((3, 1), (5, 2)), 7, 0)
+TORCHVISION = torchvision.draw_state(torchvision.Description(((3, 1), (5, 2)), 7), 0)
 KERAS = network(2)
 UNIT = "resnet_v2/block1/unit_1/bottleneck_v2"
 LONG = "9" * 5000
@@ -123,6 +123,10 @@ NAMES: dict[str, BadFile] = {
 TAKEN: dict[str, BadFile] = {
     "a hidden tensor, of torchvision": bad(
         {"resnet_v1/conv1/weights": ONE}, FormatError, "'resnet_v1/conv1/weights' is a name of TF-Slim's", TORCHVISION,
+    ),
+    "a hidden tensor beside the modules of torchvision": bad(
+        {**renamed("", "module.", TORCHVISION), "resnet_v1/conv1/weights": ONE}, FormatError,
+        "'resnet_v1/conv1/weights' is a name of TF-Slim's", TORCHVISION,
     ),
     "a hidden bias, of timm": bad(
         {f"{UNIT}/conv3/biases": ONE}, FormatError, f"'{UNIT}/conv3/biases' is a name of TF-Slim's", TIMM,
@@ -253,7 +257,7 @@ def test_they_are_sound_before_they_are_changed(tensors: Tensors, tmp_path: Path
 def number() -> st.SearchStrategy[str]:
     """What can stand for the number of a block or a unit."""
     return st.one_of(
-        st.integers(0, 3).map(str), st.text("0123456789²٣１x\n", min_size=1, max_size=4), st.just(LONG),
+        st.integers(0, 3).map(str), st.text("0123456789²٣１x\n", min_size=1, max_size=4), st.just("LONG"),
         st.integers(0, 10**20).map(str),
     )  # fmt: skip
 
@@ -264,13 +268,13 @@ def test_any_names(data: st.DataObject, tmp_path: Path) -> None:
     """Numbers anywhere in the names are others: weights that can be used, or one of refnet's errors."""
     tensors = data.draw(st.sampled_from([SLIM, TIMM, TORCHVISION, KERAS]))
     changed = dict(tensors)
-    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=3)):
+    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=3, unique=True)):
         parts = re.split("([0-9]+)", name)
         where = data.draw(st.integers(0, len(parts) // 2))
         parts[2 * where - 1 if where else 0] = data.draw(number())
-        changed["".join(parts)] = changed.pop(name) if data.draw(st.booleans()) else tensors[name]
-        if name not in changed and data.draw(st.booleans()):
-            changed[name] = tensors[name]
+        if data.draw(st.booleans()):
+            changed.pop(name, None)
+        changed["".join(parts).replace("LONG", LONG)] = tensors[name]
     path = saved(changed)(tmp_path)
     with contextlib.suppress(RefnetError):
         use(path)

@@ -1,0 +1,443 @@
+"""Fuzz: files of every format, changed in ways that know its structure.
+
+    python -m tests.reliability.fuzz png 1234 [FOLDER]    # repeat one trial, and keep its files
+
+Each trial is made from its number alone. What refnet reads must give a result or a `RefnetError`; a result has the
+values that the format's own library gives. Trials run in a child process, so that a crash or a hang is seen.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import safetensors
+import safetensors.numpy
+from PIL import Image, ImageOps
+
+import refnet
+from refnet.errors import RefnetError
+from refnet.evidence.golden import decode_options
+from refnet.evidence.golden_file import read_golden
+from refnet.weights.formats import read, write
+from tests.refnet.formats import test_keras, test_saved_model, test_tf_checkpoint
+from tests.refnet.formats.tables import Tables
+from tests.reliability import mutators
+from tests.reliability.figures import ROOT, Row
+from tests.reliability.mutators import Files
+from tests.support.arrays import random_images
+from tests.support.nets import lively_weights, small_blocks
+from tests.support.tensorflow import tensorflow
+
+#: A trial takes milliseconds; the machine may be busy.
+HANG_SECONDS = 30
+#: Before the first trial a child may import TensorFlow.
+IMPORT_SECONDS = 300
+DATA = ROOT / "tests" / "refnet" / "formats" / "data"
+#: Distinct failures after which a run ends.
+ENOUGH = 20
+
+#: What a child notes in shared memory: the trial at work, how many were accepted, the longest time and its trial; then
+#: the failures as text.
+NOTES, FAILURES_AT = struct.Struct("<QQdQ"), 64
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Target(NamedTuple):
+    """A format: how a sound file of it is written, changed, and read.
+
+    Attributes
+    ----------
+    file : str
+        What is read.
+    sound : callable
+        Writes the files into a folder.
+    mutate : callable
+        Other files, from sound ones.
+    read : callable
+        By refnet: the arrays.
+    truth : callable, optional
+        By the format's own library: the arrays under the same names; those that it does not have are not compared.
+    slow_truth : bool
+        The library takes seconds to import: the short form does without it.
+    """
+
+    file: str
+    sound: Callable[[Path], None]
+    mutate: Callable[[Files, Random], Files]
+    read: Callable[[Path], Arrays]
+    truth: Callable[[Path], Arrays] | None = None
+    slow_truth: bool = False
+
+
+ARRAYS = {
+    "conv1_conv/kernel": np.arange(24, dtype=np.float32).reshape(2, 1, 3, 4),
+    "post_bn/beta": np.linspace(0, 1, 3, dtype=np.float32),
+    "half": np.ones(3, np.float16),
+}
+
+
+#: Keras' files have two arrays of a layer.
+ARRAYS_H5 = {name: array for name, array in ARRAYS.items() if "/" in name}
+
+
+def tensors(path: Path) -> Arrays:
+    found: Arrays = read(path).tensors
+    return found
+
+
+def weights(path: Path) -> Arrays:
+    """None to compare; what is accepted must also run, or be refused then."""
+    loaded = refnet.load_weights(path)
+    if small(loaded.recipe):
+        refnet.Engine(loaded)(np.zeros((24, 24, 3), np.uint8))
+    return {}
+
+
+def small(recipe: Any) -> bool:
+    return max(side or 0 for side in (recipe.height, recipe.width, recipe.resize_side)) < 100
+
+
+def golden(path: Path) -> Arrays:
+    found = read_golden(path)
+    decode_options(found.options)
+    if np.prod(found.shape, dtype=float) < 10_000:
+        refnet.golden.compare_end_points(path, found.values) if found.values else None
+    return {}
+
+
+def pixels(path: Path) -> Arrays:
+    return {"pixels": refnet.load_image(path)}
+
+
+def by_safetensors(path: Path) -> Arrays:
+    # Bytes, as NumPy lacks some of the types.
+    entries = dict(safetensors.deserialize(path.read_bytes()))
+    kinds = {
+        "F64": "<f8",
+        "F32": "<f4",
+        "F16": "<f2",
+        "I64": "<i8",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "|i1",
+        "U8": "|u1",
+    }
+    return {
+        name: np.frombuffer(entry["data"], kinds[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in entries.items()
+        if entry["dtype"] in kinds
+    }
+
+
+def by_numpy(path: Path) -> Arrays:
+    """Members are read when they are asked for."""
+    return np.load(path, allow_pickle=False)
+
+
+def by_tensorflow(path: Path) -> Arrays:
+    reader = tensorflow().train.load_checkpoint(str(path).removesuffix(".index"))
+    names = reader.get_variable_to_shape_map()
+    return {
+        name: np.asarray(reader.get_tensor(name))
+        for name in names
+        if reader.get_variable_to_dtype_map()[name].is_numpy_compatible
+    }
+
+
+class by_h5py(Mapping[str, np.ndarray]):  # noqa: N801
+    """The legacy layout, by refnet's names; each is read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = h5py.File(io.BytesIO(path.read_bytes()), "r")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        layer, _, role = name.partition("/")
+        found: np.ndarray = self._file[f"{layer}/{layer}/{role}:0"][()]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+def by_pillow(path: Path) -> Arrays:
+    with Image.open(path) as image:
+        if image.mode not in ("RGB", "L", "1"):
+            return {}
+        return {"pixels": np.asarray(ImageOps.exif_transpose(image).convert("RGB"))}
+
+
+def image(path: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8))
+    upright = Image.Exif()
+    upright[0x112] = 6
+    picture.save(path, exif=upright) if path.suffix != ".gif" else picture.save(path)
+
+
+def save(path: Path) -> None:
+    write(path, ARRAYS, {})
+
+
+def deflated(path: Path) -> None:
+    np.savez_compressed(path, **ARRAYS)
+
+
+def v1(path: Path) -> None:
+    path.write_bytes(test_tf_checkpoint.v1_file(Tables, 1, (2, 3), Tables.field(4, test_tf_checkpoint.DATA)))
+
+
+def v2(path: Path) -> None:
+    write(path.with_suffix(""), ARRAYS, {})
+
+
+def objects(path: Path) -> None:
+    test_saved_model.write(path.with_suffix(""), test_saved_model.GRAPH)
+
+
+def archive(path: Path) -> None:
+    test_keras.write_archive(path, path.parent)
+    (path.parent / "inner.h5").unlink()
+
+
+def torch(name: str) -> Callable[[Path], None]:
+    """Copies a file that PyTorch wrote."""
+    return lambda path: path.write_bytes((DATA / name).read_bytes()) and None
+
+
+def own_weights(path: Path) -> None:
+    loaded = refnet.random_weights(small_blocks(units=1), num_classes=7)
+    described = loaded.replace(labels=[str(i) for i in range(7)], recipe=refnet.Recipe(24, 24))
+    refnet.save_weights(path, described)
+
+
+def state_dict(path: Path) -> None:
+    """PyTorch's names of ResNet v1, with few channels."""
+    generator, arrays = np.random.default_rng(0), {}
+
+    def add(convolution: str, norm: str, *shape: int) -> None:
+        arrays[f"{convolution}.weight"] = generator.standard_normal(shape).astype(np.float32)
+        for role in ("weight", "bias", "running_mean", "running_var"):
+            arrays[f"{norm}.{role}"] = np.ones(shape[0], np.float32)
+
+    add("conv1", "bn1", 64, 3, 7, 7)
+    channels = 64
+    for block, width in ((1, 2), (2, 3)):
+        place = f"layer{block}.0"
+        add(f"{place}.downsample.0", f"{place}.downsample.1", 4 * width, channels, 1, 1)
+        add(f"{place}.conv1", f"{place}.bn1", width, channels, 1, 1)
+        add(f"{place}.conv2", f"{place}.bn2", width, width, 3, 3)
+        add(f"{place}.conv3", f"{place}.bn3", 4 * width, width, 1, 1)
+        channels = 4 * width
+    arrays["fc.weight"], arrays["fc.bias"] = np.ones((5, channels), np.float32), np.ones(5, np.float32)
+    safetensors.numpy.save_file(arrays, path)
+
+
+def record(path: Path) -> None:
+    refnet.golden.record(path, lively_weights(), random_images(20, 21, 3), output_stride=4)
+
+
+INDEX = "a.ckpt.index"
+
+TARGETS = {
+    "V1": Target("a", v1, mutators.table("a"), tensors),
+    "V2": Target(INDEX, v2, mutators.table(INDEX), tensors, by_tensorflow, True),
+    "object-based": Target("a.index", objects, mutators.table("a.index"), tensors),
+    "npz": Target("a.npz", save, mutators.npz, tensors, by_numpy),
+    "npz, deflated": Target("a.npz", deflated, mutators.npz, tensors, by_numpy),
+    "safetensors": Target("a.safetensors", save, mutators.safetensors, tensors, by_safetensors),
+    "h5": Target("a.h5", lambda path: test_keras.write(path, ARRAYS_H5) and None, mutators.any_bytes, tensors, by_h5py),
+    "keras": Target("a.keras", archive, mutators.plain_archive, tensors),
+    "PyTorch": Target("a.pth", torch("zip_protocol_5.pth"), mutators.plain_archive, tensors),
+    "PyTorch, before 1.6": Target("a.pth", torch("legacy.pth"), mutators.any_bytes, tensors),
+    "PNG": Target("a.png", image, mutators.png, pixels, by_pillow),
+    "JPEG": Target("a.jpg", image, mutators.jpeg, pixels, by_pillow),
+    "GIF": Target("a.gif", image, mutators.any_bytes, pixels, by_pillow),
+    "state dict": Target("a.safetensors", state_dict, mutators.safetensors, weights),
+    "weights of refnet": Target("a.safetensors", own_weights, mutators.safetensors, weights),
+    "documents of refnet": Target("a.safetensors", own_weights, mutators.metadata("__refnet__"), weights),
+    "golden": Target("a.safetensors", record, mutators.metadata("refnet", "refnet_sha256"), golden),
+}
+"""The formats, by the name that the command takes."""
+
+
+def trial_files(target: Target, sound: Files, name: str, trial: int) -> Files:
+    return target.mutate(sound, Random(f"{name} {trial}"))
+
+
+def differences(found: Arrays, target: Target, path: Path) -> str | None:
+    """What refnet reads and the format's own library reads differently."""
+    assert target.truth is not None
+    try:
+        expected = target.truth(path)
+        others = {key: np.asarray(expected[key]) for key in found if key in expected}
+    except Exception as error:
+        return f"the format's own library refuses it: {type(error).__name__}: {error}"
+    for key, other in others.items():
+        array = found[key]
+        if other.shape != array.shape or other.astype(array.dtype).tobytes() != array.tobytes():
+            return f"{key!r} has other values in the format's own library"
+    return None
+
+
+def attempt(target: Target, folder: Path, files: Files, compare: bool) -> tuple[bool, str | None]:
+    """Whether the files were accepted, and what is wrong with that, if anything."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    path = folder / target.file
+    try:
+        found = target.read(path)
+    except RefnetError:
+        return False, None
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)
+        line = next((frame for frame in reversed(where) if "/refnet" in frame.filename), where[-1])
+        return False, f"{type(error).__name__} at {Path(line.filename).name}, line {line.lineno}: {str(error)[:100]}"
+    return True, differences(found, target, path) if compare and target.truth is not None else None
+
+
+def attempt_sound(target: Target, folder: Path, sound: Files) -> Arrays:
+    for name, content in sound.items():
+        (folder / name).write_bytes(content)
+    return target.read(folder / target.file)
+
+
+def sound_files(target: Target, folder: Path) -> Files:
+    target.sound(folder / target.file)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    accepted, wrong = attempt(target, folder, files, compare=False)
+    assert accepted, wrong
+    return files
+
+
+def child(name: str, sound: Files, trials: range, seconds: float, compare: bool, shared: mmap.mmap) -> None:
+    """Do trials, and note in shared memory the one at work, how many were accepted, and the failures."""
+    target, room = TARGETS[name], len(shared) - FAILURES_AT - 1
+    _, accepted, slowest, slowest_trial = NOTES.unpack_from(shared)
+    seen = shared[FAILURES_AT:].rstrip(b"\0").decode("utf-8", "replace")
+    with tempfile.TemporaryDirectory() as directory:
+        if compare and target.truth is not None:
+            # The library is imported now, which may take longer than a trial.
+            assert not differences(attempt_sound(target, Path(directory), sound), target, Path(directory) / target.file)
+        end = time.monotonic() + seconds
+        for trial in trials:
+            NOTES.pack_into(shared, 0, trial, accepted, slowest, slowest_trial)
+            files, start = trial_files(target, sound, name, trial), time.monotonic()
+            good, wrong = attempt(target, Path(directory), files, compare)
+            accepted += good
+            slowest, slowest_trial = max((slowest, slowest_trial), (time.monotonic() - start, trial))
+            NOTES.pack_into(shared, 0, trial, accepted, slowest, slowest_trial)
+            if wrong is not None and wrong.partition(":")[0] not in seen:
+                seen += f"trial {trial}: {wrong}\n"
+                encoded = seen.encode("utf-8", "replace")[:room]
+                shared[FAILURES_AT : FAILURES_AT + len(encoded)] = encoded
+            if time.monotonic() > end or seen.count("\n") >= ENOUGH:
+                break
+
+
+def fuzz(name: str, trials: range, seconds: float, compare: bool = True) -> Row:
+    """Trials of one format until they, or the time, are over."""
+    target, first = TARGETS[name], trials.start
+    lost: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        sound = sound_files(target, Path(folder))
+    with mmap.mmap(-1, 1 << 16) as shared:
+        NOTES.pack_into(shared, 0, 2**64 - 1, 0, 0.0, 0)
+        while True:
+            if (process := os.fork()) == 0:
+                status = 1
+                try:
+                    # Libraries warn of what they pass over, and Python of a member's name that is there twice.
+                    warnings.simplefilter("ignore")
+                    sys.stderr.flush()
+                    child(name, sound, range(first, trials.stop), seconds, compare, shared)
+                    status = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(status)
+            status = watch(process, shared)
+            at, accepted, slowest, slowest_trial = NOTES.unpack_from(shared)
+            if status == 0:
+                break
+            assert os.WIFSIGNALED(status), f"{name}: the trials ended with status {status} at {at}"
+            assert at in trials, f"{name}: no trial was begun"
+            lost.append(f"trial {at}: {'a hang' if os.WTERMSIG(status) == signal.SIGKILL else 'a crash'}")
+            first = at + 1
+            if len(lost) >= ENOUGH or first >= trials.stop:
+                break
+        done = at + 1 - trials.start
+        failures = lost + shared[FAILURES_AT:].rstrip(b"\0").decode("utf-8", "replace").splitlines()
+    lines = "\n".join(f"  {name}, {failure}" for failure in failures)
+    assert not failures, f"repeat one by python -m tests.reliability.fuzz {name!r} TRIAL\n{lines}"
+    truth = ", with the library's values" if compare and target.truth is not None else ""
+    words = f"{accepted:,} accepted{truth}, the others refused; slowest {1e3 * slowest:.0f} ms (trial {slowest_trial})"
+    return Row(f"{name}: changed files", done, words)
+
+
+def watch(process: int, shared: mmap.mmap) -> int:
+    """The child's status; it is killed if it stays at a trial."""
+    last, since, most = bytes(shared[:8]), time.monotonic(), IMPORT_SECONDS
+    while True:
+        pid, status = os.waitpid(process, os.WNOHANG)
+        if pid:
+            return status
+        if bytes(shared[:8]) != last:
+            last, since, most = bytes(shared[:8]), time.monotonic(), HANG_SECONDS
+        elif time.monotonic() - since > most:
+            os.kill(process, signal.SIGKILL)
+            return os.waitpid(process, 0)[1]
+        time.sleep(0.01)
+
+
+def all_targets(trials: range, seconds: float, slow_truth: bool) -> list[Row]:
+    rows, problems = [], []
+    for name, target in TARGETS.items():
+        try:
+            rows.append(fuzz(name, trials, seconds, compare=slow_truth or not target.slow_truth))
+        except AssertionError as error:
+            problems.append(str(error))
+    assert not problems, "\n" + "\n".join(problems)
+    return rows
+
+
+def short() -> list[Row]:
+    return all_targets(range(120), 60, slow_truth=False)
+
+
+def long(minutes: float) -> list[Row]:
+    # Other trials than the short form's.
+    return all_targets(range(1000, 10**9), 60 * minutes, slow_truth=True)
+
+
+def repeat(name: str, trial: int, folder: Path) -> None:
+    """One trial; its files stay."""
+    target = TARGETS[name]
+    with tempfile.TemporaryDirectory() as directory:
+        sound = sound_files(target, Path(directory))
+    for file, content in trial_files(target, sound, name, trial).items():
+        (folder / file).write_bytes(content)
+    print("files:", folder)
+    found = target.read(folder / target.file)
+    print("accepted;", differences(found, target, folder / target.file) if target.truth else None)
+
+
+if __name__ == "__main__":
+    repeat(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3] if len(sys.argv) > 3 else tempfile.mkdtemp()))
