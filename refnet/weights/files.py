@@ -14,7 +14,8 @@ import numpy as np
 
 from refnet.checks import check_bool, check_text, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
-from refnet.images.preprocess import Recipe, check_recipe
+from refnet.images import pillow
+from refnet.images.preprocess import Recipe, check_recipe, fields_of
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.weights import doubts
@@ -238,8 +239,10 @@ def check_stored(recipe: Recipe) -> None:
     ------
     ConfigError
     """
-    # A side that a recipe leaves alone is the image's.
-    height, width = (size or recipe.resize_side or 1 for size in recipe[:2])
+    # A side that a recipe leaves alone is the image's. Pillow makes the whole of a resized image.
+    side = recipe.resize_side or 1
+    least = side if recipe.interpolation in pillow.FILTERS else 1
+    height, width = (max(size or side, least) for size in recipe[:2])
     if height * width > MAX_STORED_PIXELS:
         raise ConfigError(
             f"The recipe makes {height} x {width} pixels of any image; one in a file can make {MAX_STORED_PIXELS:,}.",
@@ -349,7 +352,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
         check_stored(weights.recipe)
-        metadata["recipe"] = weights.recipe._asdict()
+        metadata["recipe"] = fields_of(weights.recipe)
     if weights.labels is not None:
         metadata["labels"] = list(weights.labels)
     if weights.options:
