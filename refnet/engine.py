@@ -35,6 +35,11 @@ from refnet_kernels.system.forks import Lock
 KEPT_PLANS = 8
 #: Engines that `forward` keeps, with their packed weights; the least recently used one makes room.
 KEPT_ENGINES = 4
+#: What to do, by the number of channels that images have, and by the number that the network takes.
+_GREY_HINTS = {
+    (3, 1): " Read files as grey, by refnet.load_image(path, channels=1).",
+    (1, 3): " To take grey images as coloured ones, repeat the channel: numpy.repeat(images, 3, axis=-1).",
+}
 
 
 class _Compiled(NamedTuple):
@@ -92,8 +97,8 @@ class Engine:
         self._device = device_named(self._options.device)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)
-        # The mode by which float images should have been normalised.
-        self._mode = loaded.recipe.mode
+        # How float images should have been normalised.
+        self._mode, self._range = loaded.recipe.mode, doubts.value_range(loaded.recipe)
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
@@ -147,7 +152,7 @@ class Engine:
             self._compiled.clear()
             raise
         if normalised and extremes is not None:
-            doubt = doubts.pixels(batch, *extremes, self._mode)
+            doubt = doubts.pixels(batch, *extremes, self._mode, self._range)
             if doubt:
                 # The decorator stands between this and the caller.
                 warnings.warn(doubt, RefnetWarning, stacklevel=3)
@@ -218,7 +223,7 @@ class Engine:
                     "uint8 images are raw pixels, but these weights have no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
-            shape, normalise = preprocessing(batch, self._recipe)
+            shape, normalise = preprocessing(batch, self._recipe, self._architecture.channels)
             self._check_size(shape[1:3])
             return single, shape, lambda: normalise().astype(self._dtype, copy=False), False
         self._check_size(check_floats(batch).shape[1:3])
@@ -245,6 +250,7 @@ class Engine:
             )
         if shape[-1] != channels:
             hint = " It looks like CHW: move the channels to the end." if shape[-3] == channels else ""
+            hint = hint or _GREY_HINTS.get((shape[-1], channels), "")
             raise InputError(
                 f"Images of shape {shape} have {shape[-1]} channels; the network takes {channels}.{hint}",
                 expected=channels,

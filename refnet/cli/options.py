@@ -125,6 +125,21 @@ def load(path: str, arguments: argparse.Namespace | None = None, labels: Sequenc
     return weights.replace(options={**weights.options, **options}) if options else weights
 
 
+def check_image_channels(weights: Weights) -> None:
+    """Refuse a network that takes what no image file has.
+
+    Raises
+    ------
+    ConfigError
+    """
+    channels = weights.architecture.channels
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"The network takes {channels} channels, and image files have 1 or 3: use refnet.forward with arrays.",
+            found=channels,
+        )
+
+
 def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
     """An engine that reports which kernels it has to compile."""
     announce_compilation()

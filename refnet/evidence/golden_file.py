@@ -21,7 +21,7 @@ from refnet.checks import path_of
 from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
 from refnet.evidence.digest import digest
 from refnet.files import json_object, naming_file, regular_file_size
-from refnet.images.preprocess import MAX_PIXELS, Recipe
+from refnet.images.preprocess import MAX_PIXELS, Recipe, fields_of
 from refnet.network.networks import NETWORKS
 from refnet.resources import Telling
 from refnet.weights.files import MAX_STORED_PIXELS, recipe_from
@@ -131,7 +131,7 @@ def _as_document(golden: Golden) -> dict[str, Any]:
         "images": {
             "sha256": golden.images,
             "shape": golden.shape,
-            "recipe": None if golden.recipe is None else golden.recipe._asdict(),
+            "recipe": None if golden.recipe is None else fields_of(golden.recipe),
             "seeded": golden.seeded_images,
             "stored": golden.stored_images is not None,
         },

@@ -14,7 +14,8 @@ import numpy as np
 
 from refnet.checks import check_bool, check_text, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
-from refnet.images.preprocess import Recipe, check_recipe
+from refnet.images import pillow
+from refnet.images.preprocess import Recipe, check_recipe, fields_of
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.weights import doubts
@@ -101,8 +102,10 @@ def load_weights(
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
         weights = _weights_of(loaded, found, recipe, labels)
         extra = weights.conversion.extra
-        if extra and strict:
-            raise WeightsError(f"The file holds {len(extra)} tensors that are not part of the network: {some(extra)}.")
+        all_extra = extra + (found.not_run if head == "from_weights" else [])
+        if all_extra and strict:
+            names = some(all_extra)
+            raise WeightsError(f"The file holds {len(all_extra)} tensors that are not part of the network: {names}.")
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
     others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
@@ -135,9 +138,8 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         copy=False,
     )
     _check_usable(weights, CorruptError)
-    graph = weights.architecture.graph(weights, weights.arg_scope)
-    extra = sorted(weights.keys() - graph.used)
-    remarks = _remarks(weights, recipe, graph.folded) + found.doubts
+    extra = sorted(weights.keys() - found.graph.used)
+    remarks = _remarks(weights, recipe, found.graph.folded) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
 
@@ -237,8 +239,10 @@ def check_stored(recipe: Recipe) -> None:
     ------
     ConfigError
     """
-    # A side that a recipe leaves alone is the image's.
-    height, width = (size or recipe.resize_side or 1 for size in recipe[:2])
+    # A side that a recipe leaves alone is the image's. Pillow makes the whole of a resized image.
+    side = recipe.resize_side or 1
+    least = side if recipe.interpolation in pillow.FILTERS else 1
+    height, width = (max(size or side, least) for size in recipe[:2])
     if height * width > MAX_STORED_PIXELS:
         raise ConfigError(
             f"The recipe makes {height} x {width} pixels of any image; one in a file can make {MAX_STORED_PIXELS:,}.",
@@ -348,7 +352,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
         check_stored(weights.recipe)
-        metadata["recipe"] = weights.recipe._asdict()
+        metadata["recipe"] = fields_of(weights.recipe)
     if weights.labels is not None:
         metadata["labels"] = list(weights.labels)
     if weights.options:

@@ -163,6 +163,11 @@ KINDS = {
     ),
     "text": Kind(ConfigError, "it is a string", (5, 1.5, b"x", [], {}, "\ud800", Strange())),
     "choice": Kind(ConfigError, "it can be", (5, "x", "", [], {}, np.zeros(2), True, Strange())),
+    "numbers": Kind(
+        ConfigError, "mean|std",
+        (5, "x", (), ("a",), [None], {}, (NAN,) * 3, (INFINITE,) * 3, (1e308,) * 3, (1e-40,) * 3, (10**400,) * 3,
+         (0.5,), (True,) * 3, np.ones(2), range(10**18), Strange()),
+    ),
     "device": Kind(DeviceError, "device", (5, None, "tpu", "", "cuda:99", "cpu:1", "cuda:-1", [], b"cpu", Strange())),
     "threads": Kind(
         ConfigError, "threads is .*; it is a whole number from 1 to 1024",
@@ -282,15 +287,19 @@ def functions(folder: Path) -> dict[str, Function]:
             refnet.save_weights, {"path": folder / "o.npz", "weights": WEIGHTS},
             {"path": "path", "weights": "tensors"},
         ),
-        "load_image": Function(refnet.load_image, {"path": folder / "a.png"}, {"path": "path"}),
+        "load_image": Function(
+            refnet.load_image, {"path": folder / "a.png", "channels": 3}, {"path": "path", "channels": "whole"}
+        ),
         "preprocess": Function(
             refnet.preprocess, {"images": RAW, "recipe": None}, {"images": "raw images", "recipe": "recipe"},
         ),
         "Recipe": Function(
             lambda **given: refnet.preprocess(RAW, refnet.Recipe(**given)),
-            {"height": 3, "width": 3, "central_fraction": 1.0, "mode": "tf", "resize_side": None},
+            {"height": 3, "width": 3, "central_fraction": 1.0, "mode": "torch", "resize_side": None,
+             "interpolation": "bicubic", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_offset": None},
             {"height": "whole", "width": "whole", "central_fraction": "fraction", "mode": "choice",
-             "resize_side": "whole"},
+             "resize_side": "whole", "interpolation": "choice", "mean": "numbers", "std": "numbers",
+             "crop_offset": "choice"},
         ),
         "decode_predictions": Function(
             refnet.decode_predictions, {"predictions": net[None], "top": 3, "labels": list("abcdefg")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import signal
@@ -84,7 +85,7 @@ def interrupted_child(act: Callable[[], object], check: Callable[[], bool], dela
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         status = 1
-        signal.alarm(HANG_SECONDS)
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         try:
             try:
                 os.write(write, b"r")
@@ -105,7 +106,7 @@ def interrupted_child(act: Callable[[], object], check: Callable[[], bool], dela
         os.kill(child, signal.SIGINT)
         answered = int.from_bytes(pipe.read(8), "little")
     status = os.waitpid(child, 0)[1]
-    assert status == 0, f"the child's status is {status}"
+    assert status == 0, f"after {1e3 * delay:.1f} ms the child's status is {status}"
     return (answered - sent) / 1e6 if answered else None
 
 

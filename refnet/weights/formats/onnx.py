@@ -49,6 +49,7 @@ _MAX_FIELDS = 1 << 18
 _MAX_NODES, _MAX_OUTPUTS = 1 << 14, 64
 _MAX_NAME_BYTES = 1 << 12
 _MAX_FILE_NAME_BYTES = 255
+_PART_BYTES = 1 << 20
 # Beside floats there are the numbers of shapes and axes.
 _MAX_INTEGERS = 64
 
@@ -378,11 +379,14 @@ class _Reader:
                 raise FormatError(f"{count} constants have the name {shown(name)}.", tensor=name)
         places = [tensor.values for tensor in stored if isinstance(tensor.values, _External)]
         _check_apart(places)
+        checksums = {(place.file, place.checksum) for place in places if place.checksum is not None}
+        if len(checksums) > len({place.file for place in places}):
+            raise FormatError("tensors name different checksums for one file with their values.")
         tensors = {}
         with contextlib.ExitStack() as stack:
             files = {name: stack.enter_context(_beside(self._directory, name)) for name in {p.file for p in places}}
-            for place in places:
-                _check_checksum(files[place.file], place)
+            for name, checksum in checksums:
+                _check_checksum(files[name], name, checksum)
             for tensor in stored:
                 if tensor.data_type not in _NUMERIC:
                     kind = _OTHERS.get(tensor.data_type, f"data type {tensor.data_type}")
@@ -421,44 +425,45 @@ def _beside(directory: str, name: str) -> Iterator[int]:
     """A file in the model's own directory, opened for reading; not through any link."""
     path = os.path.join(directory, name)
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.lstat(path)
     except FileNotFoundError as error:
         raise CorruptError(
             f"the values are in another file, {name}, which is not there: put it beside the model.", found=path
         ) from error
-    except OSError:
-        if not os.path.islink(path):
-            raise
+    if stat.S_ISLNK(status.st_mode):
         raise FormatError(
             f"the values are in another file, {name}, which is a link, as in the caches of downloads; refnet follows "
             "none: copy the model and that file to another directory (cp --dereference).",
             found=path,
-        ) from None
+        )
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        raise FormatError(
+            f"the values are in another file, {name}, which is not a regular file with a single name: copy the model "
+            "and that file to another directory.",
+            found=path,
+        )
+    # Not of holes almost alone.
+    regular_file_size(path)
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        # Not of holes almost alone.
-        regular_file_size(path)
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise FormatError(
-                f"the values are in another file, {name}, which is not a regular file with a single name: copy the "
-                "model and that file to another directory.",
-                found=path,
-            )
+        if not os.path.samestat(status, os.fstat(file)):
+            raise CorruptError(f"the file with the values, {name}, was replaced while it was read.", found=path)
         yield file
     finally:
         os.close(file)
 
 
-def _check_checksum(file: int, place: _External) -> None:
-    if place.checksum is None:
-        return
-    with open(os.dup(file), "rb") as content:
-        found = hashlib.file_digest(content, "sha1").hexdigest()
-    if found != place.checksum.lower():
+def _check_checksum(file: int, name: str, checksum: str) -> None:
+    """Compare the whole file with its SHA-1."""
+    found, start = hashlib.sha1(), 0
+    while part := os.pread(file, _PART_BYTES, start):
+        found.update(part)
+        start += len(part)
+    if found.hexdigest() != checksum.lower():
         raise CorruptError(
-            f"the file {place.file} has the SHA-1 {found} instead of {shown(place.checksum)}.",
-            expected=place.checksum,
-            found=found,
+            f"the file {name} has the SHA-1 {found.hexdigest()} instead of {shown(checksum)}.",
+            expected=checksum,
+            found=found.hexdigest(),
         )
 
 

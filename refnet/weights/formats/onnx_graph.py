@@ -198,7 +198,8 @@ def _changes_nothing(node: Node, tensors: Mapping[str, np.ndarray]) -> bool:
     if node.op == "Dropout":
         training = node.inputs[2] if len(node.inputs) > 2 else ""
         return not training or (training in tensors and not tensors[training].any())
-    return node.op == "Identity" or (node.op == "Cast" and node.attributes.get("to") in _FLOATS)
+    is_copy = node.op == "Identity" or (node.op == "Cast" and node.attributes.get("to") in _FLOATS)
+    return is_copy and len(node.inputs) == 1
 
 
 class _Chain:
