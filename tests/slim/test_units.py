@@ -373,10 +373,14 @@ def test_published_networks_of_basic_units(name: str) -> None:
     units = {"18": [2, 2, 2, 2], "34": [3, 4, 6, 3]}[name[-2:]]
     assert [len(block.args) for block in architecture.blocks] == units
     assert [block.args[0]["depth"] for block in architecture.blocks] == [64, 128, 256, 512]
-    # As many as torchvision's without the top, 11,176,512, and timm's; but TF-Slim's second version has biases.
     convolutions = sum(name.endswith("/weights") for name in weights)
     assert convolutions == 1 + 2 * sum(units) + 3
     function = getattr(refnet, name)
     net, ends = function(IMAGES[:1], variables=weights)
     assert digest(net) == digest(refnet.forward(weights, IMAGES[:1]))
     assert f"{name}/block4/unit_1/basic_v{name[8]}/conv2" in ends
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet_v1_18", 11_689_512), ("resnet_v1_34", 21_797_672)])
+def test_they_have_as_many_parameters_as_torchvision_documents(name: str, parameters: int) -> None:
+    assert summarize(refnet.random_weights(name, num_classes=1000), 64).trainable == parameters
