@@ -1,5 +1,8 @@
 """refnet: the forward pass of ResNets exactly as TF-Slim defines it, with every bit defined."""
 
+# First, for the command line: an interrupt while the rest is imported.
+from refnet_kernels.system import interrupts as _interrupts  # noqa: F401 # isort: skip
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -175,15 +175,29 @@ def labels_of(labels: object) -> tuple[str, ...]:
     return tuple(map(str, listed))
 
 
+def numbers_of(name: str, values: object) -> tuple[float, ...]:
+    """The numbers as Python's floats.
+
+    Raises
+    ------
+    ConfigError
+        They are not a sequence of finite numbers.
+    """
+    numbers = [_as_float(value) for value in _listed(values) or [None]]
+    if not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"{name} is {shown(values)}; it is a sequence of finite numbers.", found=values)
+    return tuple(numbers)
+
+
 def check_mapping(**values: object) -> None:
-    """Refuse, by its name, a value that is not a mapping.
+    """Refuse, by its name, a value that is not a mapping of strings to values.
 
     Raises
     ------
     ConfigError
     """
     for name, value in values.items():
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise ConfigError(f"{name} is {shown(value)}; it is a mapping of names to values.", found=value)
 
 

@@ -22,7 +22,7 @@ from refnet.images import doubts
 from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
-from refnet.resources import for_images, for_weights
+from refnet.resources import for_images, for_weights, is_want
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
@@ -35,6 +35,11 @@ from refnet_kernels.system.forks import Lock
 KEPT_PLANS = 8
 #: Engines that `forward` keeps, with their packed weights; the least recently used one makes room.
 KEPT_ENGINES = 4
+#: What to do, by the number of channels that images have, and by the number that the network takes.
+_GREY_HINTS = {
+    (3, 1): " Read files as grey, by refnet.load_image(path, channels=1).",
+    (1, 3): " To take grey images as coloured ones, repeat the channel: numpy.repeat(images, 3, axis=-1).",
+}
 
 
 class _Compiled(NamedTuple):
@@ -92,8 +97,8 @@ class Engine:
         self._device = device_named(self._options.device)
         self._threads, self._dtype = check_threads(self._options.threads), check_dtype(self._options.dtype)
         self._architecture = _architecture(loaded, self._options)
-        # The mode by which float images should have been normalised.
-        self._mode = loaded.recipe.mode
+        # How float images should have been normalised.
+        self._mode, self._range = loaded.recipe.mode, doubts.value_range(loaded.recipe)
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
@@ -139,10 +144,15 @@ class Engine:
         single, shape, batch_of, normalised = self._gate(images, on)
         # Before the images are converted: the plan knows whether there is memory for all.
         compiled = self._compile(shape, names_of(end_points))
-        batch = batch_of()
-        outputs, extremes = compiled.executor.run(batch, on)
+        try:
+            batch = batch_of()
+            outputs, extremes = compiled.executor.run(batch, on)
+        except MemoryError:
+            # A smaller batch can have the memory of the plans.
+            self._compiled.clear()
+            raise
         if normalised and extremes is not None:
-            doubt = doubts.pixels(batch, *extremes, self._mode)
+            doubt = doubts.pixels(batch, *extremes, self._mode, self._range)
             if doubt:
                 # The decorator stands between this and the caller.
                 warnings.warn(doubt, RefnetWarning, stacklevel=3)
@@ -213,7 +223,7 @@ class Engine:
                     "uint8 images are raw pixels, but these weights have no recipe for them: "
                     "use load_weights, or pass normalised floats."
                 )
-            shape, normalise = preprocessing(batch, self._recipe)
+            shape, normalise = preprocessing(batch, self._recipe, self._architecture.channels)
             self._check_size(shape[1:3])
             return single, shape, lambda: normalise().astype(self._dtype, copy=False), False
         self._check_size(check_floats(batch).shape[1:3])
@@ -240,6 +250,7 @@ class Engine:
             )
         if shape[-1] != channels:
             hint = " It looks like CHW: move the channels to the end." if shape[-3] == channels else ""
+            hint = hint or _GREY_HINTS.get((shape[-1], channels), "")
             raise InputError(
                 f"Images of shape {shape} have {shape[-1]} channels; the network takes {channels}.{hint}",
                 expected=channels,
@@ -258,11 +269,22 @@ class Engine:
         key = (shape, wanted)
         with self._lock.held():
             if key not in self._compiled:
-                self._compiled[key] = self._make(shape, wanted)
+                made = self._made_if_it_fits(shape, wanted) if self._compiled else None
+                self._compiled[key] = made or self._make(shape, wanted)
                 while len(self._compiled) > KEPT_PLANS:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(key)
             return self._compiled[key]
+
+    def _made_if_it_fits(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled | None:
+        """The plan; or None, and the others are gone, whose memory may be what is missing."""
+        try:
+            return self._make(shape, wanted)
+        except Exception as error:
+            if not (isinstance(error, InputError) or is_want(error)):
+                raise
+            self._compiled.clear()
+            return None
 
     def trace(self, shape: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network as operations.

@@ -1,6 +1,7 @@
 """The exceptions that refnet raises, one for each case that a caller may want to handle separately.
 
-``FileNotFoundError`` and ``PermissionError`` are the system's own and pass through.
+``FileNotFoundError``, ``PermissionError`` and what else the system says about a file (``OSError``) pass through, and
+name the file.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ class CorruptError(WeightsError):
 
 
 class LimitError(WeightsError):
-    """The file, or the array, claims more memory than it can justify."""
+    """The file, or the array, claims more memory than it can justify, or there is not enough memory for the weights."""
 
 
 class InputError(RefnetError, ValueError):
-    """The images cannot be used."""
+    """The images cannot be used, or there is not enough memory for them."""
 
     exit_code = 5
 
@@ -79,7 +80,7 @@ class GoldenError(RefnetError, ValueError):
 
 
 class DeviceError(RefnetError):
-    """The device is missing, or cannot do what was requested."""
+    """The device is missing, or cannot do what was requested; or there are too few threads."""
 
     exit_code = 3
 

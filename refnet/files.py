@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
-from refnet.errors import FormatError, LimitError
+from refnet.errors import ConfigError, FormatError, LimitError
 from refnet_kernels.system.left_over import hold, remove_left_over
 
 #: The unit of ``st_blocks``.
@@ -42,50 +42,96 @@ def written_whole(path: str) -> Iterator[IO[bytes]]:
 def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     """Files to write to, which replace others once all are complete and on the disk.
 
-    A process that is killed between the moves may leave some of the new files beside some of the old ones, or the old
-    ones under another name, ``.old``. What a killed process leaves, the next write to the same place removes.
+    A file that replaces another has its owner and its permissions, and a link still leads to it. A process that is
+    killed between the moves may leave some of the new files beside some of the old ones, or the old ones under another
+    name, ``.old``. What a killed process leaves, the next write to the same place removes.
 
     Parameters
     ----------
     *paths : str
-        The files to replace, in this order, all in one directory; after an exception they are unchanged.
+        The files to replace, in this order; after an exception they are unchanged.
 
     Yields
     ------
     sequence of binary file
+
+    Raises
+    ------
+    ConfigError
+        One is a device, or something else that cannot be replaced.
     """
+    targets = [os.path.realpath(path) if os.path.islink(path) else path for path in paths]
+    replaced = [_status_of(target) for target in targets]
     # These take room on the disk.
-    _remove_left_over(paths, "tmp")
+    _remove_left_over(targets, "tmp")
     temporaries: list[str] = []
     try:
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(_temporary(path, temporaries)) for path in paths]
+            files = [
+                stack.enter_context(_temporary(target, temporaries, private=status is not None))
+                for target, status in zip(targets, replaced, strict=True)
+            ]
             yield files
-            for file in files:
+            for file, status in zip(files, replaced, strict=True):
                 file.flush()
+                if status is not None:
+                    _make_like(file.fileno(), status)
                 os.fsync(file.fileno())
             # Each is open, and so locked, until it has its own name.
-            _replace_all(list(zip(temporaries, paths, strict=True)))
-    except BaseException:
+            _replace_all(list(zip(temporaries, targets, strict=True)))
+    except BaseException as error:
         for temporary in temporaries:
             _remove(temporary)
+        if isinstance(error, OSError):
+            # The caller knows the file by its own name; of a full disk the system gives none.
+            by_name = dict(zip(temporaries, paths, strict=False))
+            error.filename = by_name.get(error.filename, error.filename or paths[0])
+            if error.filename2 is not None:
+                del error.filename2
         raise
-    _sync_directory(os.path.dirname(paths[0]) or ".")
+    for directory in sorted({os.path.dirname(target) for target in targets}):
+        _sync_directory(directory or ".")
     # Until now, these may have been all that was left of the old files.
-    _remove_left_over(paths, "old")
+    _remove_left_over(targets, "old")
+
+
+def _status_of(path: str) -> os.stat_result | None:
+    """What is known of a file that is to be replaced; None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is {_kind(status.st_mode)}; give the path of a file to write.", found=path)
+    return status
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a new file that only its owner may read: others may not have been allowed to read the one before it."""
+    return os.open(path, flags, 0o600)
+
+
+def _make_like(file: int, status: os.stat_result) -> None:
+    """Give a file the owner and the permissions of another one, as far as the system allows it."""
+    own = os.fstat(file)
+    with contextlib.suppress(OSError):
+        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+            os.fchown(file, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(file, status.st_mode & 0o777)
 
 
 @contextlib.contextmanager
-def _temporary(path: str, temporaries: list[str]) -> Iterator[IO[bytes]]:
+def _temporary(path: str, temporaries: list[str], private: bool) -> Iterator[IO[bytes]]:
     """A file beside the one that it will replace, whose path becomes the last of the temporary ones."""
     temporaries.append(_beside(path, "tmp"))
-    with open(temporaries[-1], "xb") as file:
+    with open(temporaries[-1], "xb", opener=_open_private if private else None) as file:
         if hold(file.fileno()):
             yield file
             return
     # Another writer took it for one that was left over, before it was locked.
     temporaries.pop()
-    with _temporary(path, temporaries) as file:
+    with _temporary(path, temporaries, private) as file:
         yield file
 
 
@@ -147,6 +193,17 @@ def _sync_directory(directory: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming_file(path: str) -> Iterator[None]:
+    """Have the system's errors name the file, which they do only while it is opened."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
 
 
 def regular_file_size(*paths: str) -> int:

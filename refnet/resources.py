@@ -29,18 +29,22 @@ def is_want(error: BaseException) -> bool:
 
     Whoever takes a library's exceptions for damage asks this first.
     """
+    return _reason(error) is not None
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    """The exception that says so: a library may hide it behind one of its own."""
     reason: BaseException | None = error
     while reason is not None:
         if isinstance(reason, MemoryError | NoThreadError) or getattr(reason, "errno", None) == errno.ENOMEM:
-            return True
+            return reason
         text = str(reason).lower()
         if isinstance(reason, OSError | ImportError) and any(phrase in text for phrase in _NO_MEMORY):
-            return True
+            return reason
         if isinstance(reason, RuntimeError) and _NO_THREAD in text:
-            return True
-        # A library may hide it behind an exception of its own.
+            return reason
         reason = reason.__cause__ or reason.__context__
-    return False
+    return None
 
 
 class Telling:
@@ -85,18 +89,19 @@ class Telling:
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
-        if isinstance(error, RefnetError) or not is_want(error):
+        reason = None if isinstance(error, RefnetError) else _reason(error)
+        if reason is None:
             return
         _forget(error.__traceback__)
         error.__traceback__ = None
-        raise self._told(error) from error
+        raise self._told(reason) from error
 
-    def _told(self, error: BaseException) -> RefnetError:
-        if isinstance(error, RuntimeError):
-            return DeviceError(f"There are too few threads: {error}. Pass a smaller number as threads=.")
+    def _told(self, reason: BaseException) -> RefnetError:
+        if isinstance(reason, RuntimeError):
+            return DeviceError(f"There are too few threads: {reason}. Pass a smaller number as threads=.")
         try:
             room = room_for_more()
-            detail = f" ({error})" if str(error) else ""
+            detail = f" ({reason})" if str(reason) else ""
             left = "" if room is None else f"; {_size(room.nbytes)} are left by {room.limit}"
             return self._kind(f"There is not enough memory for {self._what}{detail}{left}. {self._advice}")
         except MemoryError:
@@ -120,32 +125,44 @@ for_a_command = Telling(RefnetError, "this command", "Free memory, or raise the 
 for_weights = Telling(LimitError, "these weights", "Free memory, or raise the limit.")
 
 
-def check_room(needed: Callable[[int], int], what: str, images: int = 1) -> None:
+def check_room(each: int, what: str, images: int = 1, needed: Callable[[int], int] | None = None) -> None:
     """Refuse what does not fit into the memory that is left, before it is allocated.
 
     Parameters
     ----------
-    needed : callable
-        From a number of images to all the bytes that are allocated for them.
+    each : int
+        Bytes that are allocated for each image, at the least.
     what : str
         What they are for, as the beginning of a sentence.
     images : int
         How many images there are. For none, one has to fit: what is planned for a batch depends on the images' size.
+    needed : callable, optional
+        From a number of images to all the bytes; it is not asked about more images than ``each`` allows, for which it
+        may have much to do. By default ``each`` is all.
 
     Raises
     ------
     InputError
         It names the bytes, and how many images would fit.
     """
-    nbytes = needed(max(images, 1))
+    count = max(images, 1)
+    total = needed or (lambda number: number * each)
+    nbytes = count * each
     room = None if nbytes < SMALL_BYTES else room_for_more()
+    is_least = room is not None and nbytes > room.nbytes
+    if not is_least:
+        nbytes = total(count)
+        room = room or (None if nbytes < SMALL_BYTES else room_for_more())
     if room is None or nbytes <= room.nbytes:
         return
-    fit = bisect_right(range(1, max(images, 1)), room.nbytes, key=needed)
+    fit = bisect_right(range(1, min(count, room.nbytes // each + 1)), room.nbytes, key=total)
+    least = "at least " if is_least and needed else ""
     left = f"{_size(room.nbytes)} are left by {room.limit}"
     advice = f"A batch of {fit} would fit, and has the same bits." if fit else "Pass smaller images, or tiles of them."
     raise InputError(
-        f"{what} would take {_size(nbytes)} of memory, but {left}. {advice}", expected=room.nbytes, found=nbytes
+        f"{what} would take {least}{_size(nbytes)} of memory, but {left}. {advice}",
+        expected=room.nbytes,
+        found=nbytes,
     )
 
 

@@ -27,6 +27,8 @@ from refnet.checks import check_bool, check_mapping, check_number, path_of
 from refnet.errors import ConfigError
 from refnet.evidence.golden import check, compare_end_points, encode_options, record
 from refnet.evidence.golden_file import read_golden
+from refnet.run.devices import check_settings
+from refnet_kernels.system.settings import setting
 
 #: Where this is 1, goldens are recorded, not compared.
 UPDATE = "REFNET_UPDATE_GOLDENS"
@@ -71,13 +73,14 @@ def assert_golden(
     __tracebackhide__ = True
     where = {name: options.pop(name) for name in ("device", "threads") if name in options}
     path = path_of(path)
+    check_settings()
     check_number(max_ulps=max_ulps)
     check_bool(hashes_only=hashes_only)
     if end_points is not None:
         check_mapping(end_points=end_points)
     if max_ulps and end_points is None:
         raise ConfigError("max_ulps is for end_points of another engine; refnet itself gives the same bits.")
-    if os.environ.get(UPDATE) == "1" and weights is not None and images is not None:
+    if setting(UPDATE) == "1" and weights is not None and images is not None:
         record(path, weights, images, hashes_only=hashes_only, **where, **options)
     if not os.path.exists(path):
         raise AssertionError(_how_to_record(path))

@@ -5,7 +5,8 @@ convention, and a SHA-256. A later process loads it through llvmlite and never i
 (Numba's own cache checks the time stamp of only the one file that defines a function, and unpickles what it finds.)
 
 The files are in a directory that is private to the user, one per set of kernel sources, versions, processor and vector
-width. ``REFNET_CACHE`` names another directory, or is ``off``.
+width. ``REFNET_CACHE`` names another directory, or is ``off``. Where there is no such directory, or it cannot be
+written, each process compiles again, and the log "refnet" gets one warning that says why.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -71,7 +73,7 @@ def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
         Makes the machine code.
     """
     with making:
-        directory = cache_directory()
+        directory, problem = _place()
         path = None if directory is None else directory / file
         code = None if path is None else _read(path)
         if code is None:
@@ -80,8 +82,16 @@ def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
             with _no_collection():
                 code = compile()
             if path is not None:
-                _write(path, code)
+                problem = _write(path, code)
+            if problem is not None:
+                _say_once(problem)
         return code
+
+
+@cache
+def _say_once(problem: str) -> None:
+    # A log, not a warning: nothing is wrong with any result, and programs that make warnings errors go on.
+    logging.getLogger("refnet").warning("compiled kernels are not kept for the next process: %s", problem)
 
 
 @contextmanager
@@ -109,27 +119,45 @@ def _key() -> str:
 
 def cache_directory() -> Path | None:
     """The directory of the machine code; None if there is none that is private to the user."""
+    return _place()[0]
+
+
+def _place() -> tuple[Path | None, str | None]:
+    """The directory of the machine code, or why there is none; neither where the user wants none."""
     chosen = os.environ.get("REFNET_CACHE")
     if chosen == "off":
-        return None
-    if chosen:
-        root = Path(chosen)
-    else:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        root = Path(home) / "refnet"
+        return None, None
+    root = Path(chosen) if chosen else _default_root()
+    if root is None:
+        return None, "there is no home directory (HOME); REFNET_CACHE can name another place, or be off"
     directory = root / _key()
-    return directory if _private(root) and _private(directory) else None
+    problem = _not_private(root) or _not_private(directory)
+    return (directory, None) if problem is None else (None, problem)
 
 
-def _private(directory: Path) -> bool:
-    """Make the directory if needed. Whether it is private to this user."""
+def _default_root() -> Path | None:
+    """The place in the user's home. A home that is not there, or a relative path, is nobody's."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(chosen):
+        return Path(chosen) / "refnet"
+    home = os.path.expanduser("~") if os.environ.get("HOME") != "" else ""
+    return Path(home) / ".cache" / "refnet" if os.path.isabs(home) and os.path.isdir(home) else None
+
+
+def _not_private(directory: Path) -> str | None:
+    """Make the directory if needed. Why it is not private to this user; None if it is."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.lstat()
-    except OSError:
-        return False
-    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    return own and not status.st_mode & 0o022
+    except OSError as error:
+        return f"{directory} cannot be made ({error.strerror})"
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        return f"{directory} belongs to another user"
+    if directory.is_symlink():
+        return f"{directory} is a symbolic link"
+    if status.st_mode & 0o022:
+        return f"others may write to {directory} (chmod go-w {directory})"
+    return None
 
 
 def _read(file: Path) -> bytes | None:
@@ -147,9 +175,9 @@ def _digest(file: Path, code: bytes) -> bytes:
     return hashlib.sha256(file.name.encode() + b"\0" + code).digest()
 
 
-def _write(file: Path, code: bytes) -> None:
-    """Write the whole file or nothing; without it the next process compiles again."""
-    with suppress(OSError):
+def _write(file: Path, code: bytes) -> str | None:
+    """Write the whole file or nothing; without it the next process compiles again. Why there is none, if there is."""
+    try:
         remove_left_over(str(file.parent), r".*\.tmp")
         handle, name = tempfile.mkstemp(".tmp", dir=file.parent)
         try:
@@ -162,6 +190,9 @@ def _write(file: Path, code: bytes) -> None:
         except BaseException:
             os.unlink(name)
             raise
+    except OSError as error:
+        return f"{file.parent} cannot be written ({error.strerror})"
+    return None
 
 
 def _target_machine() -> Any:

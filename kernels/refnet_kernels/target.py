@@ -11,6 +11,8 @@ import os
 
 import llvmlite.binding as llvm
 
+from refnet_kernels.system.settings import setting
+
 CPU = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
 FEATURES: str = (
     os.environ.get("NUMBA_CPU_FEATURES", "")
@@ -21,11 +23,9 @@ FEATURES: str = (
 
 def _lanes() -> int:
     """binary32 numbers per vector register. Of a processor other than the host only the feature string is known."""
-    forced = os.environ.get("REFNET_LANES")
+    forced = setting("REFNET_LANES")
     if forced is None:
         return 16 if "+avx512f" in FEATURES else 8 if "+avx2" in FEATURES else 4
-    if forced not in ("4", "8", "16"):
-        raise ValueError(f"REFNET_LANES is {forced!r}; it can be 4, 8 or 16")
     return int(forced)
 
 

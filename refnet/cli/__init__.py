@@ -1,24 +1,26 @@
 """The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck`` and ``golden``.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits differ or any other failure (a full disk),
-2 usage, 3 device, 4 weights, 5 images and other inputs, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits differ or any other failure, 2 usage,
+3 device, 4 weights that cannot be read or written, 5 images, goldens and other inputs, 130 interrupted. Where the
+reader of stdout has left, the rest is discarded, and the exit code is that of the whole output.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import refnet
 from refnet.cli import bench, convert, demo, golden, predict, selfcheck, summary
-from refnet.cli.console import say
-from refnet.cli.failures import INTERRUPTED, FileError, report
+from refnet.cli.console import Output, say
+from refnet.cli.failures import FileError, report
 from refnet.errors import ConfigError, RefnetError
 from refnet.resources import for_a_command
+from refnet_kernels.system import interrupts
 
 _COMMANDS = {
     "demo": (demo, "read handwritten digits with a network that comes with refnet"),
@@ -36,13 +38,19 @@ examples:
   refnet predict cat.jpg --weights resnet_v2_50.ckpt
   refnet summary resnet_v2_50
 
-exit codes: 0 done, 1 bits differ or any other failure, 2 usage, 3 device, 4 weights, 5 images, 130 interrupted
+exit codes: 0 done, 1 bits differ or any other failure, 2 usage, 3 device, 4 weights, 5 images or goldens,
+130 interrupted
 """
+
+
+#: Characters of what the parser says; it repeats whole arguments.
+_LONGEST = 500
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see {self.prog} --help).")
+        text = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
+        raise ConfigError(f"{text} (see {self.prog} --help).")
 
 
 class _Version(argparse.Action):
@@ -96,25 +104,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    sys.stdout, sys.stderr = _open(sys.stdout), _open(sys.stderr)
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Output(stdout, "standard output"), Output(stderr, "standard error")
+    log = logging.getLogger("refnet")
+    log.addHandler(_LOG)
     try:
-        return _run(arguments)
-    except BrokenPipeError:
-        # The reader has seen enough. What is left in the buffer must not fail again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        interrupts.answered_by_exceptions()
+        code = _run(arguments)
+        sys.stdout.flush()
+    except OSError as error:  # of stdout itself
+        return report(FileError(error, RefnetError.exit_code), as_json=False)
     except KeyboardInterrupt:
         say("interrupted")
-        return INTERRUPTED
+        return interrupts.INTERRUPTED
+    finally:
+        log.removeHandler(_LOG)
+        sys.stdout, sys.stderr = stdout, stderr
+    return code
 
 
-def _open(stream: TextIO | None) -> TextIO:
-    """The stream itself, or, where the shell has closed it (``>&-``), one that discards everything."""
-    return open(os.devnull, "w") if stream is None else stream
+class _Said(logging.Handler):
+    """What refnet logs, as the other lines for the user."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"warning: {record.getMessage()}")
+
+
+_LOG = _Said(logging.WARNING)
 
 
 def _run(arguments: list[str]) -> int:
     """Run the command, report its errors, and return the exit code."""
+    as_json = "--json" in arguments
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
@@ -122,16 +143,12 @@ def _run(arguments: list[str]) -> int:
             options = _parser().parse_args(arguments)
             with for_a_command:
                 code: int = options.run(options)
-        sys.stdout.flush()
     except SystemExit as stop:  # --help and --version
-        sys.stdout.flush()
         return int(stop.code or 0)
     except RefnetError as error:
-        return report(error, as_json="--json" in arguments)
-    except BrokenPipeError:
-        raise
+        return report(error, as_json)
     except OSError as error:
-        return report(FileError(error, RefnetError.exit_code), as_json=False)
+        return report(FileError(error, RefnetError.exit_code), as_json)
     return code
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
+
+from refnet.checks import shown
 
 T = TypeVar("T", covariant=True)
 
@@ -29,8 +34,62 @@ def say(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON object to stdout."""
-    print(json.dumps(value, default=str))
+    """Write one JSON object to stdout; a number that JSON cannot write, NaN or an infinity, is null."""
+    print(json.dumps(_plain(value), default=str, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    # Python does not write down thousands of digits.
+    return shown(value) if isinstance(value, int) and abs(value) > 2**1000 else value
+
+
+class Output:
+    """Stdout or stderr for a command, whose reader may leave before the end: what follows is then discarded.
+
+    So the command goes on, and its exit code is the one that it would have had.
+
+    Parameters
+    ----------
+    stream : file, or None
+        None: the shell has closed it (``>&-``).
+    name : str
+        For errors: where the stream leads nobody knows.
+    """
+
+    def __init__(self, stream: TextIO | None, name: str) -> None:
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115 (open until the process ends)
+        self._name = name
+        if isinstance(self._stream, io.TextIOWrapper):
+            self._stream.reconfigure(errors="backslashreplace")  # a name that the encoding lacks
+
+    def write(self, text: str) -> int:
+        """Write, unless nobody reads."""
+        self._guarded(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, unless nobody reads."""
+        self._guarded(self._stream.flush)
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BrokenPipeError:
+            # What is left in the buffer must not fail again when Python exits.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+        except OSError as error:
+            error.filename = self._name
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeric: Sequence[str] = ()) -> None:

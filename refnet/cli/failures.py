@@ -9,8 +9,6 @@ from typing import Any
 from refnet.cli.console import print_json, say
 from refnet.errors import RefnetError
 
-INTERRUPTED = 130
-
 
 class FileError(RefnetError):
     """The system's error about a file, with the exit code for the kind of file."""

@@ -110,7 +110,8 @@ def _record(arguments: argparse.Namespace) -> int:
     options = dict(option(text, OPTIONS - {"blocks"}) for text in arguments.option)
     weights = arguments.weights if arguments.weights in NETWORKS else load(arguments.weights, arguments)
     size = arguments.size or 224
-    images: Any = (size, size, 3) if arguments.image is None else _image(arguments.image)
+    channels = weights.architecture.channels if isinstance(weights, Weights) else 3
+    images: Any = (size, size, channels) if arguments.image is None else _image(arguments.image, channels)
     recipe = None
     if arguments.size:
         recipe = for_size(weights.recipe if isinstance(weights, Weights) else Recipe(), size, size)
@@ -132,9 +133,9 @@ def _record(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _image(path: str) -> np.ndarray:
+def _image(path: str, channels: int) -> np.ndarray:
     with file_errors(InputError):
-        return load_image(path)
+        return load_image(path, channels)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -143,7 +144,7 @@ def _check(arguments: argparse.Namespace) -> int:
     weights: str | Weights | None = arguments.weights
     if isinstance(weights, str) and weights not in NETWORKS:
         weights = load(weights, arguments)
-    images = None if arguments.image is None else _image(arguments.image)
+    images = None if arguments.image is None else _image(arguments.image, golden.shape[-1])
     report = check(arguments.golden, weights, images, device=arguments.device, threads=arguments.threads)
     if arguments.json:
         print_json(

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from refnet.checks import bool_of
+from refnet.checks import MOST, bool_of, shown
 from refnet.cli.console import announce_compilation
 from refnet.cli.failures import file_errors
 from refnet.engine import Engine
@@ -19,11 +19,14 @@ from refnet.run.devices import check_device, check_threads
 from refnet.weights.files import load_weights
 from refnet.weights.weights import Weights
 
+#: Python reads no numbers of more digits.
+_DIGITS = 4000
+
 
 def count(text: str) -> int:
     """A whole number of 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    if not text.isdecimal() or len(text) > _DIGITS or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of 1 or more, up to {MOST:,}")
     return int(text)
 
 
@@ -34,7 +37,7 @@ def fraction(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 1")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number above 0, up to 1")
     return number
 
 
@@ -120,6 +123,21 @@ def load(path: str, arguments: argparse.Namespace | None = None, labels: Sequenc
     with file_errors(WeightsError):
         weights = load_weights(path, scope=arguments.scope, head=head, averages=arguments.averages, labels=labels)
     return weights.replace(options={**weights.options, **options}) if options else weights
+
+
+def check_image_channels(weights: Weights) -> None:
+    """Refuse a network that takes what no image file has.
+
+    Raises
+    ------
+    ConfigError
+    """
+    channels = weights.architecture.channels
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"The network takes {channels} channels, and image files have 1 or 3: use refnet.forward with arrays.",
+            found=channels,
+        )
 
 
 def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:

@@ -32,6 +32,8 @@ def check_plot(path: str) -> None:
     if suffix not in known:
         raise ConfigError(f"matplotlib cannot write {path!r}; the name can end in .{', .'.join(sorted(known))}.")
     directory = os.path.dirname(path) or "."
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"The picture cannot be written to {path}: it is there, and is not a file.", found=path)
     if not os.path.isdir(directory) or os.path.isdir(path):
         raise ConfigError(
             f"The picture cannot be written to {path}: there is no such directory, or it is one.", found=path

@@ -14,6 +14,7 @@ from refnet.cli.options import (
     add_json_option,
     add_weights_options,
     check_engine_options,
+    check_image_channels,
     count,
     fraction,
     load,
@@ -25,7 +26,7 @@ from refnet.engine import Engine
 from refnet.errors import ConfigError, InputError
 from refnet.images.files import load_image
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND, classes_of
-from refnet.images.preprocess import Recipe, for_size
+from refnet.images.preprocess import Recipe, fields_of, for_size
 from refnet.weights.weights import Weights
 
 EPILOG = """\
@@ -33,8 +34,8 @@ examples:
   refnet predict cat.jpg dog.png --weights resnet_v2_50.ckpt --labels imagenet.txt
   refnet predict digit.png --weights digits.npz --size 32 --central-fraction 1 --json
 
-An image that cannot be read is reported, and the others are still classified;
-the exit code is that of the first error.
+An image that cannot be read, or whose logits are NaN or infinite, is reported, and the
+others are still classified; the exit code is that of the first error.
 """
 
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         required=True,
         metavar="W",
-        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, ONNX, Keras' .h5 or .keras",
     )
     parser.add_argument("--top", type=count, default=5, metavar="K", help="how many classes to list (default 5)")
     parser.add_argument(
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     weights = load(arguments.weights, arguments, read_labels(arguments.labels))
     weights = weights.replace(recipe=_recipe(arguments, weights.recipe))
     classes = weights.architecture.num_classes
+    check_image_channels(weights)
     _check_top(arguments.top, classes)
     say(f"recipe: {recipe_text(weights.recipe)}")
     if weights.labels is None and classes in (IMAGENET, WITH_BACKGROUND):
@@ -91,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 say(f"error: {error.message}")
     if arguments.json:
-        print_json({"weights": arguments.weights, "recipe": weights.recipe._asdict(), "images": results})
+        print_json({"weights": arguments.weights, "recipe": fields_of(weights.recipe), "images": results})
     else:
         _print(results)
     return exit_code
@@ -128,8 +130,14 @@ def _check_top(top: int, classes: int | None) -> None:
 def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict[str, Any]]:
     """The ``top`` most probable classes of an image; equal ones are in the order of the classes."""
     with file_errors(InputError):
-        image = load_image(path)
-    _, end_points = engine(image, end_points=["predictions"])
+        image = load_image(path, weights.architecture.channels)
+    logits, end_points = engine(image, end_points=["predictions"])
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"{path}: {np.count_nonzero(~np.isfinite(logits))} of {logits.size} logits are NaN or infinite, so there "
+            "are no probabilities. The values overflow: is the recipe the one that these weights were trained with?",
+            found=path,
+        )
     probabilities = end_points["predictions"]
     return [
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
 from refnet.evidence.digest import digest, digest_all
 from refnet.evidence.end_points import Difference, compare, in_network_order, roundings
 from refnet.evidence.environment import versions
-from refnet.evidence.golden_file import EndPoint, Golden, read_golden, write_golden
+from refnet.evidence.golden_file import MAX_SEEDED, EndPoint, Golden, read_golden, write_golden
 from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, check_recipe, preprocess
@@ -24,7 +25,7 @@ from refnet.network.resnet_utils import Block, check_blocks
 from refnet.resources import for_images
 from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import as_array, images_of
-from refnet.weights.files import weights_of
+from refnet.weights.files import check_stored, weights_of
 from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
 from refnet.weights.weights import Weights
@@ -134,6 +135,8 @@ def record(
     if recipe is None and (isinstance(weights, Weights) or not isinstance(weights, Mapping)):
         recipe = loaded.recipe
     kept = encode_options(options)
+    if _is_raw(images) and recipe is not None:
+        check_stored(recipe)
     batch = _images(images, recipe, seed, kept)
     engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
     net, found = engine(batch, end_points=wanted or [])
@@ -355,6 +358,13 @@ def _images(images: Any, recipe: Recipe | None, seed: int, options: Mapping[str,
         if 0 in shape:
             raise InputError(
                 f"The shape of the seeded images is {shape}; it consists of whole numbers of 1 or more.", found=images
+            )
+        if math.prod(shape) > MAX_SEEDED:
+            raise InputError(
+                f"Seeded images of shape {shape} have {math.prod(shape):,} numbers; a golden can have {MAX_SEEDED:,} "
+                "drawn. Pass images.",
+                expected=MAX_SEEDED,
+                found=math.prod(shape),
             )
         return random_images(shape, seed).astype(dtype)
     if not _is_raw(images):

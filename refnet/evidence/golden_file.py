@@ -20,17 +20,20 @@ import numpy as np
 from refnet.checks import path_of
 from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
 from refnet.evidence.digest import digest
-from refnet.files import json_object, regular_file_size
-from refnet.images.preprocess import MAX_PIXELS, Recipe
+from refnet.files import json_object, naming_file, regular_file_size
+from refnet.images.preprocess import MAX_PIXELS, Recipe, fields_of
 from refnet.network.networks import NETWORKS
 from refnet.resources import Telling
-from refnet.weights.files import recipe_from
+from refnet.weights.files import MAX_STORED_PIXELS, recipe_from
 from refnet.weights.formats.safetensors import pack, unpack
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
 from refnet_kernels.system.float_mode import contract_mode
 
 FORMAT = "refnet golden"
 FORMAT_VERSION = 1
+
+#: A golden of a few kilobytes can have this many numbers drawn: four million pixels of three colours.
+MAX_SEEDED = 3 * MAX_STORED_PIXELS
 
 _DOCUMENT, _DOCUMENT_SHA256 = "refnet", "refnet_sha256"
 _PREFIX = "end_points/"
@@ -128,7 +131,7 @@ def _as_document(golden: Golden) -> dict[str, Any]:
         "images": {
             "sha256": golden.images,
             "shape": golden.shape,
-            "recipe": None if golden.recipe is None else golden.recipe._asdict(),
+            "recipe": None if golden.recipe is None else fields_of(golden.recipe),
             "seeded": golden.seeded_images,
             "stored": golden.stored_images is not None,
         },
@@ -151,8 +154,9 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     """
     name = path_of(path)
     try:
-        regular_file_size(name)
-        return _parse(*_unpack(name))
+        with naming_file(name):
+            regular_file_size(name)
+            return _parse(*_unpack(name))
     except WeightsError as error:
         raise GoldenError(error.message) from error
     except GoldenError as error:
@@ -243,8 +247,9 @@ def _dimensions(document: Mapping[str, Any], what: str) -> tuple[int, ...]:
 def _shape(images: Mapping[str, Any]) -> tuple[int, ...]:
     """The images' shape, small enough to make seeded or preprocessed images of it."""
     shape = _dimensions(images, "images")
-    made = shape if images.get("seeded") else shape[-3:]
-    if len(shape) not in (3, 4) or math.prod(made) > 3 * MAX_PIXELS:
+    is_seeded = images.get("seeded")
+    made, most = (shape, MAX_SEEDED) if is_seeded else (shape[-3:], 3 * MAX_PIXELS)
+    if len(shape) not in (3, 4) or math.prod(made) > most:
         raise GoldenError(f"the shape of its images is {list(shape)}: these are not images, or too many.", found=shape)
     return shape
 

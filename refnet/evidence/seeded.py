@@ -6,6 +6,7 @@ and single sums and products, for which IEEE-754 knows one result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from refnet.checks import seed_of, shape_of
 from refnet.network.networks import BY_UNIT
 from refnet.network.seeded_bits import random_bits
-from refnet.resources import for_images, for_weights
+from refnet.resources import check_room, for_images, for_weights
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.float_mode import contract_mode
@@ -39,7 +40,11 @@ def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     InputError, ConfigError
         The shape or the seed cannot be one.
     """
-    return _uniform(shape_of(shape), "images", seed_of(seed)).astype(np.float32)
+    shape, seed = shape_of(shape), seed_of(seed)
+    # The random bits, two arrays of binary64, and the result.
+    each = 28 * math.prod(shape[1:])
+    check_room(each, f"Drawing images of shape {shape}", shape[0] if shape else 1)
+    return _uniform(shape, "images", seed).astype(np.float32)
 
 
 #: The ends of the names of units' last convolutions.

@@ -15,6 +15,7 @@ import numpy as np
 
 from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text
 from refnet.errors import ConfigError, InputError, MissingTensorError, ShapeMismatchError, WeightsError
+from refnet.graph.nearest import nearest
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
@@ -24,7 +25,6 @@ from refnet_kernels.contract import (
     SubsampleGeometry,
     same_padding,
 )
-from refnet_kernels.system.forks import making
 
 Shape = tuple[int, int, int, int]
 
@@ -157,6 +157,11 @@ class Graph:
         """Whether there is a variable ``leaf`` in the current scope."""
         return self.name(leaf) in self.variables
 
+    def depth_of(self, leaf: str, otherwise: int) -> int:
+        """The output channels of the kernel ``leaf`` in the current scope, if there is one."""
+        shape: tuple[int, ...] = np.shape(self.variables[self.name(leaf)]) if self.has(leaf) else ()
+        return shape[3] if len(shape) == 4 and shape[3] > 0 else otherwise
+
     def has_batch_norm(self, scope: str) -> bool:
         """Whether there is any variable of a batch norm in ``scope``."""
         return any(self.has(f"{scope}/{role}") for role in _OF_BATCH_NORM)
@@ -202,17 +207,8 @@ class Graph:
 
         Each unused tensor is proposed once.
         """
-        with making:
-            import difflib  # only if something is wrong
-
         left = {name: _shape_of(name, value) for name, value in self.variables.items() if name not in self.used}
-        near = {}
-        for name, shape in missing:
-            found = difflib.get_close_matches(name, [other for other in left if left[other] == shape], 1, cutoff=0)
-            if found:
-                near[name] = found[0]
-                del left[found[0]]
-        return near
+        return nearest(missing, left)
 
     def _add(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet.images.preprocess import CAFFE_MEAN, VGG_MEAN
+from refnet.images.preprocess import CAFFE_MEAN, VGG_MEAN, Recipe
 from refnet_kernels.contract import FloatArray
 
 #: The range of values that each mode's recipe gives.
@@ -20,7 +20,26 @@ _RANGES = {
 _MEANS = {"caffe": CAFFE_MEAN, "vgg": VGG_MEAN}
 
 
-def pixels(images: FloatArray, low: float, high: float, mode: str = "inception") -> str | None:
+def value_range(recipe: Recipe) -> tuple[float, float]:
+    """The smallest and the largest value that a recipe gives.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Returns
+    -------
+    tuple of float
+    """
+    if recipe.mean is None or recipe.std is None:
+        return _RANGES[recipe.mode]
+    ends = [(pixel - mean) / std for pixel in (0, 1) for mean, std in zip(recipe.mean, recipe.std, strict=True)]
+    return min(ends), max(ends)
+
+
+def pixels(
+    images: FloatArray, low: float, high: float, mode: str = "inception", expected: tuple[float, float] | None = None
+) -> str | None:
     """Whether float images, which count as normalised, look as if they were not.
 
     Parameters
@@ -30,17 +49,19 @@ def pixels(images: FloatArray, low: float, high: float, mode: str = "inception")
         The smallest and the largest pixel.
     mode : str
         The mode of the weights' recipe, by which they should have been normalised.
+    expected : tuple of float, optional
+        The range of values that the recipe gives; None: the mode's own.
 
     Returns
     -------
     str or None
         A sentence, if they do.
     """
-    lowest, highest = _RANGES[mode]
+    lowest, highest = _RANGES[mode] if expected is None else expected
     wrong = _wrong_range(lowest, highest, low, high)
     if wrong is not None:
-        expected, found = f"{lowest:.3g} to {highest:.3g}", f"{low:.3g} to {high:.3g}"
-        return f"Float images are taken as normalised ({expected}), but these are {found}{wrong}."
+        span, found = f"{lowest:.3g} to {highest:.3g}", f"{low:.3g} to {high:.3g}"
+        return f"Float images are taken as normalised ({span}), but these are {found}{wrong}."
     if mode in _MEANS and _is_reversed(images, _MEANS[mode]):
         order, other = ("BGR", "RGB") if mode == "caffe" else ("RGB", "BGR")
         return f"Float images are taken as {order}, less the mean; these look like {other}: reverse the last axis."

@@ -1,4 +1,4 @@
-"""Reading image files as RGB pixels."""
+"""Reading image files as RGB pixels, or as grey ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from refnet.checks import as_int, check_choice, check_positive, path_of
 from refnet.errors import ConfigError, InputError
+from refnet.files import naming_file
 from refnet.images.preprocess import MAX_PIXELS
-from refnet.resources import for_images, is_want
+from refnet.resources import check_room, for_images, is_want
 from refnet_kernels.system.forks import once
 
 if TYPE_CHECKING:
@@ -20,16 +22,29 @@ if TYPE_CHECKING:
 
 _MAGICS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
 
+#: How many pixels one byte can stand for: a bit each, deflated; a grey block of 8 x 8 in each bit; a string of 4096 in
+#: 12 bits; a run of 255 in two bytes. A file that claims more is a bomb, unless its pixels are few.
+_PIXELS_PER_BYTE = {"PNG": 8 * 1032, "JPEG": 8 * 64, "GIF": 4096 * 8 // 12, "BMP": 128}
+_FEW_PIXELS = 4_000_000
+
+#: What an image takes while it is read: four bytes per pixel in Pillow, and three in the result.
+_BYTES_PER_PIXEL = 7
+
+#: Pixels that are converted to RGB at a time.
+_STRIP_PIXELS = 1 << 20
+
 
 @for_images
-def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Read a PNG, JPEG, GIF or BMP file, recognised by its content, as RGB pixels.
+def load_image(path: str | os.PathLike[str], channels: int = 3) -> npt.NDArray[np.uint8]:
+    """Read a PNG, JPEG, GIF or BMP file, recognised by its content, as RGB pixels, or as grey ones.
 
     The pixels are those of TensorFlow's ``decode_image(channels=3)``. Exceptions are JPEG, whose decoders differ in the
     last bits (this is Pillow's), and the orientation, which TensorFlow ignores:
 
     - an EXIF orientation is applied;
     - grey, 1-bit and palette images become RGB; CMYK JPEG is converted to RGB by Pillow;
+    - with one channel, grey images keep their values, and RGB pixels become Pillow's mode "L", which is
+      ``(19595 * R + 38470 * G + 7471 * B + 2**15) >> 16``;
     - alpha and transparency are dropped: a transparent pixel keeps the colour stored for it;
     - 16-bit values become ``value >> 8``;
     - only the first frame of an animation is read.
@@ -38,19 +53,21 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     ----------
     path : str or path-like
         A regular file.
+    channels : {3, 1}
+        3: RGB. 1: grey, for a network that takes one channel.
 
     Returns
     -------
     numpy.ndarray of uint8
-        [H, W, 3], C-contiguous and writable: always the whole image.
+        [H, W, channels], C-contiguous and writable: always the whole image.
 
     Raises
     ------
     InputError
         The path is not a regular file, or the file is empty, has another format, is damaged or cut off, or has more
-        than 100 million pixels.
+        than 100 million pixels, or more than its bytes can hold or the memory takes.
     ConfigError
-        Pillow is set to load truncated images.
+        Pillow is set to load truncated images, or ``channels`` is neither 3 nor 1.
     FileNotFoundError, PermissionError
         From the system.
 
@@ -59,13 +76,16 @@ def load_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     The checksums of a PNG are verified. The other formats have none: a change in their data is found only if it makes
     the file unreadable.
     """
-    name = os.fspath(path)
+    channels = as_int(channels)
+    check_positive(channels=channels)
+    check_choice("channels", channels, (3, 1))
+    name = path_of(path)
     if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
-    with open(name, "rb") as file:
+    with naming_file(name), open(name, "rb") as file:
         image_format = _image_format(name, file)
         try:
-            return _to_rgb(name, _decode(name, file, image_format))
+            return _to_channels(name, _decode(name, file, image_format), channels)
         except (InputError, ConfigError):
             raise
         except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error ...
@@ -124,19 +144,47 @@ def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
             expected=MAX_PIXELS,
             found=pixels,
         )
+    size = os.fstat(file.fileno()).st_size
+    if pixels > max(_FEW_PIXELS, size * _PIXELS_PER_BYTE[image_format]):
+        raise InputError(
+            f"{name} has {image.width} x {image.height} = {pixels:,} pixels, but only {size:,} bytes, which cannot "
+            f"hold so many: it is damaged, or it was made to fill the memory.",
+            expected=size * _PIXELS_PER_BYTE[image_format],
+            found=pixels,
+        )
+    check_room(pixels * _BYTES_PER_PIXEL, f"{name}, {image.width} x {image.height} pixels,")
     if image_format == "PNG":
         image.verify()  # Pillow decodes a PNG without reading its checksums or its end
         image = _open(file, image_format)
     image.load()
-    upright: Image.Image = image_ops.exif_transpose(image)
-    return upright
+    image_ops.exif_transpose(image, in_place=True)
+    return image
 
 
-def _to_rgb(name: str, image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"):
+#: Pillow's modes for grey images, with 16 bits and with up to 8, and for others.
+_DEEP, _GREY, _COLOUR = "I;16", ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK")
+
+
+def _to_channels(name: str, image: Image.Image, channels: int) -> npt.NDArray[np.uint8]:
+    """The pixels as RGB, or as grey."""
+    if not image.mode.startswith(_DEEP) and image.mode not in _GREY + _COLOUR:
         raise InputError(f"{name} has pixels of Pillow's mode {image.mode}; save it as 8-bit RGB.", found=image.mode)
     image.info.pop("transparency", None)  # else Pillow warns that a palette's transparency is lost
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    # In strips, as Pillow would make two more copies of the whole.
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = _strip(strip, channels)
+    return pixels
+
+
+def _strip(image: Image.Image, channels: int) -> npt.NDArray[np.uint8]:
+    """The pixels of a part of an image, [H, W, channels] or for grey [H, W, 1]."""
+    if image.mode.startswith(_DEEP):
+        grey: npt.NDArray[np.uint8] = (np.asarray(image) >> 8).astype(np.uint8)
+        return grey[:, :, np.newaxis]
+    if image.mode in _GREY:
+        return np.asarray(image.convert("L"))[:, :, np.newaxis]
+    colour = image.convert("RGB")
+    return np.asarray(colour) if channels == 3 else np.asarray(colour.convert("L"))[:, :, np.newaxis]

@@ -1,12 +1,14 @@
 """From raw pixels to the network's input: TF-Slim's Inception recipe, which its ResNetV2 weights were trained with, its
-VGG recipe, which its ResNet v1 weights were trained with, and Keras' three modes.
+VGG recipe, which its ResNet v1 weights were trained with, Keras' three modes, and torchvision's and timm's transforms.
 
 Every operation is elementwise, in IEEE-754 binary32, rounded to nearest even, with no fused multiply-add and no sum
 over a varying number of terms. No value of the recipe is subnormal, so flushing to zero would not change a bit. The
-docstrings state the operations in their order; an implementation that follows them gives the same bits.
+docstrings state the operations in their order; an implementation that follows them gives the same bits. The one
+exception is a resize by Pillow, from uint8 to uint8, which is whatever Pillow makes it (`refnet.images.pillow`).
 
 Sources: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` and ``vgg_preprocessing.preprocess_for_eval``
-(``tensorflow/models``, ``research/slim/preprocessing``).
+(``tensorflow/models``, ``research/slim/preprocessing``); torchvision's ``transforms``; timm's
+``data/transforms_factory.py``; the ``image_processing_backends.py`` of Hugging Face's transformers.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.checks import as_int, check_choice, check_fraction, check_positive, shown
+from refnet.checks import as_int, check_bool, check_choice, check_fraction, check_positive, numbers_of, shown
 from refnet.errors import ConfigError, InputError
+from refnet.images import pillow
 from refnet.resources import check_room, for_images
 from refnet_kernels.system.float_mode import contract_mode
 
@@ -33,6 +36,9 @@ Interpolation = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]
 
 #: How values can be scaled: TF-Slim's two ways, and Keras' three.
 MODES = ("inception", "vgg", "tf", "caffe", "torch")
+
+#: How images can be resized: as TensorFlow 1 and 2 do it, or by Pillow's filter of that name.
+INTERPOLATIONS = ("tensorflow1", "tensorflow2", *pillow.FILTERS)
 
 #: An image with more pixels than this is refused, before anything of its size is allocated.
 MAX_PIXELS = 100_000_000
@@ -55,6 +61,22 @@ class Recipe(NamedTuple):
         None: the central crop is resized to ``height`` and ``width``, whatever the aspect ratio. A number: the shorter
         side is resized to it and the longer one in proportion, and ``height`` and ``width`` are cut out of the middle;
         neither may be larger.
+    interpolation : str
+        How images are resized. "tensorflow1", "tensorflow2": bilinearly, between neighbouring pixels, counted from
+        their corners or from their centres. "bilinear", "bicubic", "nearest", "box", "hamming", "lanczos": by Pillow,
+        which smooths what it shrinks (except "nearest"), as torchvision, timm and transformers do.
+    mean, std : tuple of float or None
+        In mode "torch": one value per channel, of pixels in 0..1. None: ImageNet's.
+    crop_offset : {"down", "even"} or None
+        How half a pixel is rounded where the middle is cut out. "down": as TF-Slim and transformers do. "even": to the
+        even number, as torchvision and timm do. None: "even" after a resize by Pillow, else "down".
+
+    Examples
+    --------
+    torchvision's transforms of its IMAGENET1K_V1 weights, and timm's of its ``resnetv2_50``:
+
+    >>> refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")
+    >>> refnet.Recipe(224, 224, 1.0, "torch", 235, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     """
 
     height: int | None = 299
@@ -62,6 +84,10 @@ class Recipe(NamedTuple):
     central_fraction: float = 0.875
     mode: str = "inception"
     resize_side: int | None = None
+    interpolation: str = "tensorflow1"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_offset: str | None = None
 
 
 #: TF-Slim's, for its ResNet v1.
@@ -93,12 +119,22 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
 
     - "tf": ``x / 127.5 - 1``;
     - "caffe": the channels in reverse order, BGR, and ``x - (103.939, 116.779, 123.68)``;
-    - "torch": ``(x / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)``.
+    - "torch": ``(x / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)``, or the recipe's ``mean`` and ``std`` in
+      place of these numbers.
+
+    With the interpolation "tensorflow2" step 3 is ``tf.image.resize(..., "bilinear")`` without antialiasing (see
+    `resize_bilinear`).
+
+    With one of Pillow's interpolations step 3 is ``PIL.Image.Image.resize``, and comes first, from uint8 to uint8. A
+    ``resize_side`` makes the longer side ``int(resize_side * longer / shorter)``, in binary64, and
+    ``round((new side - height or width) / 2)`` values are cut off before those that are kept; a tie goes to the even
+    number. So mode "torch" has the bits of torchvision's ``Resize``, ``CenterCrop``, ``ToTensor``, ``Normalize`` on
+    Pillow's images.
 
     Parameters
     ----------
     images : numpy.ndarray of uint8
-        RGB pixels, [H, W, 3] or [N, H, W, 3].
+        RGB pixels, [H, W, 3] or [N, H, W, 3]; or grey ones, [H, W, 1] or [N, H, W, 1].
     recipe : Recipe, optional
         By default TF-Slim's: the central 87.5 %, resized to 299 x 299 whatever the aspect ratio.
 
@@ -106,7 +142,7 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
     -------
     numpy.ndarray of float32
         A new array of the same rank, with values in [-1, 1]; in mode "torch" up to 2.64 from 0, in modes "vgg" and
-        "caffe" up to 151.1.
+        "caffe" up to 151.1. It has as many channels as the images.
 
     Raises
     ------
@@ -114,56 +150,114 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
         The images are not a uint8 array of such a shape, are empty or too large, or would be too large after the
         resize of the shorter side.
     ConfigError
-        A size or the fraction of the recipe is out of range, or they do not fit together.
+        A value of the recipe is out of range, or they do not fit together or to the number of channels.
     """
     return preprocessing(images, recipe)[1]()
 
 
 @contract_mode()
 def preprocessing(
-    images: npt.NDArray[np.uint8], recipe: Recipe | None = None
+    images: npt.NDArray[np.uint8], recipe: Recipe | None = None, channels: int | None = None
 ) -> tuple[tuple[int, ...], Callable[[], Float32]]:
-    """The shape of what `preprocess` gives, after all checks, and the work itself."""
+    """The shape of what `preprocess` gives, after all checks, and the work itself.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of uint8
+    recipe : Recipe, optional
+    channels : int, optional
+        How many channels the images have; None: 3 or 1.
+
+    Returns
+    -------
+    shape : tuple of int
+    work : callable
+    """
     recipe = check_recipe(Recipe() if recipe is None else recipe)
-    _check_images(images)
+    _check_images(images, (3, 1) if channels is None else (channels,))
+    count = images.shape[-1]
+    _check_channels(recipe, count)
     cropped = central_crop(np.asarray(images), recipe.central_fraction)
-    batch, y, x = _sampling(cropped if cropped.ndim == 4 else cropped[np.newaxis], recipe)
-    count, height, width = batch.shape[:3]
-    shape = count, y[0].size, x[0].size, 3
-    # Of one image at a time: as float32, between the interpolation of its rows and its columns, and interpolated.
-    row = 12 * x[0].size
-    each = 12 * height * width + 2 * row * height + 3 * row * y[0].size
-    check_room(lambda number: each + number * row * y[0].size, f"Preprocessing of {count} images", count)
+    batch = cropped if cropped.ndim == 4 else cropped[np.newaxis]
+    resize = _by_pillow if recipe.interpolation in pillow.FILTERS else _by_definition
+    height, width, one, resized = resize(batch.shape, recipe)
+    shape = len(batch), height, width, count
+    each = 4 * count * width * height
+    check_room(each, f"Preprocessing of {len(batch)} images", len(batch), lambda number: one + number * each)
 
     @contract_mode()
     def work() -> Float32:
         result = np.empty(shape, np.float32)
         for image, out in zip(batch, result, strict=True):  # one by one: only one is float32 at its full size
-            values = image.astype(np.float32)
-            if recipe.mode == "inception":
-                np.multiply(values, np.float32(1 / 255), out=values)
-            _centre(_interpolate(values[np.newaxis], y, x)[0], recipe.mode, out)
+            _centre(resized(image), recipe, out)
         return result if images.ndim == 4 else result[0]
 
     return shape[4 - images.ndim :], work
 
 
-def _sampling(batch: npt.NDArray[T], recipe: Recipe) -> tuple[npt.NDArray[T], Interpolation, Interpolation]:
-    """The pixels that are read, and how they are interpolated along the height and along the width."""
-    height, width = batch.shape[1:3]
+#: The height and width of the result, the bytes that are taken for one image until it is resized, and how that is done.
+Resize = tuple[int, int, int, Callable[[npt.NDArray[np.uint8]], Float32]]
+
+
+def _by_definition(shape: tuple[int, ...], recipe: Recipe) -> Resize:
+    """As TensorFlow resizes, in binary32; only the part that is kept."""
+    _, height, width, channels = shape
+    (new_height, new_width), (kept_rows, kept_columns) = _resized_size(height, width, recipe)
+    half = recipe.interpolation == "tensorflow2"
+    rows, y = _part(_interpolation(height, new_height, half), kept_rows)
+    columns, x = _part(_interpolation(width, new_width, half), kept_columns)
+
+    def resized(image: npt.NDArray[np.uint8]) -> Float32:
+        values = image[rows, columns].astype(np.float32)
+        _scale(values, recipe)
+        whole: Float32 = _interpolate(values[np.newaxis], y, x)[0]
+        return whole
+
+    # As float32, between the interpolation of its rows and its columns, and interpolated.
+    pixel, row = 4 * channels, 4 * channels * x[0].size
+    read = (rows.stop - rows.start) * (columns.stop - columns.start)
+    nbytes = pixel * read + 2 * row * (rows.stop - rows.start) + 3 * row * y[0].size
+    return y[0].size, x[0].size, nbytes, resized
+
+
+def _by_pillow(shape: tuple[int, ...], recipe: Recipe) -> Resize:
+    """As Pillow resizes, from uint8 to uint8."""
+    _, height, width, channels = shape
+    size, (rows, columns) = _resized_size(height, width, recipe)
+
+    def resized(image: npt.NDArray[np.uint8]) -> Float32:
+        values: Float32 = pillow.resize(image, *size, recipe.interpolation)[rows, columns].astype(np.float32)
+        _scale(values, recipe)
+        return values
+
+    kept_height, kept_width = rows.stop - rows.start, columns.stop - columns.start
+    nbytes = pillow.bytes_taken((height, width), size) + 8 * channels * kept_height * kept_width
+    return kept_height, kept_width, nbytes, resized
+
+
+def _resized_size(height: int, width: int, recipe: Recipe) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    """The size to which an image is resized, and the rows and columns of it that are kept."""
     if recipe.resize_side is None:
-        y, x = _interpolation(height, recipe.height or height), _interpolation(width, recipe.width or width)
-        return batch, y, x
-    new_height, new_width = _with_shorter_side(height, width, recipe.resize_side)
-    rows, y = _middle(_interpolation(height, new_height), recipe.height or new_height)
-    columns, x = _middle(_interpolation(width, new_width), recipe.width or new_width)
-    return batch[:, rows, columns], y, x
+        size = recipe.height or height, recipe.width or width
+    else:
+        size = _with_shorter_side(height, width, recipe.resize_side, recipe.interpolation)
+    offset = recipe.crop_offset or ("even" if recipe.interpolation in pillow.FILTERS else "down")
+    kept = []
+    for new, wanted in zip(size, (recipe.height, recipe.width), strict=True):
+        cut = new - (wanted or new)
+        start = cut // 2 if offset == "down" else round(cut / 2)
+        kept.append(slice(start, start + new - cut))
+    return size, (kept[0], kept[1])
 
 
-def _with_shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
+def _with_shorter_side(height: int, width: int, side: int, interpolation: str = "tensorflow1") -> tuple[int, int]:
     """The size after the shorter side is resized to ``side``."""
-    scale = np.float32(side) / np.float32(min(height, width))
-    new_height, new_width = (int(np.rint(np.float32(size) * scale)) for size in (height, width))
+    if interpolation in pillow.FILTERS:
+        longer = int(side * max(height, width) / min(height, width))
+        new_height, new_width = (longer, side) if height > width else (side, longer)
+    else:
+        scale = np.float32(side) / np.float32(min(height, width))
+        new_height, new_width = (int(np.rint(np.float32(size) * scale)) for size in (height, width))
     if new_height * new_width > MAX_PIXELS:
         raise InputError(
             f"An image of {height} x {width} would be {new_height:,} x {new_width:,} with a shorter side of {side}, "
@@ -172,10 +266,8 @@ def _with_shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
     return new_height, new_width
 
 
-def _middle(interpolation: Interpolation, size: int) -> tuple[slice, Interpolation]:
-    """The part of a side that its middle resized values read, and the interpolation of those values within it."""
-    start = (interpolation[0].size - size) // 2
-    kept = slice(start, start + size)
+def _part(interpolation: Interpolation, kept: slice) -> tuple[slice, Interpolation]:
+    """The part of a side that its kept resized values read, and the interpolation of those values within it."""
     lower, upper, weight = interpolation
     first, last = int(lower[kept][0]), int(upper[kept][-1])
     return slice(first, last + 1), (lower[kept] - first, upper[kept] - first, weight[kept])
@@ -201,22 +293,41 @@ with contract_mode():
     _TORCH_MEAN, _TORCH_DEVIATION = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 
 
-def _centre(image: Float32, mode: str, out: Float32) -> None:
+def _scale(values: Float32, recipe: Recipe) -> None:
+    """What mode "inception" does before the resize, where that is TensorFlow's."""
+    if recipe.mode == "inception":
+        np.multiply(values, np.float32(1 / 255), out=values)
+
+
+def _centre(image: Float32, recipe: Recipe, out: Float32) -> None:
     """The last step of `preprocess`."""
-    if mode == "inception":
+    if recipe.mode == "inception":
         np.subtract(image, np.float32(0.5), out=out)
         np.multiply(out, np.float32(2), out=out)
-    elif mode == "tf":
+    elif recipe.mode == "tf":
         np.divide(image, np.float32(127.5), out=out)
         np.subtract(out, np.float32(1), out=out)
-    elif mode == "vgg":
+    elif recipe.mode == "vgg":
         np.subtract(image, VGG_MEAN, out=out)
-    elif mode == "caffe":
+    elif recipe.mode == "caffe":
         np.subtract(image[..., ::-1], CAFFE_MEAN, out=out)
     else:
         np.divide(image, np.float32(255), out=out)
-        np.subtract(out, _TORCH_MEAN, out=out)
-        np.divide(out, _TORCH_DEVIATION, out=out)
+        np.subtract(out, _TORCH_MEAN if recipe.mean is None else np.array(recipe.mean, np.float32), out=out)
+        np.divide(out, _TORCH_DEVIATION if recipe.std is None else np.array(recipe.std, np.float32), out=out)
+
+
+def _check_channels(recipe: Recipe, channels: int) -> None:
+    """Refuse a recipe whose values per channel are not those of so many channels."""
+    per_channel = 3 if recipe.mode in ("vgg", "caffe", "torch") else channels
+    per_channel = per_channel if recipe.mean is None else len(recipe.mean)
+    if per_channel != channels:
+        raise ConfigError(
+            f"The recipe has means of {per_channel} channels (mode {recipe.mode!r}), but the images have {channels}. "
+            f'Take mode "tf" or "inception", or mode "torch" with mean= and std= of {channels} values each.',
+            expected=per_channel,
+            found=channels,
+        )
 
 
 @contract_mode()
@@ -258,10 +369,10 @@ def central_crop(image: npt.NDArray[T], central_fraction: float) -> npt.NDArray[
 
 @for_images
 @contract_mode()
-def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
-    """Resize as ``tf.compat.v1.image.resize_bilinear`` does by default, bit for bit.
+def resize_bilinear(images: Float32, height: int, width: int, half_pixel_centers: bool = False) -> Float32:
+    """Resize as ``tf.compat.v1.image.resize_bilinear`` does, bit for bit.
 
-    That is TensorFlow 1's sampling: ``align_corners=False``, ``half_pixel_centers=False``, no antialiasing. For output
+    By default that is TensorFlow 1's sampling: ``align_corners=False``, no antialiasing. For output
     index i of a side of ``size`` pixels, each operation rounded to binary32::
 
         position = float32(i) * (float32(size) / float32(new_size))
@@ -275,6 +386,11 @@ def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
         bottom = bl + (br - bl) * x_lerp
         out    = top + (bottom - top) * y_lerp
 
+    With ``half_pixel_centers=True``, as ``tf.image.resize`` of TensorFlow 2 has it, the first two are::
+
+        position = (float32(i) + 0.5) * (float32(size) / float32(new_size)) - 0.5
+        lower    = max(floor(position), 0)
+
     Where neither side changes, the values are copied.
 
     Parameters
@@ -283,6 +399,7 @@ def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
         [N, H, W, C], H and W at least 1.
     height, width : int
         The new size, at least 1.
+    half_pixel_centers : bool
 
     Returns
     -------
@@ -294,8 +411,9 @@ def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
     InputError
         The array is not float32, not of rank 4, or has no pixels.
     ConfigError
-        A size is not a whole number of 1 or more.
+        A size is not a whole number of 1 or more, or ``half_pixel_centers`` not True or False.
     """
+    check_bool(half_pixel_centers=half_pixel_centers)
     height, width = _checked_size("height", height), _checked_size("width", width)
     if images.dtype != np.float32 or images.ndim != 4:
         raise InputError(
@@ -303,7 +421,10 @@ def resize_bilinear(images: Float32, height: int, width: int) -> Float32:
         )
     if 0 in images.shape[1:3]:
         raise InputError(f"Images of {images.shape[1]} x {images.shape[2]} pixels cannot be resized: they are empty.")
-    return _interpolate(images, _interpolation(images.shape[1], height), _interpolation(images.shape[2], width))
+    y, x = (
+        _interpolation(*sizes, half_pixel_centers) for sizes in zip(images.shape[1:3], (height, width), strict=True)
+    )
+    return _interpolate(images, y, x)
 
 
 def _interpolate(images: Float32, y: Interpolation, x: Interpolation) -> Float32:
@@ -316,11 +437,15 @@ def _interpolate(images: Float32, y: Interpolation, x: Interpolation) -> Float32
     return _lerp(rows[:, y_lower], rows[:, y_upper], y_lerp[:, np.newaxis, np.newaxis])
 
 
-def _interpolation(size: int, new_size: int) -> Interpolation:
+def _interpolation(size: int, new_size: int, half_pixel_centers: bool) -> Interpolation:
     scale = np.float32(size) / np.float32(new_size)
-    position = np.arange(new_size).astype(np.float32) * scale
+    position = np.arange(new_size).astype(np.float32)
+    if half_pixel_centers:
+        position = (position + np.float32(0.5)) * scale - np.float32(0.5)
+    else:
+        position *= scale
     floor = np.floor(position)
-    lower = np.minimum(floor.astype(np.intp), size - 1)
+    lower = np.clip(floor.astype(np.intp), 0, size - 1)
     upper = np.minimum(np.ceil(position).astype(np.intp), size - 1)
     return lower, upper, position - floor
 
@@ -339,8 +464,8 @@ def is_masked(images: Any) -> bool:
     return ma is not None and isinstance(images, ma.MaskedArray)
 
 
-def _check_images(images: Any) -> None:
-    """Raise an InputError unless ``images`` are uint8 [H, W, 3] or [N, H, W, 3], with pixels and not too many."""
+def _check_images(images: Any, channels: tuple[int, ...]) -> None:
+    """Raise an InputError unless ``images`` are uint8 [H, W, C] or [N, H, W, C], with pixels and not too many."""
     if not isinstance(images, np.ndarray) or is_masked(images):
         raise InputError(f"The raw images are a {type(images).__name__}; pass a plain NumPy array, by numpy.asarray.")
     shape = images.shape
@@ -350,13 +475,12 @@ def _check_images(images: Any) -> None:
             expected="uint8",
             found=str(images.dtype),
         )
-    if images.ndim not in (3, 4) or shape[-1] != 3:
-        looks_like_chw = images.ndim in (3, 4) and shape[-3] == 3
+    if images.ndim not in (3, 4) or shape[-1] not in channels:
+        looks_like_chw = images.ndim in (3, 4) and shape[-3] in channels
         hint = " It looks like CHW: move the channels last." if looks_like_chw else ""
+        expected = " or ".join(f"[H, W, {count}] or [N, H, W, {count}]" for count in channels)
         raise InputError(
-            f"The raw images have shape {list(shape)}; it is [H, W, 3] or [N, H, W, 3].{hint}",
-            expected="[H, W, 3] or [N, H, W, 3]",
-            found=shape,
+            f"The raw images have shape {list(shape)}; it is {expected}.{hint}", expected=expected, found=shape
         )
     height, width = shape[-3:-1]
     if not 0 < height * width <= MAX_PIXELS:
@@ -376,12 +500,20 @@ def check_recipe(recipe: object) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"recipe is {shown(recipe)}; it is a refnet.Recipe.", found=recipe)
     check_choice("mode", recipe.mode, MODES)
+    check_choice("interpolation", recipe.interpolation, INTERPOLATIONS)
+    if recipe.crop_offset is not None:
+        check_choice("crop_offset", recipe.crop_offset, ("down", "even"))
+    mean, std = _checked_values(recipe)
     checked = Recipe(
         height=None if recipe.height is None else _checked_size("height", recipe.height),
         width=None if recipe.width is None else _checked_size("width", recipe.width),
         central_fraction=_checked_fraction(recipe.central_fraction),
         mode=recipe.mode,
         resize_side=None if recipe.resize_side is None else _checked_size("resize_side", recipe.resize_side),
+        interpolation=recipe.interpolation,
+        mean=mean,
+        std=std,
+        crop_offset=recipe.crop_offset,
     )
     side = checked.resize_side
     if side is None:
@@ -399,6 +531,57 @@ def check_recipe(recipe: object) -> Recipe:
             found=checked.central_fraction,
         )
     return checked
+
+
+#: The least and the largest value per channel: no pixel becomes subnormal or infinite by them.
+_LEAST, _MOST = 1e-6, 1e6
+
+
+def _checked_values(recipe: Recipe) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The mean and the standard deviation of each channel."""
+    if recipe.mean is None and recipe.std is None:
+        return None, None
+    if recipe.mode != "torch":
+        raise ConfigError(f"mean and std belong to mode 'torch', but mode is {recipe.mode!r}.", found=recipe.mode)
+    if recipe.mean is None or recipe.std is None:
+        raise ConfigError("Of mean and std only one is given: give both, or neither for ImageNet's.")
+    mean, std = numbers_of("mean", recipe.mean), numbers_of("std", recipe.std)
+    if len(mean) != len(std) or not mean:
+        raise ConfigError(
+            f"mean has {len(mean)} values, and std {len(std)}; both have one value per channel.",
+            expected=len(mean),
+            found=len(std),
+        )
+    if not all(value == 0 or _LEAST <= abs(value) <= _MOST for value in mean):
+        raise ConfigError(
+            f"mean is {shown(mean)}; each value is 0, or from {_LEAST} to {_MOST:,.0f} in size.", found=mean
+        )
+    if not all(_LEAST <= value <= _MOST for value in std):
+        raise ConfigError(f"std is {shown(std)}; each value is from {_LEAST} to {_MOST:,.0f}.", found=std)
+    return mean, std
+
+
+def fields_of(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as files and reports hold it.
+
+    Fields that older versions do not know are there only where they differ from the default, so that what those
+    versions can do, they can read.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Returns
+    -------
+    dict of str to Any
+    """
+    first = Recipe._fields.index("interpolation")
+    defaults = Recipe._field_defaults
+    return {
+        name: value
+        for number, (name, value) in enumerate(recipe._asdict().items())
+        if number < first or value != defaults[name]
+    }
 
 
 def _checked_size(name: str, size: Any) -> int:

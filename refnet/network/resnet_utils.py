@@ -526,7 +526,8 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
     ----------
     net : Tensor [N, H, W, C]
     depths : sequence of int, optional
-        Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ...; None: one 7x7 convolution with 64 channels.
+        Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ...; None: one 7x7 convolution, with 64 channels
+        unless the variables have another one.
     activate : bool
         Whether batch norm and activation follow the last convolution too. They also do if the variables have a batch
         norm for it.
@@ -539,7 +540,8 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
     activation_fn, normalizer_fn = activation_and_normalizer(graph)
     if depths is not None:
         check_depths(depths)
-    layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else [("conv1", 64, 7)]
+    plain = [("conv1", graph.depth_of("conv1/weights", 64), 7)]
+    layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else plain
     if graph.has_batch_norm("input/BatchNorm"):
         net = graph.collect(graph.name("input"), graph.batch_norm(net, "input/BatchNorm"))
     activate = activate or graph.has_batch_norm(f"{layers[-1][0]}/BatchNorm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from refnet.resources import check_room
 from refnet.run.compiled import CompiledExecutor
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import kernels_of
-from refnet_kernels.contract import FloatArray, Target
+from refnet_kernels.contract import ConvGeometry, FloatArray, Target
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import Lock, making
 
 #: Bytes that a step's values may take per thread when a batch is done in parts: a core's share of the caches. Eight
 #: images of 224 pixels, one at a time, took 0.96 of the time with two threads on a Zen 4, and 0.98 with four.
 PART_BYTES_PER_THREAD = 8 * 2**20
+
+#: Numbers that a convolution's tables have per pixel, beside one for each tap, and that making them takes meanwhile.
+_NUMBERS_PER_PIXEL, _NUMBERS_MEANWHILE = 3, 14
 
 
 class CpuExecutor(CompiledExecutor):
@@ -32,14 +36,23 @@ class CpuExecutor(CompiledExecutor):
         plan, place = _framed(plan)
         super().__init__(plan, constants, "cpu", Target(dtype, threads))
         sizes = {value: self._bytes(shape[1:]) for value, shape in plan.shapes.items()}
-        parts, self._offsets, self._total = self._layout(plan, sizes)
+        copies = self._bytes(images[1:]) + sum(self._bytes(plan.shapes[index][1:]) for index in plan.outputs)
+        weights = 0 if constants.owned else sum(self._bytes(constants.shape(name)) for name in self._unprepared())
+        layout = cache(partial(self._layout, sizes))
+
+        def needed(batch: int) -> int:
+            """All bytes: also of copies of images and outputs, tables, and weights that are not packed."""
+            parts, _, arena = layout(batch)
+            return arena + batch * copies + self._table_bytes(parts, batch) + weights
+
+        check_room(copies, f"Images of shape {images}", images[0], needed)
+        parts, self._offsets, total = layout(plan.batch)
         self._apart = {value: size for value, size in sizes.items() if value not in parts.between}
-        check_room(lambda batch: self._needed(batch, images, sizes), f"Images of shape {images}", images[0])
         with making:
             from refnet_kernels.cpu.entry import entry
             from refnet_kernels.cpu.team import Program, aligned_zeros
 
-        self._arena = aligned_zeros(self._total, np.uint8)
+        self._arena = aligned_zeros(total, np.uint8)
         self._start = self._arena.ctypes.data
         self._entry = entry(images, plan.shapes[plan.input][1:3], *place, self._address(plan.input), dtype)
         self._outputs = [self._view(plan.aliases.get(index, index), plan.shapes[index]) for index in plan.outputs]
@@ -61,20 +74,35 @@ class CpuExecutor(CompiledExecutor):
             extremes = (float(np.minimum.reduce(low)), float(np.maximum.reduce(high))) if images.size else None
             return [output.copy() for output in self._outputs], extremes
 
-    def _layout(self, plan: Plan, sizes: Mapping[int, int]) -> tuple[Parts, dict[int, int], int]:
+    def _layout(self, sizes: Mapping[int, int], batch: int) -> tuple[Parts, dict[int, int], int]:
         """The parts in which a batch is done, the offset of each value in the arena, and the arena's bytes."""
+        plan = self.plan
+        if batch != plan.batch:
+            plan = plan._replace(shapes={value: (batch, *shape[1:]) for value, shape in plan.shapes.items()})
         parts = parts_of(plan, sizes, self._weight_bytes, self._target.workers * PART_BYTES_PER_THREAD)
         return parts, *assign_slots(plan, sizes, parts)
 
-    def _needed(self, batch: int, images: Sequence[int], sizes: Mapping[int, int]) -> int:
-        """Bytes that a run takes, with a copy of the images and of the outputs, and the weights that are not packed."""
-        plan, arena = self.plan, self._total
-        if batch != plan.batch:
-            plan = plan._replace(shapes={value: (batch, *shape[1:]) for value, shape in plan.shapes.items()})
-            arena = self._layout(plan, sizes)[2]
-        copies = self._bytes(images[1:]) + sum(self._bytes(plan.shapes[index][1:]) for index in plan.outputs)
-        weights = 0 if self._constants.owned else sum(self._bytes(self._constants.shape(n)) for n in self._unprepared())
-        return arena + batch * copies + weights
+    def _table_bytes(self, parts: Parts, batch: int) -> int:
+        """Bytes of the tables of the convolutions, and of what the largest of them is made from, at most."""
+        total, most = 0, 0
+        longest = max(map(len, parts.images), default=0)
+        for position, step in enumerate(self.plan.steps):
+            g = step.geometry
+            if not isinstance(g, ConvGeometry):
+                continue
+            # A row of a kernel that never leaves the image is one stretch of memory.
+            taps = g.kernel_height * (1 if g.rate == 1 and g.pad_top == g.pad_left == 0 else g.kernel_width)
+            in_parts = position < parts.steps
+            # Steps that are the same for all parts have tables for the two lengths of a part.
+            images = min(batch, 2 * longest) if in_parts and self._stays(step, parts) else batch
+            pixels = g.out_height * g.out_width
+            total += images * pixels * (taps + _NUMBERS_PER_PIXEL) * 8
+            most = max(most, (longest if in_parts else batch) * pixels * _NUMBERS_MEANWHILE * 8)
+        return total + most
+
+    def _stays(self, step: Step, parts: Parts) -> bool:
+        """Whether a step's values have the same addresses for all parts of as many images."""
+        return parts.between.issuperset([*step.reads, *step.writes])
 
     def _prepare_weights(self) -> None:
         """Have kernels pack the weights that no other plan has packed, and release the originals."""
@@ -95,9 +123,7 @@ class CpuExecutor(CompiledExecutor):
         launches = []
         for images in parts.images:
             for position, step in enumerate(first):
-                # A step whose values stay at their addresses is the same for all parts of as many images.
-                stays = parts.between.issuperset([*step.reads, *step.writes])
-                key = position, len(images) if stays else images
+                key = position, len(images) if self._stays(step, parts) else images
                 if key not in made:
                     made[key] = self._launches(step, images)
                 launches += made[key]

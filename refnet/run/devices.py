@@ -15,6 +15,7 @@ from refnet.run.backends import BACKENDS, Backend, Executor
 from refnet.run.constants import Constants
 from refnet_kernels.system.cores import count_cores
 from refnet_kernels.system.float_mode import contract_mode
+from refnet_kernels.system.settings import wrong_setting
 
 _NAME = re.compile(r"(?P<backend>[a-z]+)(:(?P<index>\d{1,3}))?")
 
@@ -65,6 +66,18 @@ def device_named(name: object) -> Device:
     return Device(backend, int(match["index"] or 0))
 
 
+def check_settings() -> None:
+    """Refuse values of refnet's environment variables that they cannot have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    wrong = wrong_setting()
+    if wrong is not None:
+        raise ConfigError(f"The environment variable {wrong}.")
+
+
 def check_device(name: object) -> str:
     """``name`` itself, if there is such a device.
 
@@ -72,7 +85,10 @@ def check_device(name: object) -> str:
     ------
     DeviceError
         There is no device of that name, or a package, its driver or the device itself is missing.
+    ConfigError
+        An environment variable of refnet has a value that it cannot have.
     """
+    check_settings()
     device = device_named(name)
     reason = device.backend.missing(device.number) if device.backend.missing else None
     if reason is not None:

@@ -38,7 +38,7 @@ def converted(array: np.ndarray, dtype: np.dtype[Any]) -> FloatArray:
         return array
     each, count = math.prod(array.shape[1:]) * dtype.itemsize, array.shape[0] if array.ndim else 1
     # A view can be far larger than the memory behind it.
-    check_room(lambda batch: batch * each, f"A copy as {dtype} of images of shape {array.shape}", count)
+    check_room(each, f"A copy as {dtype} of images of shape {array.shape}", count)
     with contract_mode():
         return np.ascontiguousarray(array, dtype)
 

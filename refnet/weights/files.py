@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.checks import check_bool, labels_of, path_of
-from refnet.errors import ConfigError, CorruptError, RefnetWarning, WeightsError
-from refnet.images.preprocess import Recipe, check_recipe
+from refnet.checks import check_bool, check_text, labels_of, path_of
+from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
+from refnet.images import pillow
+from refnet.images.preprocess import Recipe, check_recipe, fields_of
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.weights import doubts
-from refnet.weights.conversion import some
+from refnet.weights.conversion import Conversion, some
 from refnet.weights.leftovers import UNKNOWN
 from refnet.weights.weights import Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
@@ -27,6 +28,9 @@ from refnet_kernels.system.forks import making
 if TYPE_CHECKING:
     from refnet.weights.formats.loaded import Loaded
     from refnet.weights.interpretation import Interpretation
+
+#: A file of a few kilobytes may ask for this many pixels per image: a network takes about a gigabyte for them.
+MAX_STORED_PIXELS = 4_000_000
 
 
 @for_weights
@@ -47,9 +51,9 @@ def load_weights(
     ----------
     path : path
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
-        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, or a
-        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by
-        the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
+        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, an
+        .onnx, or a .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the
+        content, not by the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
         `refnet.weights.homes.torchvision`).
     scope : str, optional
         Which network, if the file holds several: what stands before the names of its tensors there, such as
@@ -82,19 +86,26 @@ def load_weights(
         As the system raises them.
     """
     with making:
+        from refnet.files import naming_file
         from refnet.weights import formats
         from refnet.weights.interpretation import interpret
 
-    check_bool(strict=strict)
+    check_bool(averages=averages, strict=strict)
+    check_text(**{name: given for name, given in {"scope": scope, "head": head}.items() if given is not None})
+    recipe = None if recipe is None else check_recipe(recipe)
+    labels = None if labels is None else labels_of(labels)
     name = path_of(path)
-    loaded = formats.read(name)
+    with naming_file(name):
+        loaded = formats.read(name)
     with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
         weights = _weights_of(loaded, found, recipe, labels)
         extra = weights.conversion.extra
-        if extra and strict:
-            raise WeightsError(f"The file holds {len(extra)} tensors that are not part of the network: {some(extra)}.")
+        all_extra = extra + (found.not_run if head == "from_weights" else [])
+        if all_extra and strict:
+            names = some(all_extra)
+            raise WeightsError(f"The file holds {len(all_extra)} tensors that are not part of the network: {names}.")
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
     others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
@@ -111,7 +122,7 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
     stored = loaded.metadata
     if recipe is None and "recipe" in stored:
         recipe = recipe_from(stored["recipe"])
-    recipe, tensors = recipe or found.recipe, found.tensors
+    recipe, tensors = found.recipe if recipe is None else recipe, found.tensors
     if labels is None and "labels" in stored:
         labels = _labels_from(stored["labels"])
     if recipe is None and loaded.format.startswith(TF_CHECKPOINT):
@@ -127,9 +138,8 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         copy=False,
     )
     _check_usable(weights, CorruptError)
-    graph = weights.architecture.graph(weights, weights.arg_scope)
-    extra = sorted(weights.keys() - graph.used)
-    remarks = _remarks(weights, recipe, graph.folded) + found.doubts
+    extra = sorted(weights.keys() - found.graph.used)
+    remarks = _remarks(weights, recipe, found.graph.folded) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
 
@@ -162,6 +172,26 @@ def _check_usable(weights: Weights, not_finite: type[WeightsError]) -> None:
     _check_labels(weights.labels, weights.architecture.num_classes)
 
 
+def _check_read_back(weights: Weights) -> None:
+    """Refuse weights of which a file would be read as others: as another framework's, or with another classifier."""
+    with making:
+        from refnet.weights.formats.loaded import Loaded
+        from refnet.weights.interpretation import interpret
+
+    found = interpret(Loaded(dict(weights), "", {}, Conversion()), weights.options)
+    moved = [
+        name
+        for name in sorted(weights.keys() | found.tensors.keys())
+        if found.tensors.get(name) is not weights.get(name)
+    ]
+    if moved or found.options != weights.options:
+        raise ConfigError(
+            f"The weights would be read back as others, because of the names of {some(moved)}: leave out the tensors "
+            "that are not part of the network, or rename them.",
+            found=moved,
+        )
+
+
 def _check_labels(labels: Sequence[str] | None, num_classes: int | None) -> None:
     if labels is None or len(labels) == num_classes:
         return
@@ -188,12 +218,37 @@ def recipe_from(stored: Any) -> Recipe:
     Raises
     ------
     WeightsError
-        It is not a recipe.
+        It is not a recipe, or asks for too much memory.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
         raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
     with _in_file("preprocessing recipe is"):
-        return check_recipe(Recipe(**stored))
+        recipe = check_recipe(Recipe(**stored))
+    try:
+        check_stored(recipe)
+    except ConfigError as error:
+        message = f"{error.message} Pass a recipe of your own."
+        raise LimitError(message, expected=error.expected, found=error.found) from error
+    return recipe
+
+
+def check_stored(recipe: Recipe) -> None:
+    """Refuse a recipe that makes more pixels, of an image of any size, than a file can ask for.
+
+    Raises
+    ------
+    ConfigError
+    """
+    # A side that a recipe leaves alone is the image's. Pillow makes the whole of a resized image.
+    side = recipe.resize_side or 1
+    least = side if recipe.interpolation in pillow.FILTERS else 1
+    height, width = (max(size or side, least) for size in recipe[:2])
+    if height * width > MAX_STORED_PIXELS:
+        raise ConfigError(
+            f"The recipe makes {height} x {width} pixels of any image; one in a file can make {MAX_STORED_PIXELS:,}.",
+            expected=MAX_STORED_PIXELS,
+            found=height * width,
+        )
 
 
 def _labels_from(stored: Any) -> tuple[str, ...]:
@@ -268,7 +323,9 @@ def weights_of(weights: Mapping[str, Any] | str | os.PathLike[str], scope: str |
 
 @for_weights
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> None:
-    """Save weights with their recipe, labels and options, whole or not at all.
+    """Save weights with their recipe, labels and options, whole or not at all, so that `load_weights` reads them.
+
+    A file that is replaced keeps its permissions, and a link still leads to it.
 
     Parameters
     ----------
@@ -280,16 +337,22 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
     Raises
     ------
     ConfigError
-        The name does not end in one of these, or the format cannot hold a tensor's name.
+        The name does not end in one of these; or the format cannot hold a tensor's name or the labels, there is not one
+        label per class, or the recipe makes more pixels than a file can ask for.
+    WeightsError
+        There is no ResNet among the tensors, or some hold NaN or infinite values.
     """
     with making:
         from refnet.weights import formats
 
     path = path_of(path)
     weights = weights if isinstance(weights, Weights) else Weights(weights)
+    _check_usable(weights, WeightsError)
+    _check_read_back(weights)
     metadata: dict[str, Any] = {}
     if weights.image_size is not None or weights.recipe != slim_recipe(weights):  # the default is not stored
-        metadata["recipe"] = weights.recipe._asdict()
+        check_stored(weights.recipe)
+        metadata["recipe"] = fields_of(weights.recipe)
     if weights.labels is not None:
         metadata["labels"] = list(weights.labels)
     if weights.options:

@@ -16,6 +16,7 @@ from refnet.images.preprocess import Recipe, check_recipe
 from refnet.network.architecture import Architecture, infer_architecture, scopes_of
 from refnet.network.networks import FAMILIES, Family
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
+from refnet.resources import for_weights
 from refnet.run.variables import as_variables
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
@@ -78,6 +79,7 @@ class Weights(Mapping[str, Float32Array]):
     conversion: Conversion
     _tensors: dict[str, Float32Array]
 
+    @for_weights
     def __init__(
         self,
         tensors: Mapping[str, Any],
@@ -95,7 +97,8 @@ class Weights(Mapping[str, Float32Array]):
         interpretation = _interpreted(tensors, scope)
         if interpretation is not None:
             tensors, conversion = interpretation.tensors, interpretation.conversion
-            recipe, options = recipe or interpretation.recipe, {**interpretation.options, **(options or {})}
+            recipe = interpretation.recipe if recipe is None else recipe
+            options = {**interpretation.options, **(options or {})}
         recipe = None if recipe is None else check_recipe(recipe)
         arrays, converted, left_out = as_variables(tensors, bool(copy))
         found = Conversion() if conversion is None else _conversion(conversion)

@@ -163,9 +163,10 @@ def test_both_versions_below_one_scope() -> None:
         refnet.forward({**first, **second}, IMAGE)
 
 
-def test_the_names_of_keras_early_releases(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.h5", {"res2a_branch2a/kernel": np.zeros((1, 1, 64, 64)), "fc1000/bias": np.zeros(1000)})
-    with pytest.raises(MissingTensorError, match="early releases, with another epsilon"):
+@pytest.mark.parametrize("layer", ["scale2a_branch2a", "res4b22_branch2a", "scale_conv1"])
+def test_larger_networks_by_the_names_of_keras_2(layer: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", {"res2a_branch2a/kernel": np.zeros((1, 1, 64, 64)), f"{layer}/gamma": np.zeros(9)})
+    with pytest.raises(MissingTensorError, match=f"layers that refnet does not have.*: {layer}\\. refnet has"):
         refnet.load_weights(path)
 
 

@@ -121,7 +121,7 @@ KINDS = {
     ),
     "variables": Kind(
         RefnetError, "variables|weights|array",
-        (5, [1], "x", np.zeros(2), {}, {"Conv/weights": [[1], [2, 3]]}, {"Conv/weights": "x"}, Strange()),
+        (5, [1], "x", np.zeros(2), {}, {"Conv/weights": [[1], [2, 3]]}, {"Conv/weights": "x"}, {5: 5}, Strange()),
     ),
     "names": Kind(
         ConfigError, "end_points is|no end point",
@@ -163,6 +163,11 @@ KINDS = {
     ),
     "text": Kind(ConfigError, "it is a string", (5, 1.5, b"x", [], {}, "\ud800", Strange())),
     "choice": Kind(ConfigError, "it can be", (5, "x", "", [], {}, np.zeros(2), True, Strange())),
+    "numbers": Kind(
+        ConfigError, "mean|std",
+        (5, "x", (), ("a",), [None], {}, (NAN,) * 3, (INFINITE,) * 3, (1e308,) * 3, (1e-40,) * 3, (10**400,) * 3,
+         (0.5,), (True,) * 3, np.ones(2), range(10**18), Strange()),
+    ),
     "device": Kind(DeviceError, "device", (5, None, "tpu", "", "cuda:99", "cpu:1", "cuda:-1", [], b"cpu", Strange())),
     "threads": Kind(
         ConfigError, "threads is .*; it is a whole number from 1 to 1024",
@@ -219,6 +224,7 @@ def functions(folder: Path) -> dict[str, Function]:
     blocks, features = small_blocks(), np.ones((1, 4, 4, 64), np.float32)
     old = [refnet.resnet_v1_block("block1", base_depth=2, num_units=1, stride=1)]
     old_weights, weights = dict(refnet.random_weights(old, 7)), dict(WEIGHTS)
+    basic = refnet.random_weights([refnet.resnet_v2_basic_block("block1", base_depth=3, num_units=1, stride=1)])
     below = {name.removeprefix("resnet_v2/"): value for name, value in weights.items()}
     options = {name: getattr(Options(), name) for name in OPTIONS}
     on_arrays = {**refnet.resnet_arg_scope()._asdict(), "device": "cpu", "threads": 1, "dtype": "float32"}
@@ -271,22 +277,29 @@ def functions(folder: Path) -> dict[str, Function]:
              "bias_before_batch_norm": "bool"},
         ),
         "load_weights": Function(
-            refnet.load_weights, {"path": folder / "w.npz", "recipe": None, "labels": None, "strict": False},
-            {"path": "path", "recipe": "recipe", "labels": "labels", "strict": "bool"},
+            refnet.load_weights,
+            {"path": folder / "w.npz", "scope": None, "head": "from_weights", "averages": False, "recipe": None,
+             "labels": None, "strict": False},
+            {"path": "path", "scope": "text", "head": "text", "averages": "bool", "recipe": "recipe",
+             "labels": "labels", "strict": "bool"},
         ),
         "save_weights": Function(
             refnet.save_weights, {"path": folder / "o.npz", "weights": WEIGHTS},
             {"path": "path", "weights": "tensors"},
         ),
-        "load_image": Function(refnet.load_image, {"path": folder / "a.png"}, {"path": "path"}),
+        "load_image": Function(
+            refnet.load_image, {"path": folder / "a.png", "channels": 3}, {"path": "path", "channels": "whole"}
+        ),
         "preprocess": Function(
             refnet.preprocess, {"images": RAW, "recipe": None}, {"images": "raw images", "recipe": "recipe"},
         ),
         "Recipe": Function(
             lambda **given: refnet.preprocess(RAW, refnet.Recipe(**given)),
-            {"height": 3, "width": 3, "central_fraction": 1.0, "mode": "tf", "resize_side": None},
+            {"height": 3, "width": 3, "central_fraction": 1.0, "mode": "torch", "resize_side": None,
+             "interpolation": "bicubic", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_offset": None},
             {"height": "whole", "width": "whole", "central_fraction": "fraction", "mode": "choice",
-             "resize_side": "whole"},
+             "resize_side": "whole", "interpolation": "choice", "mean": "numbers", "std": "numbers",
+             "crop_offset": "choice"},
         ),
         "decode_predictions": Function(
             refnet.decode_predictions, {"predictions": net[None], "top": 3, "labels": list("abcdefg")},
@@ -298,14 +311,6 @@ def functions(folder: Path) -> dict[str, Function]:
              "root_depths": None, "scope": None},
             {"network": "network", "num_classes": "whole", "seed": "seed", "include_root_block": "bool",
              "channels": "whole", "root_depths": "depths", "scope": "text"},
-        ),
-        "resnet_v2_block": Function(
-            refnet.resnet_v2_block, {"scope": "block1", "base_depth": 3, "num_units": 2, "stride": 2},
-            {"scope": "text", "base_depth": "whole", "num_units": "whole", "stride": "whole"},
-        ),
-        "resnet_v1_block": Function(
-            refnet.resnet_v1_block, {"scope": "block1", "base_depth": 3, "num_units": 2, "stride": 2},
-            {"scope": "text", "base_depth": "whole", "num_units": "whole", "stride": "whole"},
         ),
         "Block": Function(
             lambda **given: refnet.random_weights([refnet.Block(**given)]),
@@ -325,9 +330,18 @@ def functions(folder: Path) -> dict[str, Function]:
         "bottleneck": Function(
             refnet.bottleneck,
             {"inputs": features, "depth": 12, "depth_bottleneck": 3, "stride": 1, "rate": 1,
-             "scope": "resnet_v2/block1/unit_1/bottleneck_v2", "unit_rate": 1, "variables": weights},
+             "scope": "resnet_v2/block1/unit_1/bottleneck_v2", "unit_rate": 1, "stride_in_1x1": False,
+             "left_out": 1, "variables": weights},
             {"inputs": "images", "depth": "whole", "depth_bottleneck": "whole", "stride": "whole", "rate": "whole",
-             "scope": "text", "unit_rate": "whole", "variables": "variables"},
+             "scope": "text", "unit_rate": "whole", "stride_in_1x1": "bool", "left_out": "whole",
+             "variables": "variables"},
+        ),
+        "basic": Function(
+            refnet.basic,
+            {"inputs": features, "depth": 3, "depth_bottleneck": 3, "stride": 1, "rate": 1,
+             "scope": "resnet_v2/block1/unit_1/basic_v2", "unit_rate": 1, "left_out": 1, "variables": basic},
+            {"inputs": "images", "depth": "whole", "depth_bottleneck": "whole", "stride": "whole", "rate": "whole",
+             "scope": "text", "unit_rate": "whole", "left_out": "whole", "variables": "variables"},
         ),
         "stack_blocks_dense": Function(
             refnet.stack_blocks_dense,
@@ -384,7 +398,12 @@ def functions(folder: Path) -> dict[str, Function]:
             summarize, {"network": WEIGHTS, "size": 32}, {"network": "any network", "size": "whole"}
         ),
     }  # fmt: skip
-    for name in ("resnet_v2_50", "resnet_v1_50"):
+    for name in ("resnet_v2_block", "resnet_v1_block", "resnet_v2_basic_block", "resnet_v1_basic_block"):
+        found[name] = Function(
+            getattr(refnet, name), {"scope": "block1", "base_depth": 3, "num_units": 2, "stride": 2},
+            {"scope": "text", "base_depth": "whole", "num_units": "whole", "stride": "whole"},
+        )  # fmt: skip
+    for name in ("resnet_v2_50", "resnet_v1_50", "resnet_v2_18", "resnet_v1_18"):
         found[name] = Function(
             getattr(refnet, name),
             {"inputs": IMAGE[None], "num_classes": 7, "scope": name, "variables": refnet.random_weights(name, 7)},

@@ -20,7 +20,7 @@ from tests.refnet.bad_calls import ANYTHING, BadCall, Function, Strange, functio
 from tests.support.limits import within_limits
 
 #: The same functions for other networks; classes that hold what they are given, and exceptions.
-ALIKE = {f"resnet_v{version}_{layers}" for version in (1, 2) for layers in (101, 152, 200)}
+ALIKE = {f"resnet_v{version}_{layers}" for version in (1, 2) for layers in (34, 101, 152, 200)}
 RECORDS = {"RefnetError", "RefnetWarning", "golden.Golden", "golden.Report"}
 
 

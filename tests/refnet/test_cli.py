@@ -113,7 +113,7 @@ FAILURES = [
     ("summary none.npz", 4, "none.npz: no weights file or checkpoint"),
     ("summary no_checkpoint", 4, "holds no checkpoint"),
     ("summary text.ckpt", 4, "unknown format"),
-    ("summary digit0.png", 4, "unknown format"),
+    ("summary digit0.png", 4, "it is an image"),
     ("summary empty.npz", 4, "the file is empty"),
     ("summary cut.npz", 4, "cut.npz"),
     ("summary foreign.npz", 4, "features.0.conv1.weight"),
@@ -232,7 +232,7 @@ class TestStdout:
         with open("/dev/full", "w") as full:
             done = process("summary", "resnet_v2_50", capture_output=False, stdout=full, stderr=subprocess.PIPE)
         assert done.returncode == 1
-        assert done.stderr == "refnet: error: No space left on device.\n"
+        assert done.stderr == "refnet: error: standard output: No space left on device.\n"
 
 
 class TestVersion:

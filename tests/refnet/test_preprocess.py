@@ -317,7 +317,7 @@ def test_the_input_is_left_alone() -> None:
         (np.array(3, np.uint8), r"\[\]"),
         (np.zeros((4, 4), np.uint8), r"\[4, 4\]"),
         (np.zeros((1, 1, 4, 4, 3), np.uint8), r"\[1, 1, 4, 4, 3\]"),
-        (np.zeros((4, 4, 1), np.uint8), r"\[4, 4, 1\]"),
+        (np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]"),
         (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]"),
         (np.zeros((3, 8, 9), np.uint8), "looks like CHW"),
         (np.zeros((2, 3, 8, 9), np.uint8), "looks like CHW"),

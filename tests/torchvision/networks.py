@@ -15,7 +15,7 @@ class Description(NamedTuple):
     """Stages as (width of the 3x3 kernels, units) each, and classes.
 
     ``basic``: units of two 3x3 kernels; ``deep``: channels of the three convolutions of a deep stem; ``pooled``: an
-    average pool in shortcuts that stride. timm's variants d are deep and pooled.
+    average pool in shortcuts that stride. timm's variants d are deep and pooled. ``in_1x1``: conv1 strides.
     """
 
     stages: tuple[tuple[int, int], ...]
@@ -23,6 +23,7 @@ class Description(NamedTuple):
     basic: bool = False
     deep: tuple[int, ...] = ()
     pooled: bool = False
+    in_1x1: bool = False
 
     @property
     def unit(self) -> str:
@@ -79,7 +80,8 @@ class Description(NamedTuple):
         blocks = []
         for stage, (width, units) in enumerate(self.stages):
             unit = {"depth": self.depth(width), "depth_bottleneck": width, "stride": 1}
-            blocks.append((f"block{stage + 1}", [unit | {"stride": 1 if stage == 0 else 2}] + [unit] * (units - 1)))
+            strided = unit | {"stride": 2} | ({"stride_in_1x1": True} if self.in_1x1 else {})
+            blocks.append((f"block{stage + 1}", [unit if stage == 0 else strided] + [unit] * (units - 1)))
         return blocks
 
     def net(self, scope: str) -> Net:
@@ -160,7 +162,7 @@ def run(
                 pooled = description.pooled and stride > 1
                 shortcut = record(f"{slim}/avg_pool", ops.avg_pool(x)) if pooled else x
                 shortcut = record(f"{slim}/shortcut", conv_norm(conv, norm, shortcut, 1 if pooled else stride))
-            strides = (stride, 1) if description.basic else (1, stride, 1)
+            strides = (stride, 1) if description.basic else (stride, 1, 1) if description.in_1x1 else (1, stride, 1)
             for i, s in enumerate(strides, 1):
                 x = conv_norm(f"{place}.conv{i}", f"{place}.bn{i}", x, s)
                 x = record(f"{slim}/conv{i}", x if i == len(strides) else ops.relu(x))

@@ -110,6 +110,20 @@ def test_float64_is_the_truth(framework: str, description: Description, shape: t
     assert_is_the_truth(description.net("resnet_v1"), weights, images, truth)
 
 
+@pytest.mark.parametrize("framework", ["tensorflow", "torch"])
+def test_strides_in_the_first_convolution(framework: str, tmp_path: Path) -> None:
+    """As Caffe's networks, and torchvision's that were trained in their style; the names do not tell."""
+    pytest.importorskip(framework)
+    description = SMALL._replace(in_1x1=True)
+    state, images = draw_state(description, 3), random_images(2, 33, 40, 3, seed=4)
+    operations = TensorFlowV1("float64") if framework == "tensorflow" else TorchV1("float64")
+    truth = run(operations, description, state, images, "resnet_v1")
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
+    weights = weights.replace(options={**weights.options, "stride_place": "first_conv"})
+    assert [(block.scope, list(block.args)) for block in weights.architecture.blocks] == description.blocks()
+    assert_is_the_truth(description.net("resnet_v1"), weights, images, truth)
+
+
 @pytest.mark.parametrize("depth", BASIC)
 def test_published_networks_of_basic_units(depth: int, tmp_path: Path) -> None:
     shapes = published(depth).shapes()

@@ -6,10 +6,9 @@ held stays locked, and work that the thread had not finished stays unfinished.
 
 from __future__ import annotations
 
-# Numba's compiler logs, and a pool of threads packs weights. The hooks before a fork run in reverse order of
-# registration. The hooks of logging and of the pool take locks of their own, which they must do after `making` is free;
-# so both are imported before `making` is registered.
-import concurrent.futures.thread  # noqa: F401
+# Numba's compiler logs. The hooks before a fork run in reverse order of registration, and that of logging takes a lock,
+# which it must do after `making` is free; so it is imported before `making` is registered.
+import atexit
 import logging  # noqa: F401
 import os
 import threading
@@ -63,6 +62,16 @@ def _in_child() -> None:
     for lock in _locks:
         lock.renew()
     making.release()
+
+
+#: Seconds that the end of the process waits for a kernel that a thread still compiles.
+_LAST_KERNEL = 60
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Let nobody compile while the process ends: LLVM would find its own data gone, and abort."""
+    making.acquire(timeout=_LAST_KERNEL)
 
 
 if hasattr(os, "register_at_fork"):

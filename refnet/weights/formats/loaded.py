@@ -12,7 +12,7 @@ import numpy as np
 
 from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, RefnetError, WeightsError
 from refnet.resources import for_weights
-from refnet.weights.conversion import Conversion
+from refnet.weights.conversion import Conversion, some
 from refnet_kernels.system import pages
 from refnet_kernels.system.cores import count_cores
 from refnet_kernels.system.forks import Lock
@@ -25,6 +25,12 @@ MAX_RANK = 32
 METADATA_NAME = "__refnet__"
 
 METADATA_MAX_BYTES = 1 << 20
+
+# A zip archive has two bytes for the length of a name.
+_NAME_MAX_BYTES = 1 << 15
+
+# The most kinds of problems that one error lists.
+_LISTED = 50
 
 _LINE_BYTES = 64
 
@@ -47,9 +53,9 @@ class Loaded(NamedTuple):
         Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
     format : str
         ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"PyTorch"``,
-        ``"PyTorch, legacy"``, ``"Keras .h5"``, ``"Keras .weights.h5"`` or ``"Keras .keras"``.
+        ``"PyTorch, legacy"``, ``"Keras .h5"``, ``"Keras .weights.h5"``, ``"Keras .keras"`` or ``"ONNX"``.
     metadata : dict of str to Any
-        What refnet stored beside the tensors, else empty.
+        What refnet stored beside the tensors, or the options that an ONNX graph shows; else empty.
     conversion : Conversion
         What was left out, and why, and what was converted.
     """
@@ -223,12 +229,19 @@ def json_document(metadata: Mapping[str, Any]) -> bytes:
     Raises
     ------
     ConfigError
-        JSON cannot hold them.
+        JSON cannot hold them, or they are too large.
     """
     try:
-        return json.dumps(dict(metadata), allow_nan=False).encode()
+        document = json.dumps(dict(metadata), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the metadata cannot be written as JSON: {error}.") from error
+    if len(document) > METADATA_MAX_BYTES:
+        raise ConfigError(
+            f"labels, recipe and options take {len(document)} bytes; a file can hold {METADATA_MAX_BYTES}.",
+            expected=METADATA_MAX_BYTES,
+            found=len(document),
+        )
+    return document
 
 
 def writable(name: str, tensor: np.ndarray) -> np.ndarray:
@@ -248,8 +261,21 @@ def writable(name: str, tensor: np.ndarray) -> np.ndarray:
     ------
     DtypeError
         It does not hold integers or floats of up to 64 bits.
+    ConfigError
+        Its name is not Unicode or too long, or its shape is none that refnet reads.
     """
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as error:
+        message = f"tensor {name!r}: its name cannot be written, as it is not Unicode."
+        raise ConfigError(message, tensor=name) from error
+    if length > _NAME_MAX_BYTES:
+        raise ConfigError(f"tensor {name[:20]!r}...: its name has {length} bytes; it can have {_NAME_MAX_BYTES}.")
     array = np.asarray(tensor, order="C")
+    try:
+        check_shape(array.shape, array.itemsize)
+    except WeightsError as error:
+        raise ConfigError(f"tensor {name!r}: {error.message}", tensor=name) from error
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise DtypeError(f"tensor {name!r} has dtype {array.dtype}; refnet writes integers and floats.", tensor=name)
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -287,10 +313,28 @@ def raise_problems(problems: Sequence[WeightsError]) -> None:
     if len(problems) == 1:
         raise first
     kind = type(first) if all(type(problem) is type(first) for problem in problems) else FormatError
-    lines = "".join(f"\n  - {problem.message}" for problem in problems)
+    alike: dict[str, list[WeightsError]] = {}
+    for problem in problems:
+        alike.setdefault(_reason(problem), []).append(problem)
+    listed = [f"\n  - {_together(reason, group)}" for reason, group in alike.items()]
+    lines = "".join(listed[:_LISTED]) + (f"\n  - and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")
     raise kind(
         f"{len(problems)} problems were found:{lines}", tensor=first.tensor, expected=first.expected, found=first.found
     ) from first
+
+
+def _reason(problem: WeightsError) -> str:
+    """The message without the tensor that it is about."""
+    cause = problem.__cause__
+    return cause.message if isinstance(cause, WeightsError) else problem.message
+
+
+def _together(reason: str, problems: Sequence[WeightsError]) -> str:
+    """One sentence for the same problem of many tensors."""
+    if len(problems) == 1:
+        return problems[0].message
+    contexts = [problem.message.removesuffix(f": {reason}") for problem in problems]
+    return f"{reason} ({len(problems)} of them: {some(contexts)})"
 
 
 def in_context(context: str, error: _Error, *, tensor: str | None = None) -> _Error:
@@ -309,9 +353,11 @@ def in_context(context: str, error: _Error, *, tensor: str | None = None) -> _Er
     RefnetError
         Of the same class.
     """
-    return type(error)(
+    found = type(error)(
         f"{context}: {error.message}", tensor=tensor or error.tensor, expected=error.expected, found=error.found
     )
+    found.__cause__ = error
+    return found
 
 
 @contextlib.contextmanager

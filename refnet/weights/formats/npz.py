@@ -50,6 +50,8 @@ _ARRAY_SUFFIX = ".npy"
 # The list of contents in PyTorch's archives.
 _PICKLE = "/data.pkl"
 _LOCAL_HEADER_BYTES = 30
+# Bits of a member's flags: encrypted, patched, encrypted in another way; and a name in UTF-8.
+_ENCRYPTED, _UTF8 = 0x61, 0x800
 # The position in it of the lengths of the name and of the extra field.
 _LOCAL_LENGTHS = 26
 # Deflate's best: two bits for 258 bytes.
@@ -169,8 +171,8 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     _check_name(member.filename)
     if member.comment:
         raise FormatError("it has a comment, which can hide other members.")
-    if member.flag_bits & 1:
-        raise FormatError("it is encrypted.")
+    if member.flag_bits & _ENCRYPTED:
+        raise FormatError("it is encrypted, or a patch.")
     if member.compress_type == zipfile.ZIP_STORED:
         largest = member.compress_size
     elif member.compress_type == zipfile.ZIP_DEFLATED:
@@ -196,7 +198,11 @@ class _Stored(RawIOBase):
     def __init__(self, file: int, member: zipfile.ZipInfo) -> None:
         self._file = file
         self._member = member
-        lengths = struct.unpack("<HH", os.pread(file, 4, member.header_offset + _LOCAL_LENGTHS))
+        name = member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")
+        header = os.pread(file, _LOCAL_HEADER_BYTES + len(name), member.header_offset)
+        if not header.startswith(MAGICS[0]) or header[_LOCAL_HEADER_BYTES:] != name:
+            raise zipfile.BadZipFile("its own header does not have its name")
+        lengths = struct.unpack_from("<HH", header, _LOCAL_LENGTHS)
         self._position = member.header_offset + _LOCAL_HEADER_BYTES + sum(lengths)
         self._left = member.file_size
         self._checksum = 0
@@ -237,11 +243,9 @@ def opened_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo) 
     -------
     binary file
     """
-    content = cast(zipfile.ZipExtFile, archive.open(member))
-    if member.compress_type != zipfile.ZIP_STORED:
-        return content
-    content.close()  # it has compared the member's two headers
-    return _Stored(file, member)
+    if member.compress_type == zipfile.ZIP_STORED:
+        return _Stored(file, member)
+    return cast(zipfile.ZipExtFile, archive.open(member))
 
 
 def _read_member(archive: zipfile.ZipFile, file: int, member: zipfile.ZipInfo, arena: Arena) -> Loaded:

@@ -169,10 +169,11 @@ class _Machine:
         if data[self.position : self.position + 1] != START:
             self._refuse(f"it does not start with the byte {START[0]:#04x}: it is not a pickle of protocol 2 or later")
         for _ in range(limit):
-            if self.position >= size:
+            position = self.position
+            if position >= size:
                 self._cut_off()
-            opcode = data[self.position]
-            self.position += 1
+            opcode = data[position]
+            self.position = position + 1
             if opcode == _STOP:
                 return self._result()
             action = _ACTIONS.get(opcode)
@@ -182,6 +183,8 @@ class _Machine:
                 action(self)
             except IndexError:
                 self._refuse("it takes more values than there are")
+            except struct.error:
+                self._cut_off()
         raise LimitError(f"the pickle has more than {limit} opcodes, too many for a file of this size.", found=limit)
 
     def _result(self) -> Any:
@@ -203,13 +206,6 @@ class _Machine:
             self._cut_off()
         self.position = start + count
         return self._data[start : start + count]
-
-    def _number(self, layout: struct.Struct) -> Any:
-        start = self.position
-        self.position = start + layout.size
-        if self.position > len(self._data):
-            self._cut_off()
-        return layout.unpack_from(self._data, start)[0]
 
     def _line(self) -> str:
         end = self._data.find(b"\n", self.position, self.position + _MAX_NAME_BYTES)
@@ -246,13 +242,12 @@ class _Machine:
 
     # The actions.
 
-    def protocol(self) -> None:
-        found = self._take(1)[0]
+    def protocol(self, found: int) -> None:
         if found not in PROTOCOLS or self._stack or self._below or self._memo:
             self._refuse(f"it has the protocol {found}, or changes it; refnet reads 2 to 5")
 
-    def frame(self) -> None:
-        if self._number(_U64) > len(self._data) - self.position:
+    def frame(self, count: int) -> None:
+        if count > len(self._data) - self.position:
             self._cut_off()
 
     def mark(self) -> None:
@@ -386,9 +381,10 @@ class _Machine:
         self._memo[where] = self._stack[-1]
 
     def recall(self, where: int) -> None:
-        if where not in self._memo:
+        try:
+            self._stack.append(self._memo[where])
+        except KeyError:
             self._refuse(f"it recalls value {where}, which it has not remembered")
-        self._stack.append(self._memo[where])
 
 
 _U8, _U16, _U32, _U64 = (struct.Struct(f"<{code}") for code in "BHIQ")
@@ -405,19 +401,26 @@ def _push_new(make: Callable[[], Any]) -> _Action:
 
 
 def _push_number(layout: struct.Struct) -> _Action:
-    return lambda machine: machine._stack.append(machine._number(layout))
+    return _with(lambda machine, number: machine._stack.append(number), layout)
 
 
 def _push_text(length: struct.Struct) -> _Action:
-    return lambda machine: machine._stack.append(machine._text(machine._take(machine._number(length))))
+    return _with(lambda machine, count: machine._stack.append(machine._text(machine._take(count))), length)
 
 
 def _push_bytes(length: struct.Struct) -> _Action:
-    return lambda machine: machine._stack.append(machine._take(machine._number(length)))
+    return _with(lambda machine, count: machine._stack.append(machine._take(count)), length)
 
 
-def _with(action: Callable[[_Machine, int], None], number: struct.Struct) -> _Action:
-    return lambda machine: action(machine, machine._number(number))
+def _with(action: Callable[[_Machine, Any], None], number: struct.Struct) -> _Action:
+    size, unpack = number.size, number.unpack_from
+
+    def act(machine: _Machine) -> None:
+        start = machine.position
+        machine.position = start + size
+        action(machine, unpack(machine._data, start)[0])
+
+    return act
 
 
 _STOP = ord(".")
@@ -426,8 +429,8 @@ _STOP = ord(".")
 _ACTIONS: dict[int, _Action] = {
     ord(code): action
     for code, action in {
-        "\x80": _Machine.protocol,
-        "\x95": _Machine.frame,
+        "\x80": _with(_Machine.protocol, _U8),
+        "\x95": _with(_Machine.frame, _U64),
         "N": _push(None),
         "\x88": _push(True),
         "\x89": _push(False),

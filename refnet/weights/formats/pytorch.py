@@ -55,6 +55,8 @@ _BYTE_ORDERS = {b"little": "<", b"big": ">"}
 _MAGIC_NUMBER, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _MAGIC = b"\x8a\x0a" + _MAGIC_NUMBER.to_bytes(10, "little") + b"."
 _FIRST_READ_BYTES = 1 << 20
+# Protocols 0 and 1 have no magic number: a dict or a list, or a module, and a name in it.
+_OLD_PICKLE = re.compile(rb"\([dl]p\d+\n|[}\]]q\0|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n")
 _SIZE_BYTES = 8
 
 _BFLOAT16 = "BFloat16Storage"
@@ -87,8 +89,8 @@ _MAX_DEPTH = 8
 _MAX_TENSORS, _MAX_NAMES_LENGTH = 1 << 16, 16 << 20
 _USUAL = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params")
 _AVERAGES = re.compile(r"(^|[^a-z])(ema|swa|avg|averaged?|averages)([^a-z]|$)", re.IGNORECASE)
-# Tensors that share memory are copied. Networks share a few.
-_MAX_SHARING = 4
+# Tensors that share memory are copied. Networks share a few, and some have one small tensor under many names.
+_MAX_SHARING, _SMALL_BYTES = 4, 1 << 20
 # In messages.
 _FEW, _MAX_SHOWN = 8, 100
 
@@ -244,7 +246,7 @@ def foreign(path: str, head: bytes) -> str | None:
             "a tar archive: unpack it first; or, if PyTorch wrote it before its version 0.2, load it with PyTorch and "
             "save the state dict again"
         )
-    if not _is_pickle(head):
+    if not _is_pickle(head) and not _OLD_PICKLE.match(head):
         return None
     try:
         with open(path, "rb") as file:
@@ -290,6 +292,7 @@ def _open_archive(archive: zipfile.ZipFile, file: int, file_size: int) -> _Sourc
     pickle = read_pickle(data, 0, file_size)
     if pickle.end != len(data):
         raise FormatError(f"{len(data) - pickle.end} bytes follow the pickle in member {pickles[0]!r}.")
+    _storages(pickle.outside)
 
     def size(key: str) -> int | None:
         member = by_name.get(f"{folder}/data/{key}")
@@ -320,10 +323,7 @@ def _open_legacy(file: int, file_size: int) -> _Source:
         raise FormatError("it does not start with the magic number and the version of PyTorch's files.")
     if type(system.value) is not dict or system.value.get("little_endian") is not True:
         raise FormatError("it was written on a big-endian machine: load it with PyTorch there, and save it anew.")
-    storages: dict[str, _Storage] = {}
-    for reference in pickle.outside:
-        if (storage := _storage(reference)) is not None and storages.setdefault(storage.key, storage) != storage:
-            raise FormatError(f"two tensors tell different things of storage {storage.key!r}.")
+    storages = _storages(pickle.outside)
     if type(keys.value) is not list or not all(type(key) is str and key in storages for key in keys.value):
         raise FormatError("its list of storages does not name the storages of its tensors.")
     places: dict[str, tuple[int, int]] = {}
@@ -331,12 +331,16 @@ def _open_legacy(file: int, file_size: int) -> _Source:
     for key in keys.value:
         count = int.from_bytes(_read_some(file, position, _SIZE_BYTES), "little")
         if key in places or count != storages[key].numel:
-            raise FormatError(f"storage {key!r} has {count} elements, but its tensors say {storages[key].numel}.")
+            raise FormatError(
+                f"storage {_short(key)!r} has {count} elements, but its tensors say {storages[key].numel}."
+            )
         position += _SIZE_BYTES
         places[key] = position, storages[key].nbytes
         position += places[key][1]
         if position > file_size:
-            raise CorruptError(f"storage {key!r} ends at byte {position}, but there are {file_size}: it is cut off.")
+            raise CorruptError(
+                f"storage {_short(key)!r} ends at byte {position}, but there are {file_size}: it is cut off."
+            )
     if position != file_size:
         raise FormatError(f"{file_size - position} bytes follow the last storage.")
 
@@ -405,7 +409,7 @@ def _values(tensors: Mapping[str, _Tensor], source: _Source) -> dict[str, np.nda
     alone = {names[0] for names in users.values() if len(names) == 1 and tensors[names[0]].is_whole}
     nbytes = {key: storage.nbytes for key, storage in storages.items()}
     copied = sum(tensor.nbytes for name, tensor in tensors.items() if name not in alone)
-    if copied > _MAX_SHARING * sum(nbytes.values()):
+    if copied > _SMALL_BYTES + _MAX_SHARING * sum(nbytes.values()):
         raise LimitError(
             f"its tensors take {copied} bytes, and share the {sum(nbytes.values())} that the file holds for them."
         )
@@ -416,7 +420,7 @@ def _values(tensors: Mapping[str, _Tensor], source: _Source) -> dict[str, np.nda
         try:
             source.fill(key, memory.data)
         except WeightsError as error:
-            raise in_context(f"tensor {users[key][0]!r}", error, tensor=users[key][0]) from error
+            raise in_context(f"tensor {_short(users[key][0])!r}", error, tensor=users[key][0]) from error
         return memory
 
     memories = dict(zip(storages, read_all(read, storages, nbytes.__getitem__), strict=True))
@@ -514,8 +518,17 @@ def _storage(reference: Any) -> _Storage | None:
     if not (dtype in _NUMERIC or dtype in _SKIPPED) or type(key) is not str or type(count) is not int or count < 0:
         return None
     if identity[5:] not in ((), (None,)):
-        raise FormatError(f"storage {key!r} is a part of another, as only old versions of PyTorch write it.")
+        raise FormatError(f"storage {_short(key)!r} is a part of another, as only old versions of PyTorch write it.")
     return _Storage(key, dtype, count)
+
+
+def _storages(references: list[Outside]) -> dict[str, _Storage]:
+    """All storages, of each of which every tensor must say the same: PyTorch believes the first one."""
+    storages: dict[str, _Storage] = {}
+    for reference in references:
+        if (storage := _storage(reference)) is not None and storages.setdefault(storage.key, storage) != storage:
+            raise FormatError(f"two tensors say different things of storage {_short(storage.key)!r}.")
+    return storages
 
 
 def _check_place(tensor: _Tensor, source: _Source) -> None:
@@ -524,11 +537,11 @@ def _check_place(tensor: _Tensor, source: _Source) -> None:
     nbytes = storage.nbytes
     found = source.size(storage.key)
     if found is None:
-        raise CorruptError(f"its storage {storage.key!r} is missing.")
+        raise CorruptError(f"its storage {_short(storage.key)!r} is missing.")
     if found != nbytes:
         raise CorruptError(
-            f"its storage {storage.key!r} has {found} bytes, but {storage.numel} elements of {storage.dtype} take "
-            f"{nbytes}.",
+            f"its storage {_short(storage.key)!r} has {found} bytes, but {storage.numel} elements of {storage.dtype} "
+            f"take {nbytes}.",
             expected=nbytes,
             found=found,
         )
@@ -569,8 +582,8 @@ def _chosen(value: Any, conversion: Conversion) -> Iterator[tuple[str, Any]]:
     averages = [other for other in others if _are_averages(other)]
     if averages and not _are_averages(path):
         conversion.remarks.append(
-            f"the file holds averages of the weights too ({_listed(averages)}); these are the weights themselves "
-            f"({_titled(path)})"
+            f"the file holds averages of the weights too ({_listed(averages)}), and the weights themselves were taken "
+            f"({_titled(path)}): to take the averages, load the file with PyTorch and save that dict alone"
         )
     rest = [other for other in others if not _are_averages(other)]
     if rest:
@@ -606,7 +619,11 @@ def _candidates(value: Any) -> tuple[dict[_Path, Any], list[_Path]]:
             else:
                 if any(isinstance(name, str) and _is_tensor(entry) for name, entry in entries.items()):
                     found[path] = item
-                following += [((*path, name), entry) for name, entry in entries.items() if isinstance(name, str)]
+                following += [
+                    ((*path, name), entry)
+                    for name, entry in entries.items()
+                    if isinstance(name, str) and isinstance(entry, dict | Call)
+                ]
         level = following
     return found, optimizers
 

@@ -315,6 +315,13 @@ def pack(path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, st
         content = save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, dict(metadata))
     except (SafetensorError, UnicodeError) as error:
         raise ConfigError(f"the tensors cannot be written as safetensors: {error}.") from error
+    length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+    if length > _HEADER_MAX_BYTES:
+        raise ConfigError(
+            f"the header of names, shapes and metadata would take {length} bytes; refnet reads {_HEADER_MAX_BYTES}.",
+            expected=_HEADER_MAX_BYTES,
+            found=length,
+        )
     with written_whole(path) as file:
         file.write(content)
 

@@ -24,8 +24,8 @@ _RAW, _SNAPPY = 0, 1
 # TensorFlow writes a whole key every 16 entries. Between them a key can be as long as all the keys before it,
 # so honest keys together are at most 16 times as long as their block.
 _RESTART_INTERVAL = 16
-# An entry can take four bytes of a file and hundreds as objects; no network has so many variables.
-_MAX_ENTRIES = 1 << 17
+#: Entries of a table: one can take four bytes of a file and hundreds as objects, and no network has so many variables.
+MAX_ENTRIES = 1 << 17
 # The densest element of snappy copies 64 bytes and takes three.
 _SNAPPY_COPY_BYTES, _SNAPPY_ELEMENT_BYTES = 64, 3
 
@@ -92,8 +92,8 @@ def read_table(data: bytes) -> dict[bytes, memoryview]:
         for key, entry in _entries(_block(view, handle)):
             if table and key <= last_key:
                 raise FormatError(f"the keys of the table are not in increasing order at {key!r}.")
-            if len(table) >= _MAX_ENTRIES:
-                raise LimitError(f"the table has more than {_MAX_ENTRIES} entries.")
+            if len(table) >= MAX_ENTRIES:
+                raise LimitError(f"the table has more than {MAX_ENTRIES} entries.")
             table[key] = entry
             last_key = key
     return table

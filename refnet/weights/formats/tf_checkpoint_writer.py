@@ -17,8 +17,9 @@ from refnet.files import written_together
 from refnet.weights.formats.format import Writer
 from refnet.weights.formats.loaded import METADATA_NAME, json_document, writable
 from refnet.weights.formats.protobuf import write_field, write_fixed32
-from refnet.weights.formats.table import masked_crc32c, write_table
+from refnet.weights.formats.table import MAX_ENTRIES, masked_crc32c, write_table
 from refnet.weights.formats.tf_checkpoint import NUMBERS
+from refnet.weights.formats.tf_objects import is_object_based
 
 _PREFIX = re.compile(r"\.ckpt(-[0-9]+)?\Z")
 # BundleHeaderProto: num_shards 1, endianness LITTLE (0, so left out), version {producer: 1}.
@@ -90,9 +91,12 @@ def write_checkpoint(
             "give another name.",
             found=prefix,
         )
-    arrays = {_key(name): writable(name, tensor) for name, tensor in tensors.items()}
+    checked = {name: writable(name, tensor) for name, tensor in tensors.items()}
+    arrays = {_key(name): tensor for name, tensor in checked.items()}
     if metadata:
         arrays[METADATA_NAME.encode()] = np.frombuffer(json_document(metadata), np.uint8)
+    if len(arrays) >= MAX_ENTRIES:
+        raise ConfigError(f"there are {len(arrays)} tensors; a checkpoint can hold {MAX_ENTRIES - 1}.")
     with written_together(*files_of(prefix)) as (data, index):
         table, offset = {b"": _HEADER}, 0
         for key, array in sorted(arrays.items()):
@@ -104,14 +108,10 @@ def write_checkpoint(
 
 
 def _key(name: str) -> bytes:
-    """The key of a tensor. It cannot be the header's, or start like the keys of slices."""
-    try:
-        key = name.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"tensor {name!r}: its name cannot be written as UTF-8.", tensor=name) from error
-    if not key or key.startswith(b"\0") or name == METADATA_NAME:
+    """The key of a tensor. It cannot be the header's, or be like the keys of slices, or of object-based checkpoints."""
+    if not name or name.startswith("\0") or name == METADATA_NAME or is_object_based([name]):
         raise ConfigError(f"tensor {name!r}: a checkpoint cannot hold a tensor of this name.", tensor=name)
-    return key
+    return name.encode()
 
 
 def _entry(array: np.ndarray, offset: int, crc: int) -> bytes:

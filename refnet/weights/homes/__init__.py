@@ -8,11 +8,21 @@ from typing import NamedTuple
 from refnet.errors import ConfigError
 from refnet.network.architecture import scopes_of
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes import bit, keras, timm, torchvision
-from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes import bit, hugging_face, keras, keras_hub, pytorchcv, tf_official, timm, torchvision
+from refnet.weights.homes.home import Home, Named, refuse_slim_names
 
 #: The first home that fits reads the tensors.
-HOMES = (keras.HOME, timm.HOME, torchvision.HOME, bit.HOME)
+HOMES = (
+    # Before Keras', which takes every file of Keras' formats.
+    keras_hub.HOME,
+    keras.HOME,
+    timm.HOME,
+    torchvision.HOME,
+    hugging_face.HOME,
+    pytorchcv.HOME,
+    tf_official.HOME,
+    bit.HOME,
+)
 
 
 def home_of(loaded: Loaded) -> Home | None:
@@ -84,6 +94,9 @@ def network_in(loaded: Loaded, scope: str | None = None) -> Found:
     named = home.read(below)
     outside = {name: tensor for name, tensor in rest.items() if not name.startswith(prefix)}
     slim = named.renamed.keys() | set(named.added)
+    kept = [prefix + name for name in named.tensors if name not in slim]
+    for own in {name.partition("/")[0] for name in slim}:
+        refuse_slim_names([*kept, *outside], own)
     tensors = {name if name in slim else prefix + name: tensor for name, tensor in named.tensors.items()}
     named = named._replace(
         tensors=tensors | outside,

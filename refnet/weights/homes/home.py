@@ -96,11 +96,33 @@ def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], s
     problems: list[WeightsError] = []
     for name in names:
         slim = slim_name(name)
-        if slim is None and name.startswith(f"{scope}/"):
-            problems.append(FormatError(f"{name!r} is a name of TF-Slim's among another framework's.", tensor=name))
+        if slim is None:
+            problems += _own_name(name, scope)
         elif slim in found:
             message = f"{found[slim]!r} and {name!r} are both TF-Slim's {slim}: leave out the one that is not meant."
             problems.append(FormatError(message, tensor=slim, found=(found[slim], name)))
         found[slim or name] = name
     raise_problems(problems)
     return found
+
+
+def refuse_slim_names(names: Iterable[str], scope: str) -> None:
+    """Refuse tensors that another framework's file has under the names that the network gets.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names of tensors that keep them.
+    scope : str
+        The first part of all the network's names.
+
+    Raises
+    ------
+    FormatError
+    """
+    raise_problems([problem for name in names for problem in _own_name(name, scope)])
+
+
+def _own_name(name: str, scope: str) -> list[WeightsError]:
+    message = f"{name!r} is a name of TF-Slim's among another framework's."
+    return [FormatError(message, tensor=name)] if name.startswith(f"{scope}/") else []

@@ -32,7 +32,7 @@ class StateDict(NamedTuple):
     unit : re.Pattern
         The name of a unit's tensor: ``block``, ``unit``, ``layer`` and ``role``.
     first_block : int
-        The number of the first block; units are counted from 0.
+        The number of the first block.
     convolutions, norms : dict of str to str
         TF-Slim's names for the layers of a unit.
     end_convolutions, end_norms : dict of str to str
@@ -49,6 +49,8 @@ class StateDict(NamedTuple):
     biased : re.Pattern, optional
         Matches TF-Slim's names of kernels that have biases in TF-Slim but not in the library: ``layer``. The biases
         become zeros, which change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
+    first_unit : int
+        The number of a block's first unit.
     adapted : callable, optional
         Gives the record for a file, from this one and the names of its tensors, where names depend on each other.
     """
@@ -68,6 +70,7 @@ class StateDict(NamedTuple):
     recipe: Recipe
     remark: str
     biased: re.Pattern[str] | None = None
+    first_unit: int = 0
     adapted: Callable[[StateDict, Collection[str]], StateDict] | None = None
 
     def home(self) -> Home:
@@ -104,7 +107,8 @@ class StateDict(NamedTuple):
             slim: _hwio(tensors[name]) if slim in renamed and slim.endswith("/weights") else tensors[name]
             for slim, name in names.items()
         }
-        inside = [name for slim, name in names.items() if slim == name and self.unit.match(name)]
+        units = tuple({name[: match.start("layer")] for name in tensors if (match := self.unit.match(name))})
+        inside = [name for slim, name in names.items() if slim == name and name.startswith(units)]
         biases = dict(self._missing_biases(result))
         return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark], inside)
 
@@ -123,14 +127,14 @@ class StateDict(NamedTuple):
         counts: dict[int, int] = {}
         for match in filter(None, map(self.unit.match, names)):
             block = int(match["block"])
-            counts[block] = max(counts.get(block, 0), int(match["unit"]) + 1)
+            counts[block] = max(counts.get(block, 0), int(match["unit"]) - self.first_unit + 1)
         return (counts[block] for block in sorted(counts))
 
     def _slim_name(self, name: str, scope: str, family: Family) -> str | None:
         """TF-Slim's name of a tensor, or None."""
         match = self.unit.match(name)
         if match:
-            block, unit = int(match["block"]) - self.first_block + 1, int(match["unit"]) + 1
+            block, unit = int(match["block"]) - self.first_block + 1, int(match["unit"]) - self.first_unit + 1
             place = f"{scope}/block{block}/unit_{unit}/{family.unit_name}"
             layer, role, convolutions, norms = match["layer"], match["role"], self.convolutions, self.norms
         else:

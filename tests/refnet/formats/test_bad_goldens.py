@@ -67,8 +67,8 @@ def bad(*place: str | int, to: Any, error: type[RefnetError], message: str) -> B
 UNIT = ("options", "blocks", 1, "units", 0)
 BAD: dict[str, BadFile] = {
     **{
-        f"multi_grid of {rate}": bad("options", "multi_grid", to=[rate], error=ConfigError, message="rate.* 2,147")
-        for rate in (2**31, 2**62, 2**63, 10**400)
+        f"a multi_grid of {name}": bad("options", "multi_grid", to=[rate], error=ConfigError, message="is .* 2,147")
+        for name, rate in {"2**31": 2**31, "2**62": 2**62, "2**63": 2**63, "400 digits": 10**400}.items()
     },
     "multi_grid and rate whose product is too large": bad(
         "options", to={"multi_grid": [2**30], "output_stride": 4}, error=ConfigError, message=r"rate.* up to 2,147",

@@ -29,19 +29,22 @@ from refnet.errors import (
 from refnet.network.options import SLIM_OPTIONS
 from refnet.summary import summarize
 from refnet.weights.formats import write
+from tests.hugging_face.networks import renamed as by_hugging_face
 from tests.keras.test_bad_networks import network
 from tests.refnet.formats.bad_files import BadFile, check_refused
 from tests.support.nets import lively_weights, small_blocks
 from tests.timm.networks import Description
 from tests.timm.networks import draw_state as draw_timm
-from tests.torchvision.networks import draw_state as draw_torchvision
+from tests.torchvision import networks as torchvision
 
 Tensors = dict[str, np.ndarray]
 
 SLIM = lively_weights(blocks=small_blocks(units=1))
 TIMM = draw_timm(Description(((3, 1), (5, 2)), 7), 0)
-TORCHVISION = draw_torchvision(((3, 1), (5, 2)), 7, 0)
+TORCHVISION = torchvision.draw_state(torchvision.Description(((3, 1), (5, 2)), 7), 0)
+HUGGING_FACE = by_hugging_face(TORCHVISION)
 KERAS = network(2)
+SOUND = {"slim": SLIM, "timm": TIMM, "torchvision": TORCHVISION, "hugging face": HUGGING_FACE, "keras": KERAS}
 UNIT = "resnet_v2/block1/unit_1/bottleneck_v2"
 LONG = "9" * 5000
 
@@ -123,6 +126,10 @@ NAMES: dict[str, BadFile] = {
 TAKEN: dict[str, BadFile] = {
     "a hidden tensor, of torchvision": bad(
         {"resnet_v1/conv1/weights": ONE}, FormatError, "'resnet_v1/conv1/weights' is a name of TF-Slim's", TORCHVISION,
+    ),
+    "a hidden tensor beside the modules of torchvision": bad(
+        {**renamed("", "module.", TORCHVISION), "resnet_v1/conv1/weights": ONE}, FormatError,
+        "'resnet_v1/conv1/weights' is a name of TF-Slim's", TORCHVISION,
     ),
     "a hidden bias, of timm": bad(
         {f"{UNIT}/conv3/biases": ONE}, FormatError, f"'{UNIT}/conv3/biases' is a name of TF-Slim's", TIMM,
@@ -244,7 +251,7 @@ def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
     check_refused(BAD[name], tmp_path, watch)
 
 
-@pytest.mark.parametrize("tensors", [SLIM, TIMM, TORCHVISION, KERAS], ids=["slim", "timm", "torchvision", "keras"])
+@pytest.mark.parametrize("tensors", SOUND.values(), ids=list(SOUND))
 def test_they_are_sound_before_they_are_changed(tensors: Tensors, tmp_path: Path) -> None:
     recipe = {"height": 9, "width": 9, "central_fraction": 1, "mode": "tf", "resize_side": 12}
     use(saved(tensors, {"recipe": recipe})(tmp_path))
@@ -253,7 +260,7 @@ def test_they_are_sound_before_they_are_changed(tensors: Tensors, tmp_path: Path
 def number() -> st.SearchStrategy[str]:
     """What can stand for the number of a block or a unit."""
     return st.one_of(
-        st.integers(0, 3).map(str), st.text("0123456789²٣１x\n", min_size=1, max_size=4), st.just(LONG),
+        st.integers(0, 3).map(str), st.text("0123456789²٣１x\n", min_size=1, max_size=4), st.just("LONG"),
         st.integers(0, 10**20).map(str),
     )  # fmt: skip
 
@@ -262,15 +269,15 @@ def number() -> st.SearchStrategy[str]:
 @given(data=st.data())
 def test_any_names(data: st.DataObject, tmp_path: Path) -> None:
     """Numbers anywhere in the names are others: weights that can be used, or one of refnet's errors."""
-    tensors = data.draw(st.sampled_from([SLIM, TIMM, TORCHVISION, KERAS]))
+    tensors = SOUND[data.draw(st.sampled_from(sorted(SOUND)))]
     changed = dict(tensors)
-    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=3)):
+    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=3, unique=True)):
         parts = re.split("([0-9]+)", name)
         where = data.draw(st.integers(0, len(parts) // 2))
         parts[2 * where - 1 if where else 0] = data.draw(number())
-        changed["".join(parts)] = changed.pop(name) if data.draw(st.booleans()) else tensors[name]
-        if name not in changed and data.draw(st.booleans()):
-            changed[name] = tensors[name]
+        if data.draw(st.booleans()):
+            changed.pop(name, None)
+        changed["".join(parts).replace("LONG", LONG)] = tensors[name]
     path = saved(changed)(tmp_path)
     with contextlib.suppress(RefnetError):
         use(path)
@@ -279,7 +286,7 @@ def test_any_names(data: st.DataObject, tmp_path: Path) -> None:
 @fuzzed
 @given(data=st.data())
 def test_any_shapes(data: st.DataObject, tmp_path: Path) -> None:
-    tensors = data.draw(st.sampled_from([SLIM, TIMM, TORCHVISION, KERAS]))
+    tensors = SOUND[data.draw(st.sampled_from(sorted(SOUND)))]
     names = data.draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=3))
     shapes = {name: data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 7, 64]), max_size=5)) for name in names}
     path = saved({**tensors, **{name: np.ones(shape, np.float32) for name, shape in shapes.items()}})(tmp_path)

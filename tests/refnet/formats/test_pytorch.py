@@ -43,7 +43,7 @@ from tests.refnet.formats.torch_files import (
     storage,
 )
 from tests.support.arrays import random_images
-from tests.torchvision.networks import draw_state
+from tests.torchvision.networks import Description, draw_state
 
 #: Written by tools/make_torch_files.py, with PyTorch.
 DATA = Path(__file__).parent / "data"
@@ -122,7 +122,8 @@ def test_checkpoint_of_a_training(watch: Any) -> None:
     assert_same(loaded.tensors, MODULE)
     assert loaded.conversion.left_out == {"optimizer": "it is the state of an optimizer"}
     assert loaded.conversion.remarks == [
-        "the file holds averages of the weights too (state_dict_ema); these are the weights themselves (state_dict)"
+        "the file holds averages of the weights too (state_dict_ema), and the weights themselves were taken "
+        "(state_dict): to take the averages, load the file with PyTorch and save that dict alone"
     ]
 
 
@@ -195,6 +196,9 @@ def test_tensors_that_share_memory_get_their_own(tmp_path: Path) -> None:
     found = read(archive(tmp_path / "a", both, {"0": np.float32([1, 2, 3, 4]).tobytes()})).tensors
     found["x"][:] = 0
     np.testing.assert_array_equal(found["y"], [1, 2, 3, 4])
+    many = ordered({str(i): rebuilt(storage("0", 4), 0, (4,)) for i in range(100)})
+    found = read(archive(tmp_path / "a", many, {"0": np.float32([1, 2, 3, 4]).tobytes()})).tensors
+    assert_same(found, {str(i): np.float32([1, 2, 3, 4]) for i in range(100)})
 
 
 # Which state dict.
@@ -250,6 +254,14 @@ def test_the_state_dict_is_chosen(name: str, tmp_path: Path) -> None:
 def test_several_state_dicts_are_listed(names: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=f"2 state dicts.*{names[0]}, {names[1]}"):
         nested(tmp_path, **dict.fromkeys(names, SMALL))
+
+
+def test_one_state_dict_under_two_names(tmp_path: Path) -> None:
+    value, values = state_of(SMALL)
+    content = b"\x80\x02}(" + opcodes("model") + opcodes(value) + b"q\7" + opcodes("state_dict") + b"h\7u."
+    loaded = read(archive(tmp_path / "a", content, values))
+    assert_same(loaded.tensors, SMALL)
+    assert loaded.conversion.remarks == []
 
 
 def test_deeper_and_in_objects(tmp_path: Path) -> None:
@@ -409,8 +421,8 @@ ONE = np.float32([1, 2]).tobytes()
 
 
 def _pickle(content: bytes, error: type[RefnetError], message: str) -> BadFile:
-    """A pickle in an archive with one storage."""
-    return BadFile(lambda f: archive(f / "a.pth", content, {"0": ONE}), error, message)
+    """A pickle in an archive with two storages."""
+    return BadFile(lambda f: archive(f / "a.pth", content, {"0": ONE, "9": ONE}), error, message)
 
 
 def _value(value: Any, error: type[RefnetError], message: str) -> BadFile:
@@ -419,7 +431,7 @@ def _value(value: Any, error: type[RefnetError], message: str) -> BadFile:
 
 def _tensor(of: Any, error: type[RefnetError], message: str) -> BadFile:
     """A tensor beside a sound one."""
-    entries = {"good": rebuilt(storage("0", 2)), "x": of}
+    entries = {"good": rebuilt(storage("9", 2)), "x": of}
     return _value(ordered(entries), error, f"tensor 'x': .*{message}")
 
 
@@ -495,6 +507,14 @@ def _doubled_modules(depth: int) -> bytes:
     return b"\x80\x02" + content + b"."
 
 
+def _repeated_dicts(depth: int, names: int) -> bytes:
+    """A dict under many names in a dict, which is under many names in a dict, ...: names^depth ways."""
+    content = b"}" + opcodes("x") + b"Ns"
+    for _ in range(depth):
+        content += b"q\0" + b"0}(" + b"".join(opcodes(f"{i}") + b"h\0" for i in range(names)) + b"u"
+    return b"\x80\x02" + content + b"."
+
+
 _FLOOD = b"\x80\x02" + b"}" * 600_000 + b"."
 _LONG = "x" * 100_000
 
@@ -550,6 +570,7 @@ PICKLES: dict[str, tuple[bytes, type[RefnetError], str]] = {
         LimitError, "without end",
     ),
     "a tuple 200,000 deep": (b"\x80\x02)" + b"\x85" * 200_000 + b".", FormatError, "no state dict, but a tuple"),
+    "dicts under many names": (_repeated_dicts(7, 100), FormatError, "a dict with the keys 0, 1, "),
     "a list in itself": (b"\x80\x02]q\0h\0a.", FormatError, "no state dict, but a list"),
     "a dict in itself": (b"\x80\x02}q\0" + opcodes("a") + b"h\0s.", FormatError, "a dict with the keys a"),
 }  # fmt: skip
@@ -572,10 +593,14 @@ BAD: dict[str, BadFile] = {
     "a storage of an unknown type": _tensor(rebuilt(storage("0", 2, "LostStorage")), FormatError, "storage is none"),
     "a storage by a number": _tensor(rebuilt(storage(0, 2)), FormatError, "storage is none"),
     "a storage of text elements": _tensor(rebuilt(storage("0", "2")), FormatError, "storage is none"),
-    "a storage that is a view": _tensor(
-        rebuilt(storage("0", 2, "FloatStorage", ("1", 0, 2))), FormatError, "part of another"
+    "a storage that is a view": _value(
+        {"x": rebuilt(storage("0", 2, "FloatStorage", ("1", 0, 2)))}, FormatError, "part of another"
     ),
     "a storage that is no reference": _tensor(rebuilt("0"), FormatError, "storage is none"),
+    "a storage of two types": _value(
+        {"x": rebuilt(storage("0", 2, "HalfStorage")), "y": rebuilt(storage("0", 2, "BFloat16Storage"))},
+        FormatError, "say different things of storage '0'",
+    ),
     "a tensor beyond its storage": _tensor(rebuilt(storage("0", 2), 1, (2,)), CorruptError, "ends at element 3"),
     "strides beyond the storage": _tensor(rebuilt(storage("0", 2), 0, (2,), (2,)), CorruptError, "ends at element 3"),
     "an offset beyond the storage": _tensor(rebuilt(storage("0", 2), 2**63, ()  , ()), CorruptError, "ends at element"),
@@ -637,7 +662,7 @@ BAD: dict[str, BadFile] = {
     "legacy: a storage of another size": _legacy(FormatError, "has 3 elements", values=[("0", 3, ONE)]),
     "legacy: a storage of 2^63 elements": _legacy(FormatError, f"has {2**63} elements", values=[("0", 2**63, ONE)]),
     "legacy: a storage of two types": _legacy(
-        FormatError, "different things",
+        FormatError, "say different things of storage '0'",
         value={"x": rebuilt(storage("0", 2, "FloatStorage", None)), "y": rebuilt(storage("0", 2, "IntStorage", None))},
     ),
     "legacy: a view": _legacy(
@@ -649,6 +674,13 @@ BAD: dict[str, BadFile] = {
             "a pickle, of a dict, but not one that torch.save.*numpy.savez", "a.pkl",
         )
         for protocol in (2, 3, 4, 5)
+    },
+    **{
+        f"a pickle of {name}, protocol {protocol}": bad_files.content(
+            pickle.dumps(value, protocol), FormatError, "a pickle, but not one that torch.save.*numpy.savez"
+        )
+        for protocol in (0, 1)
+        for name, value in {"a dict": {"a": 1}, "a list": [1], "an array": np.ones(3), "an object": Path("/x")}.items()
     },
     "a pickled object": bad_files.content(
         pickle.dumps(Path("/x")), FormatError, r"a pickle, of an object of pathlib\.\w+, but"
@@ -760,12 +792,12 @@ def test_forged_pickles(
 
 # Networks.
 
-STAGES = ((3, 2), (5, 1), (4, 2))
+SMALL_NET = Description(((3, 2), (5, 1), (4, 2)), 7)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_network_is_that_of_safetensors(zipped: bool, tmp_path: Path) -> None:
-    state = draw_state(STAGES, 7, 1)
+    state = draw_state(SMALL_NET, 1)
     write(tmp_path / "a.safetensors", state, {})
     path = save(tmp_path / "a.pth", state, zipped=zipped)
     theirs, ours = (refnet.load_weights(each) for each in (tmp_path / "a.safetensors", path))
@@ -778,6 +810,15 @@ def test_a_network_is_that_of_safetensors(zipped: bool, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", refnet.RefnetWarning)
         np.testing.assert_array_equal(refnet.forward(path, images), refnet.forward(theirs, images), strict=True)
+
+
+def test_what_was_left_out_is_told(tmp_path: Path) -> None:
+    state, values = state_of(draw_state(SMALL_NET, 1))
+    parts = {"model": state, "ema": state._replace(function=Global("my", "Dict")), "optimizer": {"state": {}}}
+    parts["optimizer"]["param_groups"] = []
+    weights = refnet.load_weights(archive(tmp_path / "a.pth", parts, values))
+    assert "optimizer was left out: it is the state of an optimizer" in weights.notes
+    assert any("holds averages of the weights too (ema)" in note for note in weights.notes)
 
 
 # Against PyTorch itself, where it is installed.

@@ -86,7 +86,8 @@ SPARSE: dict[str, BadFile] = {
 }
 
 _KNOWN = (
-    r".*TensorFlow checkpoints \(V1 and V2\), PyTorch's \.pth, Keras' \.h5, Keras' \.keras, \.npz and safetensors\."
+    r".*TensorFlow checkpoints \(V1 and V2\), PyTorch's \.pth, Keras' \.h5, Keras' \.keras, \.npz, safetensors and "
+    r"ONNX\."
 )
 BAD: dict[str, BadFile] = {
     **{f"empty, named {name}": content(b"", FormatError, "empty", name) for name in ("a.npz", "a.index", "a")},
@@ -174,8 +175,28 @@ def test_every_damaged_array_is_named(name: str, file: str, tmp_path: Path) -> N
     for key in ("a", "d", "e"):
         content[content.index(arrays[key].tobytes())] ^= 1
     (tmp_path / file).write_bytes(content)
-    with pytest.raises(CorruptError, match=r"(?s)3 problems.* 'a(\.npy)?': .* 'd(\.npy)?': .* 'e(\.npy)?': "):
+    with pytest.raises(CorruptError, match=r"(?s)3 problems.* 'a(\.npy)?'.* 'd(\.npy)?'.* 'e(\.npy)?'"):
         read(tmp_path / name)
+
+
+def test_the_same_problem_of_many_tensors_is_told_once(tmp_path: Path) -> None:
+    write(tmp_path / "a.ckpt", {f"x{number:03d}": np.ones(2, np.float32) for number in range(272)}, {})
+    (tmp_path / "a.ckpt.data-00000-of-00001").unlink()
+    with pytest.raises(CorruptError, match=r"^[^\n]*a\.ckpt\.index: 272 problems were found:\n") as caught:
+        read(tmp_path / "a.ckpt")
+    assert caught.value.message.count("its shard a.ckpt.data-00000-of-00001 is missing; put it beside the index.") == 1
+    assert "(272 of them: tensor 'x000', tensor 'x001', " in caught.value.message
+    assert caught.value.tensor == "x000"
+    assert len(caught.value.message) < 1000
+
+
+def test_a_list_of_problems_is_short(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for number in range(300):
+            archive.writestr(f"{number}.npy", b"\x93NUMPY\x01\x00" + bytes([number % 200, 0]) + b"x" * number)
+    with pytest.raises(FormatError, match=r"and [0-9]+ more$") as caught:
+        read(tmp_path / "a.npz")
+    assert caught.value.message.count("\n") == 51
 
 
 def test_what_is_no_bad_file_ends_the_reading() -> None:
