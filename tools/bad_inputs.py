@@ -39,6 +39,7 @@ from tests.refnet.formats import (
     test_foreign,
     test_keras,
     test_npz,
+    test_onnx,
     test_pytorch,
     test_read,
     test_safetensors,
@@ -57,6 +58,7 @@ BAD: dict[str, Mapping[str, BadFile]] = {
     "safetensors": test_safetensors.BAD,
     "npz": test_npz.BAD,
     "PyTorch": test_pytorch.BAD,
+    "ONNX": test_onnx.BAD,
     "Keras .h5, .keras": test_keras.BAD,
     "other formats": test_foreign.BAD,
     "sound, but no network": test_bad_weights.BAD,
@@ -264,6 +266,10 @@ def _save_pytorch(path: Path) -> None:
     save_torch(path, ARRAYS, zipped=path.name != "legacy.pth")
 
 
+def _save_onnx(path: Path) -> None:
+    path.write_bytes(test_onnx.proto(test_onnx.V2).SerializeToString())
+
+
 SOUND: dict[str, Callable[[Path], None]] = {
     "v1": _save_v1,
     "v2.ckpt": _save,
@@ -273,6 +279,7 @@ SOUND: dict[str, Callable[[Path], None]] = {
     "a.safetensors": _save,
     "zip.pth": _save_pytorch,
     "legacy.pth": _save_pytorch,
+    "a.onnx": _save_onnx,
     "a.keras": _save_keras,
     "a.h5": _save_hdf5,
 }

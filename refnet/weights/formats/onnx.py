@@ -126,7 +126,8 @@ def read_onnx(path: str) -> Loaded:
         converted={slim: "bfloat16" for slim, name in network.names.items() if name in reader.bfloat16},
         renamed=network.names,
         left_out=reader.left_out | _unread(reader.floats, network),
-        added=[name for name in network.tensors if name not in network.names],
+        # The graph's remarks tell of those that are not zeros.
+        added=[name for name, tensor in network.tensors.items() if name not in network.names and not tensor.any()],
         remarks=network.remarks,
     )
     return Loaded(_own(network.tensors), _FORMAT, {"options": network.options}, conversion)

@@ -155,7 +155,8 @@ def network_of(graph: Graph) -> Network:
 
 def _refused(node: Node, why: str) -> WeightsError:
     return WeightsError(
-        f"Node {shown(node.name)} ({node.op}) {why}. refnet runs only ResNets that it has.", found=(node.name, node.op)
+        f"Node {shown(node.name)} ({node.op}) {why}. docs/homes.md says which ResNets refnet has.",
+        found=(node.name, node.op),
     )
 
 
@@ -285,7 +286,10 @@ class _Reading:
         if unread is not None:
             raise _refused(unread, "stands beside the network, and an output depends on it")
         if version == 2 and is_active and not last.has_norm:
-            # The norm was folded. Its place says that a ReLU is there; this one changes nothing.
+            self._remarks.append(
+                f"a ReLU follows {self._last_of_root}, whose batch norm was folded; one that changes nothing stands "
+                "there, so that the ReLU is run"
+            )
             ones, zeros = (_Variable(np.full(last.depth, value, np.float32), None) for value in (2.0**30, 0.0))
             self._variables |= _plain_norm(f"{self._last_of_root}/BatchNorm", ones, zeros)
         return self._named(units)
@@ -338,9 +342,11 @@ class _Reading:
                 expected=shape,
                 found=array.shape,
             )
-        if array.ndim > 1 and name in self._kernels:
-            raise _refused(node, f"has the kernel {shown(name)}, which another node has too")
-        self._kernels.add(name)
+        if None in shape:
+            # The copies of one kernel could take any memory. Vectors are shared where they are equal.
+            if name in self._kernels:
+                raise _refused(node, f"has the kernel {shown(name)}, which another node has too")
+            self._kernels.add(name)
         return _Variable(array, name)
 
     def _integers(self, node: Node, index: int, attribute: str) -> list[int] | None:
@@ -350,7 +356,9 @@ class _Reading:
             if array.dtype.kind not in "iu" or array.ndim > 1:
                 raise _refused(node, f"has numbers of dtype {array.dtype} as its input {index}")
             return [int(number) for number in array.reshape(-1)]
-        found: list[int] | None = node.attributes.get(attribute)
+        found = node.attributes.get(attribute)
+        if found is not None and not isinstance(found, list):
+            raise _refused(node, f"has {shown(found)} for its attribute {attribute}, which is a list")
         return found
 
     # Layers.
@@ -612,9 +620,9 @@ class _Reading:
                 raise _refused(convolution.node, f"is a shortcut of {convolution.size} x {convolution.size}")
             stride = convolution.stride * (2 if pools else 1)
         elif subsample := chain.take("MaxPool"):
-            stride = 2
-            if any(self._pool(subsample, 1, 2)["pads"]):
-                raise _refused(subsample, "pads a window of one pixel")
+            stride, attributes = 2, self._pool(subsample, 1, 2)
+            if any(attributes["pads"]) or attributes["ceil_mode"]:
+                raise _refused(subsample, "pads a window of one pixel, or rounds its size up (ceil_mode)")
         chain.check_end()
         strides = [convolution.stride for convolution in convolutions]
         if self._channels != depth_after or math.prod(strides) != stride:
@@ -635,11 +643,7 @@ class _Reading:
 
     def _head(self, value: str, version: int) -> None:
         """Read what follows the units, on the way to each output."""
-        ends = [
-            name
-            for name in self._graph.outputs
-            if getattr(self._producers.get(name), "outputs", ("",))[0] not in self._read
-        ]
+        ends = [name for name in self._graph.outputs if name not in self._read]
         chains = sorted((self._chain(name, value) for name in ends), key=len)
         if not chains:
             raise WeightsError("The graph ends within the network's units; it must go on to the features' mean.")
@@ -672,7 +676,8 @@ class _Reading:
             attributes = _attributes(
                 node, auto_pad="NOTSET", ceil_mode=0, count_include_pad=0, kernel_shape=[], pads=[0] * 4, strides=[]
             )
-            if attributes["kernel_shape"] != list(size) or any(attributes["pads"]):
+            is_padded = any(attributes["pads"]) or attributes["auto_pad"] not in ("NOTSET", "VALID")
+            if attributes["kernel_shape"] != list(size) or is_padded:
                 raise _refused(node, f"does not average all of the features, whose size is {self._size or 'not fixed'}")
         elif node.op == "ReduceMean":
             _attributes(node, axes=[], keepdims=1, noop_with_empty_axes=0)
@@ -691,7 +696,7 @@ class _Reading:
             elif node.op == "Squeeze":
                 keeps = 0 not in (self._integers(node, 1, "axes") or [])
             else:
-                keeps = node.attributes.get("perm", [])[:1] == [0]
+                keeps = (self._integers(node, 1, "perm") or [])[:1] == [0]
             if not keeps:
                 raise _refused(node, "mixes images")
 

@@ -307,11 +307,24 @@ def test_a_model_is_no_saved_model(tmp_path: Path) -> None:
         read(tmp_path / "saved_model.pb")
 
 
+def test_norms_in_other_forms_are_remarked(tmp_path: Path) -> None:
+    """What stands in their place is none of the zeros that are added."""
+    for style, words in (
+        (V2._replace(norm="scaled"), "a scale and a shift"),
+        (V2._replace(norm="folded", active_root=True), "ReLU follows conv1_3"),
+    ):
+        found = loaded(tmp_path, proto(style))
+        assert any(words in remark for remark in found.conversion.remarks)
+        assert not any(found.tensors[name].any() for name in found.conversion.added)
+
+
 # What is refused.
 
 
-def bad(edit: Edit, error: type[RefnetError], message: str, style: Style = V1) -> BadFile:
-    return BadFile(lambda folder: written(folder, proto(style, edit)), error, message)
+def bad(
+    edit: Edit, error: type[RefnetError], message: str, style: Style = V1, size: tuple[int, int] | None = None
+) -> BadFile:
+    return BadFile(lambda folder: written(folder, proto(style, edit, size=size)), error, message)
 
 
 def raw(content: Callable[[bytes], bytes], error: type[RefnetError], message: str) -> BadFile:
@@ -538,6 +551,19 @@ BAD: dict[str, BadFile] = {
         V2._replace(head="mean"),
     ),
     "a flattened batch": bad(attribute("Flatten", 0, "axis", 0), WeightsError, "mixes images"),
+    "axes that are a number": bad(after("Flatten", 0, ("Squeeze", {"axes": 3})), WeightsError, "which is a list"),
+    "a permutation that is a number": bad(
+        after("Flatten", 0, ("Transpose", {"perm": 3})), WeightsError, "which is a list"
+    ),
+    "an average with pads": bad(
+        lambda made: (setattr(nodes(made, "GlobalAveragePool")[0], "op_type", "AveragePool"), [
+            nodes(made, "AveragePool")[0].attribute.append(helper.make_attribute(name, value))
+            for name, value in {"kernel_shape": [5, 6], "auto_pad": "SAME_UPPER"}.items()
+        ]),
+        WeightsError,
+        "does not average all",
+        size=(33, 48),
+    ),
     "scaled logits": bad(attribute("Gemm", 0, "alpha", 2.0), WeightsError, "scales or transposes"),
     "two layers at the end": bad(
         after("Gemm", 0, ("Gemm", {}), inputs=(np.ones((3, 3), np.float32),)), WeightsError, "has no place"
