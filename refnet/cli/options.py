@@ -13,7 +13,7 @@ from refnet.cli.failures import file_errors
 from refnet.engine import Engine
 from refnet.errors import ConfigError, WeightsError
 from refnet.images import labels
-from refnet.images.preprocess import Recipe
+from refnet.images.preprocess import VGG, Recipe
 from refnet.network.options import BOOLEANS, SLIM_OPTIONS
 from refnet.run.devices import check_device, check_threads
 from refnet.weights.files import load_weights
@@ -73,6 +73,11 @@ def add_weights_options(parser: argparse.ArgumentParser, *, with_options: bool =
             "--option", dest="of_weights", action="append", default=[], metavar="NAME=VALUE",
             help="what the file does not tell about its network, such as stride_place=first_unit or pool_mode=torch",
         )  # fmt: skip
+        parser.add_argument(
+            "--recipe", dest="of_recipe", action="append", default=[], metavar="NAME|FIELD=VALUE",
+            help=f"how images are prepared: {', '.join(RECIPES)}; or one value of the recipe, such as resize_side=232, "
+            "interpolation=bicubic or mean=0.5,0.5,0.5 (can be repeated; default: the weights' own)",
+        )  # fmt: skip
 
 
 def option(text: str, known: Iterable[str]) -> tuple[str, Any]:
@@ -95,6 +100,53 @@ def option(text: str, known: Iterable[str]) -> tuple[str, Any]:
     except (ValueError, RecursionError):
         return name, value
     return name, value if isinstance(parsed, list | dict) else parsed
+
+
+#: The recipes that have names.
+RECIPES = {
+    "inception": Recipe(),
+    "vgg": VGG,
+    "keras": Recipe(224, 224, 1.0, "tf"),
+    "caffe": Recipe(224, 224, 1.0, "caffe"),
+    "torchvision": Recipe(224, 224, 1.0, "torch", 256, "bilinear"),
+    "torchvision-v2": Recipe(224, 224, 1.0, "torch", 232, "bilinear"),
+    "timm": Recipe(224, 224, 1.0, "torch", 256, "bicubic"),
+    "timm-v2": Recipe(224, 224, 1.0, "torch", 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "hugging-face": Recipe(224, 224, 1.0, "torch", 256, "bicubic", crop_offset="down"),
+}
+
+
+def recipe_choice(texts: Sequence[str]) -> tuple[Recipe | None, dict[str, Any]]:
+    """What ``--recipe`` says: the recipe of a name, or None; and the fields that it changes.
+
+    Raises
+    ------
+    ConfigError
+        A text is neither a known name nor FIELD=VALUE with a known field, or there are two names.
+    """
+    named, fields = None, {}
+    for text in texts:
+        field, equals, value = text.partition("=")
+        if (field not in Recipe._fields) if equals else (text not in RECIPES or named is not None):
+            raise ConfigError(
+                f"--recipe {text} is not understood; it is one of {', '.join(RECIPES)}, or FIELD=VALUE with one of "
+                f"{', '.join(Recipe._fields)}.",
+                found=text,
+            )
+        if equals:
+            fields[field] = _field(value)
+        else:
+            named = text
+    return None if named is None else RECIPES[named], fields
+
+
+def _field(text: str) -> Any:
+    """A number, null, or numbers between commas; or the text itself."""
+    try:
+        parsed = json.loads(f"[{text}]") if "," in text else json.loads(text)
+    except (ValueError, RecursionError):
+        return None if text == "None" else text
+    return tuple(parsed) if isinstance(parsed, list) else parsed
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +172,12 @@ def load(path: str, arguments: argparse.Namespace | None = None, labels: Sequenc
             return load_weights(path, labels=labels)
     options = dict(option(text, SLIM_OPTIONS) for text in getattr(arguments, "of_weights", ()))
     head = None if arguments.head == "none" else arguments.head
+    recipe, fields = recipe_choice(getattr(arguments, "of_recipe", ()))
     with file_errors(WeightsError):
-        weights = load_weights(path, scope=arguments.scope, head=head, averages=arguments.averages, labels=labels)
+        weights = load_weights(
+            path, scope=arguments.scope, head=head, averages=arguments.averages, recipe=recipe, labels=labels
+        )
+    weights = weights.replace(recipe=weights.recipe._replace(**fields)) if fields else weights
     return weights.replace(options={**weights.options, **options}) if options else weights
 
 
@@ -160,11 +216,17 @@ def read_labels(path: str | None) -> list[str] | None:
 def recipe_text(recipe: Recipe) -> str:
     """The recipe in words."""
     size = f"{recipe.height or 'its height'} x {recipe.width or 'its width'}"
+    scaled = _SCALED[recipe.mode]
+    if recipe.mean is not None and recipe.std is not None:
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (recipe.mean, recipe.std))
+        scaled = f"x / 255, less ({mean}), by ({std})"
+    by = _RESIZED.get(recipe.interpolation, f" by Pillow's {recipe.interpolation} filter")
     if recipe.resize_side is not None:
-        return f"shorter side resized to {recipe.resize_side}, the central {size}, {_SCALED[recipe.mode]}"
-    return f"central fraction {recipe.central_fraction}, resized to {size}, {_SCALED[recipe.mode]}"
+        return f"shorter side resized to {recipe.resize_side}{by}, the central {size}, {scaled}"
+    return f"central fraction {recipe.central_fraction}, resized to {size}{by}, {scaled}"
 
 
+_RESIZED = {"tensorflow1": "", "tensorflow2": " as in TensorFlow 2"}
 _SCALED = {
     "inception": "scaled to -1..1",
     "tf": "x / 127.5 - 1",

@@ -111,6 +111,7 @@ def weights_lines(weights: Weights) -> list[str]:
     return [
         f"format: {weights.source}",
         f"recipe: {recipe_text(weights.recipe)}",
+        *([f"recipe from: {weights.conversion.recipe_from}"] if weights.conversion.recipe_from else []),
         *([f"labels: {len(weights.labels)}"] if weights.labels is not None else []),
         *(f"{name}: {value}" for name, value in weights.options.items()),
         *(f"note: {note}" for note in weights.notes),
@@ -122,6 +123,7 @@ def weights_object(weights: Weights) -> dict[str, Any]:
     return {
         "format": weights.source,
         "recipe": fields_of(weights.recipe),
+        "recipe_from": weights.conversion.recipe_from,
         "options": dict(weights.options),
         "notes": weights.notes,
     }

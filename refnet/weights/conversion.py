@@ -26,6 +26,8 @@ class Conversion:
         What each of these is.
     remarks : list of str
         How the file's framework differs from TF-Slim, and what looks wrong, in sentences.
+    recipe_from : str
+        Where the recipe for images comes from, or "" if nobody said.
     """
 
     converted: dict[str, str] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Conversion:
     extra: list[str] = field(default_factory=list)
     kinds: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    recipe_from: str = ""
 
     @property
     def notes(self) -> list[str]:

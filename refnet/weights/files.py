@@ -21,7 +21,7 @@ from refnet.resources import for_weights
 from refnet.weights import doubts
 from refnet.weights.conversion import Conversion, some
 from refnet.weights.leftovers import UNKNOWN
-from refnet.weights.weights import Weights, released_family, slim_recipe
+from refnet.weights.weights import GIVEN, Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
 
@@ -64,10 +64,12 @@ def load_weights(
     averages : bool
         Whether to take the moving averages of the variables, where the file has both.
     recipe : Recipe, optional
-        How raw pixels are preprocessed. By default the file's own; if it has none, the recipe of TF-Slim's
-        released weights: Inception's, 299 x 299, or for ResNet v1 VGG's, 224 x 224.
+        How raw pixels are preprocessed. By default the file's own; else that of a file of configuration beside
+        ``model.safetensors`` or ``pytorch_model.bin`` (`refnet.weights.config`); else that of the framework whose names
+        the tensors have; else that of TF-Slim's released weights: Inception's, 299 x 299, or for ResNet v1 VGG's,
+        224 x 224. ``conversion.recipe_from`` says which it was.
     labels : sequence of str, optional
-        A name for each class.
+        A name for each class. By default the file's own, or those of a file of configuration.
     strict : bool
         Whether tensors that are not part of the network are an error. Otherwise there is a warning and a note.
 
@@ -100,6 +102,8 @@ def load_weights(
     with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
+    found, recipe, labels = _configured(formats.config_directory(name), loaded, found, recipe, labels, head)
+    with formats.naming(name):
         weights = _weights_of(loaded, found, recipe, labels)
         extra = weights.conversion.extra
         all_extra = extra + (found.not_run if head == "from_weights" else [])
@@ -114,6 +118,46 @@ def load_weights(
     return weights
 
 
+def _configured(
+    directory: str | None,
+    loaded: Loaded,
+    found: Interpretation,
+    recipe: Recipe | None,
+    labels: Sequence[str] | None,
+    head: str | None,
+) -> tuple[Interpretation, Recipe | None, Sequence[str] | None]:
+    """What a file holds, with what files of configuration beside it say; the recipe and the labels, if they are known.
+
+    Weights that refnet saved bring everything with them.
+    """
+    with making:
+        from refnet.weights import config
+        from refnet.weights.formats.loaded import naming
+
+    source = "" if recipe is None else GIVEN
+    said = config.Config()
+    if directory is not None and found.home and not loaded.metadata:
+        with_labels = labels is None and head == "from_weights"
+        said = config.beside(
+            directory, found.architecture, found.home, with_recipe=recipe is None, with_labels=with_labels
+        )
+    if said.recipe is not None:
+        with naming(os.path.join(directory or "", said.recipe_from)):
+            recipe, source = in_bounds(said.recipe), said.recipe_from
+    if "recipe" in loaded.metadata and recipe is None:
+        source = "the file"
+    untold = [found.untold] if found.untold and not said.tells else []
+    conversion = replace(
+        found.conversion,
+        recipe_from=source or found.conversion.recipe_from,
+        remarks=found.conversion.remarks + untold,
+    )
+    found = found._replace(
+        conversion=conversion, options={**found.options, **said.options}, doubts=found.doubts + list(said.doubts)
+    )
+    return found, recipe, said.labels if labels is None else labels
+
+
 def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, labels: Sequence[str] | None) -> Weights:
     """The weights in a file, after all that can be wrong with its content is checked."""
     with making:
@@ -125,16 +169,19 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
     recipe, tensors = found.recipe if recipe is None else recipe, found.tensors
     if labels is None and "labels" in stored:
         labels = _labels_from(stored["labels"])
-    if recipe is None and loaded.format.startswith(TF_CHECKPOINT):
+    conversion = found.conversion
+    if recipe is None:
         family = released_family(tensors)
-        recipe = family.recipe if family else None
+        whose = "TF-Slim's for its released weights" if family else "a guess: TF-Slim's for its ResNetV2"
+        conversion = replace(conversion, recipe_from=whose)
+        recipe = family.recipe if family and loaded.format.startswith(TF_CHECKPOINT) else None
     weights = Weights(
         tensors,
         recipe=recipe,
         labels=labels,
         options=found.options,
         source=loaded.format,
-        conversion=found.conversion,
+        conversion=conversion,
         copy=False,
     )
     _check_usable(weights, CorruptError)
@@ -224,6 +271,17 @@ def recipe_from(stored: Any) -> Recipe:
         raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
     with _in_file("preprocessing recipe is"):
         recipe = check_recipe(Recipe(**stored))
+    return in_bounds(recipe)
+
+
+def in_bounds(recipe: Recipe) -> Recipe:
+    """The recipe itself, if a file can ask for it.
+
+    Raises
+    ------
+    LimitError
+        It asks for too much memory.
+    """
     try:
         check_stored(recipe)
     except ConfigError as error:

@@ -37,6 +37,10 @@ class Interpretation(NamedTuple):
     architecture : Architecture
     graph : Graph
         Of the tensors, for a small image.
+    home : str
+        The title of the tensors' home; "" if they have TF-Slim's names.
+    untold : str
+        What the tensors do not tell about the network, or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -47,6 +51,8 @@ class Interpretation(NamedTuple):
     not_run: list[str]
     architecture: Architecture
     graph: Graph
+    home: str
+    untold: str
 
 
 def interpret(
@@ -80,7 +86,7 @@ def interpret(
     """
     tensors, left_out, remark = leftovers.take_averages(loaded.tensors, averages)
     doubts = [remark] if remark else []
-    named, others, outputs_first = network_in(loaded._replace(tensors=tensors), scope)
+    named, others, outputs_first, home = network_in(loaded._replace(tensors=tensors), scope)
     left_out |= {name: f"it belongs to another network, below {other!r}" for name, other in others.items()}
     own_options = dict(named.options if named.renamed else options or {})
     place = own_options.get("stride_place")
@@ -127,8 +133,11 @@ def interpret(
         added=before.added + added,
         kinds={name: kind for name, kind in kinds.items() if name in named_tensors},
         remarks=before.remarks + named.remarks,
+        recipe_from=f"the default of {home}" if named.recipe else "",
     )
-    return Interpretation(named_tensors, own_options, named.recipe, conversion, doubts, not_run, found, graph)
+    return Interpretation(
+        named_tensors, own_options, named.recipe, conversion, doubts, not_run, found, graph, home, named.untold
+    )
 
 
 def _logits(architecture: Architecture) -> str:
@@ -188,5 +197,6 @@ def interpret_arrays(tensors: Mapping[str, Any], scope: str | None = None) -> In
     if scope is None and home_of(loaded) is None:
         return None
     found = interpret(loaded, scope=scope)
-    conversion = replace(found.conversion, remarks=found.conversion.remarks + found.doubts)
+    untold = [found.untold] if found.untold else []
+    conversion = replace(found.conversion, remarks=found.conversion.remarks + untold + found.doubts)
     return found._replace(conversion=conversion)

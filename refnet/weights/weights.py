@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from refnet.weights.interpretation import Interpretation
 
 
+#: Where a recipe comes from that the caller gave.
+GIVEN = "recipe="
+
+
 class Weights(Mapping[str, Float32Array]):
     """A read-only mapping of TF-Slim's variable names to float32 arrays, with what else their file holds.
 
@@ -97,7 +101,10 @@ class Weights(Mapping[str, Float32Array]):
         interpretation = _interpreted(tensors, scope)
         if interpretation is not None:
             tensors, conversion = interpretation.tensors, interpretation.conversion
-            recipe = interpretation.recipe if recipe is None else recipe
+            if recipe is None:
+                recipe = interpretation.recipe
+            else:
+                conversion = replace(conversion, recipe_from=GIVEN)
             options = {**interpretation.options, **(options or {})}
         recipe = None if recipe is None else check_recipe(recipe)
         arrays, converted, left_out = as_variables(tensors, bool(copy))
@@ -143,7 +150,7 @@ class Weights(Mapping[str, Float32Array]):
         """
         changes: dict[str, Any] = {}
         if recipe is not None:
-            changes["recipe"] = check_recipe(recipe)
+            changes |= {"recipe": check_recipe(recipe), "conversion": replace(self.conversion, recipe_from=GIVEN)}
         if labels is not None:
             changes["labels"] = _labels(labels)
         if options is not None:

@@ -61,7 +61,7 @@ def test_every_tensor_has_its_place(tmp_path: Path) -> None:
     state = draw_state(published(50), 1)
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
     assert weights.options == OPTIONS
-    assert weights.recipe == refnet.Recipe(224, 224, 1.0, "inception", 235)
+    assert weights.recipe == refnet.Recipe(224, 224, 1.0, "torch", 235, "bicubic", (0.5,) * 3, (0.5,) * 3)
     assert len(weights) == 272
     assert weights.keys() - weights.conversion.renamed.keys() == set(weights.conversion.added)
     assert set(weights.conversion.renamed.values()) == state.keys()

@@ -45,7 +45,7 @@ def test_every_tensor_has_its_place(tmp_path: Path) -> None:
     state = draw_state(published(50), 1)
     weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
     assert weights.options == {"pool_mode": "torch", "stride_place": "first_unit"}
-    assert weights.recipe == refnet.Recipe(224, 224, 1.0, "torch", 256)
+    assert weights.recipe == refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")
     assert weights.conversion.renamed.keys() == weights.keys()
     assert set(weights.conversion.renamed.values()) == state.keys()
     for slim, name in weights.conversion.renamed.items():

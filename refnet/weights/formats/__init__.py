@@ -21,6 +21,7 @@ from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
 __all__ = [
     "FORMATS",
     "Loaded",
+    "config_directory",
     "files_written",
     "is_checkpoint",
     "naming",
@@ -95,6 +96,23 @@ def _file(path: str) -> str:
     if tf_checkpoint.is_state(path):
         return tf_checkpoint.find(os.path.dirname(path) or ".")
     return path if os.path.exists(path) else tf_checkpoint.find(path)
+
+
+def config_directory(path: str) -> str | None:
+    """The directory in which files of configuration can describe the weights in a file.
+
+    Parameters
+    ----------
+    path : str
+        As for `read`.
+
+    Returns
+    -------
+    str or None
+        None: the file does not have one of the names that Hugging Face and timm give to weights in a directory.
+    """
+    file = (shards.find(path) or "") if os.path.isdir(path) else path
+    return (os.path.dirname(file) or ".") if os.path.basename(file) in shards.CONFIGURED else None
 
 
 #: How the names of TensorFlow's formats start.

@@ -20,12 +20,16 @@ _MAP = "weight_map"
 _MAX_BYTES = 16 * METADATA_MAX_BYTES
 _MAX_SHARDS = 1024
 
-#: What holds the weights in a directory; the first that is there is taken.
-NAMES = (
+#: The weights in Hugging Face's directories, which files of configuration may describe.
+CONFIGURED = (
     "model.safetensors",
     "model.safetensors" + SUFFIX,
     "pytorch_model.bin",
     "pytorch_model.bin" + SUFFIX,
+)
+#: What holds the weights in a directory; the first that is there is taken.
+NAMES = (
+    *CONFIGURED,
     "task.weights.h5",
     "model.weights.h5",
 )

@@ -51,11 +51,14 @@ class Found(NamedTuple):
         The tensors of the file's other networks, each with the scope of its network.
     outputs_first : bool
         As in `Home`.
+    home : str
+        The title of its home; "" if the tensors have TF-Slim's names.
     """
 
     named: Named
     others: dict[str, str]
     outputs_first: bool
+    home: str
 
 
 def network_in(loaded: Loaded, scope: str | None = None) -> Found:
@@ -89,7 +92,7 @@ def network_in(loaded: Loaded, scope: str | None = None) -> Found:
     others = {name: other.rstrip("./") for name in names for other in _other_scopes(name, prefix, prefixes)}
     rest = {name: tensor for name, tensor in loaded.tensors.items() if name not in others}
     if home is None:
-        return Found(Named(rest, {}, {}, None, [], []), others, outputs_first=False)
+        return Found(Named(rest, {}, {}, None, [], []), others, outputs_first=False, home="")
     below = {name.removeprefix(prefix): tensor for name, tensor in rest.items() if name.startswith(prefix)}
     named = home.read(below)
     outside = {name: tensor for name, tensor in rest.items() if not name.startswith(prefix)}
@@ -103,7 +106,7 @@ def network_in(loaded: Loaded, scope: str | None = None) -> Found:
         renamed={name: prefix + original for name, original in named.renamed.items()},
         inside=[prefix + name for name in named.inside],
     )
-    return Found(named, others, home.outputs_first)
+    return Found(named, others, home.outputs_first, home.title)
 
 
 def _chosen(prefixes: Sequence[str], scope: str | None) -> str:

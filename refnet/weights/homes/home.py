@@ -32,6 +32,8 @@ class Named(NamedTuple):
         Other differences, in sentences.
     inside : sequence of str
         Tensors in the units that have no place in refnet's units, by their names in the file.
+    untold : str
+        What only a file of configuration can tell about the network, or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -41,6 +43,7 @@ class Named(NamedTuple):
     added: list[str]
     remarks: list[str]
     inside: Sequence[str] = ()
+    untold: str = ""
 
 
 class Home(NamedTuple):

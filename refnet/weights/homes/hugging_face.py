@@ -2,7 +2,7 @@
 
 The tensors correspond to TF-Slim's one to one, with their axes in another order. The function is that of PyTorch's
 ResNets: each block strides in the first 3x3 convolution and the shortcut of its first unit, and pool1 pads both sides.
-What the model's ``config.json`` may change in it leaves the tensors as they are.
+What the model's ``config.json`` may change in it leaves the tensors as they are (`refnet.weights.config`).
 
 Source: transformers' ``models/resnet/modeling_resnet.py``.
 """
@@ -52,9 +52,8 @@ HOME = StateDict(
     variants={},
     unlike=_unlike,
     options=_options,
-    recipe=Recipe(224, 224, 1.0, "torch", 256),
-    remark="transformers resizes images by bicubic interpolation, and smooths those that it shrinks; refnet's recipe "
-    "is bilinear. Only config.json tells some functions apart: if downsample_in_bottleneck is true there, pass "
-    'stride_place="first_conv"; if downsample_in_first_stage is true, or hidden_act is not "relu", refnet does not '
-    "have the network",
+    recipe=Recipe(224, 224, 1.0, "torch", 256, "bicubic", crop_offset="down"),
+    untold="only config.json, which is not beside the file, tells some functions apart: if downsample_in_bottleneck is "
+    'true there, pass stride_place="first_conv"; if downsample_in_first_stage is true, or hidden_act is not "relu", '
+    "refnet does not have the network",
 ).home()

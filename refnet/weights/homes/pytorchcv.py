@@ -49,7 +49,7 @@ HOME = StateDict(
     variants={r"\.se\.": "squeeze and excitation"},
     unlike=_unlike,
     options=_options,
-    recipe=Recipe(224, 224, 1.0, "torch", 256),
+    recipe=Recipe(224, 224, 1.0, "torch", 256, "bilinear"),
     remark="units of three convolutions stride in the first one here, as in preresnet50; the tensors do not tell those "
     'that stride in the 3x3 one (preresnet50b and all others with a b): for them pass stride_place="first_unit"',
     # The convolutions that are not followed directly by a batch norm.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,13 +45,18 @@ class StateDict(NamedTuple):
     options : callable
         Gives the options, as in `refnet.Weights`, from the tensors' names.
     recipe : Recipe
+        How the library prepares images, where no file says it.
     remark : str
-        How the library prepares images differently.
+        What else differs in the library, or "".
     biased : re.Pattern, optional
         Matches TF-Slim's names of kernels that have biases in TF-Slim but not in the library: ``layer``. The biases
         become zeros, which change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
     first_unit : int
         The number of a block's first unit.
+    resize_sides : dict of str to int
+        The ``resize_side`` of the recipe, by the network's name, where the library has another one for it.
+    untold : str
+        What the tensors do not tell, or "".
     adapted : callable, optional
         Gives the record for a file, from this one and the names of its tensors, where names depend on each other.
     """
@@ -68,9 +74,11 @@ class StateDict(NamedTuple):
     unlike: Callable[[Mapping[str, np.ndarray]], list[str]]
     options: Callable[[Iterable[str]], Mapping[str, Any]]
     recipe: Recipe
-    remark: str
+    remark: str = ""
     biased: re.Pattern[str] | None = None
     first_unit: int = 0
+    resize_sides: Mapping[str, int] = MappingProxyType({})
+    untold: str = ""
     adapted: Callable[[StateDict, Collection[str]], StateDict] | None = None
 
     def home(self) -> Home:
@@ -110,7 +118,10 @@ class StateDict(NamedTuple):
         units = tuple({name[: match.start("layer")] for name in tensors if (match := self.unit.match(name))})
         inside = [name for slim, name in names.items() if slim == name and name.startswith(units)]
         biases = dict(self._missing_biases(result))
-        return Named(result | biases, renamed, self.options(tensors), self.recipe, list(biases), [self.remark], inside)
+        recipe = self.recipe._replace(resize_side=self.resize_sides.get(scope, self.recipe.resize_side))
+        remarks = [self.remark] if self.remark else []
+        options = self.options(tensors)
+        return Named(result | biases, renamed, options, recipe, list(biases), remarks, inside, self.untold)
 
     def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
         found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]

@@ -12,7 +12,7 @@ Source: timm's ``models/resnetv2.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,16 @@ _DEEP_STEM = "stem.conv1.weight"
 def _options(names: Iterable[str]) -> dict[str, Any]:
     options = {"pool_mode": "torch", "stride_place": "first_unit"}
     return options | ({"avg_down": True} if _DEEP_STEM in names else {})
+
+
+#: timm's own sides: 224 pixels are 0.9 of them, or elsewhere 0.95 (for 235) or 0.875 (for 256).
+_BASIC_SIDES = {"resnet_v2_18": 248, "resnet_v2_34": 248}
+_HALVES = (0.5, 0.5, 0.5)
+
+
+def _adapted(home: StateDict, names: Collection[str]) -> StateDict:
+    """Of the deeper networks with a deep stem timm has no weights, and so no sides of their own."""
+    return home._replace(resize_sides=_BASIC_SIDES) if _DEEP_STEM in names else home
 
 
 def _unlike(tensors: Mapping[str, np.ndarray]) -> list[str]:
@@ -54,9 +64,9 @@ HOME = StateDict(
     },
     unlike=_unlike,
     options=_options,
-    recipe=Recipe(224, 224, 1.0, "inception", 235),
-    remark="timm resizes images by bicubic interpolation, and smooths those that it shrinks; refnet's recipe is "
-    "bilinear",
+    recipe=Recipe(224, 224, 1.0, "torch", 256, "bicubic", _HALVES, _HALVES),
+    resize_sides=_BASIC_SIDES | {"resnet_v2_50": 235, "resnet_v2_101": 235},
+    adapted=_adapted,
     # The convolutions that are not followed directly by a batch norm.
     biased=re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut|basic_v2/conv2)|^[^/]+/conv1(_3)?)/weights$"),
 ).home()

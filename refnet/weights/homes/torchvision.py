@@ -65,7 +65,6 @@ HOME = StateDict(
     variants={r"\.se\.": "squeeze and excitation"},
     unlike=_unlike,
     options=_options,
-    recipe=Recipe(224, 224, 1.0, "torch", 256),
-    remark="torchvision smooths the images that it shrinks; refnet's recipe does not",
+    recipe=Recipe(224, 224, 1.0, "torch", 256, "bilinear"),
     adapted=_adapted,
 ).home()

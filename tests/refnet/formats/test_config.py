@@ -1,0 +1,423 @@
+"""Files of configuration beside weights: what they say is taken, and what is not understood is said by name.
+
+`tests/torchvision/test_configs.py` has those that timm and transformers write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import refnet
+from refnet.cli import main
+from refnet.errors import FormatError, LimitError, WeightsError
+from refnet.images.preprocess import check_recipe
+from tests.hugging_face.networks import renamed
+from tests.timm import networks as timm_networks
+from tests.torchvision.networks import Description, draw_state
+
+#: Three classes; the second stage strides.
+SMALL = Description(((4, 1), (6, 1)), 3)
+BASIC = Description(((64, 1), (6, 1)), 3, basic=True)
+
+HUGGING_FACE: dict[str, Any] = {
+    "model_type": "resnet", "architectures": ["ResNetForImageClassification"], "hidden_act": "relu",
+    "downsample_in_first_stage": False, "downsample_in_bottleneck": False, "num_channels": 3,
+    "id2label": {"0": "cat", "2": "cow", "1": "dog"}, "label2id": {"cat": 0, "dog": 1, "cow": 2},
+}  # fmt: skip
+PROCESSOR: dict[str, Any] = {
+    "crop_pct": 0.875, "do_normalize": True, "do_resize": True, "feature_extractor_type": "ConvNextFeatureExtractor",
+    "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 3, "size": 224,
+}  # fmt: skip
+TIMM: dict[str, Any] = {
+    "architecture": "resnetv2_50", "num_classes": 3, "global_pool": "avg",
+    "pretrained_cfg": {
+        "input_size": [3, 160, 160], "interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "center",
+        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "fixed_input_size": False,
+    },
+    "label_names": ["cat", "dog", "cow"], "model_args": {"num_classes": 3, "in_chans": 3},
+}  # fmt: skip
+FROM_TIMM = refnet.Recipe(160, 160, 1.0, "torch", 177, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+FROM_PROCESSOR = refnet.Recipe(224, 224, 1.0, "torch", 256, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "down")
+LABELS = ("cat", "dog", "cow")
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def hugging_face(tmp_path: Path) -> Make:
+    """Writes a directory as Hugging Face has it."""
+
+    def make(config: Any = HUGGING_FACE, processor: Any = PROCESSOR, description: Description = SMALL) -> Path:
+        save_file(renamed(draw_state(description, 1)), tmp_path / "model.safetensors")
+        return configured(tmp_path, config, processor)
+
+    return make
+
+
+@pytest.fixture
+def timm(tmp_path: Path) -> Make:
+    """Writes a directory as timm has it."""
+
+    def make(config: Any = TIMM) -> Path:
+        save_file(
+            timm_networks.draw_state(timm_networks.Description(((3, 1), (5, 1)), 3), 1), tmp_path / "model.safetensors"
+        )
+        return configured(tmp_path, config, None)
+
+    return make
+
+
+def configured(directory: Path, config: Any, processor: Any) -> Path:
+    for name, content in (("config.json", config), ("preprocessor_config.json", processor)):
+        (directory / name).unlink(missing_ok=True)
+        if content is not None:
+            (directory / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return directory
+
+
+def changed(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**config, **changes}
+
+
+def test_hugging_face(hugging_face: Make) -> None:
+    directory = hugging_face()
+    for path in (directory, directory / "model.safetensors"):
+        weights = refnet.load_weights(path, strict=True)
+        assert (weights.recipe, weights.labels, weights.image_size) == (FROM_PROCESSOR, LABELS, (224, 224))
+        assert weights.conversion.recipe_from == "preprocessor_config.json"
+        assert weights.options == {"pool_mode": "torch", "stride_place": "first_unit"}
+        assert not any("config.json" in note for note in weights.notes)
+
+
+def test_timm(timm: Make) -> None:
+    directory = timm()
+    for path in (directory, directory / "model.safetensors"):
+        weights = refnet.load_weights(path, strict=True)
+        assert (weights.recipe, weights.labels) == (FROM_TIMM, LABELS)
+        assert weights.conversion.recipe_from == "config.json"
+
+
+def test_other_names_have_no_configuration(timm: Make) -> None:
+    """Which of several files of weights a configuration describes would be a guess."""
+    directory = timm("not even JSON")
+    (directory / "model.safetensors").rename(directory / "other.safetensors")
+    weights = refnet.load_weights(directory / "other.safetensors")
+    assert (weights.recipe.resize_side, weights.labels) == (256, None)
+    assert weights.conversion.recipe_from == "the default of timm's ResNetV2"
+
+
+def test_the_caller_knows_better(timm: Make, hugging_face: Make) -> None:
+    recipe = refnet.Recipe(32, 32, 1.0, "tf")
+    weights = refnet.load_weights(timm(), recipe=recipe, labels=list("abc"))
+    assert (weights.recipe, weights.labels, weights.conversion.recipe_from) == (recipe, tuple("abc"), "recipe=")
+    directory = timm(changed(TIMM, label_names=[1], pretrained_cfg={"crop_mode": "border"}))
+    assert refnet.load_weights(directory, recipe=recipe, labels=list("abc")).recipe == recipe
+    directory = hugging_face(processor="no JSON")
+    assert refnet.load_weights(directory, recipe=recipe).labels == LABELS
+
+
+def test_what_refnet_saved_brings_everything_with_it(timm: Make, tmp_path: Path) -> None:
+    weights = refnet.load_weights(timm())
+    again = tmp_path / "again"
+    again.mkdir()
+    refnet.save_weights(again / "model.safetensors", weights)
+    configured(again, changed(TIMM, label_names=list("xyz")), None)
+    loaded = refnet.load_weights(again)
+    assert (loaded.recipe, loaded.labels, loaded.options) == (weights.recipe, weights.labels, weights.options)
+    assert loaded.conversion.recipe_from == "the file"
+
+
+def test_without_configuration_its_lack_is_noted(hugging_face: Make) -> None:
+    weights = refnet.load_weights(hugging_face(None, None))
+    assert any("config.json, which is not beside the file" in note for note in weights.notes)
+    assert weights.conversion.recipe_from == "the default of Hugging Face's ResNet"
+
+
+def test_downsample_in_bottleneck(hugging_face: Make) -> None:
+    config = changed(HUGGING_FACE, downsample_in_bottleneck=True)
+    weights = refnet.load_weights(hugging_face(config))
+    assert weights.options["stride_place"] == "first_conv"
+    assert weights.architecture.blocks[-1].args[0]["stride"] == 2
+    # A basic unit has no such convolution, and transformers does not look.
+    assert refnet.load_weights(hugging_face(config, description=BASIC)).options["stride_place"] == "first_unit"
+
+
+@pytest.mark.parametrize(
+    ("changes", "recipe"),
+    [
+        ({}, FROM_TIMM),
+        ({"crop_pct": None, "interpolation": None}, FROM_TIMM._replace(resize_side=182, interpolation="bicubic")),
+        ({"mean": None, "std": None}, FROM_TIMM._replace(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))),
+        ({"mean": [0.5], "std": [0.25]}, FROM_TIMM._replace(mean=(0.5,) * 3, std=(0.25,) * 3)),
+        ({"crop_mode": "squash", "crop_pct": 1.0}, FROM_TIMM._replace(resize_side=None)),
+        ({"crop_mode": "squash", "crop_pct": 1, "input_size": [3, 8, 9]},
+         FROM_TIMM._replace(height=8, width=9, resize_side=None)),
+        ({"test_input_size": [3, 288, 288], "test_crop_pct": 1.0, "tag": "a1"}, FROM_TIMM),
+    ],
+)  # fmt: skip
+def test_timms_recipes(timm: Make, changes: Any, recipe: refnet.Recipe) -> None:
+    assert refnet.load_weights(timm(changed(TIMM, pretrained_cfg=TIMM["pretrained_cfg"] | changes))).recipe == recipe
+
+
+def test_timms_older_configuration_has_no_parts(timm: Make) -> None:
+    config = TIMM["pretrained_cfg"] | {"architecture": "resnetv2_50", "labels": list(LABELS), "num_classes": 3}
+    weights = refnet.load_weights(timm(config))
+    assert (weights.recipe, weights.labels) == (FROM_TIMM, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("processor", "recipe"),
+    [
+        (changed(PROCESSOR, size=384), FROM_PROCESSOR._replace(height=384, width=384, resize_side=None)),
+        (changed(PROCESSOR, size={"shortest_edge": 200}, crop_pct=0.9, resample=2, rescale_factor=1 / 255),
+         FROM_PROCESSOR._replace(height=200, width=200, resize_side=222, interpolation="bilinear")),
+        (changed(PROCESSOR, do_resize=False), FROM_PROCESSOR._replace(height=None, width=None, resize_side=None)),
+        (changed(PROCESSOR, do_normalize=False), FROM_PROCESSOR._replace(mean=(0.0,) * 3, std=(1.0,) * 3)),
+        (changed(PROCESSOR, image_mean=0.5, image_std=None), FROM_PROCESSOR._replace(mean=(0.5,) * 3, std=(0.5,) * 3)),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": None},
+         refnet.Recipe(384, 384, 1.0, "torch", None, "bicubic", (0.5,) * 3, (0.5,) * 3, "down")),
+        ({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 448}, "do_center_crop": True,
+          "crop_size": {"height": 448, "width": 440}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2},
+         refnet.Recipe(448, 440, 1.0, "torch", 448, "bilinear", (0.5,) * 3, (0.5,) * 3, "down")),
+        ({"image_processor_type": "ViTImageProcessorFast", "size": {"height": 20, "width": 30}, "resample": 0},
+         refnet.Recipe(20, 30, 1.0, "torch", None, "nearest", (0.5,) * 3, (0.5,) * 3, "down")),
+    ],
+)  # fmt: skip
+def test_image_processors(hugging_face: Make, processor: Any, recipe: refnet.Recipe) -> None:
+    assert refnet.load_weights(hugging_face(processor=processor)).recipe == recipe
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+#: Contents that are no configuration of any kind.
+NO_CONFIGURATIONS = [
+    "", "{", "[]", "5", "null", '"x"', "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), '{"a": NaN}',
+    '{"a": 1e999}', '{"a": 1, "a": 2}', DEEP, f'{{"a": {DEEP}}}', '{"a": ' + "9" * 5000 + "}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", NO_CONFIGURATIONS, ids=range(len(NO_CONFIGURATIONS)))
+def test_no_configuration_at_all(hugging_face: Make, name: str, content: str) -> None:
+    directory = hugging_face()
+    (directory / name).write_text(content)
+    with pytest.raises(FormatError, match=rf"/{name}: its content is not"):
+        refnet.load_weights(directory)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_files_that_are_none(hugging_face: Make, name: str) -> None:
+    path = hugging_face() / name
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(FormatError, match=f"{name} is a directory"):
+        refnet.load_weights(path.parent)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(FormatError, match=f"{name} is a FIFO"):
+        refnet.load_weights(path.parent)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(LimitError, match=name):
+        refnet.load_weights(path.parent)
+    path.write_text(json.dumps({"a": "x" * (5 << 20)}))
+    with pytest.raises(LimitError, match=f"{name} is larger than"):
+        refnet.load_weights(path.parent)
+
+
+#: Values of every type that JSON has.
+ANY = (
+    None, True, False, 0, 1, -1, 7.5, 10**400, 1e308, 5e-324, "", "x", [], [1], [[]], ["x"] * 3, [0.5] * 3, [1e308] * 3,
+    {}, {"0": 5}, {"0": "a"}, [3, 224, 224], [3, 10**9, 10**9],
+)  # fmt: skip
+
+
+def survives(directory: Path) -> None:
+    """The weights load, or a RefnetError names the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", refnet.RefnetWarning)
+        try:
+            weights = refnet.load_weights(directory)
+        except refnet.RefnetError as error:
+            found = str(error)
+        else:
+            assert check_recipe(weights.recipe) == weights.recipe
+            assert weights.labels is None or len(weights.labels) == 3
+            return
+    assert "config.json: " in found
+
+
+@pytest.mark.parametrize("value", ANY, ids=range(len(ANY)))
+def test_any_value_anywhere(hugging_face: Make, timm: Make, value: Any) -> None:
+    for key in HUGGING_FACE:
+        survives(hugging_face(changed(HUGGING_FACE, **{key: value})))
+    for key in [*PROCESSOR, "do_rescale", "rescale_factor", "do_pad", "crop_size", "image_processor_type"]:
+        survives(hugging_face(processor=changed(PROCESSOR, **{key: value})))
+    for key in TIMM:
+        survives(timm(changed(TIMM, **{key: value})))
+    for part in ("pretrained_cfg", "model_args"):
+        for key in [*TIMM[part], "output_stride", "act_layer"]:
+            survives(timm(changed(TIMM, **{part: TIMM[part] | {key: value}})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; refnet has relu only"),
+        ({"downsample_in_first_stage": True}, "downsample_in_first_stage is true; refnet does not have"),
+        ({"downsample_in_bottleneck": "no"}, "downsample_in_bottleneck is 'no'; it is true or false"),
+        (
+            {"depths": [3, 4, 6, 3]},
+            r"not the configuration of these weights: depths is \[3, 4, 6, 3\], .* \[1, 1\]",
+        ),
+        ({"layer_type": "basic"}, "layer_type is 'basic', but the tensors have bottleneck"),
+        ({"num_channels": 1}, "num_channels is 1, but the tensors have 3"),
+        ({"id2label": {"0": "a", "1": "b"}}, "it names 2 labels, but the weights have 3 classes; pass labels="),
+        ({"id2label": {"0": "a", "1": "b", "3": "c"}}, "labels are not numbered from 0 to 2: 3; pass labels="),
+        ({"id2label": ["a", "b", 5]}, "its labels are not understood"),
+    ],
+)
+def test_what_refnet_does_not_have(hugging_face: Make, changes: Any, words: str) -> None:
+    with pytest.raises(FormatError, match=rf"/config\.json: .*{words}"):
+        refnet.load_weights(hugging_face(changed(HUGGING_FACE, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"feature_extractor_type": "LevitFeatureExtractor"}, "the image processor is 'LevitFeatureExtractor', where"),
+        ({"do_center_crop": True}, "do_center_crop is true, which refnet does not have for ConvNext"),
+        ({"do_pad": True}, "do_pad is true"),
+        ({"rescale_factor": 1 / 127.5}, "pixels are not divided by 255"),
+        ({"do_rescale": False}, "pixels are not divided by 255"),
+        ({"resample": 9}, "resample is 9; it is the number of one of Pillow's filters"),
+        ({"size": {"height": 5}}, "size is None; it is a number of pixels"),
+        ({"crop_pct": 1.5}, "resize_side at least as large"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean has 2 values, but the network takes 3 channels"),
+        ({"image_std": [0, 0, 0]}, "refnet does not have the preprocessing .std is"),
+        ({"size": 10_000, "crop_pct": 1}, "of your own"),
+    ],
+)
+def test_image_processors_that_refnet_does_not_have(hugging_face: Make, changes: Any, words: str) -> None:
+    with pytest.raises(WeightsError, match=rf"/preprocessor_config\.json: .*{words}"):
+        refnet.load_weights(hugging_face(processor=changed(PROCESSOR, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("pretrained_cfg", {"crop_mode": "border"}, "does not have timm's crop_mode 'border'"),
+        ("pretrained_cfg", {"crop_mode": "squash"}, "crop_mode 'squash' with crop_pct 0.9"),
+        ("pretrained_cfg", {"input_size": [3, 160, 192]}, "crop_mode 'center' .* and 160 x 192 pixels"),
+        ("pretrained_cfg", {"interpolation": "random"}, "interpolation is 'random'; it is one of nearest"),
+        ("pretrained_cfg", {"mean": [0.5] * 4}, "mean has 4 values"),
+        ("model_args", {"output_stride": 8}, "output_stride=8; refnet has 32 only"),
+        ("model_args", {"act_layer": "gelu"}, "act_layer='gelu'; refnet has 'relu' only"),
+        ("model_args", {"aa_layer": "blurpool"}, "aa_layer='blurpool'; refnet has None only"),
+        ("model_args", {"global_pool": "max"}, "global_pool is 'max'"),
+    ],
+)
+def test_what_refnet_does_not_have_of_timm(timm: Make, part: str, changes: Any, words: str) -> None:
+    with pytest.raises(FormatError, match=rf"/config\.json: .*{words}"):
+        refnet.load_weights(timm(changed(TIMM, **{part: TIMM[part] | changes})))
+
+
+@pytest.mark.parametrize("name", ["resnetaa50", "resnetblur50d", "resnetaa50d.d_in12k", "resnetaa101d"])
+def test_pools_of_which_tensors_show_nothing(timm: Make, name: str) -> None:
+    with pytest.raises(FormatError, match=f"the architecture '{name}' has pools that smooth"):
+        refnet.load_weights(timm(changed(TIMM, architecture=name)))
+
+
+def test_what_may_change_the_result_is_said(timm: Make, hugging_face: Make) -> None:
+    for directory, words in (
+        (lambda: timm(changed(TIMM, architecture="resnest50")), "names the architecture 'resnest50'"),
+        (lambda: timm(changed(TIMM, model_args={"norm_eps": 1})), "arguments of the network that .* norm_eps"),
+        (lambda: hugging_face(changed(HUGGING_FACE, model_type="convnext")), "of the model_type 'convnext'"),
+        (lambda: hugging_face(processor=changed(PROCESSOR, do_thumbnail=True)), "does not know: do_thumbnail"),
+        (lambda: timm({"keras_version": "3"}), "is of no kind that refnet knows"),
+    ):
+        with pytest.warns(refnet.RefnetWarning, match=words):
+            weights = refnet.load_weights(directory())
+        assert any(words.rpartition(" ")[2] in note for note in weights.notes)
+
+
+def test_names_that_nobody_gave_are_none(hugging_face: Make) -> None:
+    numbered = {str(i): f"LABEL_{i}" for i in range(3)}
+    assert refnet.load_weights(hugging_face(changed(HUGGING_FACE, id2label=numbered))).labels is None
+
+
+def test_another_head_has_no_names(hugging_face: Make) -> None:
+    weights = refnet.load_weights(hugging_face(), head=None)
+    assert (weights.labels, weights.architecture.num_classes) == (None, None)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main([*arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_summary_says_where_the_recipe_is_from(timm: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = str(timm())
+    assert printed(capsys, "summary", directory)["recipe_from"] == "config.json"
+    assert main(["summary", directory]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "recipe from: config.json" in lines
+    assert any(
+        "177 by Pillow's bilinear filter, the central 160 x 160, x / 255, less (0.1, 0.2" in line for line in lines
+    )
+    os.remove(Path(directory) / "config.json")
+    assert printed(capsys, "summary", directory)["recipe_from"] == "the default of timm's ResNetV2"
+
+
+def test_the_command_line_chooses_a_recipe(timm: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = str(timm(changed(TIMM, pretrained_cfg={"crop_mode": "border"})))
+    assert main(["summary", directory, "--recipe", "resize_side=232"]) == 4
+    assert "(recipe=, --recipe)" in capsys.readouterr().err
+    found = printed(capsys, "summary", directory, "--recipe", "torchvision")
+    torchvision = refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")
+    assert (found["recipe"]["interpolation"], found["recipe_from"]) == ("bilinear", "recipe=")
+    target = str(tmp_path / "w.npz")
+    changes = ["resize_side=232", "mean=0.5,0.25,0.1", "std=1,2,3", "interpolation=box", "crop_offset=down"]
+    arguments = [argument for change in changes for argument in ("--recipe", change)]
+    printed(capsys, "convert", directory, target, "--recipe", "torchvision", *arguments)
+    expected = torchvision._replace(
+        resize_side=232, mean=(0.5, 0.25, 0.1), std=(1.0, 2.0, 3.0), interpolation="box", crop_offset="down"
+    )
+    assert refnet.load_weights(target).recipe == expected
+    printed(capsys, "convert", target, str(tmp_path / "v.npz"), "--recipe", "mean=null", "--recipe", "std=null")
+    assert refnet.load_weights(tmp_path / "v.npz").recipe == expected._replace(mean=None, std=None)
+
+
+@pytest.mark.parametrize("text", ["torch", "filter=box", "", "=", "resize_side", "resize_side=x", "mean=1", "mean=x,y"])
+def test_choices_that_are_none(timm: Make, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", str(timm()), "--recipe", text]) == 2
+    error = capsys.readouterr().err
+    assert "--recipe" in error or text.partition("=")[0] in error
+
+
+def test_two_names_are_one_too_many(timm: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", str(timm()), "--recipe", "timm", "--recipe", "vgg"]) == 2
+    assert "--recipe vgg is not understood" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_grey_network_has_values_of_one_channel(hugging_face: Make, name: str) -> None:
+    state = renamed(draw_state(SMALL, 1))
+    kernel = "resnet.embedder.embedder.convolution.weight"
+    state[kernel] = np.ascontiguousarray(state[kernel][:, :1])
+    directory = hugging_face(
+        changed(HUGGING_FACE, num_channels=1), changed(PROCESSOR, image_mean=[0.5], image_std=0.25)
+    )
+    save_file(state, directory / "model.safetensors")
+    recipe = refnet.load_weights(directory).recipe
+    assert (recipe.mean, recipe.std) == ((0.5,), (0.25,))
