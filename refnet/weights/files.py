@@ -98,7 +98,7 @@ def load_weights(
     labels = None if labels is None else labels_of(labels)
     name = path_of(path)
     with naming_file(name):
-        loaded = formats.read(name)
+        loaded = formats.read(name, averages)
     with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
