@@ -190,14 +190,14 @@ def numbers_of(name: str, values: object) -> tuple[float, ...]:
 
 
 def check_mapping(**values: object) -> None:
-    """Refuse, by its name, a value that is not a mapping.
+    """Refuse, by its name, a value that is not a mapping of strings to values.
 
     Raises
     ------
     ConfigError
     """
     for name, value in values.items():
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise ConfigError(f"{name} is {shown(value)}; it is a mapping of names to values.", found=value)
 
 

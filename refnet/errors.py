@@ -1,6 +1,7 @@
 """The exceptions that refnet raises, one for each case that a caller may want to handle separately.
 
-``FileNotFoundError`` and ``PermissionError`` are the system's own and pass through.
+``FileNotFoundError``, ``PermissionError`` and what else the system says about a file (``OSError``) pass through, and
+name the file.
 """
 
 from __future__ import annotations

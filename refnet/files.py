@@ -85,7 +85,9 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
         if isinstance(error, OSError):
             # The caller knows the file by its own name; of a full disk the system gives none.
             by_name = dict(zip(temporaries, paths, strict=False))
-            error.filename, error.filename2 = by_name.get(error.filename, error.filename or paths[0]), None
+            error.filename = by_name.get(error.filename, error.filename or paths[0])
+            if error.filename2 is not None:
+                del error.filename2
         raise
     for directory in sorted({os.path.dirname(target) for target in targets}):
         _sync_directory(directory or ".")
@@ -191,6 +193,17 @@ def _sync_directory(directory: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming_file(path: str) -> Iterator[None]:
+    """Have the system's errors name the file, which they do only while it is opened."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
 
 
 def regular_file_size(*paths: str) -> int:

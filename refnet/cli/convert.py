@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+from refnet.checks import path_of
 from refnet.cli.console import print_json, printable
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_json_option, add_weights_options, load
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="A",
-        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, ONNX, Keras' .h5 or .keras",
     )
     parser.add_argument(
         "target", metavar="B", help="the file to write: .npz, .safetensors, or .ckpt for a checkpoint (V2)"
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert the file; 0."""
-    source, target = arguments.source, arguments.target
+    source, target = path_of(arguments.source), path_of(arguments.target)
     _check_target(source, target, arguments.force)
     weights = load(source, arguments)
     architecture = weights.architecture

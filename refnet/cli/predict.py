@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         required=True,
         metavar="W",
-        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, Keras' .h5 or .keras",
+        help="a TensorFlow checkpoint or SavedModel, safetensors, .npz, PyTorch's .pth, ONNX, Keras' .h5 or .keras",
     )
     parser.add_argument("--top", type=count, default=5, metavar="K", help="how many classes to list (default 5)")
     parser.add_argument(

@@ -20,7 +20,7 @@ import numpy as np
 from refnet.checks import path_of
 from refnet.errors import ConfigError, FormatError, GoldenError, WeightsError
 from refnet.evidence.digest import digest
-from refnet.files import json_object, regular_file_size
+from refnet.files import json_object, naming_file, regular_file_size
 from refnet.images.preprocess import MAX_PIXELS, Recipe, fields_of
 from refnet.network.networks import NETWORKS
 from refnet.resources import Telling
@@ -154,8 +154,9 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     """
     name = path_of(path)
     try:
-        regular_file_size(name)
-        return _parse(*_unpack(name))
+        with naming_file(name):
+            regular_file_size(name)
+            return _parse(*_unpack(name))
     except WeightsError as error:
         raise GoldenError(error.message) from error
     except GoldenError as error:

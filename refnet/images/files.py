@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from refnet.checks import as_int, check_choice, check_positive, path_of
 from refnet.errors import ConfigError, InputError
+from refnet.files import naming_file
 from refnet.images.preprocess import MAX_PIXELS
 from refnet.resources import check_room, for_images, is_want
 from refnet_kernels.system.forks import once
@@ -81,7 +82,7 @@ def load_image(path: str | os.PathLike[str], channels: int = 3) -> npt.NDArray[n
     name = path_of(path)
     if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
-    with open(name, "rb") as file:
+    with naming_file(name), open(name, "rb") as file:
         image_format = _image_format(name, file)
         try:
             return _to_channels(name, _decode(name, file, image_format), channels)

@@ -52,9 +52,9 @@ def load_weights(
     ----------
     path : path
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
-        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, or a
-        .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the content, not by
-        the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
+        SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, an
+        .onnx, or a .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the
+        content, not by the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
         `refnet.weights.homes.torchvision`).
     scope : str, optional
         Which network, if the file holds several: what stands before the names of its tensors there, such as
@@ -89,6 +89,7 @@ def load_weights(
         As the system raises them.
     """
     with making:
+        from refnet.files import naming_file
         from refnet.weights import formats
         from refnet.weights.interpretation import interpret
 
@@ -97,7 +98,8 @@ def load_weights(
     recipe = None if recipe is None else check_recipe(recipe)
     labels = None if labels is None else labels_of(labels)
     name = path_of(path)
-    loaded = formats.read(name)
+    with naming_file(name):
+        loaded = formats.read(name)
     with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
@@ -105,8 +107,10 @@ def load_weights(
     with formats.naming(name):
         weights = _weights_of(loaded, found, recipe, labels)
         extra = weights.conversion.extra
-        if extra and strict:
-            raise WeightsError(f"The file holds {len(extra)} tensors that are not part of the network: {some(extra)}.")
+        all_extra = extra + (found.not_run if head == "from_weights" else [])
+        if all_extra and strict:
+            names = some(all_extra)
+            raise WeightsError(f"The file holds {len(all_extra)} tensors that are not part of the network: {names}.")
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
     others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
@@ -181,9 +185,8 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         copy=False,
     )
     _check_usable(weights, CorruptError)
-    graph = weights.architecture.graph(weights, weights.arg_scope)
-    extra = sorted(weights.keys() - graph.used)
-    remarks = _remarks(weights, recipe, graph.folded) + found.doubts
+    extra = sorted(weights.keys() - found.graph.used)
+    remarks = _remarks(weights, recipe, found.graph.folded) + found.doubts
     return weights.replace(conversion=replace(weights.conversion, extra=extra, remarks=remarks))
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.graph.graph import ArgScope
+from refnet.graph.graph import ArgScope, Graph
 from refnet.images.preprocess import Recipe
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.run.variables import array_of
@@ -32,6 +32,11 @@ class Interpretation(NamedTuple):
     conversion : Conversion
     doubts : list of str
         What a user should know before trusting the result, in sentences.
+    not_run : list of str
+        Tensors of heads that are not run; they are left out.
+    architecture : Architecture
+    graph : Graph
+        Of the tensors, for a small image.
     home : str
         The title of the tensors' home; "" if they have TF-Slim's names.
     untold : str
@@ -43,6 +48,9 @@ class Interpretation(NamedTuple):
     recipe: Recipe | None
     conversion: Conversion
     doubts: list[str]
+    not_run: list[str]
+    architecture: Architecture
+    graph: Graph
     home: str
     untold: str
 
@@ -81,7 +89,8 @@ def interpret(
     named, others, outputs_first, home = network_in(loaded._replace(tensors=tensors), scope)
     left_out |= {name: f"it belongs to another network, below {other!r}" for name, other in others.items()}
     own_options = dict(named.options if named.renamed else options or {})
-    found = infer_architecture(named.tensors)
+    place = own_options.get("stride_place")
+    found = infer_architecture(named.tensors, stride_place=place)
     arg_scope = ArgScope(**{name: value for name, value in own_options.items() if name in ArgScope._fields})
     graph = found.graph(named.tensors, arg_scope)
     extra = {
@@ -90,6 +99,9 @@ def interpret(
     kinds = {name: leftovers.kind_of(name, named.tensors) for name in extra}
     unknown = {name: extra[name] for name, kind in kinds.items() if kind == leftovers.UNKNOWN}
     within = {*named.inside, *leftovers.inside(unknown, found)} & unknown.keys()
+    if arg_scope.bias_before_batch_norm is False:
+        # Biases that the file itself says are not to be added.
+        within -= found.graph(named.tensors, arg_scope._replace(bias_before_batch_norm=None)).used
     # Where variables are missing, these may be they, by other names: that error comes when the network is run.
     if not graph.missing:
         leftovers.check_inside(sorted(within))
@@ -97,18 +109,21 @@ def interpret(
     own = _own_classifier(named.tensors, found, named.renamed)
     features = int(found.blocks[-1].args[-1]["depth"])
     chosen = leftovers.find_head(own, unknown, features, head, outputs_first=outputs_first)
-    kinds |= dict.fromkeys(chosen.not_run, leftovers.HEAD)
     doubts += [chosen.remark] if chosen.remark else []
     named_tensors, renamed, added = dict(named.tensors), dict(named.renamed), list(named.added)
+    logits, not_run = _logits(found), list(chosen.not_run)
+    if own is not None and chosen.classifier is not own:
+        for slim in (f"{logits}/weights", f"{logits}/biases"):
+            if named_tensors.pop(slim, None) is not None:
+                not_run.append(renamed.pop(slim, slim))
+    for name in not_run:
+        named_tensors.pop(name, None)
+    left_out |= dict.fromkeys(not_run, "it belongs to a head that is not run")
     if chosen.classifier is not own:
-        place = _logits(found)
-        if own is not None:
-            for slim in (f"{place}/weights", f"{place}/biases"):
-                left = named_tensors.pop(slim, None)
-                if left is not None:
-                    left_out[renamed.pop(slim, slim)] = leftovers.HEAD
         if chosen.classifier is not None:
-            _put(chosen.classifier, place, named_tensors, renamed, added)
+            _put(chosen.classifier, logits, named_tensors, renamed, added)
+        found = infer_architecture(named_tensors, stride_place=place)
+        graph = found.graph(named_tensors, arg_scope)
     before = loaded.conversion
     conversion = replace(
         before,
@@ -120,7 +135,9 @@ def interpret(
         remarks=before.remarks + named.remarks,
         recipe_from=f"the default of {home}" if named.recipe else "",
     )
-    return Interpretation(named_tensors, own_options, named.recipe, conversion, doubts, home, named.untold)
+    return Interpretation(
+        named_tensors, own_options, named.recipe, conversion, doubts, not_run, found, graph, home, named.untold
+    )
 
 
 def _logits(architecture: Architecture) -> str:

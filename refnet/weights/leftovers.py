@@ -16,13 +16,7 @@ from refnet.network.networks import BY_UNIT
 AVERAGE = "/ExponentialMovingAverage"
 
 #: Kinds of tensors, as notes and warnings name them.
-TRAINING, AVERAGES, HEAD, OTHER, UNKNOWN = (
-    "state of the training",
-    "moving averages",
-    "layers of a head",
-    "another network",
-    "not known",
-)
+TRAINING, AVERAGES, UNKNOWN = "state of the training", "moving averages", "not known"
 
 # Variables of an optimizer or of a training loop that belong to no other variable.
 _TRAINING = re.compile(

@@ -13,6 +13,7 @@ from refnet.network.resnet_v2 import NETWORKS
 from refnet.seeded import lively_weights, random_images
 from refnet_kernels.avg_pool.cuda_kernel import AVG_POOL
 from tests.cuda.checked_device import CheckedDevice, use
+from tests.slim.test_units import lively, small
 from tests.support.nets import post_activation_unit, post_activation_weights
 
 SMALL = [case for case in cases_of("cuda") if case.network not in NETWORKS]
@@ -44,6 +45,16 @@ def test_a_deep_stem_and_pooled_shortcuts(device: CheckedDevice) -> None:
     expected, found = (refnet.forward(weights, images, device=name, **options) for name in ("cpu", "cuda"))
     assert digest(found) == digest(expected)
     assert AVG_POOL in device.launched
+
+
+@pytest.mark.parametrize(("unit", "version"), [("basic", 1), ("basic", 2), ("bottleneck", 2)])
+def test_what_the_variables_decide(unit: str, version: int, device: CheckedDevice) -> None:
+    """A sum and the next preact after a 3x3 kernel, an activated root, batch norm on images, a pool without pads."""
+    variables = lively(small(unit, version), biases=True, folded=True, shortcuts=True, root=True)
+    options = {"stride_place": "first_conv", "pool_mode": "valid"}
+    images = random_images((2, 33, 38, 3), 1)
+    expected, found = (refnet.forward(variables, images, device=name, **options) for name in ("cpu", "cuda"))
+    assert digest(found) == digest(expected)
 
 
 def test_the_relu_of_a_sum(device: CheckedDevice) -> None:

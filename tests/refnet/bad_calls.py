@@ -121,7 +121,7 @@ KINDS = {
     ),
     "variables": Kind(
         RefnetError, "variables|weights|array",
-        (5, [1], "x", np.zeros(2), {}, {"Conv/weights": [[1], [2, 3]]}, {"Conv/weights": "x"}, Strange()),
+        (5, [1], "x", np.zeros(2), {}, {"Conv/weights": [[1], [2, 3]]}, {"Conv/weights": "x"}, {5: 5}, Strange()),
     ),
     "names": Kind(
         ConfigError, "end_points is|no end point",

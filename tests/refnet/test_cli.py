@@ -182,7 +182,7 @@ def test_system_errors_about_weights(
 
 
 def test_system_errors_about_images(run: Run, monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
-    def fail(path: str) -> None:
+    def fail(path: str, *_: object) -> None:
         raise PermissionError(errno.EACCES, "not today", path)
 
     monkeypatch.setattr(predict, "load_image", fail)

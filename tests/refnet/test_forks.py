@@ -319,30 +319,3 @@ assert sys.modules.keys() >= set(names)
     names -= {"refnet_kernels.gpu.intrinsics"}
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "NUMBA_ENABLE_CUDASIM": "1"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, *names], env=environment, check=True, timeout=120)
-
-
-def test_while_another_thread_gives_a_pool_work_in_making() -> None:
-    """As it does where it packs weights: the pool's lock is taken for the fork once `making` is free."""
-    code = """
-import os, signal, threading, time
-import refnet
-from concurrent.futures import ThreadPoolExecutor
-from refnet_kernels.system.forks import making
-
-def work():
-    with making:
-        started.set()
-        time.sleep(0.2)
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(int).result()
-
-started = threading.Event()
-signal.alarm(20)
-threading.Thread(target=work).start()
-started.wait()
-if (child := os.fork()) == 0:
-    os._exit(0)
-os.waitpid(child, 0)
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, timeout=60)

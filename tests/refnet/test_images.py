@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +17,17 @@ from refnet import resources
 from refnet.errors import ConfigError, InputError
 from refnet.images.files import load_image
 from refnet_kernels.system.memory import Room
+from tests.refnet.bad_images import RGB, encode, png_header
 
-RNG = np.random.default_rng(11)
-RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+RNG = np.random.default_rng(12)
 GREY = RGB[:, :, 0].copy()
 ALPHA = RGB[:, :, 1].copy()
-
-
-def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, image_format, **options)
-    return buffer.getvalue()
 
 
 def load(folder: Path, data: bytes, name: str = "image.png") -> np.ndarray:
     path = folder / name
     path.write_bytes(data)
     return load_image(path)
-
-
-def png_header(width: int, height: int) -> bytes:
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"")
-    chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data, b"IEND"))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def palette_image() -> Image.Image:
@@ -214,54 +199,6 @@ def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, image_form
             continue
         assert found.dtype == np.uint8
         assert found.ndim == 3
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "empty"),
-        (b"once upon a time", "Known formats: BMP, GIF, JPEG, PNG"),
-        (b"\x93NUMPY\x01\x00", "not an image that refnet reads"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image that refnet reads"),
-        (b"\x89PNG\r\n\x1a\n", "damaged or incomplete PNG"),
-        (b"\xff\xd8\xff", "damaged or incomplete JPEG"),
-        (b"BM", "damaged or incomplete BMP"),
-        (b"GIF89a", "damaged or incomplete GIF"),
-        (png_header(4, 4), "damaged or incomplete PNG"),
-        (png_header(0, 4), "damaged or incomplete PNG|0 pixels"),
-    ],
-)
-def test_files_that_are_no_image(tmp_path: Path, data: bytes, words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
-        load(tmp_path, data)
-    assert "image.png" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "count"),
-    [
-        (10_000, 10_001, "100,010,000"),
-        (20_000, 20_000, "400,000,000"),
-        (2**31 - 1, 2**31 - 1, "4,611,686,014,132,420,609"),
-    ],
-)
-def test_too_many_pixels(tmp_path: Path, width: int, height: int, count: str) -> None:
-    with pytest.raises(InputError, match=count):
-        load(tmp_path, png_header(width, height))
-
-
-def test_pillows_warning_of_large_images_does_not_escape(tmp_path: Path) -> None:
-    # Between Pillow's limit (89 million) and this one: past the count, to the missing pixels.
-    with pytest.raises(InputError, match="damaged"):
-        load(tmp_path, png_header(9_900, 10_000))
-
-
-def test_what_is_no_regular_file(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    for path in (tmp_path, fifo, Path("/dev/null")):
-        with pytest.raises(InputError, match="not a regular file"):
-            load_image(path)
 
 
 def test_missing_and_forbidden_files_are_the_systems_errors(tmp_path: Path) -> None:

@@ -290,3 +290,16 @@ def test_goldens_of_one_network_of_a_file(tmp_path: Path) -> None:
         other = refnet.Weights(state_dict(seed={"a": 2, "b": 1}[scope]))
         with pytest.raises(errors.RefnetError):
             refnet.golden.check(tmp_path / "g.safetensors", other, IMAGE)
+
+
+@pytest.mark.parametrize("head", ["none", "fc", "aux"])
+def test_what_was_not_run_is_not_written_either(head: str, tmp_path: Path) -> None:
+    """A dense layer that stayed in the file would be taken for the classifier when it is read again."""
+    other = {"aux.weight": drawn(4, FEATURES), "aux.bias": drawn(4)}
+    path = saved(tmp_path, state_dict() | other)
+    classes = {"none": None, "fc": 7, "aux": 4}[head]
+    assert main(["convert", str(path), str(tmp_path / "b.safetensors"), "--head", head]) == 0
+    weights = refnet.load_weights(tmp_path / "b.safetensors", strict=True)
+    assert weights.architecture.num_classes == classes
+    expected = refnet.forward(refnet.load_weights(path, head=None if head == "none" else head), IMAGE)
+    assert refnet.forward(weights, IMAGE).tobytes() == expected.tobytes()

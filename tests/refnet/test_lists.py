@@ -101,7 +101,7 @@ def test_a_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"its name can end in \.ckpt, \.npz, \.safetensors or \.lines"):
         refnet.save_weights(tmp_path / "w.txt", weights)
     (tmp_path / "text").write_text("something else")
-    with pytest.raises(FormatError, match=r"refnet reads .*, safetensors and lines\."):
+    with pytest.raises(FormatError, match=r"refnet reads .*, safetensors, ONNX and lines\."):
         refnet.load_weights(tmp_path / "text")
 
 

@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,13 @@ class TestFullDisk:
         with pytest.raises(FileNotFoundError) as caught:
             refnet.save_weights(files / "nowhere" / "w.npz", WEIGHTS)
         assert caught.value.filename == str(files / "nowhere" / "w.npz")
+        assert "None" not in str(caught.value)
+
+    @pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="a file that cannot be read")
+    @pytest.mark.parametrize("read", [refnet.load_weights, refnet.load_image], ids=["weights", "image"])
+    def test_a_file_that_cannot_be_read_is_named(self, read: Callable[[str], object]) -> None:
+        with pytest.raises(OSError, match="Input/output error: '/proc/self/mem'"):
+            read("/proc/self/mem")
 
 
 def run_code(code: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ A kind that finds a failure ends with an AssertionError, which says how to repea
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 
 from tests.reliability import figures
@@ -19,6 +20,8 @@ from tests.reliability.kinds import KINDS
 
 
 def main() -> None:
+    # A shell starts its background jobs with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; all if none is given")
     parser.add_argument("--minutes", type=float, default=1, help="for kinds that end by the clock; 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights, small_blocks
 
 #: No process of these tests takes as long, unless it hangs.
-HANG_SECONDS = 60
+HANG_SECONDS = 300
 
 Phase = Callable[[Path], object]
 
@@ -84,7 +85,7 @@ def interrupted_child(act: Callable[[], object], check: Callable[[], bool], dela
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         status = 1
-        signal.alarm(HANG_SECONDS)
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         try:
             try:
                 os.write(write, b"r")
@@ -105,17 +106,17 @@ def interrupted_child(act: Callable[[], object], check: Callable[[], bool], dela
         os.kill(child, signal.SIGINT)
         answered = int.from_bytes(pipe.read(8), "little")
     status = os.waitpid(child, 0)[1]
-    assert status == 0, f"the child's status is {status}"
+    assert status == 0, f"after {1e3 * delay:.1f} ms the child's status is {status}"
     return (answered - sent) / 1e6 if answered else None
 
 
 def answers(name: str, times: list[float | None], most_ms: float) -> Row:
     found = [time for time in times if time is not None]
+    missed = len(times) - len(found)
     assert found, f"{name} was over each time before it was interrupted"
     assert max(found) < most_ms, f"{name}: Ctrl-C was answered after {max(found):.0f} ms"
-    return Row(
-        name, len(found), f"median {statistics.median(found):.1f} ms, slowest {max(found):.0f} ms; right bits after"
-    )
+    words = f"median {statistics.median(found):.1f} ms, slowest {max(found):.0f} ms"
+    return Row(name, len(times), f"{words}{f'; {missed} not answered' if missed else ''}; right bits after")
 
 
 def phases(count: int, most_ms: float) -> list[Row]:
@@ -224,5 +225,5 @@ def short() -> list[Row]:
 
 
 def long(minutes: float) -> list[Row]:
-    rows = phases(40, most_ms=5000)
-    return [*rows, imports(40, most_ms=60_000), *(storm(callers, 20 * minutes) for callers in (1, 2, 5))]
+    rows = phases(25, most_ms=5000)
+    return [*rows, imports(25, most_ms=60_000), *(storm(callers, 20 * minutes) for callers in (1, 2, 5))]

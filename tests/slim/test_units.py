@@ -19,6 +19,7 @@ from refnet.evidence.golden import decode_options, encode_options
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Graph
 from refnet.network.networks import BY_UNIT
+from refnet.summary import summarize
 from tests.slim import error_bound
 from tests.slim.networks import assert_all_within, cases, examples, refnet_blocks, run_refnet
 from tests.slim.oracle import BlockSpec, Net, draw_weights
@@ -195,6 +196,21 @@ def test_all_but_the_pools_is_fused_into_convolutions(unit: str, version: int) -
 
 
 @KINDS
+def test_the_summary_counts_every_variable(unit: str, version: int) -> None:
+    variables = lively(small(unit, version), biases=True, folded=True, shortcuts=True, root=True)
+    found = summarize(refnet.Weights(variables), 64)
+    assert found.total == sum(value.size for value in variables.values())
+    layers = {layer.name: layer for layer in found.layers}
+    scope = f"resnet_v{version}"
+    assert layers[f"{scope}/input/BatchNorm"].connected_to == ["input"]
+    kernels = [
+        layer.operation for name, layer in layers.items() if "/unit_1/" in name and "conv" in name.split("/")[-1]
+    ]
+    expected = ["conv 3x3", "conv 3x3"] if unit == "basic" else ["conv 1x1", "conv 3x3", "conv 1x1"]
+    assert [operation.split("/")[0] for operation in kernels if operation.startswith("conv")] == expected * 2
+
+
+@KINDS
 def test_goldens_hold_blocks_of_each_kind(unit: str, version: int) -> None:
     net = small(unit, version)
     for blocks in [net.blocks, in_1x1(list(net.blocks))][: 1 if unit == "basic" else 2]:
@@ -278,6 +294,22 @@ def test_biases_before_single_batch_norms(unit: str, version: int) -> None:
         refnet.forward(variables, IMAGES, bias_before_batch_norm=True)
 
 
+def test_biases_that_the_options_leave_out_are_kept_in_files(tmp_path: Any) -> None:
+    """As the seeded weights have them: biases of every convolution, for networks without batch norm."""
+    weights = refnet.seeded.lively_weights(refnet.random_weights([refnet.resnet_v1_block("block1", 4, 2, 1)], 7))
+    assert weights.options == {"bias_before_batch_norm": False}
+    refnet.save_weights(tmp_path / "a.npz", weights)
+    with pytest.warns(refnet.RefnetWarning, match="tensors are not part of the network"):
+        loaded = refnet.load_weights(tmp_path / "a.npz")
+    assert loaded.options == weights.options
+    for options in ({}, {"bias_before_batch_norm": True}, {"use_batch_norm": False}):
+        assert digest(refnet.forward(loaded, IMAGES, **options)) == digest(refnet.forward(weights, IMAGES, **options))
+    more = dict(weights) | {"resnet_v1/block1/unit_1/bottleneck_v1/conv9/biases": np.zeros(3, np.float32)}
+    np.savez(tmp_path / "b.npz", **more)
+    with pytest.raises(errors.WeightsError, match="layers within the network that refnet does not have"):
+        refnet.load_weights(tmp_path / "b.npz")
+
+
 @KINDS
 def test_a_shortcut_of_the_identity_is_the_identity(unit: str, version: int) -> None:
     net = small(unit, version)
@@ -341,10 +373,14 @@ def test_published_networks_of_basic_units(name: str) -> None:
     units = {"18": [2, 2, 2, 2], "34": [3, 4, 6, 3]}[name[-2:]]
     assert [len(block.args) for block in architecture.blocks] == units
     assert [block.args[0]["depth"] for block in architecture.blocks] == [64, 128, 256, 512]
-    # As many as torchvision's without the top, 11,176,512, and timm's; but TF-Slim's second version has biases.
     convolutions = sum(name.endswith("/weights") for name in weights)
     assert convolutions == 1 + 2 * sum(units) + 3
     function = getattr(refnet, name)
     net, ends = function(IMAGES[:1], variables=weights)
     assert digest(net) == digest(refnet.forward(weights, IMAGES[:1]))
     assert f"{name}/block4/unit_1/basic_v{name[8]}/conv2" in ends
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet_v1_18", 11_689_512), ("resnet_v1_34", 21_797_672)])
+def test_they_have_as_many_parameters_as_torchvision_documents(name: str, parameters: int) -> None:
+    assert summarize(refnet.random_weights(name, num_classes=1000), 64).trainable == parameters

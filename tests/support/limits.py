@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,29 @@ from pathlib import Path
 
 SECONDS = 2.0
 MEMORY = 256 * 2**20
+#: Seconds after which it counts as hung: it may wait without any work.
+HANG = 60
+
+
+def _hung(*_: object) -> None:
+    raise TimeoutError(f"nothing came of it in {HANG} s")
+
+
+def _ring(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _hung if seconds else signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextmanager
 def within_limits() -> Iterator[None]:
     """Fail if what is done takes more than `SECONDS` of the processor's time, or `MEMORY` beyond what was in use."""
     before, started = _restarted(), time.process_time()
-    yield
+    _ring(HANG)
+    try:
+        yield
+    finally:
+        _ring(0)
     taken = time.process_time() - started
     assert taken < SECONDS, f"{taken:.1f} s"
     if before is not None:

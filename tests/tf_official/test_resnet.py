@@ -100,6 +100,10 @@ BAD = {
         lambda state: state.update({"resnet_model/conv2d_2/kernel": np.ones((5, 5, 1, 1), np.float32)}),
         "the kernels' sizes are 1, 5, ",
     ),
+    "two layers of one number": (
+        lambda state: state.update({"resnet_model/conv2d_0/kernel": state["resnet_model/conv2d/kernel"]}),
+        "conv2d and conv2d_0 have one number",
+    ),
     "the root of CIFAR": (
         lambda state: state.update({"resnet_model/conv2d/kernel": np.ones((3, 3, 3, 16), np.float32)}),
         "kernels of the sizes 3, ",
@@ -114,6 +118,20 @@ def test_others_are_refused(what: str, tmp_path: Path) -> None:
     change(state)
     np.savez(tmp_path / "a.npz", **state)
     with pytest.raises(errors.MissingTensorError, match=f"numbered as in the official ResNets.*{words}"):
+        refnet.load_weights(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet_model/conv2d/weights", "'conv2d/kernel' and 'conv2d/weights' are both"),
+        ("resnet_v2/conv1/biases", "'resnet_v2/conv1/biases' is a name of TF-Slim's"),
+    ],
+)
+def test_no_tensor_takes_another_ones_place(name: str, words: str, tmp_path: Path) -> None:
+    state, _ = model_of(DESCRIPTIONS["bottleneck v2"])
+    np.savez(tmp_path / "a.npz", **state, **{name: np.ones(64, np.float32)})
+    with pytest.raises(errors.FormatError, match=words):
         refnet.load_weights(tmp_path / "a.npz")
 
 

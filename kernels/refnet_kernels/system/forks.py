@@ -6,11 +6,9 @@ held stays locked, and work that the thread had not finished stays unfinished.
 
 from __future__ import annotations
 
-# Numba's compiler logs, and a pool of threads packs weights. The hooks before a fork run in reverse order of
-# registration. The hooks of logging and of the pool take locks of their own, which they must do after `making` is free;
-# so both are imported before `making` is registered.
+# Numba's compiler logs. The hooks before a fork run in reverse order of registration, and that of logging takes a lock,
+# which it must do after `making` is free; so it is imported before `making` is registered.
 import atexit
-import concurrent.futures.thread  # noqa: F401
 import logging  # noqa: F401
 import os
 import threading

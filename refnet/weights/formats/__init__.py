@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.errors import ConfigError, FormatError
 from refnet.files import regular_file_size
-from refnet.weights.formats import hdf5, npz, pytorch, safetensors, shards, tf_checkpoint, tf_checkpoint_writer
+from refnet.weights.formats import hdf5, npz, onnx, pytorch, safetensors, shards, tf_checkpoint, tf_checkpoint_writer
 from refnet.weights.formats.foreign import HEAD_BYTES, foreign
 from refnet.weights.formats.format import Format, Writer
 from refnet.weights.formats.loaded import Loaded, naming
@@ -40,6 +40,7 @@ FORMATS: tuple[Format, ...] = (
     hdf5.ARCHIVE_FORMAT,
     npz.FORMAT,
     safetensors.FORMAT,
+    onnx.FORMAT,
 )
 
 
@@ -49,10 +50,11 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     Parameters
     ----------
     path : path-like
-        A safetensors file, an ``.npz``, PyTorch's ``.pth``, ``.pt`` or ``.bin``, Keras' ``.h5``, ``.weights.h5`` or
-        ``.keras``, a V1 checkpoint, or a V2 checkpoint by its prefix or any of its files (``.index``, ``.meta``,
-        ``.data-SSSSS-of-NNNNN``); or a directory with a ``checkpoint`` file or exactly one checkpoint, or as Hugging
-        Face's and Keras' hubs have them; an index of shards (``.index.json``), or the ``checkpoint`` file itself.
+        A safetensors file, an ``.npz``, PyTorch's ``.pth``, ``.pt`` or ``.bin``, an ``.onnx``, Keras' ``.h5``,
+        ``.weights.h5`` or ``.keras``, a V1 checkpoint, or a V2 checkpoint by its prefix or any of its files
+        (``.index``, ``.meta``, ``.data-SSSSS-of-NNNNN``); or a directory with a ``checkpoint`` file or exactly one
+        checkpoint, or as Hugging Face's and Keras' hubs have them; an index of shards (``.index.json``), or the
+        ``checkpoint`` file itself.
 
     Returns
     -------

@@ -53,9 +53,9 @@ class Loaded(NamedTuple):
         Every numeric tensor, native-endian and C-contiguous, in the file's own dtype (bfloat16 as float32).
     format : str
         ``"TF checkpoint V2"``, ``"TF checkpoint V1"``, ``"npz"``, ``"safetensors"``, ``"PyTorch"``,
-        ``"PyTorch, legacy"``, ``"Keras .h5"``, ``"Keras .weights.h5"`` or ``"Keras .keras"``.
+        ``"PyTorch, legacy"``, ``"Keras .h5"``, ``"Keras .weights.h5"``, ``"Keras .keras"`` or ``"ONNX"``.
     metadata : dict of str to Any
-        What refnet stored beside the tensors, else empty.
+        What refnet stored beside the tensors, or the options that an ONNX graph shows; else empty.
     conversion : Conversion
         What was left out, and why, and what was converted.
     """

@@ -1,4 +1,4 @@
-"""The wire format of Protocol Buffers, as far as TensorFlow's checkpoints use it, with every bound checked.
+"""The wire format of Protocol Buffers, as far as TensorFlow's checkpoints and ONNX use it, with every bound checked.
 
 Source: protobuf.dev, "Encoding".
 """
@@ -142,7 +142,7 @@ def _fields(buffer: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif wire_type in (1, 5):
             size = 8 if wire_type == 1 else 4
         else:
-            raise FormatError(f"a protobuf field has the wire type {wire_type}, which checkpoints do not use.")
+            raise FormatError(f"a protobuf field has the wire type {wire_type}, which refnet does not read.")
         if size > len(buffer) - position:
             raise FormatError("a protobuf field runs past the end of its message.")
         content = buffer[position : position + size]

@@ -89,8 +89,8 @@ _MAX_DEPTH = 8
 _MAX_TENSORS, _MAX_NAMES_LENGTH = 1 << 16, 16 << 20
 _USUAL = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params")
 _AVERAGES = re.compile(r"(^|[^a-z])(ema|swa|avg|averaged?|averages)([^a-z]|$)", re.IGNORECASE)
-# Tensors that share memory are copied. Networks share a few.
-_MAX_SHARING = 4
+# Tensors that share memory are copied. Networks share a few, and some have one small tensor under many names.
+_MAX_SHARING, _SMALL_BYTES = 4, 1 << 20
 # In messages.
 _FEW, _MAX_SHOWN = 8, 100
 
@@ -331,12 +331,16 @@ def _open_legacy(file: int, file_size: int) -> _Source:
     for key in keys.value:
         count = int.from_bytes(_read_some(file, position, _SIZE_BYTES), "little")
         if key in places or count != storages[key].numel:
-            raise FormatError(f"storage {key!r} has {count} elements, but its tensors say {storages[key].numel}.")
+            raise FormatError(
+                f"storage {_short(key)!r} has {count} elements, but its tensors say {storages[key].numel}."
+            )
         position += _SIZE_BYTES
         places[key] = position, storages[key].nbytes
         position += places[key][1]
         if position > file_size:
-            raise CorruptError(f"storage {key!r} ends at byte {position}, but there are {file_size}: it is cut off.")
+            raise CorruptError(
+                f"storage {_short(key)!r} ends at byte {position}, but there are {file_size}: it is cut off."
+            )
     if position != file_size:
         raise FormatError(f"{file_size - position} bytes follow the last storage.")
 
@@ -405,7 +409,7 @@ def _values(tensors: Mapping[str, _Tensor], source: _Source) -> dict[str, np.nda
     alone = {names[0] for names in users.values() if len(names) == 1 and tensors[names[0]].is_whole}
     nbytes = {key: storage.nbytes for key, storage in storages.items()}
     copied = sum(tensor.nbytes for name, tensor in tensors.items() if name not in alone)
-    if copied > _MAX_SHARING * sum(nbytes.values()):
+    if copied > _SMALL_BYTES + _MAX_SHARING * sum(nbytes.values()):
         raise LimitError(
             f"its tensors take {copied} bytes, and share the {sum(nbytes.values())} that the file holds for them."
         )
@@ -416,7 +420,7 @@ def _values(tensors: Mapping[str, _Tensor], source: _Source) -> dict[str, np.nda
         try:
             source.fill(key, memory.data)
         except WeightsError as error:
-            raise in_context(f"tensor {users[key][0]!r}", error, tensor=users[key][0]) from error
+            raise in_context(f"tensor {_short(users[key][0])!r}", error, tensor=users[key][0]) from error
         return memory
 
     memories = dict(zip(storages, read_all(read, storages, nbytes.__getitem__), strict=True))

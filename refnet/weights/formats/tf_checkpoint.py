@@ -552,7 +552,8 @@ def _shape(protos: list[memoryview]) -> tuple[int, ...]:
     """The shape in a TensorShapeProto; a scalar's is absent."""
     if not protos:
         return ()
-    fields = parse(protos[-1])
+    # A message that is there several times is, by protobuf's rules, one with the fields of all.
+    fields = parse(memoryview(b"".join(protos)))
     if integer(fields, 3):
         raise FormatError("its rank is not known.")
     return tuple(signed(integer(parse(dimension), 1)) for dimension in messages(fields, 2))

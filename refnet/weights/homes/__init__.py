@@ -8,11 +8,13 @@ from typing import NamedTuple
 from refnet.errors import ConfigError
 from refnet.network.architecture import scopes_of
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes import bit, hugging_face, keras, pytorchcv, tf_official, timm, torchvision
+from refnet.weights.homes import bit, hugging_face, keras, keras_hub, pytorchcv, tf_official, timm, torchvision
 from refnet.weights.homes.home import Home, Named, refuse_slim_names
 
 #: The first home that fits reads the tensors.
 HOMES = (
+    # Before Keras', which takes every file of Keras' formats.
+    keras_hub.HOME,
     keras.HOME,
     timm.HOME,
     torchvision.HOME,

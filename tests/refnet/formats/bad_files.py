@@ -1,6 +1,6 @@
 """Files that must be refused: what each format's tests know of them, and what holds for all.
 
-Each format has a table of them, ``BAD``, in its test module; ``tools/bad_files.py`` prints them.
+Each format has a table of them, ``BAD``, in its test module; ``tools/bad_inputs.py`` prints them.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from refnet.errors import (
 from refnet.network.options import SLIM_OPTIONS
 from refnet.summary import summarize
 from refnet.weights.formats import write
+from tests.hugging_face.networks import renamed as by_hugging_face
 from tests.keras.test_bad_networks import network
 from tests.refnet.formats.bad_files import BadFile, check_refused
 from tests.support.nets import lively_weights, small_blocks
@@ -41,7 +42,9 @@ Tensors = dict[str, np.ndarray]
 SLIM = lively_weights(blocks=small_blocks(units=1))
 TIMM = draw_timm(Description(((3, 1), (5, 2)), 7), 0)
 TORCHVISION = torchvision.draw_state(torchvision.Description(((3, 1), (5, 2)), 7), 0)
+HUGGING_FACE = by_hugging_face(TORCHVISION)
 KERAS = network(2)
+SOUND = {"slim": SLIM, "timm": TIMM, "torchvision": TORCHVISION, "hugging face": HUGGING_FACE, "keras": KERAS}
 UNIT = "resnet_v2/block1/unit_1/bottleneck_v2"
 LONG = "9" * 5000
 
@@ -248,7 +251,7 @@ def test_bad_files(name: str, tmp_path: Path, watch: Any) -> None:
     check_refused(BAD[name], tmp_path, watch)
 
 
-@pytest.mark.parametrize("tensors", [SLIM, TIMM, TORCHVISION, KERAS], ids=["slim", "timm", "torchvision", "keras"])
+@pytest.mark.parametrize("tensors", SOUND.values(), ids=list(SOUND))
 def test_they_are_sound_before_they_are_changed(tensors: Tensors, tmp_path: Path) -> None:
     recipe = {"height": 9, "width": 9, "central_fraction": 1, "mode": "tf", "resize_side": 12}
     use(saved(tensors, {"recipe": recipe})(tmp_path))
@@ -266,7 +269,7 @@ def number() -> st.SearchStrategy[str]:
 @given(data=st.data())
 def test_any_names(data: st.DataObject, tmp_path: Path) -> None:
     """Numbers anywhere in the names are others: weights that can be used, or one of refnet's errors."""
-    tensors = data.draw(st.sampled_from([SLIM, TIMM, TORCHVISION, KERAS]))
+    tensors = SOUND[data.draw(st.sampled_from(sorted(SOUND)))]
     changed = dict(tensors)
     for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=3, unique=True)):
         parts = re.split("([0-9]+)", name)
@@ -283,7 +286,7 @@ def test_any_names(data: st.DataObject, tmp_path: Path) -> None:
 @fuzzed
 @given(data=st.data())
 def test_any_shapes(data: st.DataObject, tmp_path: Path) -> None:
-    tensors = data.draw(st.sampled_from([SLIM, TIMM, TORCHVISION, KERAS]))
+    tensors = SOUND[data.draw(st.sampled_from(sorted(SOUND)))]
     names = data.draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=3))
     shapes = {name: data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 7, 64]), max_size=5)) for name in names}
     path = saved({**tensors, **{name: np.ones(shape, np.float32) for name, shape in shapes.items()}})(tmp_path)

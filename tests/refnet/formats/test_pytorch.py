@@ -196,6 +196,9 @@ def test_tensors_that_share_memory_get_their_own(tmp_path: Path) -> None:
     found = read(archive(tmp_path / "a", both, {"0": np.float32([1, 2, 3, 4]).tobytes()})).tensors
     found["x"][:] = 0
     np.testing.assert_array_equal(found["y"], [1, 2, 3, 4])
+    many = ordered({str(i): rebuilt(storage("0", 4), 0, (4,)) for i in range(100)})
+    found = read(archive(tmp_path / "a", many, {"0": np.float32([1, 2, 3, 4]).tobytes()})).tensors
+    assert_same(found, {str(i): np.float32([1, 2, 3, 4]) for i in range(100)})
 
 
 # Which state dict.

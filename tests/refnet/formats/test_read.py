@@ -86,7 +86,8 @@ SPARSE: dict[str, BadFile] = {
 }
 
 _KNOWN = (
-    r".*TensorFlow checkpoints \(V1 and V2\), PyTorch's \.pth, Keras' \.h5, Keras' \.keras, \.npz and safetensors\."
+    r".*TensorFlow checkpoints \(V1 and V2\), PyTorch's \.pth, Keras' \.h5, Keras' \.keras, \.npz, safetensors and "
+    r"ONNX\."
 )
 BAD: dict[str, BadFile] = {
     **{f"empty, named {name}": content(b"", FormatError, "empty", name) for name in ("a.npz", "a.index", "a")},

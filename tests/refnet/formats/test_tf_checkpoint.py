@@ -199,6 +199,14 @@ def test_v1_values_in_tensor_content(tables: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path).tensors["x"], [[0, 1, 2], [3, 4, 5]])
 
 
+def test_a_shape_in_two_messages_has_the_dimensions_of_both(tf: Any, tables: Any, tmp_path: Path) -> None:
+    entry = tables.entry(DATA, 1, (2,)) + tables.field(2, tables.shape(3))
+    prefix = tables.v2(tmp_path / "a", {"x": entry}, DATA)
+    expected = tf.train.load_checkpoint(prefix).get_tensor("x")
+    assert expected.shape == (2, 3)
+    np.testing.assert_array_equal(read(prefix).tensors["x"], expected)
+
+
 Row = tuple[Any, type[RefnetError], str]
 
 ENTRIES: dict[str, Row] = {

@@ -1,4 +1,4 @@
-"""The tables of ``tools/bad_files.py``."""
+"""The tables of ``tools/bad_inputs.py``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[3] / "tools" / "bad_files.py"
+TOOL = Path(__file__).parents[2] / "tools" / "bad_inputs.py"
 
 
-@pytest.mark.parametrize(("arguments", "words"), [([], " 0 of them with another error"), (["--fuzz", "9"], "slowest")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "files"], " bad files, 0 of them with another error"),
+        (["--only", "images"], " bad images, 0 of them with another error"),
+        (["--fuzz", "9"], "slowest"),
+    ],
+)
 def test_it_prints_its_table(arguments: list[str], words: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
     command = [sys.executable, str(TOOL), *arguments]

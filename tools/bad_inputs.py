@@ -1,20 +1,24 @@
-"""Print the error of every bad weights file in the tests, and what damage does to good files.
+"""Print the error of every bad input in the tests, and what damage does to good files.
 
-    python tools/bad_files.py                # each bad file, with its error
-    python tools/bad_files.py --fuzz 2000    # 2000 damaged files of each format
+    python tools/bad_inputs.py                 # each bad file, image, call and command line, with its error
+    python tools/bad_inputs.py --only images   # or only files, images, calls or commands
+    python tools/bad_inputs.py --fuzz 2000     # 2000 damaged files of each format
 
-The exit code is 1 if a bad file gives another error than the tests expect, or none. Damage is flipped bytes, a cut or
+The exit code is 1 if a bad input gives another error than the tests expect, or none. Damage is flipped bytes, a cut or
 an addition, drawn from the number of the trial; a file with checksums must never give other values.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import random
+import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,13 +27,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from refnet.errors import RefnetError
+import refnet
+from refnet.cli import main as command_line
+from refnet.cli.console import printable
+from refnet.errors import InputError, RefnetError
 from refnet.weights.formats import read, write
+from tests.refnet import bad_calls, bad_commands, bad_images
 from tests.refnet.formats import (
     test_bad_goldens,
     test_bad_weights,
+    test_foreign,
     test_keras,
     test_npz,
+    test_onnx,
     test_pytorch,
     test_read,
     test_safetensors,
@@ -39,6 +49,7 @@ from tests.refnet.formats import (
 from tests.refnet.formats.bad_files import BadFile, flip
 from tests.refnet.formats.tables import Tables
 from tests.refnet.formats.torch_files import save as save_torch
+from tests.support.nets import lively_weights
 
 BAD: dict[str, Mapping[str, BadFile]] = {
     "any format": test_read.BAD,
@@ -47,7 +58,9 @@ BAD: dict[str, Mapping[str, BadFile]] = {
     "safetensors": test_safetensors.BAD,
     "npz": test_npz.BAD,
     "PyTorch": test_pytorch.BAD,
+    "ONNX": test_onnx.BAD,
     "Keras .h5, .keras": test_keras.BAD,
+    "other formats": test_foreign.BAD,
     "sound, but no network": test_bad_weights.BAD,
     "golden": test_bad_goldens.BAD,
 }
@@ -58,40 +71,108 @@ ARRAYS = {
 
 
 def main() -> int:
-    """Print the tables; 1 if the tests and the files disagree."""
+    """Print the tables; 1 if the tests and refnet disagree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=INPUTS, action="append", help="print only these")
     parser.add_argument("--fuzz", type=int, metavar="N", help="damage a good file of each format N times instead")
     arguments = parser.parse_args()
     console = Console()
     if arguments.fuzz:
         console.print(fuzz_table(arguments.fuzz))
         return 0
-    table, wrong = bad_table()
-    console.print(table)
-    console.print(f"{sum(map(len, BAD.values()))} bad files, {wrong} of them with another error than the tests expect")
+    wrong = 0
+    for kind in arguments.only or INPUTS:
+        rows = list(INPUTS[kind]())
+        table = Table("of", "what is wrong", "error", "message", title=f"Bad {kind}")
+        for row in rows:
+            table.add_row(*map(printable, row[:-1]))
+        console.print(table)
+        others = [row for row in rows if not row.expected]
+        console.print(f"{len(rows)} bad {kind}, {len(others)} of them with another error than the tests expect")
+        wrong += len(others)
     return int(wrong > 0)
 
 
-def bad_table() -> tuple[Table, int]:
-    """Every bad file and its error, and how many are not as the tests expect."""
-    table, wrong = Table("format", "what is wrong", "error", "message"), 0
-    for file_format, cases in BAD.items():
-        for name, bad in cases.items():
-            with tempfile.TemporaryDirectory() as folder:
-                path = bad.write(Path(folder))
-                error, message = refusal(bad, path)
-            wrong += error != bad.error.__name__
-            table.add_row(file_format, name, error, message.replace(f"{folder}/", ""))
-    return table, wrong
+class Row(NamedTuple):
+    """What the input is for, what is wrong with it, the error, its message, and whether the tests expect that."""
+
+    of: str
+    wrong: str
+    error: str
+    message: str
+    expected: bool
 
 
-def refusal(bad: BadFile, path: Path) -> tuple[str, str]:
-    """The error from reading the file, and the first line of its message."""
+def refusal(act: Callable[[], object]) -> RefnetError | None:
+    """The error that something gives; None if it gives none."""
     try:
-        bad.read(path)
+        act()
     except RefnetError as error:
-        return type(error).__name__, error.message.splitlines()[0]
-    return "none", ""
+        return error
+    return None
+
+
+def row_of(of: str, wrong: str, act: Callable[[], object], error: type[RefnetError], message: str) -> Row:
+    """A row about an error of refnet's own."""
+    found = refusal(act)
+    if found is None:
+        return Row(of, wrong, "none", "", expected=False)
+    text = found.message.splitlines()[0]
+    return Row(of, wrong, type(found).__name__, text, isinstance(found, error) and bool(re.search(message, text)))
+
+
+def bad_files() -> Iterator[Row]:
+    """Every file of weights, and golden."""
+    for file_format, cases in BAD.items():
+        yield from _files(file_format, cases)
+
+
+def _files(of: str, cases: Mapping[str, BadFile]) -> Iterator[Row]:
+    for name, bad in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = bad.write(Path(folder))
+            row = row_of(of, name, lambda bad=bad, path=path: bad.read(path), bad.error, bad.message)
+        yield row._replace(message=row.message.replace(f"{folder}/", ""))
+
+
+def images() -> Iterator[Row]:
+    """Every image, in a file and in an array."""
+    yield from _files("file", bad_images.FILES)
+    engine = refnet.Engine(lively_weights())
+    for name, (array, message) in bad_images.ARRAYS.items():
+        yield row_of("array", name, lambda array=array: engine(array), InputError, message)
+
+
+def calls() -> Iterator[Row]:
+    """Every call with a wrong argument."""
+    with tempfile.TemporaryDirectory() as folder:
+        bad_calls.make_files(Path(folder))
+        for bad in bad_calls.bad_calls(Path(folder)):
+            yield row_of(bad.function, bad.wrong, bad.call, bad.error, bad.message)
+
+
+def commands() -> Iterator[Row]:
+    """Every command line; the error is its exit code."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        bad_commands.make_bad_files(Path(folder))
+        for bad in bad_commands.bad_commands():
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+                code = command_line(bad.arguments)
+            errors = [line for line in said.getvalue().splitlines() if line.startswith("refnet: error: ")]
+            message = errors[0].removeprefix("refnet: error: ") if errors else ""
+            line = " ".join(map(bad_calls.text_of, bad.arguments)).replace("'", "")
+            expected = code == bad.code and bool(re.search(bad.message, message))
+            yield Row(
+                f"refnet {bad.arguments[0] if bad.arguments else ''}", line, f"exit code {code}", message, expected
+            )
+
+
+INPUTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "files": bad_files,
+    "images": images,
+    "calls": calls,
+    "commands": commands,
+}
 
 
 class Tally(NamedTuple):
@@ -185,6 +266,10 @@ def _save_pytorch(path: Path) -> None:
     save_torch(path, ARRAYS, zipped=path.name != "legacy.pth")
 
 
+def _save_onnx(path: Path) -> None:
+    path.write_bytes(test_onnx.proto(test_onnx.V2).SerializeToString())
+
+
 SOUND: dict[str, Callable[[Path], None]] = {
     "v1": _save_v1,
     "v2.ckpt": _save,
@@ -194,6 +279,7 @@ SOUND: dict[str, Callable[[Path], None]] = {
     "a.safetensors": _save,
     "zip.pth": _save_pytorch,
     "legacy.pth": _save_pytorch,
+    "a.onnx": _save_onnx,
     "a.keras": _save_keras,
     "a.h5": _save_hdf5,
 }
