@@ -26,7 +26,7 @@ from refnet.engine import Engine
 from refnet.errors import ConfigError, InputError
 from refnet.images.files import load_image
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND, classes_of
-from refnet.images.preprocess import Recipe, for_size
+from refnet.images.preprocess import Recipe, fields_of, for_size
 from refnet.weights.weights import Weights
 
 EPILOG = """\
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 say(f"error: {error.message}")
     if arguments.json:
-        print_json({"weights": arguments.weights, "recipe": weights.recipe._asdict(), "images": results})
+        print_json({"weights": arguments.weights, "recipe": fields_of(weights.recipe), "images": results})
     else:
         _print(results)
     return exit_code

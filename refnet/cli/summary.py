@@ -13,6 +13,7 @@ from refnet.cli.options import add_json_option, add_weights_options, count, load
 from refnet.errors import ConfigError
 from refnet.images import doubts
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND
+from refnet.images.preprocess import fields_of
 from refnet.network.architecture import Architecture
 from refnet.network.networks import BY_UNIT, NETWORKS
 from refnet.summary import Layer, Summary, summarize
@@ -121,7 +122,7 @@ def weights_object(weights: Weights) -> dict[str, Any]:
     """`weights_lines` for ``--json``."""
     return {
         "format": weights.source,
-        "recipe": weights.recipe._asdict(),
+        "recipe": fields_of(weights.recipe),
         "recipe_from": weights.conversion.recipe_from,
         "options": dict(weights.options),
         "notes": weights.notes,
