@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import refnet
 from tests.keras.models import CLASSES, Network
@@ -157,3 +158,14 @@ def test_preprocessing_has_keras_bits(mode: str) -> None:
     expected = np.ascontiguousarray(preprocess_input(pixels.astype(np.float32), mode=mode))
     found = refnet.preprocess(pixels, refnet.Recipe(224, 224, 1.0, mode))
     np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+def test_the_pixels_of_load_img(tmp_path: Path) -> None:
+    from keras.applications.imagenet_utils import preprocess_input
+    from keras.utils import img_to_array, load_img
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 250, 3), np.uint8)).save(tmp_path / "a.png")
+    expected = preprocess_input(img_to_array(load_img(tmp_path / "a.png", target_size=(224, 200))), mode="tf")
+    recipe = refnet.Recipe(224, 200, 1.0, "tf", interpolation="nearest")
+    found = refnet.preprocess(refnet.load_image(tmp_path / "a.png"), recipe)
+    np.testing.assert_array_equal(found.view(np.uint32), np.ascontiguousarray(expected).view(np.uint32))

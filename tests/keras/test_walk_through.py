@@ -14,6 +14,7 @@ from PIL import Image
 import refnet
 from refnet.cli import main
 from refnet.errors import ConfigError, WeightsError
+from refnet.images.preprocess import fields_of
 from tests.documentation import python_blocks
 from tests.keras.models import Network
 from tests.slim.error_bound import BINARY32
@@ -148,7 +149,7 @@ def test_summary_on_the_command_line(saved: SimpleNamespace, capsys: pytest.Capt
     # Keras' documentation.
     assert summary["parameters"] == {"total": 25_636_712, "trainable": 25_583_592, "non_trainable": 53_120}
     assert (summary["scope"], summary["num_classes"]) == ("resnet_v1_50", 1000)
-    assert summary["recipe"] == refnet.Recipe(224, 224, 1.0, "caffe")._asdict()
+    assert summary["recipe"] == fields_of(refnet.Recipe(224, 224, 1.0, "caffe"))
     assert main(["summary", str(saved.path)]) == 0
     lines = capsys.readouterr().out
     for words in (

@@ -50,10 +50,8 @@ def test_timm(name: str, arguments: dict[str, Any], tmp_path: Path) -> None:
     assert refnet.load_weights(tmp_path / "pytorch_model.bin").recipe == weights.recipe
 
 
-@pytest.mark.parametrize(
-    "name", ["resnetv2_18", "resnetv2_34", "resnetv2_50", "resnetv2_101", "resnetv2_50d", "resnetv2_34d"]
-)
-def test_without_a_configuration_timms_default_of_each_network(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ["18", "34", "50", "101", "50d", "34d"])
+def test_without_a_configuration_timms_default_of_each_network(number: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch_file = pytest.importorskip("safetensors.torch")
     model = timm.create_model(name, num_classes=2)
