@@ -54,7 +54,7 @@ def test_timm(name: str, arguments: dict[str, Any], tmp_path: Path) -> None:
 def test_without_a_configuration_timms_default_of_each_network(number: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch_file = pytest.importorskip("safetensors.torch")
-    model = timm.create_model(name, num_classes=2)
+    model = timm.create_model(f"resnetv2_{number}", num_classes=2)
     torch_file.save_file(model.state_dict(), tmp_path / "weights.safetensors")
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model.pretrained_cfg))
     assert_same_pixels(transform, refnet.load_weights(tmp_path / "weights.safetensors").recipe)
