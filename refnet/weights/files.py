@@ -16,7 +16,6 @@ from refnet.checks import check_bool, check_text, labels_of, path_of
 from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
 from refnet.images import pillow
 from refnet.images.preprocess import Recipe, check_recipe, fields_of
-from refnet.network.architecture import infer_architecture
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.weights import doubts
@@ -99,7 +98,7 @@ def load_weights(
     labels = None if labels is None else labels_of(labels)
     name = path_of(path)
     with naming_file(name):
-        loaded = formats.read(name)
+        loaded = formats.read(name, averages)
     with formats.naming(name):
         options = options_from(loaded.metadata.get("options", {}))
         found = interpret(loaded, options, scope=scope, head=head, averages=averages)
@@ -138,9 +137,10 @@ def _configured(
     source = "" if recipe is None else GIVEN
     said = config.Config()
     if directory is not None and found.home and not loaded.metadata:
-        architecture = infer_architecture(found.tensors)
         with_labels = labels is None and head == "from_weights"
-        said = config.beside(directory, architecture, found.home, with_recipe=recipe is None, with_labels=with_labels)
+        said = config.beside(
+            directory, found.architecture, found.home, with_recipe=recipe is None, with_labels=with_labels
+        )
     if said.recipe is not None:
         with naming(os.path.join(directory or "", said.recipe_from)):
             recipe, source = in_bounds(said.recipe), said.recipe_from

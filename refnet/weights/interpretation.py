@@ -84,7 +84,7 @@ def interpret(
     WeightsError
         There is no network that refnet has, or layers that would change the result would be left over.
     """
-    tensors, left_out, remark = leftovers.take_averages(loaded.tensors, averages)
+    tensors, left_out, remark = leftovers.take_averages(loaded.tensors, averages and not loaded.averaged)
     doubts = [remark] if remark else []
     named, others, outputs_first, home = network_in(loaded._replace(tensors=tensors), scope)
     left_out |= {name: f"it belongs to another network, below {other!r}" for name, other in others.items()}

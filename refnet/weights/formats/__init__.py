@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
-def read(path: str | os.PathLike[str]) -> Loaded:
+def read(path: str | os.PathLike[str], averages: bool = False) -> Loaded:
     """Read a weights file. The format is detected by the content, not by the name.
 
     Parameters
@@ -55,6 +56,8 @@ def read(path: str | os.PathLike[str]) -> Loaded:
         (``.index``, ``.meta``, ``.data-SSSSS-of-NNNNN``); or a directory with a ``checkpoint`` file or exactly one
         checkpoint, or as Hugging Face's and Keras' hubs have them; an index of shards (``.index.json``), or the
         ``checkpoint`` file itself.
+    averages : bool
+        Whether to take averages of the weights from a format that keeps them apart: see `Loaded.averaged`.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     file = _file(name)
     if shards.is_index(file, _head(file)):
         with naming(file):
-            return shards.read_shards(file, read)
+            return shards.read_shards(file, partial(read, averages=averages))
     found = _format(file)
     if found is None and tf_checkpoint.is_companion(file):
         file = tf_checkpoint.find(file)
@@ -86,6 +89,8 @@ def read(path: str | os.PathLike[str]) -> Loaded:
     if found is None:
         raise _unknown(file)
     with naming(file):
+        if averages and found.read_averages is not None:
+            return found.read_averages(file)._replace(averaged=True)
         return found.read(file)
 
 

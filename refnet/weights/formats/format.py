@@ -44,6 +44,8 @@ class Format(NamedTuple):
         Reads a file.
     writer : Writer, optional
         None: refnet does not write it.
+    read_averages : callable, optional
+        Reads a file's averages of the weights. None: this format keeps them beside the weights, by names of their own.
     known_by_suffix : str, optional
         For a format without a magic number: a file whose content fits no format counts as this one if its name ends
         so, and the error can then name the damage.
@@ -53,6 +55,7 @@ class Format(NamedTuple):
     fits: Callable[[str, bytes], bool]
     read: Callable[[str], Loaded]
     writer: Writer | None = None
+    read_averages: Callable[[str], Loaded] | None = None
     known_by_suffix: str | None = None
 
 

@@ -58,12 +58,15 @@ class Loaded(NamedTuple):
         What refnet stored beside the tensors, or the options that an ONNX graph shows; else empty.
     conversion : Conversion
         What was left out, and why, and what was converted.
+    averaged : bool
+        Whether the tensors are averages, which the format keeps apart from the weights themselves.
     """
 
     tensors: dict[str, np.ndarray]
     format: str
     metadata: dict[str, Any]
     conversion: Conversion
+    averaged: bool = False
 
 
 class Arena:

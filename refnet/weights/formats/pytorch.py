@@ -17,11 +17,12 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.errors import CorruptError, FormatError, LimitError, WeightsError
+from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, WeightsError
 from refnet.files import regular_file_size
 from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
@@ -164,12 +165,14 @@ def _itemsize(dtype: str) -> int:
     return _SKIPPED[dtype] if dtype in _SKIPPED else int(_NUMERIC[dtype][1:])
 
 
-def read_pytorch(path: str) -> Loaded:
+def read_pytorch(path: str, averages: bool = False) -> Loaded:
     """Read a file that ``torch.save`` wrote.
 
     Parameters
     ----------
     path : str
+    averages : bool
+        Whether to take averages of the weights, where the file has both.
 
     Returns
     -------
@@ -185,11 +188,11 @@ def read_pytorch(path: str) -> Loaded:
     size = regular_file_size(path)
     with open(path, "rb") as file:
         if file.read(4) not in MAGICS:
-            return _read(_open_legacy(file.fileno(), size))
+            return _read(_open_legacy(file.fileno(), size), averages)
         with zip_errors():
             archive = zipfile.ZipFile(file)
         with archive:
-            return _read(_open_archive(archive, file.fileno(), size))
+            return _read(_open_archive(archive, file.fileno(), size), averages)
 
 
 def is_pytorch(path: str, head: bytes) -> bool:
@@ -378,12 +381,12 @@ def _read_some(file: int, start: int, count: int) -> bytes:
     return bytes(content)
 
 
-def _read(source: _Source) -> Loaded:
+def _read(source: _Source, averages: bool) -> Loaded:
     """The tensors of the state dict in a file."""
     conversion = Conversion()
     tensors: dict[str, _Tensor] = {}
     problems: list[WeightsError] = []
-    for name, value in _chosen(source.value, conversion):
+    for name, value in _chosen(source.value, conversion, averages):
         try:
             _check_name(name, tensors)
             tensor = _tensor(value, source)
@@ -573,18 +576,20 @@ def _check_name(name: str, seen: Mapping[str, Any]) -> None:
 # Which of a file's values is the state dict.
 
 
-def _chosen(value: Any, conversion: Conversion) -> Iterator[tuple[str, Any]]:
+def _chosen(value: Any, conversion: Conversion, averages: bool) -> Iterator[tuple[str, Any]]:
     """The names and values of the file's state dict; what is beside it is noted."""
     found, optimizers = _candidates(value)
-    path, others = _choice(found, value)
+    path, others = _choice(found, value, averages)
     for optimizer in optimizers:
         conversion.left_out[_titled(optimizer)] = "it is the state of an optimizer"
-    averages = [other for other in others if _are_averages(other)]
-    if averages and not _are_averages(path):
+    kinds = [other for other in others if _are_averages(other)]
+    if kinds and not _are_averages(path):
         conversion.remarks.append(
-            f"the file holds averages of the weights too ({_listed(averages)}), and the weights themselves were taken "
-            f"({_titled(path)}): to take the averages, load the file with PyTorch and save that dict alone"
+            f"the file holds averages of the weights too ({_listed(kinds)}), and the weights themselves were taken "
+            f"({_titled(path)}): averages=True takes the averages"
         )
+    if _are_averages(path):
+        conversion.remarks.append(f"the averages of the weights were taken ({_titled(path)})")
     rest = [other for other in others if not _are_averages(other)]
     if rest:
         conversion.remarks.append(
@@ -628,7 +633,7 @@ def _candidates(value: Any) -> tuple[dict[_Path, Any], list[_Path]]:
     return found, optimizers
 
 
-def _choice(found: Mapping[_Path, Any], value: Any) -> tuple[_Path, list[_Path]]:
+def _choice(found: Mapping[_Path, Any], value: Any, averages: bool) -> tuple[_Path, list[_Path]]:
     """The path of the state dict to take, and those of the others.
 
     The weights themselves come before their averages, and of several state dicts the one under a usual name.
@@ -639,7 +644,9 @@ def _choice(found: Mapping[_Path, Any], value: Any) -> tuple[_Path, list[_Path]]
         raise FormatError(f"it holds no state dict, but {holds}: save model.state_dict() with torch.save.")
     # A dict with a few tensors of no or one dimension holds a loss, or the state of a random generator.
     networks = [path for path, item in found.items() if _modules(item) is not None or _has_kernel(item)] or list(found)
-    themselves = [path for path in networks if not _are_averages(path)]
+    themselves = [path for path in networks if _are_averages(path) == averages]
+    if averages and not themselves:
+        raise ConfigError("The file holds no averages of its weights.")
     usual = [path for path in themselves if path and path[-1] in _USUAL]
     group = usual or themselves or networks
     depth = min(map(len, group))
@@ -735,4 +742,4 @@ def _members(value: Any) -> set[str]:
     return {item for item in values if type(item) is str} if type(values) is list else set()
 
 
-FORMAT = Format("PyTorch's .pth", is_pytorch, read_pytorch)
+FORMAT = Format("PyTorch's .pth", is_pytorch, read_pytorch, read_averages=partial(read_pytorch, averages=True))

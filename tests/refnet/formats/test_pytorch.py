@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import refnet
-from refnet.errors import CorruptError, FormatError, LimitError, RefnetError
+from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, RefnetError
 from refnet.weights.formats import read, write
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.formats.pickle_values import Call, Name, read_pickle
@@ -123,7 +123,7 @@ def test_checkpoint_of_a_training(watch: Any) -> None:
     assert loaded.conversion.left_out == {"optimizer": "it is the state of an optimizer"}
     assert loaded.conversion.remarks == [
         "the file holds averages of the weights too (state_dict_ema), and the weights themselves were taken "
-        "(state_dict): to take the averages, load the file with PyTorch and save that dict alone"
+        "(state_dict): averages=True takes the averages"
     ]
 
 
@@ -234,7 +234,7 @@ CHOICES: dict[str, tuple[dict[str, Any], str]] = {
     "a usual name beside another": ({"model": SMALL, "criterion": OTHER}, "tensors beside model .*those of criterion"),
     "averages after": ({"state_dict": SMALL, "state_dict_ema": OTHER}, r"averages .*\(state_dict_ema\)"),
     "averages before": ({"ema_model": OTHER, "net": SMALL, "swa_state": OTHER}, r"\(ema_model, swa_state\)"),
-    "averages alone": ({"model_ema": SMALL, "rng": LOSS}, ""),
+    "averages alone": ({"model_ema": SMALL, "rng": LOSS}, r"averages of the weights were taken \(model_ema\)"),
     "no kernel at all": ({"state_dict": LOSS}, ""),
 }
 
@@ -248,6 +248,17 @@ def test_the_state_dict_is_chosen(name: str, tmp_path: Path) -> None:
     if remark:
         with pytest.raises(AssertionError, match=remark):
             raise AssertionError(loaded.conversion.remarks[0])
+
+
+def test_averages_are_taken_if_asked_for(tmp_path: Path) -> None:
+    nested(tmp_path, state_dict=SMALL, state_dict_ema=OTHER)
+    loaded = read(tmp_path / "a", averages=True)
+    assert_same(loaded.tensors, OTHER)
+    assert loaded.averaged
+    assert any("averages of the weights were taken (state_dict_ema)" in note for note in loaded.conversion.remarks)
+    nested(tmp_path, state_dict=SMALL)
+    with pytest.raises(ConfigError, match="no averages of its weights"):
+        read(tmp_path / "a", averages=True)
 
 
 @pytest.mark.parametrize("names", [("encoder", "decoder"), ("model", "net"), ("ema", "swa")])
