@@ -24,9 +24,6 @@ FILTERS = {
     "lanczos": "LANCZOS",
 }
 
-#: Bytes that Pillow takes for a pixel of three channels.
-_PIXEL_BYTES = 4
-
 
 @once
 def _pillow() -> ModuleType:
@@ -60,17 +57,19 @@ def resize(image: npt.NDArray[np.uint8], height: int, width: int, interpolation:
     return np.stack([np.asarray(channel.resize((width, height), resample)) for channel in channels], axis=-1)
 
 
-def bytes_taken(size: tuple[int, int], new_size: tuple[int, int]) -> int:
+def bytes_taken(size: tuple[int, int], new_size: tuple[int, int], channels: int) -> int:
     """The bytes that a resize takes, at most: contiguous and in Pillow's form, resized along its rows, and resized.
 
     Parameters
     ----------
     size, new_size : tuple of int
         Height and width.
+    channels : int
 
     Returns
     -------
     int
     """
+    pixel = max(channels, 4)  # Pillow has four bytes for three channels
     (height, width), (new_height, new_width) = size, new_size
-    return _PIXEL_BYTES * (2 * height * width + height * new_width + 3 * new_height * new_width)
+    return pixel * (2 * height * width + height * new_width + 3 * new_height * new_width)

@@ -231,7 +231,7 @@ def _by_pillow(shape: tuple[int, ...], recipe: Recipe) -> Resize:
         return values
 
     kept_height, kept_width = rows.stop - rows.start, columns.stop - columns.start
-    nbytes = pillow.bytes_taken((height, width), size) + 8 * channels * kept_height * kept_width
+    nbytes = pillow.bytes_taken((height, width), size, channels) + 8 * channels * kept_height * kept_width
     return kept_height, kept_width, nbytes, resized
 
 

@@ -130,32 +130,29 @@ def _configured(
 
     Weights that refnet saved bring everything with them.
     """
-    with making:
-        from refnet.weights import config
-        from refnet.weights.formats.loaded import naming
-
-    source = "" if recipe is None else GIVEN
-    said = config.Config()
+    source = GIVEN if recipe is not None else "the file" if "recipe" in loaded.metadata else ""
+    options, doubts_found, untold = found.options, found.doubts, [found.untold] if found.untold else []
     if directory is not None and found.home and not loaded.metadata:
+        with making:
+            from refnet.weights import config
+            from refnet.weights.formats.loaded import naming
+
         with_labels = labels is None and head == "from_weights"
         said = config.beside(
             directory, found.architecture, found.home, with_recipe=recipe is None, with_labels=with_labels
         )
-    if said.recipe is not None:
-        with naming(os.path.join(directory or "", said.recipe_from)):
-            recipe, source = in_bounds(said.recipe), said.recipe_from
-    if "recipe" in loaded.metadata and recipe is None:
-        source = "the file"
-    untold = [found.untold] if found.untold and not said.tells else []
+        if said.recipe is not None:
+            with naming(os.path.join(directory, said.recipe_from)):
+                recipe, source = in_bounds(said.recipe), said.recipe_from
+        labels = said.labels if labels is None else labels
+        options, doubts_found = {**options, **said.options}, doubts_found + list(said.doubts)
+        untold = [] if said.tells else untold
     conversion = replace(
         found.conversion,
         recipe_from=source or found.conversion.recipe_from,
         remarks=found.conversion.remarks + untold,
     )
-    found = found._replace(
-        conversion=conversion, options={**found.options, **said.options}, doubts=found.doubts + list(said.doubts)
-    )
-    return found, recipe, said.labels if labels is None else labels
+    return found._replace(conversion=conversion, options=options, doubts=doubts_found), recipe, labels
 
 
 def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, labels: Sequence[str] | None) -> Weights:

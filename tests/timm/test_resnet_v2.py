@@ -73,7 +73,7 @@ def test_every_tensor_has_its_place(tmp_path: Path) -> None:
     assert len(weights.conversion.added) == 21
     assert len(weights.conversion.left_out) == 49
     assert any(note.startswith("49 tensors were left out") for note in weights.notes)
-    assert any("bicubic" in note for note in weights.notes)
+    assert weights.conversion.recipe_from == "the default of timm's ResNetV2"
 
 
 @pytest.mark.parametrize("depth", {**STAGES, **BASIC})
