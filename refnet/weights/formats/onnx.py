@@ -51,15 +51,23 @@ _MAX_NODES, _MAX_OUTPUTS = 1 << 14, 64
 _MAX_NAME_BYTES = 1 << 12
 _MAX_FILE_NAME_BYTES = 255
 _PART_BYTES = 1 << 20
-# Beside floats there are the numbers of shapes and axes.
+# Beside floats there are the numbers of shapes and axes, and flags.
 _MAX_INTEGERS = 64
 
 # Fields of TensorProto: by data type, how NumPy has the numbers, and the field that can hold them in place of raw_data.
 _RAW, _EXTERNAL = 9, 13
-_NUMERIC = {1: ("<f4", 4), 10: ("<f2", _RAW), 11: ("<f8", 10), 16: ("<u2", _RAW), 6: ("<i4", 5), 7: ("<i8", 7)}
+_NUMERIC = {
+    1: ("<f4", 4),
+    10: ("<f2", _RAW),
+    11: ("<f8", 10),
+    16: ("<u2", _RAW),
+    6: ("<i4", 5),
+    7: ("<i8", 7),
+    9: ("|b1", 5),
+}
 _BFLOAT16 = 16
 _OTHERS = {
-    2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 8: "string", 9: "bool", 12: "uint32", 13: "uint64",
+    2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 8: "string", 12: "uint32", 13: "uint64",
     14: "complex64", 15: "complex128",
 }  # fmt: skip
 _DATA_FIELDS = {4: "float_data", 5: "int32_data", 6: "string_data", 7: "int64_data", 9: "raw_data", 10: "double_data"}
@@ -418,7 +426,7 @@ class _Reader:
                 if tensor.data_type == _BFLOAT16:
                     array = float32_of_bfloat16(array)
                     self.bfloat16.add(tensor.name)
-                if array.dtype.kind == "f":
+                if array.dtype.kind == "f" and array.ndim:
                     self.floats.append(tensor.name)
                 tensors[tensor.name] = array
         return tensors

@@ -282,9 +282,6 @@ class _Reading:
         if version == 1 and not is_active:
             raise _refused(last.node, "is the last convolution before pool1, and a Relu must follow it")
         self._head(value, version)
-        unread = next((node for node in self._graph.nodes if node.outputs[0] not in self._read), None)
-        if unread is not None:
-            raise _refused(unread, "stands beside the network, and an output depends on it")
         if version == 2 and is_active and not last.has_norm:
             self._remarks.append(
                 f"a ReLU follows {self._last_of_root}, whose batch norm was folded; one that changes nothing stands "

@@ -152,6 +152,7 @@ def test_what_changes_nothing_is_passed_over(tmp_path: Path) -> None:
     made = proto(
         V1,
         after("Relu", 1, ("Identity", {}), ("Dropout", {})),
+        after("Relu", 3, ("Dropout", {}), inputs=(np.array(0.5, np.float32), np.array(False))),
         after("Flatten", 0, ("Cast", {"to": TensorProto.DOUBLE}), ("Cast", {"to": TensorProto.FLOAT})),
         after("Gemm", 0, ("Softmax", {"axis": 1}), ("ArgMax", {"axis": 1})),
     )
@@ -453,6 +454,76 @@ def _half_in_integers(each: onnx.TensorProto) -> None:
     each.CopyFrom(helper.make_tensor(each.name, TensorProto.FLOAT16, each.dims, numpy_helper.to_array(each).ravel()))
 
 
+def _norm_of_the_shortcut(made: onnx.ModelProto) -> None:
+    """A norm of its own for a shortcut of the second version."""
+    norm, relu = nodes(made, "BatchNormalization")[2], nodes(made, "Relu")[2]
+    assert relu.input[0] == norm.output[0]
+    place = list(made.graph.node).index(relu) + 1
+    other = helper.make_node("BatchNormalization", [*norm.input[:1], norm.input[3], *norm.input[2:]], ["other norm"])
+    made.graph.node.insert(place, helper.make_node("Relu", ["other norm"], ["other"]))
+    made.graph.node.insert(place, other)
+    shortcut = next(node for node in nodes(made, "Conv") if relu.output[0] in node.input)
+    shortcut.input[0] = "other"
+
+
+def _without(op: str, index: int) -> Edit:
+    """Take a node out of its chain."""
+
+    def edit(made: onnx.ModelProto) -> None:
+        node = nodes(made, op)[index]
+        for other in made.graph.node:
+            for i, name in enumerate(other.input):
+                if name == node.output[0]:
+                    other.input[i] = node.input[0]
+        made.graph.node.remove(node)
+
+    return edit
+
+
+def _both(*edits: Edit) -> Edit:
+    return lambda made: [edit(made) for edit in edits]
+
+
+def _indices(made: onnx.ModelProto) -> None:
+    nodes(made, "MaxPool")[0].output.append("indices")
+    for node in nodes(made, "Conv"):
+        if node.input[0] == nodes(made, "MaxPool")[0].output[0]:
+            node.input[0] = "indices"
+
+
+def _output_of_features(made: onnx.ModelProto) -> None:
+    made.graph.node.append(
+        helper.make_node("Softmax", [nodes(made, "GlobalAveragePool")[0].output[0]], ["more"], axis=1)
+    )
+    made.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, None))
+
+
+def _kernel(index: int, *shape: int) -> Edit:
+    """Another kernel for a convolution, and no biases."""
+
+    def edit(made: onnx.ModelProto) -> None:
+        node = nodes(made, "Conv")[index]
+        del node.input[1:], node.attribute[:]
+        node.input.append(constant(made, np.ones(shape, np.float32)))
+        node.attribute.append(helper.make_attribute("pads", [shape[-1] // 2] * 4))
+
+    return edit
+
+
+def _basic_unit(made: onnx.ModelProto) -> None:
+    """The last unit, of three convolutions, as one of two."""
+    _both(_kernel(-3, 3, 12, 3, 3), _kernel(-2, 12, 3, 3, 3))(made)
+    _without("Conv", -1)(made)
+    _without("Relu", -2)(made)
+
+
+def _pads_of_ones(made: onnx.ModelProto) -> None:
+    _pads_in_nodes(made)
+    nodes(made, "Pad")[0].input.append(constant(made, np.ones((), np.float32)))
+
+
+SUBSAMPLED = TF._replace(stages=((2, 2), (3, 1)))
+POOLED = V1._replace(avg_down=True, stages=((2, 1), (3, 1), (2, 1)))
 BAD: dict[str, BadFile] = {
     "cut off": raw(lambda content: content[:-100], FormatError, "runs past the end|cut off"),
     "nothing after the version": raw(lambda _: b"\x08\x08\x3a\x00\x42\x02\x10\x11", WeightsError, "no single input"),
@@ -564,6 +635,43 @@ BAD: dict[str, BadFile] = {
         "it must be",
     ),
     "a second way to an output": bad(_second_branch, WeightsError, "reads several values"),
+    "a norm of the shortcut's own": bad(_norm_of_the_shortcut, WeightsError, "does not begin with the norm", V2),
+    "a shortcut with another stride": bad(
+        attribute("Conv", 7, "strides", [1, 1]), WeightsError, "with stride 1 to a residual of 12 with strides"
+    ),
+    "a shortcut of 3 x 3": bad(_kernel(3, 8, 6, 3, 3), WeightsError, "is a shortcut of 3 x 3"),
+    "a sum without an activation": bad(
+        lambda made: setattr(nodes(made, "Relu")[-1], "op_type", "Softmax"), WeightsError, "followed by Relu alone"
+    ),
+    "indices of a pool": bad(_indices, WeightsError, "has a second output that is read"),
+    "an average pool that drops the last window": bad(
+        attribute("AveragePool", 0, "ceil_mode", 0), WeightsError, "whose last windows are cut off", POOLED
+    ),
+    "an average pool in one shortcut of two": bad(
+        _both(_without("AveragePool", 0), attribute("Conv", 7, "strides", [2, 2])),
+        WeightsError,
+        "others do not",
+        POOLED,
+    ),
+    "no activation before pool1": bad(_without("Relu", 2), WeightsError, "and a Relu must follow it"),
+    "a norm without an activation before pool1": bad(
+        _without("Relu", 2), WeightsError, "that no Relu follows", V2._replace(active_root=True)
+    ),
+    "a subsample that rounds up": bad(
+        attribute("MaxPool", 1, "ceil_mode", 1), WeightsError, "rounds its size up", SUBSAMPLED
+    ),
+    "a softmax of features": bad(_output_of_features, WeightsError, r"\(Softmax\) has no place"),
+    "units of both versions": bad(
+        _both(_without("Relu", -4), _without("BatchNormalization", -4), after("Add", -1, ("Relu", {}))),
+        WeightsError,
+        "another version",
+        V2,
+    ),
+    "units of two kinds": bad(_basic_unit, WeightsError, "another number of convolutions"),
+    "an active dropout": bad(
+        after("Relu", 1, ("Dropout", {}), inputs=(np.array(0.5, np.float32), np.array(True))), WeightsError, "Dropout"
+    ),
+    "pads of ones": bad(_pads_of_ones, WeightsError, "pads a convolution with 1"),
     "a mean over channels": bad(
         lambda made: attribute("ReduceMean", 0, "axes", [1, 2])(made),
         WeightsError,
