@@ -16,7 +16,6 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.slim.oracle import Net
 
-ROOT = 64
 DEEP = (4, 4, 6)
 
 
@@ -50,6 +49,7 @@ class Style(NamedTuple):
     opset: int = 17
     epsilon: float = 1e-5
     stages: tuple[tuple[int, int], ...] = ((3, 2), (5, 1), (4, 2))
+    root: int = 64
     classes: int = 7
 
     def net(self) -> Net:
@@ -154,7 +154,7 @@ class _Writer:
         style = self.style
         if style.image_norm:
             x = self.points["input"] = self.norm(x, 3)
-        sizes = [("conv1", 3, ROOT, 7)]
+        sizes = [("conv1", 3, style.root, 7)]
         if style.deep:
             depths = zip((3, *DEEP[:-1]), DEEP, strict=True)
             sizes = [(f"conv1_{i}", before, after, 3) for i, (before, after) in enumerate(depths, 1)]
@@ -234,7 +234,7 @@ def model(style: Style, seed: int = 0, size: tuple[int, int] | None = None) -> M
     writer, net = _Writer(style, seed), style.net()
     x = writer.node("Transpose", "image", perm=[0, 3, 1, 2]) if style.nhwc else "image"
     x = writer.root(x)
-    depth = DEEP[-1] if style.deep else ROOT
+    depth = DEEP[-1] if style.deep else style.root
     for scope, units in net.blocks:
         for i, unit in enumerate(units):
             x = writer.unit(f"{scope}/unit_{i + 1}/{net.unit_name}", x, depth, unit)
@@ -320,4 +320,5 @@ STYLES = {
     "tf2onnx, TF-Slim v1": Style(1, place="last_unit", pool="slim", norm="folded", nhwc=True, head="conv"),
     "tf2onnx, TF-Slim V2": Style(2, place="last_unit", pool="slim", norm="folded", nhwc=True, head="conv"),
     "a pool without padding": Style(1, pool="valid"),
+    "a narrow root": Style(2, norm="folded", root=6),
 }  # fmt: skip

@@ -163,6 +163,14 @@ def test_variants_are_refused_by_name(variant: str, tmp_path: Path) -> None:
         refnet.load_weights(write(tmp_path / "a.safetensors", state))
 
 
+def test_group_norm_is_named(tmp_path: Path) -> None:
+    """timm's resnet50_gn: the same names, without statistics."""
+    state = {name: value for name, value in draw_state(SMALL, 1).items() if ".running_" not in name}
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(errors.MissingTensorError, match=r"no moving statistics, as with group norm"):
+        refnet.load_weights(tmp_path / "a.safetensors")
+
+
 def test_a_bottleneck_without_a_kernel_is_not_a_basic_unit(tmp_path: Path) -> None:
     state = draw_state(SMALL, 1)
     del state["layer1.1.conv3.weight"]

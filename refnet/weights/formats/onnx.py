@@ -41,6 +41,7 @@ SUFFIX = ".onnx"
 _FORMAT = "ONNX"
 # A model starts with the version of its format. A SavedModel does too, with version 1.
 _VERSION_KEY, _FIRST_VERSION, _MAX_VERSION = 0x08, 3, 0x7F
+_FIRST_OPSET = 7
 # Protobuf's own limit.
 _MAX_BYTES = (1 << 31) - 1
 # In all messages together: a field can take two bytes of a file and two hundred as an object. Networks of two hundred
@@ -161,9 +162,11 @@ class _Reader:
 
     def graph(self, content: memoryview) -> Graph:
         """The graph of a model."""
-        graphs = protobuf.messages(self._parse(content), 7)
+        model = self._parse(content)
+        graphs = protobuf.messages(model, 7)
         if len(graphs) != 1:
             raise FormatError(f"the model has {len(graphs)} graphs; it must have one: it is cut off, or is not ONNX.")
+        self._check_version(model)
         fields = self._parse(graphs[0])
         if 15 in fields:
             raise FormatError("the graph has sparse constants, which refnet does not read.")
@@ -186,6 +189,21 @@ class _Reader:
             )
         self._check_order(graph)
         return graph
+
+    def _check_version(self, model: Fields) -> None:
+        """The version of ONNX's operations: in early ones the same attributes mean something else."""
+        versions = [
+            protobuf.integer(fields, 2)
+            for fields in map(self._parse, protobuf.messages(model, 8))
+            if self._last_text(fields, 1) in ("", "ai.onnx")
+        ]
+        if len(versions) != 1 or versions[0] < _FIRST_OPSET:
+            raise FormatError(
+                f"the model has the versions {shown(versions)} of ONNX's operations; it must have one, "
+                f"{_FIRST_OPSET} or later.",
+                expected=_FIRST_OPSET,
+                found=versions,
+            )
 
     def _parse(self, message: memoryview) -> Fields:
         fields = protobuf.parse(message)

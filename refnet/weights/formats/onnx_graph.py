@@ -129,7 +129,7 @@ _OPS = {
 }  # fmt: skip
 _QUANTIZED = ("Quantize", "Dequantize", "QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 _FLOATS = (1, 10, 11, 16)  # float32, float16, float64 and bfloat16, as Cast numbers them
-_TO_NCHW = [0, 3, 1, 2]
+_TO_NCHW, _TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 _ROLES = ("gamma", "beta", "moving_mean", "moving_variance")
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -373,8 +373,9 @@ class _Reading:
             with np.errstate(over="ignore"):
                 gamma = _Variable(scale.array * scale.array.dtype.type(2.0**30), scale.name)
             return _plain_norm(place, gamma, self._per_channel(shift, self._channels, -3))
-        attributes = _attributes(node, epsilon=1e-5, momentum=0.9, spatial=1, training_mode=0, is_test=1)
-        if (attributes["spatial"], attributes["training_mode"], attributes["is_test"]) != (1, 0, 1):
+        # MXNet's first exports have spatial=0, beside vectors of one number per channel that contradict it.
+        attributes = _attributes(node, epsilon=1e-5, momentum=0.9, spatial=1, training_mode=0)
+        if attributes["training_mode"] != 0:
             raise _refused(node, "is not batch norm by its moving statistics: export the model for inference")
         self._epsilons.setdefault(attributes["epsilon"], node)
         if len(self._epsilons) > 1:
@@ -653,7 +654,12 @@ class _Reading:
         if version == 2:
             self._variables |= self._norm(chain, "postnorm")
             chain.need("Relu")
-        self._check_mean(chain.need(*_POOLS))
+        transpose = chain.take("Transpose")
+        if transpose is not None and _attributes(transpose, perm=[]) != {"perm": _TO_NHWC}:
+            raise _refused(transpose, "does not bring the features from NCHW to NHWC")
+        self._check_mean(
+            chain.need("ReduceMean") if transpose else chain.need(*_POOLS), [1, 2] if transpose else [2, 3]
+        )
         self._skip_shapes(chain)
         is_logits = chain.is_next(*_DENSE)
         if is_logits:
@@ -669,7 +675,7 @@ class _Reading:
                 pass
             rest.check_end()
 
-    def _check_mean(self, node: Node) -> None:
+    def _check_mean(self, node: Node, sides: list[int]) -> None:
         """The features' mean over height and width."""
         if node.op == "AveragePool":
             size = self._size or (0, 0)
@@ -682,8 +688,8 @@ class _Reading:
         elif node.op == "ReduceMean":
             _attributes(node, axes=[], keepdims=1, noop_with_empty_axes=0)
             axes = self._integers(node, 1, "axes")
-            if axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-                raise _refused(node, f"averages over the axes {axes}; those of height and width are [2, 3]")
+            if axes is None or sorted(axis % 4 for axis in axes) != sides:
+                raise _refused(node, f"averages over the axes {axes}; those of height and width are {sides}")
 
     def _skip_shapes(self, chain: _Chain) -> None:
         """Skip nodes that only name the features' mean [N, C, 1, 1] another shape with N first."""

@@ -32,10 +32,14 @@ def _options(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _unlike(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    found = []
     kernel = tensors.get("layer1.0.conv2.weight")
     if kernel is not None and kernel.ndim == 4 and kernel.shape[0] != kernel.shape[1]:
-        return ["convolutions in groups (ResNeXt)"]
-    return []
+        found.append("convolutions in groups (ResNeXt)")
+    # Where batch norms were folded, there is nothing left of them.
+    if "layer1.0.bn1.weight" in tensors and not any(name.endswith(".running_mean") for name in tensors):
+        found.append("no moving statistics, as with group norm (_gn)")
+    return found
 
 
 def _adapted(home: StateDict, names: Collection[str]) -> StateDict:

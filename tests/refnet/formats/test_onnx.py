@@ -220,6 +220,21 @@ def _lowest_pads_of_the_pool(made: onnx.ModelProto) -> None:
     attribute("MaxPool", 0, "pads", [0] * 4)(made)
 
 
+def _mean_in_nhwc(made: onnx.ModelProto) -> None:
+    node = nodes(made, "GlobalAveragePool")[0]
+    place = list(made.graph.node).index(node)
+    made.graph.node.insert(place, helper.make_node("Transpose", [node.input[0]], ["nhwc"], perm=[0, 2, 3, 1]))
+    made.graph.node[place + 1].CopyFrom(
+        helper.make_node("ReduceMean", ["nhwc"], [node.output[0]], axes=[1, 2], keepdims=0)
+    )
+
+
+def _mxnets_first_norms(made: onnx.ModelProto) -> None:
+    made.opset_import[0].version = 7
+    for i in range(len(nodes(made, "BatchNormalization"))):
+        attribute("BatchNormalization", i, "spatial", 0)(made)
+
+
 def _sum_in_place_of_add(made: onnx.ModelProto) -> None:
     nodes(made, "Add")[0].op_type = "Sum"
 
@@ -236,12 +251,13 @@ def _sum_of_biases(made: onnx.ModelProto) -> None:
     "edit",
     [
         _constants_as_nodes, _constants_among_the_inputs, _values_as_floats, _pads_in_nodes, _lowest_pads_of_the_pool,
-        _sum_in_place_of_add, _sum_of_biases,
+        _sum_in_place_of_add, _sum_of_biases, _mean_in_nhwc, _mxnets_first_norms,
     ],
 )  # fmt: skip
 def test_other_ways_to_write_the_same(tmp_path: Path, edit: Edit) -> None:
-    expected = loaded(tmp_path, proto(V1))
-    found = loaded(tmp_path, proto(V1, edit))
+    style = V1._replace(norm="kept" if edit is _mxnets_first_norms else "folded")
+    expected = loaded(tmp_path, proto(style))
+    found = loaded(tmp_path, proto(style, edit))
     same_tensors(found, expected)
     assert found.metadata == expected.metadata
 
@@ -439,9 +455,13 @@ def _half_in_integers(each: onnx.TensorProto) -> None:
 
 BAD: dict[str, BadFile] = {
     "cut off": raw(lambda content: content[:-100], FormatError, "runs past the end|cut off"),
-    "nothing after the version": raw(lambda _: b"\x08\x08\x3a\x00", WeightsError, "no max pool|no single input"),
+    "nothing after the version": raw(lambda _: b"\x08\x08\x3a\x00\x42\x02\x10\x11", WeightsError, "no single input"),
     "a group": raw(lambda content: content + b"\x1b", FormatError, "wire type 3"),
     "two graphs": raw(lambda content: content + b"\x3a\x00", FormatError, "has 2 graphs"),
+    "early operations": bad(
+        lambda made: setattr(made.opset_import[0], "version", 6), FormatError, r"versions \[6\] .* 7 or later"
+    ),
+    "no version of operations": bad(lambda made: made.ClearField("opset_import"), FormatError, r"versions \[\]"),
     "no graph": raw(lambda _: b"\x08\x08\x12\x01a", FormatError, "has 0 graphs"),
     "many fields": bad(_many_fields, LimitError, "more than 262144 fields"),
     "many nodes": bad(
