@@ -301,6 +301,8 @@ def test_what_refnet_does_not_have(hugging_face: Make, changes: Any, words: str)
         ({"do_rescale": False}, "pixels are not divided by 255"),
         ({"resample": 9}, "resample is 9; it is the number of one of Pillow's filters"),
         ({"size": {"height": 5}}, "size is None; it is a number of pixels"),
+        ({"size": 0}, "size is 0; it is a number of pixels"),
+        ({"size": {}}, "size is None; it is a number of pixels"),
         ({"crop_pct": 1.5}, "resize_side at least as large"),
         ({"image_mean": [0.5, 0.5]}, "image_mean has 2 values, but the network takes 3 channels"),
         ({"image_std": [0, 0, 0]}, "refnet does not have the preprocessing .std is"),
