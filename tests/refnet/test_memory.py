@@ -351,7 +351,7 @@ def test_every_want_is_told(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_p
         ("refnet.evidence.seeded.random_bits", InputError, lambda: refnet.seeded.random_images((4, 4, 3))),
         ("refnet.evidence.seeded.random_bits", LimitError, lambda: refnet.seeded.lively_weights(weights)),
         ("refnet.images.preprocess._interpolate", InputError, lambda: refnet.preprocess(raw)),
-        ("refnet.images.files._to_rgb", InputError, lambda: refnet.load_image(folder / "i.png")),
+        ("refnet.images.files._to_channels", InputError, lambda: refnet.load_image(folder / "i.png")),
     ]  # fmt: skip
     for place, kind, call in calls:
         with monkeypatch.context() as patch:

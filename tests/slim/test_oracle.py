@@ -94,9 +94,11 @@ def test_a_multi_grid_has_as_many_rates_as_the_last_block_has_units() -> None:
     net = Net([block("block1", 2, 1, 1), block("block2", 3, 3, 1)])
     variables = draw_weights(slim_variables(net, (1, 20, 20, 3)), 0)
     images = random_images(1, 20, 20, 3, seed=1)
-    for wrong in ((1, 2), (1, 2, 4, 1), (), 2):
+    for wrong in ((1, 2), (1, 2, 4, 1), ()):
         with pytest.raises(ConfigError, match=r"^Expect multi_grid to have length 3\.$"):
             refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=wrong)
+    with pytest.raises(ConfigError, match="multi_grid is 2; it is a sequence of rates"):
+        refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=2)
     with pytest.raises(ConfigError, match="unit_rate is 0; it is a whole number of 1 or more"):
         refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=(1, 0, 2))
 
