@@ -99,7 +99,7 @@ def test_a_multi_grid_has_as_many_rates_as_the_last_block_has_units() -> None:
             refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=wrong)
     with pytest.raises(ConfigError, match="multi_grid is 2; it is a sequence of rates"):
         refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=2)
-    with pytest.raises(ConfigError, match="unit_rate is 0; it is a whole number of 1 or more"):
+    with pytest.raises(ConfigError, match="multi_grid is 0; it is a whole number of 1 or more"):
         refnet.forward(variables, images, blocks=refnet_blocks(net.blocks), multi_grid=(1, 0, 2))
 
 
