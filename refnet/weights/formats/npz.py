@@ -53,7 +53,7 @@ _LOCAL_HEADER_BYTES = 30
 # Bits of a member's flags: encrypted, patched, encrypted in another way; and a name in UTF-8.
 _ENCRYPTED, _UTF8 = 0x61, 0x800
 # The position in it of the lengths of the name and of the extra field.
-_LOCAL_LENGTHS = 26
+_LOCAL_FLAGS, _LOCAL_LENGTHS = 6, 26
 # Deflate's best: two bits for 258 bytes.
 _DEFLATE_MAX_RATIO = 1032
 _STEP_BYTES, _SKIPPED_BYTES = 1 << 20, 1 << 14
@@ -198,11 +198,17 @@ class _Stored(RawIOBase):
     def __init__(self, file: int, member: zipfile.ZipInfo) -> None:
         self._file = file
         self._member = member
-        name = member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")
-        header = os.pread(file, _LOCAL_HEADER_BYTES + len(name), member.header_offset)
-        if not header.startswith(MAGICS[0]) or header[_LOCAL_HEADER_BYTES:] != name:
+        header = os.pread(file, _LOCAL_HEADER_BYTES, member.header_offset)
+        if len(header) < _LOCAL_HEADER_BYTES or not header.startswith(MAGICS[0]):
+            raise zipfile.BadZipFile("it has no header of its own")
+        # That header says by itself how it spells the name.
+        (flags,), lengths = (
+            struct.unpack_from("<H", header, _LOCAL_FLAGS),
+            struct.unpack_from("<HH", header, _LOCAL_LENGTHS),
+        )
+        name = os.pread(file, lengths[0], member.header_offset + _LOCAL_HEADER_BYTES)
+        if name.decode("utf-8" if flags & _UTF8 else "cp437") != member.orig_filename:
             raise zipfile.BadZipFile("its own header does not have its name")
-        lengths = struct.unpack_from("<HH", header, _LOCAL_LENGTHS)
         self._position = member.header_offset + _LOCAL_HEADER_BYTES + sum(lengths)
         self._left = member.file_size
         self._checksum = 0

@@ -289,7 +289,25 @@ def _bomb(folder: Path) -> Path:
     return path
 
 
+def _other_name(header: bytes, place: int, change: int) -> BadFile:
+    """A member whose name the directory and its own header spell, or measure, in two ways: zipfile refuses it."""
+
+    def write_it(folder: Path) -> Path:
+        path = archive(folder / "a", ("²x.npy", npy(np.ones(1))))
+        content = bytearray(path.read_bytes())
+        content[content.index(header) + place] ^= change
+        path.write_bytes(content)
+        with zipfile.ZipFile(path) as file, pytest.raises(zipfile.BadZipFile):
+            file.read(file.namelist()[0])
+        return path
+
+    return BadFile(write_it, CorruptError, "its own header does not have its name")
+
+
 BAD = {
+    "a name in UTF-8 in its own header alone": _other_name(b"PK\x01\x02", 9, 8),
+    "a name in UTF-8 in the directory alone": _other_name(b"PK\x03\x04", 7, 8),
+    "a shorter name in its own header": _other_name(b"PK\x03\x04", 26, 1),
     **{name: _forged(*row) for name, row in FORGED.items()},
     **{name: _lying(*row) for name, row in LYING.items()},
     **{name: _metadata(*row) for name, row in METADATA.items()},
