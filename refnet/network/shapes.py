@@ -1,4 +1,4 @@
-"""What the shapes of all the variables of a network have in common, whatever the network."""
+"""What the shapes of all the variables of a network have in common, and the axes of kernels, whatever the network."""
 
 from __future__ import annotations
 
@@ -52,3 +52,22 @@ def check_ranks(variables: Mapping[str, Any], scope: str) -> None:
         raise ShapeMismatchError(
             f"{', '.join(listed[:_LISTED])}{more}.", tensor=first, found=np.shape(variables[first])
         )
+
+
+def hwio(kernel: np.ndarray, *, outputs_first: bool) -> np.ndarray:
+    """A convolution's kernel as TF-Slim has it, from that of a dense layer or a convolution.
+
+    Parameters
+    ----------
+    kernel : array
+        A matrix, or four-dimensional; others are returned as they are.
+    outputs_first : bool
+        Whether it is [outputs, inputs], or OIHW, as in PyTorch; else [inputs, outputs], or HWIO.
+
+    Returns
+    -------
+    array [height, width, inputs, outputs]
+    """
+    if kernel.ndim == 2:
+        kernel = kernel[:, :, np.newaxis, np.newaxis] if outputs_first else kernel[np.newaxis, np.newaxis]
+    return kernel.transpose(2, 3, 1, 0) if outputs_first and kernel.ndim == 4 else kernel

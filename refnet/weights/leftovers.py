@@ -11,12 +11,13 @@ import numpy as np
 from refnet.errors import ConfigError, WeightsError
 from refnet.network.architecture import Architecture
 from refnet.network.networks import BY_UNIT
+from refnet.network.shapes import hwio
 
 #: What follows the name of a variable in the names of its moving average.
 AVERAGE = "/ExponentialMovingAverage"
 
 #: Kinds of tensors, as notes and warnings name them.
-TRAINING, AVERAGES, UNKNOWN = "state of the training", "moving averages", "not known"
+TRAINING, UNKNOWN = "state of the training", "not known"
 
 # Variables of an optimizer or of a training loop that belong to no other variable.
 _TRAINING = re.compile(
@@ -97,8 +98,6 @@ def kind_of(name: str, names: Mapping[str, Any]) -> str:
     -------
     str
     """
-    if name.endswith(AVERAGE):
-        return AVERAGES
     # A variable's name is never that of a layer: what stands below it is what an optimizer keeps of it.
     variable, _, _ = name.rpartition("/")
     return TRAINING if _TRAINING.search(name) or variable in names else UNKNOWN
@@ -292,26 +291,7 @@ def _dense(name: str, roles: _Roles, outputs_first: bool) -> Dense | None:
         return None
     biases = next((roles[role] for role in roles if role in _BIASES), None)
     tensors = [entry[0] for entry in (kernel, biases) if entry is not None]
-    return Dense(name, as_kernel(kernel[1], outputs_first), None if biases is None else biases[1], tensors)
-
-
-def as_kernel(kernel: np.ndarray, outputs_first: bool) -> np.ndarray:
-    """A convolution's kernel as HWIO, from that of a dense layer or a convolution.
-
-    Parameters
-    ----------
-    kernel : array
-        A matrix, or four-dimensional.
-    outputs_first : bool
-        Whether it is [outputs, inputs], or OIHW, as in PyTorch.
-
-    Returns
-    -------
-    array [height, width, inputs, outputs]
-    """
-    if outputs_first:
-        return kernel.reshape(*kernel.shape[:2], *kernel.shape[2:] or (1, 1)).transpose(2, 3, 1, 0)
-    return kernel.reshape(*kernel.shape[:-2] or (1, 1), *kernel.shape[-2:])
+    return Dense(name, hwio(kernel[1], outputs_first=outputs_first), None if biases is None else biases[1], tensors)
 
 
 def take_averages(

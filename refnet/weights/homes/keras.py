@@ -21,6 +21,7 @@ from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
+from refnet.network.shapes import hwio
 from refnet.weights.formats.hdf5 import FORMAT_START
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, names_by_slim
@@ -148,8 +149,8 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     renamed = {slim: name for slim, name in in_file.items() if slim != name}
     result = {slim: tensors[name] for slim, name in in_file.items()}
     logits = f"{scope}/logits/weights"
-    if logits in renamed and result[logits].ndim == 2:
-        result[logits] = result[logits][np.newaxis, np.newaxis]
+    if logits in renamed:
+        result[logits] = hwio(result[logits], outputs_first=False)
     inside = [name for slim, name in in_file.items() if slim == name and re.match(_IN_UNIT, name)]
     return Named(result, renamed, version.options, version.recipe, [], version.remarks, inside)
 

@@ -18,6 +18,7 @@ import numpy as np
 from refnet.images.preprocess import Recipe
 from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
+from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, names_by_slim
 
@@ -60,8 +61,8 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     renamed = {slim: name for slim, name in in_file.items() if slim != name}
     result = {slim: tensors[name] for slim, name in in_file.items()}
     logits = f"{scope}/logits/weights"
-    if logits in renamed and result[logits].ndim == 2:
-        result[logits] = result[logits][np.newaxis, np.newaxis]
+    if logits in renamed:
+        result[logits] = hwio(result[logits], outputs_first=False)
     biases = dict(_missing_biases(result)) if second else {}
     options: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
     remarks = ["KerasHub's presets bring their own resize; refnet's recipe is TensorFlow 1's bilinear one"]

@@ -12,6 +12,7 @@ import numpy as np
 from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.networks import Family, network_name
+from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, names_by_slim
 
@@ -112,7 +113,9 @@ class StateDict(NamedTuple):
         names = names_by_slim(tensors, scope, lambda name: self._slim_name(name, scope, family))
         renamed = {slim: name for slim, name in names.items() if slim != name}
         result = {
-            slim: _hwio(tensors[name]) if slim in renamed and slim.endswith("/weights") else tensors[name]
+            slim: hwio(tensors[name], outputs_first=True)
+            if slim in renamed and slim.endswith("/weights")
+            else tensors[name]
             for slim, name in names.items()
         }
         units = tuple({name[: match.start("layer")] for name in tensors if (match := self.unit.match(name))})
@@ -161,10 +164,3 @@ class StateDict(NamedTuple):
             match = self.biased.match(name) if self.biased else None
             if match and (biases := f"{match['layer']}/biases") not in tensors:
                 yield biases, np.zeros(kernel.shape[-1:], np.float32)
-
-
-def _hwio(kernel: np.ndarray) -> np.ndarray:
-    """An OIHW kernel, or the matrix [outputs, inputs] of a dense layer, as HWIO."""
-    if kernel.ndim == 2:
-        kernel = kernel[:, :, np.newaxis, np.newaxis]
-    return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel

@@ -19,6 +19,7 @@ from refnet.errors import MissingTensorError
 from refnet.images.preprocess import VGG
 from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
+from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, names_by_slim
 
@@ -53,8 +54,8 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     renamed = {slim: name for slim, name in in_file.items() if slim != name}
     result = {slim: tensors[name] for slim, name in in_file.items()}
     logits = f"{scope}/logits/weights"
-    if logits in renamed and result[logits].ndim == 2:
-        result[logits] = result[logits][np.newaxis, np.newaxis]
+    if logits in renamed:
+        result[logits] = hwio(result[logits], outputs_first=False)
     normalized = set(places.values())
     biases = {
         f"{scope}/{place}/biases": np.zeros(result[f"{scope}/{place}/weights"].shape[-1:], np.float32)
