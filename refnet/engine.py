@@ -189,6 +189,14 @@ class Engine:
         """
         return self._compile(self._batch_shape(shape), names_of(end_points)).executor
 
+    def __repr__(self) -> str:
+        o, classes = self._options, self.num_classes
+        head = "features" if classes is None else f"{classes} classes"
+        return (
+            f"<Engine of {self._architecture.scope}: {head}, device {o.device}, {self._threads} "
+            f"thread{'s' * (self._threads != 1)}, {self._dtype}>"
+        )
+
     def __reduce__(self) -> Any:
         return _remade, (type(self), self._source, vars(self._given))
 

@@ -76,6 +76,10 @@ class KerasModel:
         self._softmax = include_top and classifier_activation == "softmax"
         self._pooling = None if include_top else pooling
 
+    def __repr__(self) -> str:
+        last = "softmax" if self._softmax else self._pooling or "no pooling"
+        return f"<KerasModel: {last} after {repr(self._engine)[1:-1]}>"
+
     @for_images
     def predict(self, images: Any) -> FloatArray:
         """Run the network.

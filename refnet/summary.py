@@ -12,6 +12,7 @@ from refnet.checks import as_int, check_mapping, check_positive
 from refnet.graph.graph import Graph
 from refnet.network.architecture import Architecture
 from refnet.network.networks import network_blocks
+from refnet.tables import html_table
 from refnet.weights.weights import Weights
 from refnet_kernels.catalog import OPS
 
@@ -49,6 +50,13 @@ class Summary(NamedTuple):
     layers: list[Layer]
     trainable: int
     non_trainable: int
+
+    def __repr__(self) -> str:
+        return f"<Summary of {self.architecture.scope}: {len(self.layers)} layers, {self.total:,} parameters>"
+
+    def _repr_html_(self) -> str:
+        rows = [[layer.name, layer.operation, list(layer.shape), layer.parameters] for layer in self.layers]
+        return html_table(repr(self)[1:-1], ["layer", "operation", "shape", "parameters"], rows)
 
     @property
     def total(self) -> int:

@@ -25,6 +25,7 @@ from refnet.network.resnet_utils import Block, check_blocks
 from refnet.resources import for_images
 from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import as_array, images_of
+from refnet.tables import html_table
 from refnet.weights.files import check_stored, weights_of
 from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
@@ -62,6 +63,14 @@ class Report(NamedTuple):
 
     def _near(self, row: Difference) -> bool:
         return self.max_ulps > 0 and row.ulps is not None and row.ulps <= self.max_ulps
+
+    def __repr__(self) -> str:
+        return f"<Report on {self.path}: {len(self.differing)} of {len(self.rows)} end points differ>"
+
+    def _repr_html_(self) -> str:
+        far = {id(row) for row in self.differing}
+        rows = [[row.name, "differs" if id(row) in far else "agrees", str(row)] for row in self.rows]
+        return html_table(repr(self)[1:-1], ["end point", "verdict", "what was found"], rows)
 
     def __str__(self) -> str:
         """The verdict, and the first end points that differ."""

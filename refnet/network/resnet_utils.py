@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from refnet.checks import MOST, as_int, check_bool, check_choice, check_positive, check_text, shown
 from refnet.errors import ConfigError
 from refnet.graph.graph import ACTIVATIONS, Graph, Tensor
 from refnet.network.eager import works_on_arrays
+
+#: Runs of equal units that a block's one line shows.
+_SHOWN_RUNS = 6
 
 
 class Block(NamedTuple):
@@ -38,6 +42,19 @@ class Block(NamedTuple):
     scope: str
     unit_fn: Callable[..., Any]
     args: Sequence[Mapping[str, int]]
+
+    def __repr__(self) -> str:
+        """The depth and the stride of each unit, with a count where neighbours are equal."""
+        unit = getattr(self.unit_fn, "__name__", type(self.unit_fn).__name__)
+        return f"<Block {self.scope}: {unit} {_runs(self.args)}>"
+
+
+def _runs(units: Sequence[Mapping[str, int]]) -> str:
+    """``2 x 256, 256/2``: equal neighbours are counted, and a stride stands behind a slash."""
+    words = [f"{unit.get('depth')}" + (f"/{unit['stride']}" if unit.get("stride", 1) != 1 else "") for unit in units]
+    runs = [(word, len(list(same))) for word, same in groupby(words)]
+    text = ", ".join(word if count == 1 else f"{count} x {word}" for word, count in runs[:_SHOWN_RUNS])
+    return text + (", ..." if len(runs) > _SHOWN_RUNS else "")
 
 
 class Convolution(NamedTuple):
