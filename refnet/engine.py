@@ -22,6 +22,7 @@ from refnet.images import doubts
 from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.options import Options
+from refnet.network.resnet_utils import Block
 from refnet.resources import for_images, for_weights, is_want
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
@@ -373,12 +374,29 @@ def forward(
     return _engines.engine_of(weights, options)(images, end_points, stream)
 
 
+#: Options, each with all that its value consists of.
+Spelling = tuple[tuple[str, str], ...]
+
+
+def _spelling(options: Mapping[str, Any]) -> Spelling:
+    return tuple(sorted((name, _spelled(value)) for name, value in options.items()))
+
+
+def _spelled(value: Any) -> str:
+    """The value with all its parts, which a block's own line leaves out."""
+    if isinstance(value, Block):
+        return repr(tuple(value))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return f"[{', '.join(map(_spelled, value))}]"
+    return repr(value)
+
+
 class _Kept(NamedTuple):
     """An engine with its weights, and its options in each spelling in which they were passed."""
 
     weights: weakref.ref[Weights]
-    options: str
-    spellings: set[tuple[tuple[str, str], ...]]
+    options: Spelling
+    spellings: set[Spelling]
     engine: Engine
 
 
@@ -392,7 +410,7 @@ class _Engines:
     def engine_of(self, weights: Weights, options: Mapping[str, Any]) -> Engine:
         """The engine for these weights, compared by identity, and these options, compared by what they resolve to."""
         try:
-            spelling = tuple(sorted((name, repr(value)) for name, value in options.items()))
+            spelling = _spelling(options)
         except Exception:  # a value that cannot be written down is none that an option can have
             return Engine(weights, **options)
         with self._lock.held():
@@ -402,12 +420,12 @@ class _Engines:
             self._kept = [*others, kept][-KEPT_ENGINES:]
             return kept.engine
 
-    def _find(self, weights: Weights, options: Mapping[str, Any], spelling: tuple[tuple[str, str], ...]) -> _Kept:
+    def _find(self, weights: Weights, options: Mapping[str, Any], spelling: Spelling) -> _Kept:
         of_weights = [kept for kept in self._kept if kept.weights() is weights]
         for kept in of_weights:
             if spelling in kept.spellings:
                 return kept
-        resolved = repr(Options(**options).resolved(weights.options))
+        resolved = _spelling(vars(Options(**options).resolved(weights.options)))
         for kept in of_weights:
             if kept.options == resolved:
                 return kept
