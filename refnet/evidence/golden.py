@@ -19,6 +19,7 @@ from refnet.evidence.golden_file import MAX_SEEDED, EndPoint, Golden, read_golde
 from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, check_recipe, preprocess
+from refnet.network.names import full_names
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block, check_blocks
@@ -148,8 +149,10 @@ def record(
         check_stored(recipe)
     batch = _images(images, recipe, seed, kept)
     engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
-    net, found = engine(batch, end_points=wanted or [])
     traced, order = engine.trace(_batch_shape(batch.shape))
+    if not isinstance(wanted, bool):
+        wanted = tuple(full_names(wanted, list(order), "end point"))
+    net, found = engine(batch, end_points=wanted or [])
     values = in_network_order({name: found[name] for name in order if name in found}, net)
     golden = Golden(
         contract=CONTRACT_VERSION,

@@ -16,10 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from refnet.checks import MOST, as_int, check_bool, check_choice, check_positive, check_text, shown
-from refnet.errors import ConfigError
+from refnet.errors import ConfigError, InputError
 from refnet.graph.graph import ACTIVATIONS, Graph, Tensor
 from refnet.network.eager import works_on_arrays
+from refnet.resources import for_images
+from refnet.run.compute import compute
+from refnet.run.inputs import as_array, converted
 
 #: Runs of equal units that a block's one line shows.
 _SHOWN_RUNS = 6
@@ -64,6 +69,48 @@ class Convolution(NamedTuple):
     kernel_size: int
     stride: int
     rate: int
+
+
+@for_images
+def softmax(logits: Any, *, device: str = "cpu", threads: int | None = None) -> Any:
+    """Probabilities from logits, over the last axis (TF-Slim: ``slim.softmax``), with the bits of ``predictions``.
+
+    Parameters
+    ----------
+    logits : float array [classes] or [.., classes], or Tensor
+    device, threads
+        As for `refnet.Engine`.
+
+    Returns
+    -------
+    array of the same shape, or Tensor
+        float64 for float64, else float32.
+
+    Raises
+    ------
+    InputError
+        The logits are not such an array.
+    ConfigError, DeviceError
+        As `refnet.Engine` raises them.
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> refnet.softmax(np.zeros(4, np.float32))
+    array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    """
+    if isinstance(logits, Tensor):
+        return logits.graph.softmax(logits)
+    array = as_array(logits, "The logits")
+    if array.dtype.kind != "f" or array.ndim == 0 or array.shape[-1] == 0:
+        raise InputError(
+            f"The logits are {array.dtype} of shape {array.shape}; they are floats of shape [.., classes].",
+            found=array.shape,
+        )
+    dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
+    pixels = converted(array, dtype).reshape(-1, 1, 1, array.shape[-1])
+    graph = Graph({})
+    return compute(graph, pixels, graph.softmax(graph.placeholder(pixels.shape)), device, threads).reshape(array.shape)
 
 
 @works_on_arrays
