@@ -234,6 +234,11 @@ class TestStdout:
         assert done.stderr == "refnet: error: standard output: No space left on device.\n"
 
 
+def test_the_citation_is_of_this_version() -> None:
+    citation = (Path(__file__).parents[2] / "CITATION.cff").read_text()
+    assert f"\nversion: {refnet.__version__}\n" in citation
+
+
 class TestVersion:
     def test_names_all_that_the_bits_depend_on(self, run: Run) -> None:
         from importlib.metadata import version

@@ -11,6 +11,7 @@ import pytest
 
 import refnet
 from refnet import errors
+from refnet.run import backends
 from refnet.run.devices import check_dtype
 from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights, small_blocks
@@ -323,3 +324,13 @@ def test_softmax_has_the_bits_of_predictions(dtype: type) -> None:
     weights, image = refnet.Weights(lively_weights()), rng.uniform(-1, 1, (17, 17, 3)).astype(np.float32)
     net, end_points = refnet.forward(weights, image, end_points=["predictions"])
     assert np.array_equal(refnet.softmax(net), end_points["predictions"])
+
+
+def test_a_system_without_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    weights, image = refnet.Weights(lively_weights()), np.zeros((9, 9, 3), np.float32)
+    expected = refnet.forward(weights, image)
+    monkeypatch.setattr(backends, "_IS_POSIX", False)
+    with pytest.raises(errors.DeviceError, match="need Linux; on Windows refnet runs in WSL. device='reference'"):
+        refnet.forward(weights, image, dtype="float64")
+    assert np.array_equal(refnet.forward(weights, image, device="reference"), expected)
