@@ -331,6 +331,6 @@ def test_a_system_without_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) 
     weights, image = refnet.Weights(lively_weights()), np.zeros((9, 9, 3), np.float32)
     expected = refnet.forward(weights, image)
     monkeypatch.setattr(backends, "_IS_POSIX", False)
-    with pytest.raises(errors.DeviceError, match="need Linux; on Windows refnet runs in WSL. device='reference'"):
+    with pytest.raises(errors.DeviceError, match=r"need Linux; on Windows refnet runs in WSL\. device='reference'"):
         refnet.forward(weights, image, dtype="float64")
     assert np.array_equal(refnet.forward(weights, image, device="reference"), expected)
