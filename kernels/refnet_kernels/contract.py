@@ -82,6 +82,27 @@ class NormGeometry(NamedTuple):
         return self.batch * self.height * self.width
 
 
+class GroupNormGeometry(NamedTuple):
+    """A group norm of NHWC images: ``groups`` divides the channels, and ``epsilon`` is added to the variance."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    groups: int
+    epsilon: float
+
+    @classmethod
+    def of(cls, shape: Sequence[int], groups: int, epsilon: float) -> GroupNormGeometry:
+        """From an array's shape, as in `ImageGeometry.of`."""
+        return cls(*ImageGeometry.of(shape), groups, epsilon)
+
+    @property
+    def group_channels(self) -> int:
+        """Channels of a group."""
+        return self.channels // self.groups
+
+
 class SubsampleGeometry(NamedTuple):
     """Every ``factor``-th row and column of NHWC images."""
 

@@ -19,6 +19,7 @@ from refnet.graph.nearest import nearest
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
+    GroupNormGeometry,
     ImageGeometry,
     NormGeometry,
     PoolGeometry,
@@ -27,6 +28,9 @@ from refnet_kernels.contract import (
 )
 
 Shape = tuple[int, int, int, int]
+
+#: The groups of a group norm, as in the paper, in ``slim.group_norm`` and in every network that was released with it.
+GROUPS = 32
 
 # The most problems that one error lists.
 _LISTED = 20
@@ -43,9 +47,9 @@ class ArgScope(NamedTuple):
     is_training : bool
         Whether batch norm uses the batch's own mean and biased variance, not the moving ones.
     batch_norm_epsilon : float
-        Added to the variance.
+        Added to the variance, in group norm too.
     batch_norm_scale : bool
-        Whether batch norm multiplies by gamma.
+        Whether batch norm multiplies by gamma, and group norm too.
     activation_fn : {"relu", None}
         The activation after conv1 and conv2 of each unit, and in the first version's root; all other ReLUs are always
         there.
@@ -279,6 +283,27 @@ class Graph:
         op = "batch_norm_training" if self.arg_scope.is_training else "batch_norm"
         geometry = NormGeometry.of(inputs.shape, self.arg_scope.batch_norm_epsilon)
         return self._add(op, (inputs,), inputs.shape, geometry, variables)
+
+    def group_norm(self, inputs: Tensor, scope: str, groups: int = GROUPS) -> Tensor:
+        """Normalise each image by itself, in groups of neighbouring channels, with ``gamma`` and ``beta`` in ``scope``.
+
+        Raises
+        ------
+        ConfigError
+            The channels cannot be divided into so many groups of the same size.
+        """
+        channels = inputs.depth
+        if not channels or channels % groups:
+            raise ConfigError(
+                f"{self.name(scope)} is a group norm of {channels} channels, which cannot be divided into {groups} "
+                f"groups of the same size: the layer before it needs a multiple of {groups} channels.",
+                expected=groups, found=channels,
+            )  # fmt: skip
+        roles = ["beta", "gamma"] if self.arg_scope.batch_norm_scale else ["beta"]
+        with self.variable_scope(scope):
+            variables = {role: self.variable(role, (channels,)) for role in roles}
+        geometry = GroupNormGeometry.of(inputs.shape, groups, self.arg_scope.batch_norm_epsilon)
+        return self._add("group_norm", (inputs,), inputs.shape, geometry, variables)
 
     def relu(self, inputs: Tensor) -> Tensor:
         """``0 if x < 0 else x``."""
