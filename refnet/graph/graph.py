@@ -251,19 +251,10 @@ class Graph:
 
         The weights are the current scope's ``weights``, [height, width, channels, num_outputs].
         """
-        batch, height, width, channels = inputs.shape
-        windows = [size + (size - 1) * (rate - 1) for size in kernel_size]
-        if same:
-            out_height, top = same_padding(height, windows[0], stride)
-            out_width, left = same_padding(width, windows[1], stride)
-        else:
-            out_height, out_width = -(-height // stride), -(-width // stride)
-            top, left = ((window - 1) // 2 for window in windows)
-        geometry = ConvGeometry(
-            batch, height, width, channels, out_height, out_width, num_outputs, *kernel_size, stride, rate, top, left
-        )
-        weights = self.variable("weights", (*kernel_size, channels, num_outputs))
-        shape = (batch, out_height, out_width, num_outputs)
+        kernel = (*kernel_size, inputs.depth, num_outputs)
+        geometry = (ConvGeometry.tensorflow_same if same else ConvGeometry.same)(inputs.shape, kernel, stride, rate)
+        weights = self.variable("weights", kernel)
+        shape = (geometry.batch, geometry.out_height, geometry.out_width, num_outputs)
         return self._add("conv", (inputs,), shape, geometry, {"weights": weights})
 
     def bias_add(self, inputs: Tensor) -> Tensor:
@@ -311,8 +302,8 @@ class Graph:
 
     def subsample(self, inputs: Tensor, factor: int) -> Tensor:
         """``x[:, ::factor, ::factor, :]``."""
-        batch, height, width, channels = inputs.shape
-        geometry = SubsampleGeometry(batch, height, width, channels, factor)
+        batch, *_, channels = inputs.shape
+        geometry = SubsampleGeometry.of(inputs.shape, factor)
         return self._add("subsample", (inputs,), (batch, geometry.out_height, geometry.out_width, channels), geometry)
 
     def add(self, shortcut: Tensor, residual: Tensor) -> Tensor:
