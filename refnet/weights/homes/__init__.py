@@ -18,6 +18,7 @@ HOMES = (
     keras.HOME,
     timm.HOME,
     torchvision.HOME,
+    torchvision.NUMBERED,
     hugging_face.HOME,
     pytorchcv.HOME,
     tf_official.HOME,
