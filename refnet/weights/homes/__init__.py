@@ -21,6 +21,8 @@ HOMES = (
     torchvision.NUMBERED,
     hugging_face.HOME,
     pytorchcv.HOME,
+    # Before the official ones, whose names are the same behind any scope.
+    tf_official.SIMCLR,
     tf_official.HOME,
     bit.HOME,
 )
@@ -106,6 +108,7 @@ def network_in(loaded: Loaded, scope: str | None = None) -> Found:
         tensors=tensors | outside,
         renamed={name: prefix + original for name, original in named.renamed.items()},
         inside=[prefix + name for name in named.inside],
+        not_run=[prefix + name for name in named.not_run],
     )
     return Found(named, others, home.outputs_first, home.title)
 
