@@ -34,6 +34,9 @@ _LISTED = 50
 
 _LINE_BYTES = 64
 
+# Tensors that share memory are copied. Networks share a few, and some have one small tensor under many names.
+_MAX_SHARING, _SMALL_BYTES = 4, 1 << 20
+
 #: From this size on, it pays to read an array in another thread.
 _LARGE_BYTES = 1 << 19
 
@@ -202,6 +205,28 @@ def check_shape(shape: Sequence[int], itemsize: int) -> None:
             raise LimitError(
                 f"its shape {tuple(shape)} takes more bytes than a computer can address.", found=tuple(shape)
             )
+
+
+def check_sharing(taken: int, held: int) -> None:
+    """Refuse tensors that share memory so often that their copies are more likely a bomb than a network.
+
+    Parameters
+    ----------
+    taken : int
+        Bytes of the copies.
+    held : int
+        Bytes that the file holds for them.
+
+    Raises
+    ------
+    LimitError
+    """
+    if taken > _SMALL_BYTES + _MAX_SHARING * held:
+        raise LimitError(
+            f"its tensors take {taken} bytes, and share the {held} that the file holds for them.",
+            expected=held,
+            found=taken,
+        )
 
 
 def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
