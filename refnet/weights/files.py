@@ -181,6 +181,8 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         conversion=conversion,
         copy=False,
     )
+    if weights.keys() == tensors.keys() and weights.options.get("stride_place") == found.stride_place:
+        weights._set(_architecture=found.architecture)
     _check_usable(weights, CorruptError)
     extra = sorted(weights.keys() - found.graph.used)
     remarks = _remarks(weights, recipe, found.graph.folded) + found.doubts

@@ -35,6 +35,8 @@ class Interpretation(NamedTuple):
     not_run : list of str
         Tensors of heads that are not run; they are left out.
     architecture : Architecture
+    stride_place : str or None
+        The option that the architecture was read with.
     graph : Graph
         Of the tensors, for a small image.
     home : str
@@ -50,6 +52,7 @@ class Interpretation(NamedTuple):
     doubts: list[str]
     not_run: list[str]
     architecture: Architecture
+    stride_place: str | None
     graph: Graph
     home: str
     untold: str
@@ -140,7 +143,17 @@ def interpret(
         recipe_from=f"the default of {home}" if named.recipe else "",
     )
     return Interpretation(
-        named_tensors, own_options, named.recipe, conversion, doubts, not_run, found, graph, home, named.untold
+        named_tensors,
+        own_options,
+        named.recipe,
+        conversion,
+        doubts,
+        not_run,
+        found,
+        place,
+        graph,
+        home,
+        named.untold,
     )
 
 
