@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import reprlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.checks import check_bool, check_text, labels_of, path_of
+from refnet.checks import check_bool, check_text, labels_of, listed, path_of, shown
 from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
 from refnet.images import pillow
 from refnet.images.preprocess import Recipe, check_recipe, fields_of
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.weights import doubts
-from refnet.weights.conversion import Conversion, some
+from refnet.weights.conversion import Conversion
 from refnet.weights.leftovers import UNKNOWN
 from refnet.weights.weights import GIVEN, Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
@@ -108,10 +107,10 @@ def load_weights(
         extra = weights.conversion.extra
         all_extra = extra + (found.not_run if head == "from_weights" else [])
         if all_extra and strict:
-            names = some(all_extra)
+            names = listed(all_extra)
             raise WeightsError(f"The file holds {len(all_extra)} tensors that are not part of the network: {names}.")
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
-    others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
+    others = [f"{len(unknown)} tensors are not part of the network: {listed(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
         # The decorators stand between this and the caller.
         warnings.warn(doubt, RefnetWarning, stacklevel=4)
@@ -206,7 +205,7 @@ def _remarks(weights: Weights, recipe: Recipe | None, folded: Sequence[str]) -> 
     if folded:
         remarks.append(
             f"{len(folded)} convolutions have biases and no batch norm, as after folding, and run so: "
-            f"{folded[0]}{', ...' if len(folded) > 1 else ''}"
+            f"{listed(folded, 1)}"
         )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])
@@ -232,7 +231,7 @@ def _check_read_back(weights: Weights) -> None:
     ]
     if moved or found.options != weights.options:
         raise ConfigError(
-            f"The weights would be read back as others, because of the names of {some(moved)}: leave out the tensors "
+            f"The weights would be read back as others, because of the names of {listed(moved)}: leave out the tensors "
             "that are not part of the network, or rename them.",
             found=moved,
         )
@@ -267,7 +266,7 @@ def recipe_from(stored: Any) -> Recipe:
         It is not a recipe, or asks for too much memory.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
-        raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
+        raise WeightsError(f"The file's preprocessing recipe is not understood: {shown(stored)}.")
     with _in_file("preprocessing recipe is"):
         recipe = check_recipe(Recipe(**stored))
     return in_bounds(recipe)
@@ -331,7 +330,7 @@ def options_from(stored: Any) -> dict[str, Any]:
     """
     kinds = {name: type(value) for name, value in SLIM_OPTIONS.items()}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
-        raise WeightsError(f"The file's options of the network are not understood: {reprlib.repr(stored)}.")
+        raise WeightsError(f"The file's options of the network are not understood: {shown(stored)}.")
     with _in_file("options of the network are"):
         check_slim_options(stored)
     return dict(stored)
@@ -350,7 +349,7 @@ def _in_file(what: str) -> Iterator[None]:
 def _check_finite(weights: Weights, kind: type[WeightsError]) -> None:
     bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items() if not np.isfinite(tensor).all()}
     if bad:
-        counts = some([f"{name} ({count})" for name, count in bad.items()])
+        counts = listed([f"{name} ({count})" for name, count in bad.items()])
         raise kind(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
 
 

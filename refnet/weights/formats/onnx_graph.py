@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import shown
+from refnet.checks import listed, shown
 from refnet.errors import ShapeMismatchError, WeightsError
 from refnet.network.networks import BY_UNIT, network_name
 from refnet.weights.formats.loaded import check_sharing
@@ -317,7 +317,7 @@ class _Reading:
     def _only_consumer(self, node: Node, op: str) -> Node:
         consumers = self._consumers.get(node.outputs[0], [])
         if len(consumers) != 1 or consumers[0].op != op:
-            found = ", ".join(consumer.op for consumer in consumers[:4]) or "nothing"
+            found = listed(consumer.op for consumer in consumers) or "nothing"
             raise _refused(node, f"must be followed by {op} alone; {found} follows it")
         self._read.update((node.outputs[0], consumers[0].outputs[0]))
         return consumers[0]

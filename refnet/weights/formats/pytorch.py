@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import listed
 from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, WeightsError
 from refnet.files import regular_file_size
 from refnet.resources import is_want
@@ -271,7 +272,7 @@ def _open_archive(archive: zipfile.ZipFile, file: int, file_size: int) -> _Sourc
     pickles = [name for name in by_name if name.endswith(_PICKLE)]
     if len(pickles) != 1 or pickles[0].count("/") != 1:
         raise FormatError(
-            f"PyTorch's archives have one member FOLDER{_PICKLE}; this one has {', '.join(pickles[:_FEW]) or 'none'}.",
+            f"PyTorch's archives have one member FOLDER{_PICKLE}; this one has {listed(pickles) or 'none'}.",
             found=pickles,
         )
     folder = pickles[0].removesuffix(_PICKLE)
@@ -678,7 +679,7 @@ def _titled(path: _Path) -> str:
 
 
 def _listed(paths: list[_Path]) -> str:
-    return ", ".join(map(_titled, paths[:_FEW])) + (", ..." if len(paths) > _FEW else "")
+    return listed(map(_titled, paths))
 
 
 def _entries(value: Any) -> Mapping[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from refnet.checks import listed
 from refnet.errors import ConfigError
 from refnet.network.architecture import scopes_of
 from refnet.weights.formats.later import later
@@ -135,10 +136,10 @@ def _chosen(prefixes: Sequence[str], scope: str | None) -> str:
         return prefixes[0] if prefixes else ""
     if scope is None:
         raise ConfigError(
-            f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.", expected=scopes
+            f"The weights hold several networks; scope= can be {listed(map(repr, scopes))}.", expected=scopes
         )
     if scope not in scopes:
-        there = f"there are networks below {', '.join(map(repr, scopes))}" if scopes else "there is none at all"
+        there = f"there are networks below {listed(map(repr, scopes))}" if scopes else "there is none at all"
         raise ConfigError(f"There is no network below scope {scope!r}; {there}.", expected=scopes, found=scope)
     return prefixes[scopes.index(scope)]
 
