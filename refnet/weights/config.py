@@ -41,7 +41,7 @@ class Network(NamedTuple):
     ----------
     architecture : Architecture
     home : str
-        The title of the tensors' home.
+        The title of the tensors' home, or "" where a graph takes its place.
     """
 
     architecture: Architecture
@@ -83,7 +83,7 @@ def beside(
     directory : str
     architecture : Architecture
     home : str
-        The title of the tensors' home.
+        The title of the tensors' home, or "" where a graph takes its place.
     with_recipe, with_labels : bool
         False: the caller knows better, so nothing about them is an error.
 
@@ -343,8 +343,9 @@ def _is_hugging_face(content: Json) -> bool:
 
 def _hugging_face_read(content: Json, network: Network) -> Config:
     found = content["model_type"]
-    if found != "resnet" or network.home != hugging_face.HOME.title:
-        what = f"describes a network of the model_type {shown(found)}, where the tensors are those of {network.home}"
+    if found != "resnet" or network.home not in ("", hugging_face.HOME.title):
+        whose = f"the tensors are those of {network.home}" if network.home else "the graph is that of a ResNet"
+        what = f"describes a network of the model_type {shown(found)}, where {whose}"
         return Config(tells=True, doubts=(f"{CONFIG} {what}: nothing of it but the labels was used",))
     architecture = network.architecture
     is_basic = len(architecture.family.kernel_sizes) == 2

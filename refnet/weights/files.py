@@ -64,9 +64,9 @@ def load_weights(
         Whether to take the moving averages of the variables, where the file has both.
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default the file's own; else that of a file of configuration beside
-        ``model.safetensors`` or ``pytorch_model.bin`` (`refnet.weights.config`); else that of the framework whose names
-        the tensors have; else that of TF-Slim's released weights: Inception's, 299 x 299, or for ResNet v1 VGG's,
-        224 x 224. ``conversion.recipe_from`` says which it was.
+        ``model.safetensors``, ``pytorch_model.bin`` or ``model.onnx`` (`refnet.weights.config`); else that of the
+        framework whose names the tensors have; else that of TF-Slim's released weights: Inception's, 299 x 299, or for
+        ResNet v1 VGG's, 224 x 224. ``conversion.recipe_from`` says which it was.
     labels : sequence of str, optional
         A name for each class. By default the file's own, or those of a file of configuration.
     strict : bool
@@ -131,7 +131,7 @@ def _configured(
     """
     source = GIVEN if recipe is not None else "the file" if "recipe" in loaded.metadata else ""
     options, doubts_found, untold = found.options, found.doubts, [found.untold] if found.untold else []
-    if directory is not None and found.home and not loaded.metadata:
+    if directory is not None and (loaded.by_graph or (found.home and not loaded.metadata)):
         with making:
             from refnet.weights import config
             from refnet.weights.formats.loaded import naming
@@ -144,7 +144,9 @@ def _configured(
             with naming(os.path.join(directory, said.recipe_from)):
                 recipe, source = in_bounds(said.recipe), said.recipe_from
         labels = said.labels if labels is None else labels
-        options, doubts_found = {**options, **said.options}, doubts_found + list(said.doubts)
+        # What a graph shows is so, whatever a configuration says.
+        options = options if loaded.by_graph else {**options, **said.options}
+        doubts_found = doubts_found + list(said.doubts)
         untold = [] if said.tells else untold
     conversion = replace(
         found.conversion,

@@ -64,6 +64,8 @@ class Loaded(NamedTuple):
         What was left out, and why, and what was converted.
     averaged : bool
         Whether the tensors are averages, which the format keeps apart from the weights themselves.
+    by_graph : bool
+        Whether a graph in the file says what the network is, whatever the tensors' home.
     """
 
     tensors: dict[str, np.ndarray]
@@ -71,6 +73,7 @@ class Loaded(NamedTuple):
     metadata: dict[str, Any]
     conversion: Conversion
     averaged: bool = False
+    by_graph: bool = False
 
 
 class Arena:

@@ -26,6 +26,7 @@ CONFIGURED = (
     "model.safetensors" + SUFFIX,
     "pytorch_model.bin",
     "pytorch_model.bin" + SUFFIX,
+    "model.onnx",
 )
 #: What holds the weights in a directory; the first that is there is taken.
 NAMES = (

@@ -20,8 +20,10 @@ from safetensors.numpy import save_file
 
 import refnet
 from refnet.cli import main
+from refnet.errors import FormatError
 from refnet.images.preprocess import check_recipe
 from tests.hugging_face.networks import renamed
+from tests.onnx.models import Style, model
 from tests.refnet.formats.bad_configs import (
     BAD as BAD_CONFIGS,
 )
@@ -83,6 +85,38 @@ def test_timm(timm: Make) -> None:
         weights = refnet.load_weights(path, strict=True)
         assert (weights.recipe, weights.labels) == (FROM_TIMM, LABELS)
         assert weights.conversion.recipe_from == "config.json"
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_onnx(merged: bool, tmp_path: Path) -> None:
+    """As Optimum exports a network, with Hugging Face's files, or timm's beside it."""
+    made = model(Style(1, stages=((4, 1), (6, 1)), classes=3, merged=merged)).proto
+    (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    (tmp_path / "other.onnx").write_bytes(made.SerializeToString())
+    alone = refnet.load_weights(tmp_path / "model.onnx", strict=True)
+    assert (alone.labels, alone.image_size) == (None, None)
+    for config, processor, recipe in (
+        (changed(HUGGING_FACE, depths=[1, 1]), PROCESSOR, FROM_PROCESSOR),
+        (TIMM, None, FROM_TIMM),
+        # A graph shows what strides.
+        (changed(HUGGING_FACE, downsample_in_bottleneck=True), PROCESSOR, FROM_PROCESSOR),
+    ):
+        configured(tmp_path, config, processor)
+        for path in (tmp_path, tmp_path / "model.onnx"):
+            weights = refnet.load_weights(path, strict=True)
+            assert (weights.recipe, weights.labels) == (recipe, LABELS)
+            assert weights.options == alone.options
+            assert weights.conversion.recipe_from == (
+                "config.json" if processor is None else "preprocessor_config.json"
+            )
+        other = refnet.load_weights(tmp_path / "other.onnx")
+        assert (other.recipe, other.labels) == (alone.recipe, None)
+    configured(tmp_path, changed(HUGGING_FACE, depths=[3, 4]), None)
+    with pytest.raises(FormatError, match=r"/config\.json: it is not the configuration of these weights: depths"):
+        refnet.load_weights(tmp_path)
+    configured(tmp_path, changed(HUGGING_FACE, model_type="vit"), None)
+    with pytest.warns(refnet.RefnetWarning, match="model_type 'vit', where the graph is that of a ResNet"):
+        assert refnet.load_weights(tmp_path).labels == LABELS
 
 
 def test_other_names_have_no_configuration(timm: Make) -> None:
