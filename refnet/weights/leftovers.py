@@ -195,6 +195,8 @@ def find_head(
     alone = on_features[0]
     follows = any(layer.inputs == alone.outputs for layer in _without(alone, dense))
     if own is None and len(on_features) == 1 and alone.is_pointwise and not follows:
+        # Layers that read something else, such as features of two pools together, can lead to it too.
+        norms += [str(layer) for layer in _without(alone, dense) if layer.outputs == features]
         return _checked(alone, on_features, norms, features, layers)
     not_run = listed(map(str, on_features))
     word = "is" if len(on_features) == 1 else "are"
