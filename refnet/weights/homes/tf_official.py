@@ -9,7 +9,8 @@ SimCLR's network is below ``base_model``, with its classifier ``head_supervised`
 ``head_contrastive`` beside it.
 
 Sources: tensorflow/models, ``official/r1/resnet/resnet_model.py`` and ``imagenet_preprocessing.py``;
-google-research/simclr, ``resnet.py``, ``model_util.py`` and ``data_util.py``.
+tensorflow/tpu, ``models/official/resnet/resnet_main.py``; google-research/simclr, ``resnet.py``, ``model_util.py`` and
+``data_util.py``.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ def _layers(model: Model, tensors: Mapping[str, np.ndarray]) -> Layers:
     shapes = [np.shape(tensors.get(f"{layer}/kernel", ())) for layer in convolutions]
     sizes = [shape[0] if len(shape) == 4 and shape[0] == shape[1] else 0 for shape in shapes]
     if sizes[:3] == [3, 3, 3]:
-        raise _unknown(model, "its root has three kernels of 3 x 3, as with selective kernels (sk_ratio)")
+        raise _unknown(
+            model, "its root has three kernels of 3 x 3, as with selective kernels (sk_ratio) or in ResNet-RS"
+        )
     return Layers(convolutions, sizes, norms)
 
 
@@ -207,7 +210,9 @@ HOME = Model(
     prefix="",
     dense="dense",
     recipe=VGG,
-    remark="the official models cut the resized side off to a whole number of pixels, where refnet rounds it",
+    remark="the official models cut the resized side off to a whole number of pixels, where refnet rounds it; those "
+    "for TPUs, of the same names without a scope, take torchvision's means and deviations: for them pass "
+    'recipe=refnet.Recipe(224, 224, 1.0, "torch", 256)',
 ).home()
 
 SIMCLR = Model(
