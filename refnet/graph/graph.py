@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text
+from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text, listed
 from refnet.errors import ConfigError, InputError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph.nearest import nearest
 from refnet_kernels.contract import (
@@ -206,13 +206,11 @@ class Graph:
             raise ShapeMismatchError("; ".join(lines) + ".", tensor=name, expected=expected, found=found)
 
     def _missing_error(self) -> MissingTensorError:
-        listed = self.missing[:_LISTED]
-        near = self.nearest(listed)
-        names = ", ".join(
-            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in listed
-        )
-        more = f" and {len(self.missing) - _LISTED} more" if len(self.missing) > _LISTED else ""
-        text = f"The weights lack {len(self.missing)} of the network's tensors: {names}{more}."
+        near = self.nearest(self.missing[:_LISTED])
+        lines = [
+            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in self.missing
+        ]
+        text = f"The weights lack {len(self.missing)} of the network's tensors: {listed(lines, _LISTED)}."
         if self.misshaped:
             text += " Also: " + "; ".join(_shape_line(*entry) for entry in self.misshaped[:_LISTED]) + "."
         return MissingTensorError(text, tensor=self.missing[0][0], expected=self.missing[0][1])
