@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from refnet.weights.formats.hdf5_objects import Hdf5File, is_dataset, is_group
+from refnet.weights.formats.hdf5_objects import Hdf5File
 from refnet.weights.formats.hdf5_structures import Extents, checksum
 from refnet.weights.formats.hdf5_values import describe
 from refnet.weights.formats.table import read_table
@@ -428,12 +428,12 @@ def _structures(content: bytes) -> list[tuple[int, int, int | None]]:
     file = Hdf5File(noted)
     pending = [file.root]
     while pending:
-        messages = file.object(pending.pop())
-        file.text_attribute(messages, "name")
-        if is_group(messages):
-            pending += [address for address in file.members(messages).values() if address is not None]
-        elif is_dataset(messages):
-            describe(file, messages)
+        found = file.object(pending.pop())
+        file.text_attribute(found, "name")
+        if found.is_group:
+            pending += [address for address in file.members(found).values() if address is not None]
+        elif found.is_dataset:
+            describe(file, found)
     return [(start, stop, _sum_at(content[start:stop])) for start, stop in noted.found]
 
 

@@ -22,7 +22,7 @@ from refnet.files import expands_too_much
 from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format
-from refnet.weights.formats.hdf5_objects import MAGIC, Hdf5File, Object, is_dataset, is_group
+from refnet.weights.formats.hdf5_objects import MAGIC, Hdf5File, Object
 from refnet.weights.formats.hdf5_structures import Extents
 from refnet.weights.formats.hdf5_values import Dataset, describe, read_values
 from refnet.weights.formats.loaded import Arena, Loaded, in_context, not_numeric, raise_problems, read_all, read_at
@@ -34,6 +34,8 @@ _LEGACY, _WEIGHTS, _ARCHIVE = (f"{FORMAT_START} {name}" for name in (".h5", ".we
 _MEMBER, _CONFIG = "model.weights.h5", "config.json"
 _OPTIMIZER = ("optimizer", "optimizer_weights")
 _MAX_DEPTH, _MAX_OBJECTS = 16, 1 << 17
+# A path repeats the names of the groups on the way.
+_PATHS_MAX_LENGTH = 16 << 20
 # The roles of Keras 3's numbered variables, by the number of variables in a layer.
 _ROLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
@@ -129,7 +131,7 @@ def _read(extents: Extents, given: int) -> Loaded:
     names = _names(file, found)
     for path, name in names.items():
         try:
-            described = describe(file, found[path].messages)
+            described = describe(file, found[path].header)
         except WeightsError as error:
             problems.append(in_context(f"dataset {path!r}", error, tensor=path))
             continue
@@ -167,7 +169,7 @@ def _load(extents: Extents, datasets: Mapping[str, Dataset], names: Mapping[str,
 class _Found(NamedTuple):
     """A dataset, and the group that it is in."""
 
-    messages: Object
+    header: Object
     group: Object
     siblings: int
 
@@ -180,6 +182,7 @@ def _datasets(file: Hdf5File) -> tuple[dict[str, _Found], set[str]]:
     found: dict[str, _Found] = {}
     outermost: set[str] = set()
     seen = {file.root}
+    length = 0
     pending = [("", file.object(file.root))]
     while pending:
         path, group = pending.pop()
@@ -187,6 +190,9 @@ def _datasets(file: Hdf5File) -> tuple[dict[str, _Found], set[str]]:
         outermost = outermost or set(members)
         for name, address in members.items():
             child_path = f"{path}/{name}" if path else name
+            length += len(child_path)
+            if length > _PATHS_MAX_LENGTH:
+                raise LimitError(f"the names in the file have more than {_PATHS_MAX_LENGTH} letters together.")
             if address is None:
                 raise FormatError(
                     f"{child_path!r} is a link, within the file or to another one; refnet follows no links.",
@@ -198,16 +204,20 @@ def _datasets(file: Hdf5File) -> tuple[dict[str, _Found], set[str]]:
                 raise FormatError(f"{child_path!r} has another name too, or the file has too many or too deep groups.")
             seen.add(address)
             child = file.object(address)
-            if is_group(child):
+            if child.is_group:
                 pending.append((child_path, child))
-            elif is_dataset(child):
+            elif child.is_dataset:
                 found[child_path] = _Found(child, group, len(members))
     return found, outermost
 
 
 def _names(file: Hdf5File, datasets: Mapping[str, _Found]) -> dict[str, str]:
     """The name of each dataset: ``layer/role``, after the name of an outer layer if several have layers so named."""
-    names = {path: _name(file, path, dataset) for path, dataset in datasets.items()}
+    layers: dict[str, str | None] = {}
+    for path, dataset in datasets.items():
+        if _is_numbered(path, dataset) and _group(path) not in layers:
+            layers[_group(path)] = file.text_attribute(dataset.group, "name")
+    names = {path: _name(path, dataset, layers) for path, dataset in datasets.items()}
     counts = Counter(names.values())
     outer = {path: _outer(path) for path in names}
     clashing = {outer[path] for path, name in names.items() if counts[name] > 1} - {""}
@@ -222,17 +232,27 @@ def _outer(path: str) -> str:
     return "" if outer == [layer] else "/".join(outer)
 
 
-def _name(file: Hdf5File, path: str, dataset: _Found) -> str:
-    """``layer/role``: Keras 3 numbers a layer's variables and keeps its name as an attribute."""
+def _group(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _is_numbered(path: str, dataset: _Found) -> bool:
+    """Whether it is one of a layer's variables as Keras 3 numbers them; the layer's name is an attribute there."""
+    *_, group, role = ["", *path.split("/")]
+    return group == "vars" and role in map(str, range(len(_ROLES.get(dataset.siblings, ()))))
+
+
+def _name(path: str, dataset: _Found, layers: Mapping[str, str | None]) -> str:
+    """``layer/role``."""
     parts = path.split("/")
     if len(parts) < 2:
         return path
     if parts[-2] != "vars":
         return f"{parts[-2]}/{parts[-1].removesuffix(':0')}"
-    roles = _ROLES.get(dataset.siblings, ())
-    numbers = [str(number) for number in range(len(roles))]
-    layer = file.text_attribute(dataset.group, "name") if parts[-1] in numbers else None
-    return path if layer is None else f"{layer}/{roles[numbers.index(parts[-1])]}"
+    layer = layers.get(_group(path))
+    if layer is None or not _is_numbered(path, dataset):
+        return path
+    return f"{layer}/{_ROLES[dataset.siblings][int(parts[-1])]}"
 
 
 FORMAT = Format("Keras' .h5", lambda path, head: head.startswith(MAGIC), read_hdf5)

@@ -10,7 +10,15 @@ import numpy as np
 
 from refnet.errors import FormatError
 from refnet.weights.formats.hdf5_heaps import Tree
-from refnet.weights.formats.hdf5_structures import UNDEFINED, Extents, Fields, columns, damaged, take_checked
+from refnet.weights.formats.hdf5_structures import (
+    MAX_CHUNKS,
+    UNDEFINED,
+    Extents,
+    Fields,
+    columns,
+    damaged,
+    take_checked,
+)
 from refnet.weights.formats.loaded import check_shape
 
 #: The size of a dimension without a limit.
@@ -156,6 +164,7 @@ class _Index:
                 pending.extend((child, level - 1) for child in children.tolist())
             else:
                 leaves.append(rows)
+        self._extents.count_chunks(sum(map(len, leaves)) // row_bytes)
         sizes, masks, *firsts, element, starts = columns(b"".join(leaves), 4, _MASK_BYTES, *[8] * (rank + 2))
         steps = [np.uint64(chunk) for chunk in self._shape]
         if element.any() or any((first % step).any() for first, step in zip(firsts, steps, strict=True)):
@@ -168,14 +177,16 @@ class _Index:
         rank = len(self._shape)
         tree = Tree(self._extents, start, _FILTERED_RECORDS if self._is_filtered else _PLAIN_RECORDS)
         widths = self._widths(tree.record_bytes - 8 * rank)
-        found = columns(b"".join(tree.records()), *widths, *[8] * rank)
+        records = b"".join(tree.records())
+        self._extents.count_chunks(len(records) // tree.record_bytes)
+        found = columns(records, *widths, *[8] * rank)
         starts, sizes, masks = self._described(found[: len(widths)])
         return self._placed(found[len(widths) :], starts, sizes, masks)
 
     def implicit(self, start: int) -> Chunks:
         """Chunks that follow each other, without an index."""
         count = math.prod(self._limits)
-        if start + count * self.chunk_bytes > self._extents.size:
+        if start + count * self.chunk_bytes > self._extents.size or count > MAX_CHUNKS:
             return self.none()
         starts = start + self.chunk_bytes * np.arange(count, dtype=np.uint64)
         return self._listed([(0, starts.astype("<u8").tobytes())], _ADDRESS_BYTES)
@@ -196,7 +207,7 @@ class _Index:
             return self._listed([(0, self._block(address, head, count * entry_bytes))], entry_bytes)
         bitmap = self._block(address, head, (-(-count // page) + 7) // 8)
         place = address + len(head) + len(bitmap) + _CHECKSUM_BYTES
-        entries = b"".join(self._read_pages(place, count, page, bitmap, 0, entry_bytes))
+        entries = b"".join(self._read_pages(place, count, page, bitmap, entry_bytes))
         return self._listed([(0, entries)], entry_bytes)
 
     def extensible_array(self, start: int) -> Chunks:
@@ -241,20 +252,13 @@ class _Index:
             place += array.entries(level) << level // 2
 
     def _in_level(self, array: _Array, address: int, level: int, place: int) -> Iterator[_Part]:
-        blocks, entries, page = 1 << level // 2, array.entries(level), 1 << array.page_bits
-        pages = entries // page if entries > page else 0
-        bitmap_bytes = blocks * -(-pages // 8)
-        listed = self._block(address, array.head(b"EASB"), bitmap_bytes + blocks * _ADDRESS_BYTES, array.place_bytes)
-        (inner,) = columns(listed[bitmap_bytes:], _ADDRESS_BYTES)
-        for number, block in enumerate(inner.tolist()):
-            if block == UNDEFINED:
-                pass
-            elif pages:
-                head = array.head(b"EADB")
-                self._block(block, head, 0, array.place_bytes)
-                start = block + len(head) + array.place_bytes + _CHECKSUM_BYTES
-                yield place, b"".join(self._read_pages(start, entries, page, listed, number * pages, array.entry_bytes))
-            else:
+        blocks, entries = 1 << level // 2, array.entries(level)
+        if entries > 1 << array.page_bits:
+            raise FormatError("its list of chunks has pages, as it has for very many of them.")
+        nbytes = blocks * _ADDRESS_BYTES
+        (inner,) = columns(self._block(address, array.head(b"EASB"), nbytes, array.place_bytes), _ADDRESS_BYTES)
+        for block in inner.tolist():
+            if block != UNDEFINED:
                 yield place, self._block(block, array.head(b"EADB"), entries * array.entry_bytes, array.place_bytes)
             place += entries
 
@@ -267,17 +271,11 @@ class _Index:
         fields.take(passed_over)
         return fields.take(nbytes)
 
-    def _read_pages(
-        self, place: int, count: int, page: int, bitmap: bytes, first: int, entry_bytes: int
-    ) -> Iterator[bytes]:
-        """So many entries, in pages with a checksum each; those of a page that was never written have no address.
-
-        Which were written is in the bitmap, from its bit ``first`` on.
-        """
-        for start in range(0, count, page):
+    def _read_pages(self, place: int, count: int, page: int, bitmap: bytes, entry_bytes: int) -> Iterator[bytes]:
+        """So many entries, in pages with a checksum each; those of a page that was never written have no address."""
+        for number, start in enumerate(range(0, count, page)):
             nbytes = min(page, count - start) * entry_bytes
-            bit = first + start // page
-            if bitmap[bit // 8] << bit % 8 & 0x80:
+            if bitmap[number // 8] << number % 8 & 0x80:
                 yield take_checked(self._extents, place, nbytes + _CHECKSUM_BYTES, "an array of chunks")
             else:
                 self._extents.take(place, nbytes + _CHECKSUM_BYTES)
@@ -306,6 +304,7 @@ class _Index:
     def _listed(self, parts: Sequence[_Part], entry_bytes: int) -> Chunks:
         """The chunks of an array, in which every chunk that there can be has a place."""
         entries = b"".join(content for _, content in parts)
+        self._extents.count_chunks(len(entries) // entry_bytes if entry_bytes else 0)
         starts, sizes, masks = self._described(columns(entries, *self._widths(entry_bytes)))
         firsts = [np.arange(len(content) // entry_bytes, dtype=np.uint64) + first for first, content in parts]
         rest = np.concatenate(firsts)

@@ -16,26 +16,61 @@ _TREE_HEAD_BYTES, _NODE_HEAD_BYTES, _CHECKSUM_BYTES = 38, 6, 4
 _HEAP_HEAD_BYTES = 146
 
 
-def local_heap(extents: Extents, address: int) -> bytes:
+class _Heap:
+    """Objects do not overlap: no more bytes are given out than there are, however often one is asked for."""
+
+    def __init__(self) -> None:
+        self._left = 0
+
+    def _count(self, nbytes: int) -> None:
+        self._left -= nbytes
+        if self._left < 0:
+            raise damaged("the names in a heap overlap")
+
+
+class LocalHeap(_Heap):
     """The names in an old group; each ends in a zero.
 
     Parameters
     ----------
     extents : Extents
     address : int
-
-    Returns
-    -------
-    bytes
     """
-    fields = Fields(extents.take(address, 32), "a local heap")
-    fields.expect(b"HEAP\0")
-    fields.take(3)
-    size, _, place = (fields.number() for _ in range(3))
-    return extents.take(place, size)
+
+    def __init__(self, extents: Extents, address: int) -> None:
+        super().__init__()
+        fields = Fields(extents.take(address, 32), "a local heap")
+        fields.expect(b"HEAP\0")
+        fields.take(3)
+        size, _, place = (fields.number() for _ in range(3))
+        self._content = extents.take(place, size)
+        self._left = size
+
+    def get(self, place: int) -> bytes:
+        """A name.
+
+        Parameters
+        ----------
+        place : int
+
+        Returns
+        -------
+        bytes
+            Without the zero.
+
+        Raises
+        ------
+        CorruptError
+            There is none.
+        """
+        end = self._content.find(b"\0", place) if place < len(self._content) else -1
+        if end < 0:
+            raise damaged("a name lies outside its group's heap")
+        self._count(end - place)
+        return self._content[place:end]
 
 
-class GlobalHeap:
+class GlobalHeap(_Heap):
     """Strings of varying length, by the collection and the number that a reference to one names.
 
     Parameters
@@ -44,6 +79,7 @@ class GlobalHeap:
     """
 
     def __init__(self, extents: Extents) -> None:
+        super().__init__()
         self._extents = extents
         self._collections: dict[int, dict[int, bytes]] = {}
 
@@ -67,10 +103,11 @@ class GlobalHeap:
         """
         if address not in self._collections:
             self._collections[address] = self._read(address)
-        try:
-            return self._collections[address][number]
-        except KeyError as error:
-            raise damaged(f"its global heap has no object {number}") from error
+        found = self._collections[address].get(number)
+        if found is None:
+            raise damaged(f"its global heap has no object {number}")
+        self._count(len(found))
+        return found
 
     def _read(self, address: int) -> dict[int, bytes]:
         what = "a collection of the global heap"
@@ -81,6 +118,7 @@ class GlobalHeap:
         if size < _COLLECTION_HEAD:
             raise damaged(f"{what} has {size} bytes")
         fields = Fields(self._extents.take(address + _COLLECTION_HEAD, size - _COLLECTION_HEAD), what)
+        self._left += size
         found: dict[int, bytes] = {}
         # What is left at the end may be too short for an object.
         while fields.left >= _OBJECT_HEAD:
@@ -168,7 +206,7 @@ def _width(most: int) -> int:
     return (most.bit_length() + 7) // 8
 
 
-class FractalHeap:
+class FractalHeap(_Heap):
     """Links or attributes of objects that have many.
 
     Its addresses run through blocks of growing size, which the root lists, or blocks that it lists.
@@ -180,6 +218,7 @@ class FractalHeap:
     """
 
     def __init__(self, extents: Extents, address: int) -> None:
+        super().__init__()
         self._extents = extents
         self._address = address
         what = "a fractal heap"
@@ -232,10 +271,11 @@ class FractalHeap:
         if found < 0:
             raise damaged("a fractal heap has no such block")
         start, _, _ = self._blocks[found]
-        content = self._read_block(found)[offset - start :]
+        content = self._read_block(found)[offset - start : offset - start + length]
         if offset - start < self._head_bytes or length > len(content):
             raise damaged("an entry of a fractal heap lies across its blocks")
-        return content[:length]
+        self._count(length)
+        return content
 
     def _list_blocks(self) -> Iterator[tuple[int, int, int]]:
         """Every block with objects, in order: the start in the heap, the size, and the address in the file."""
@@ -277,6 +317,7 @@ class FractalHeap:
         start, size, address = self._blocks[number]
         what = "a fractal heap's block"
         content = self._extents.take(address, size)
+        self._left += size
         fields = Fields(content, what)
         fields.expect(b"FHDB\0" + self._address.to_bytes(8, "little"))
         if fields.number(self._offset_bytes) != start:

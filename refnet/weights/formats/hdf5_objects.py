@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from refnet.errors import FormatError
-from refnet.weights.formats.hdf5_heaps import FractalHeap, GlobalHeap, Tree, local_heap
+from refnet.errors import FormatError, LimitError
+from refnet.weights.formats.hdf5_heaps import FractalHeap, GlobalHeap, LocalHeap, Tree
 from refnet.weights.formats.hdf5_structures import UNDEFINED, Extents, Fields, checksum, damaged, take_checked
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -16,6 +16,9 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL_FILES, LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
 FILTERS, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE, ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
 _KNOWN = 0x18
+
+#: Keras' have some tens.
+_NAME_MAX_BYTES = 1024
 
 _SHARED, _REFUSED_IF_UNKNOWN = 0x2, 0x80
 _SOFT_LINK = 2
@@ -38,7 +41,33 @@ class Message(NamedTuple):
     content: bytes
 
 
-Object = Sequence[Message]
+class Object:
+    """The header of a group, a dataset or a type.
+
+    Parameters
+    ----------
+    messages : sequence of Message
+
+    Attributes
+    ----------
+    messages : sequence of Message
+    first : dict of int to Message
+        The first message of each kind.
+    """
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self.first = {message.kind: message for message in reversed(messages)}
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a group."""
+        return SYMBOL_TABLE in self.first or LINK_INFO in self.first
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is a dataset. What is neither is a type that has a name."""
+        return DATASPACE in self.first and DATATYPE in self.first
 
 
 class Hdf5File:
@@ -97,7 +126,7 @@ class Hdf5File:
 
         Returns
         -------
-        sequence of Message
+        Object
 
         Raises
         ------
@@ -109,7 +138,7 @@ class Hdf5File:
             unknown = [kind for kind, flags, _ in messages if kind >= _KNOWN and flags & _REFUSED_IF_UNKNOWN]
             if unknown:
                 raise FormatError(f"the HDF5 file has messages {unknown}, which only later versions of HDF5 know.")
-            self._objects[address] = messages
+            self._objects[address] = Object(messages)
         return self._objects[address]
 
     def _messages_v1(self, address: int, start: bytes) -> Iterator[Message]:
@@ -159,57 +188,63 @@ class Hdf5File:
             else:
                 yield Message(kind, flags, content)
 
-    def find(self, messages: Object, kind: int) -> bytes | None:
-        """The content of an object's first message of a kind, which may be that of another object.
+    def find(self, found: Object, kind: int) -> bytes | None:
+        """The content of an object's first message of a kind; a type may be that of another object.
 
         Parameters
         ----------
-        messages : sequence of Message
+        found : Object
         kind : int
 
         Returns
         -------
         bytes or None
-        """
-        found = next((message for message in messages if message.kind == kind), None)
-        if found is None or not found.flags & _SHARED:
-            return found and found.content
-        return self._shared(found.content, kind)
 
-    def _shared(self, reference: bytes, kind: int) -> bytes:
-        fields = Fields(reference, "a shared message")
+        Raises
+        ------
+        FormatError, CorruptError
+            It is elsewhere, and not a type that has a name.
+        """
+        message = found.first.get(kind)
+        if message is None or not message.flags & _SHARED:
+            return message and message.content
+        fields = Fields(message.content, "a shared message")
         version, place = fields.number(1), fields.number(1)
         if version == 1:
             fields.take(6)
-        elif version > 3 or (version == 3 and place == 1):
+        if kind != DATATYPE or version > 3 or (version == 3 and place == 1):
             raise FormatError("the HDF5 file keeps messages in a table that all objects share, as Keras' never do.")
-        messages = self.object(fields.number())
-        found = next((message for message in messages if message.kind == kind), None)
-        if found is None or found.flags & _SHARED:
+        message = self.object(fields.number()).first.get(kind)
+        if message is None or message.flags & _SHARED:
             raise damaged("a shared message is not there")
-        return found.content
+        return message.content
 
-    def members(self, messages: Object) -> dict[str, int | None]:
+    def members(self, group: Object) -> dict[str, int | None]:
         """The names in a group, sorted.
 
         Parameters
         ----------
-        messages : sequence of Message
-            Of an object for which `is_group` holds.
+        group : Object
 
         Returns
         -------
         dict of str to int or None
             Addresses of objects; None for a link that is not hard.
+
+        Raises
+        ------
+        CorruptError, FormatError, LimitError
         """
-        table = self.find(messages, SYMBOL_TABLE)
+        table = self.find(group, SYMBOL_TABLE)
         if table is not None:
             fields = Fields(table, "an old group")
             names = list(self._symbols(fields.number(), fields.number()))
         else:
-            names = [_link(content) for content in self._links(messages)]
+            names = [_link(content) for content in self._links(group)]
         found: dict[str, int | None] = {}
         for name, address in sorted(names, key=lambda entry: entry[0]):
+            if len(name) > _NAME_MAX_BYTES:
+                raise LimitError(f"a name has {len(name)} bytes; refnet reads up to {_NAME_MAX_BYTES}.")
             text = _text(name)
             # A path tells them apart by these.
             if text in found or text in ("", ".") or "/" in text or "\0" in text:
@@ -218,7 +253,7 @@ class Hdf5File:
         return found
 
     def _symbols(self, tree: int, heap: int) -> Iterator[tuple[bytes, int | None]]:
-        names = local_heap(self.extents, heap)
+        names = LocalHeap(self.extents, heap)
         what = "an old group"
         pending: list[tuple[int, int | None]] = [(tree, None)]
         while pending:
@@ -235,20 +270,17 @@ class Hdf5File:
             for child in children:
                 yield from self._symbols_of_node(child, names)
 
-    def _symbols_of_node(self, address: int, names: bytes) -> Iterator[tuple[bytes, int | None]]:
+    def _symbols_of_node(self, address: int, names: LocalHeap) -> Iterator[tuple[bytes, int | None]]:
         fields = Fields(self.extents.take(address, 8), "an old group")
         fields.expect(b"SNOD\1")
         fields.take(1)
         entries = self.extents.take(address + 8, 40 * fields.number(2))
         for place, child, cached in struct.iter_unpack("<QQI20x", entries):
-            end = names.find(b"\0", place) if place < len(names) else -1
-            if end < 0:
-                raise damaged("a name lies outside its group's heap")
-            yield names[place:end], None if cached == _SOFT_LINK else child
+            yield names.get(place), None if cached == _SOFT_LINK else child
 
-    def _links(self, messages: Object) -> Iterator[bytes]:
-        yield from (message.content for message in messages if message.kind == LINK)
-        info = self.find(messages, LINK_INFO)
+    def _links(self, group: Object) -> Iterator[bytes]:
+        yield from (message.content for message in group.messages if message.kind == LINK)
+        info = self.find(group, LINK_INFO)
         if info is None:
             return
         fields = Fields(info, "a group")
@@ -273,13 +305,13 @@ class Hdf5File:
                     identifier = record[4:] if kind == _LINK_RECORDS else record[: stored.id_bytes]
                     yield (flags[0] if flags else 0), stored.get(identifier)
 
-    def text_attribute(self, messages: Object, name: str) -> str | None:
+    def text_attribute(self, found: Object, name: str) -> str | None:
         """An attribute that is one text of varying length, as h5py writes a str.
 
         Parameters
         ----------
-        messages : sequence of Message
-            Of the object that may have it.
+        found : Object
+            It may have it.
         name : str
 
         Returns
@@ -288,17 +320,17 @@ class Hdf5File:
             None: it has no such attribute, or one of another type.
         """
         wanted = name.encode()
-        for flags, content in self._attributes(messages, wanted):
-            found = _attribute(flags, content)
-            if found is None or found.name != wanted:
+        for flags, content in self._attributes(found, wanted):
+            attribute = _attribute(flags, content)
+            if attribute is None or attribute.name != wanted:
                 continue
-            is_text = found.datatype[0] & 15 == _VARYING and found.datatype[1] & 15 == _STRING
-            return self._text_of(found.data) if is_text and _is_scalar(found.dataspace) else None
+            is_text = attribute.datatype[0] & 15 == _VARYING and attribute.datatype[1] & 15 == _STRING
+            return self._text_of(attribute.data) if is_text and _is_scalar(attribute.dataspace) else None
         return None
 
-    def _attributes(self, messages: Object, name: bytes) -> Iterator[tuple[int, bytes]]:
-        yield from ((message.flags, message.content) for message in messages if message.kind == ATTRIBUTE)
-        info = self.find(messages, ATTRIBUTE_INFO)
+    def _attributes(self, found: Object, name: bytes) -> Iterator[tuple[int, bytes]]:
+        yield from ((message.flags, message.content) for message in found.messages if message.kind == ATTRIBUTE)
+        info = self.find(found, ATTRIBUTE_INFO)
         if info is None:
             return
         fields = Fields(info, "an object's attributes")
@@ -316,34 +348,6 @@ class Hdf5File:
             return ""
         content = self._global_heap.get(address, number)[:length]
         return _text(content.partition(b"\0")[0])
-
-
-def is_group(messages: Object) -> bool:
-    """Whether an object is a group.
-
-    Parameters
-    ----------
-    messages : sequence of Message
-
-    Returns
-    -------
-    bool
-    """
-    return any(message.kind in (SYMBOL_TABLE, LINK_INFO) for message in messages)
-
-
-def is_dataset(messages: Object) -> bool:
-    """Whether an object is a dataset. Others are types that have a name.
-
-    Parameters
-    ----------
-    messages : sequence of Message
-
-    Returns
-    -------
-    bool
-    """
-    return {DATASPACE, DATATYPE} <= {message.kind for message in messages}
 
 
 def _text(content: bytes) -> str:

@@ -17,7 +17,10 @@ from refnet.errors import CorruptError, LimitError
 UNDEFINED = 2**64 - 1
 
 #: All the structures of a file together, without values. As Python objects they are some ten times larger.
-STRUCTURES_MAX_BYTES = 16 << 20
+STRUCTURES_MAX_BYTES = 8 << 20
+
+#: All the chunks of a file's datasets together. Each takes some microseconds.
+MAX_CHUNKS = 1 << 16
 
 _CHECKSUM_BYTES = 4
 _MIXED, _FINAL = (4, 6, 8, 16, 19, 4), (14, 11, 25, 16, 4, 14, 24)
@@ -57,6 +60,7 @@ class Extents:
         self.size = size
         self._left = size
         self._structures_left = STRUCTURES_MAX_BYTES
+        self._chunks_left = MAX_CHUNKS
 
     def claim(self, start: int, nbytes: int) -> None:
         """Count bytes that will be read as values.
@@ -89,6 +93,22 @@ class Extents:
         self._left -= nbytes
         if self._left < 0:
             raise damaged("its parts overlap, or lead back to themselves")
+
+    def count_chunks(self, chunks: int) -> None:
+        """Count chunks, before the places of all of them are worked out.
+
+        Parameters
+        ----------
+        chunks : int
+
+        Raises
+        ------
+        LimitError
+            The chunks of the file are too many.
+        """
+        self._chunks_left -= chunks
+        if self._chunks_left < 0:
+            raise LimitError(f"the datasets of the HDF5 file have more than {MAX_CHUNKS} chunks.")
 
     def fill(self, start: int, content: memoryview) -> None:
         """Read claimed bytes; several threads may do so at once.

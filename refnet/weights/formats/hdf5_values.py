@@ -36,12 +36,13 @@ _DEFLATE_MAX_RATIO = 1032
 _INTEGER, _FLOAT, _BIT_FIELD, _RECORD = 0, 1, 4, 6
 _LEFT_OUT = {2: "a time", 3: "a text", 8: "a boolean or an enumeration", 11: "a complex number"}
 _REFUSED = {5: "opaque bytes", 6: "records", 7: "references", 9: "values of varying length", 10: "arrays"}
+_BFLOAT16 = "bfloat16"
 # The properties of floats, after their size: from the place of the sign to the exponent's bias.
 _FLOATS: dict[tuple[int, ...], str] = {
     (2, 15, 10, 5, 0, 10, 15): "f2",
     (4, 31, 23, 8, 0, 23, 127): "f4",
     (8, 63, 52, 11, 0, 52, 1023): "f8",
-    (2, 15, 7, 8, 0, 7, 127): "bfloat16",
+    (2, 15, 7, 8, 0, 7, 127): _BFLOAT16,
 }
 _COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = range(4)
 
@@ -92,13 +93,13 @@ class Dataset(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def describe(file: Hdf5File, messages: Object) -> Dataset | str:
+def describe(file: Hdf5File, found: Object) -> Dataset | str:
     """What a dataset holds.
 
     Parameters
     ----------
     file : Hdf5File
-    messages : sequence of Message
+    found : Object
 
     Returns
     -------
@@ -109,23 +110,23 @@ def describe(file: Hdf5File, messages: Object) -> Dataset | str:
     ------
     FormatError, CorruptError, LimitError, DtypeError
     """
-    datatype, dataspace = file.find(messages, DATATYPE), file.find(messages, DATASPACE)
-    layout = file.find(messages, LAYOUT)
+    datatype, dataspace, layout = (file.find(found, kind) for kind in (DATATYPE, DATASPACE, LAYOUT))
     if datatype is None or dataspace is None or layout is None:
         raise damaged("a dataset has no layout")
     fields = Fields(layout, "a dataset's layout")
     version, kind = fields.number(1), fields.number(1)
-    if kind == _VIRTUAL or file.find(messages, EXTERNAL_FILES) is not None:
+    if kind == _VIRTUAL or EXTERNAL_FILES in found.first:
         raise FormatError("its values are in other files, which refnet does not open.")
     if version not in (3, 4, 5) or kind > _VIRTUAL:
         raise FormatError(f"its layout has version {version}; refnet reads 3 to 5.", found=version)
-    found = _type(datatype)
+    kind_of_values = _type(datatype)
     shape, limits = _shape(dataspace)
-    if isinstance(found, str) and found != "bfloat16":
-        return found
-    dtype = np.dtype("<u2") if isinstance(found, str) else found
+    is_bfloat16 = kind_of_values == _BFLOAT16
+    if isinstance(kind_of_values, str) and not is_bfloat16:
+        return kind_of_values
+    dtype = np.dtype("<u2" if is_bfloat16 else kind_of_values)
     check_shape(shape, dtype.itemsize)
-    dataset = Dataset(shape, limits, dtype, found == "bfloat16", b"", _filters(file.find(messages, FILTERS)), 0)
+    dataset = Dataset(shape, limits, dtype, is_bfloat16, b"", _filters(file.find(found, FILTERS)), 0)
     return _PLACES[kind](file.extents, fields, version, dataset)
 
 
@@ -148,9 +149,9 @@ def _type(content: bytes) -> np.dtype | str:
         # The highest bit of the mantissa is implied; and another bit stands for a third order of bytes.
         known = (offset, precision) == (0, 8 * size) and bits & 0x70 == 0x20
         name = _FLOATS.get(properties) if known else None
-        if name is None or (name == "bfloat16" and order == ">"):
+        if name is None or (name == _BFLOAT16 and order == ">"):
             return f"a float of {precision} bits in {size} bytes"
-        return name if name == "bfloat16" else np.dtype(order + name)
+        return name if name == _BFLOAT16 else np.dtype(order + name)
     if kind == _RECORD:
         return "a complex number"
     if kind not in _LEFT_OUT:
@@ -195,10 +196,10 @@ def _filters(content: bytes | None) -> Sequence[Filter]:
         fields.take(2)
         options = fields.number(2)
         fields.take(name_bytes if version == 2 else name_bytes + -name_bytes % 8)
-        values = [fields.number(4) for _ in range(options)]
+        values = Fields(fields.take(4 * options), "a filter")
         if version == 1 and options % 2:
             fields.take(4)
-        found.append(Filter(code, values[0] if values else 1))
+        found.append(Filter(code, values.number(4) if options else 1))
     codes = [entry.code for entry in found]
     others = [code for code in codes if code not in (_DEFLATE, _SHUFFLE)]
     if others:
@@ -276,8 +277,7 @@ def read_values(extents: Extents, dataset: Dataset, arena: Arena) -> np.ndarray:
     content = arena.take(dataset.nbytes)
     array = content.view(dataset.dtype).reshape(dataset.shape)
     if isinstance(dataset.values, Chunks):
-        for place in range(len(dataset.values.numbers)):
-            _read_chunk(extents, dataset, dataset.values, place, array)
+        _read_chunks(extents, dataset, dataset.values, array)
     elif isinstance(dataset.values, bytes):
         content[:] = np.frombuffer(dataset.values, np.uint8)
     elif dataset.nbytes:
@@ -287,19 +287,17 @@ def read_values(extents: Extents, dataset: Dataset, arena: Arena) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
 
 
-def _read_chunk(extents: Extents, dataset: Dataset, chunks: Chunks, place: int, array: np.ndarray) -> None:
-    content = bytearray(int(chunks.sizes[place]))
-    extents.fill(int(chunks.starts[place]), memoryview(content))
+def _read_chunks(extents: Extents, dataset: Dataset, chunks: Chunks, array: np.ndarray) -> None:
     nbytes = math.prod(chunks.shape) * dataset.dtype.itemsize
-    values = _undo(content, int(chunks.masks[place]), dataset.filters, nbytes)
-    corner = [
-        int(number) * chunk
-        for number, chunk in zip(np.unravel_index(chunks.numbers[place], chunks.grid), chunks.shape, strict=True)
-    ]
-    sizes = [min(chunk, size - start) for chunk, size, start in zip(chunks.shape, dataset.shape, corner, strict=True)]
-    target = tuple(slice(start, start + size) for start, size in zip(corner, sizes, strict=True))
-    chunk = np.frombuffer(values, dataset.dtype).reshape(chunks.shape)
-    array[target] = chunk[tuple(slice(size) for size in sizes)]
+    corners = np.stack(np.unravel_index(chunks.numbers, chunks.grid), axis=1) * np.array(chunks.shape)
+    for number, corner in enumerate(corners):
+        content = bytearray(int(chunks.sizes[number]))
+        extents.fill(int(chunks.starts[number]), memoryview(content))
+        values = _undo(content, int(chunks.masks[number]), dataset.filters, nbytes)
+        chunk = np.frombuffer(values, dataset.dtype).reshape(chunks.shape)
+        # Those at the edges may be larger than what is left of the dataset.
+        part = array[tuple(map(slice, corner, corner + chunks.shape))]
+        part[...] = chunk if part.shape == chunks.shape else chunk[tuple(map(slice, part.shape))]
 
 
 def _undo(content: bytes | bytearray, mask: int, filters: Sequence[Filter], nbytes: int) -> bytes | bytearray:
