@@ -66,8 +66,13 @@ class Object:
 
     @property
     def is_dataset(self) -> bool:
-        """Whether it is a dataset. What is neither is a type that has a name."""
-        return DATASPACE in self.first and DATATYPE in self.first
+        """Whether it is a dataset; one that is damaged may lack a part."""
+        return DATASPACE in self.first or LAYOUT in self.first
+
+    @property
+    def is_type(self) -> bool:
+        """Whether it is a type that has a name."""
+        return DATATYPE in self.first and not self.is_dataset
 
 
 class Hdf5File:
@@ -138,7 +143,10 @@ class Hdf5File:
             unknown = [kind for kind, flags, _ in messages if kind >= _KNOWN and flags & _REFUSED_IF_UNKNOWN]
             if unknown:
                 raise FormatError(f"the HDF5 file has messages {unknown}, which only later versions of HDF5 know.")
-            self._objects[address] = Object(messages)
+            found = Object(messages)
+            if not (found.is_group or found.is_dataset or found.is_type):
+                raise damaged("an object is neither a group nor a dataset")
+            self._objects[address] = found
         return self._objects[address]
 
     def _messages_v1(self, address: int, start: bytes) -> Iterator[Message]:
@@ -151,6 +159,8 @@ class Hdf5File:
             fields = Fields(self.extents.take(place, nbytes), what)
             while fields.left >= 8:
                 kind, length, flags = struct.unpack("<HHB3x", fields.take(8))
+                if length % 8:
+                    raise damaged(f"{what} has a message of {length} bytes")
                 content = fields.take(length)
                 if kind == CONTINUATION:
                     pending.append(_continuation(content))
@@ -235,6 +245,8 @@ class Hdf5File:
         ------
         CorruptError, FormatError, LimitError
         """
+        if not group.is_group:
+            raise damaged("its outermost object is not a group")
         table = self.find(group, SYMBOL_TABLE)
         if table is not None:
             fields = Fields(table, "an old group")
@@ -276,6 +288,8 @@ class Hdf5File:
         fields.take(1)
         entries = self.extents.take(address + 8, 40 * fields.number(2))
         for place, child, cached in struct.iter_unpack("<QQI20x", entries):
+            if cached > _SOFT_LINK:
+                raise damaged(f"a group has an entry of kind {cached}")
             yield names.get(place), None if cached == _SOFT_LINK else child
 
     def _links(self, group: Object) -> Iterator[bytes]:

@@ -110,9 +110,7 @@ def describe(file: Hdf5File, found: Object) -> Dataset | str:
     ------
     FormatError, CorruptError, LimitError, DtypeError
     """
-    datatype, dataspace, layout = (file.find(found, kind) for kind in (DATATYPE, DATASPACE, LAYOUT))
-    if datatype is None or dataspace is None or layout is None:
-        raise damaged("a dataset has no layout")
+    datatype, dataspace, layout = (file.find(found, kind) or b"" for kind in (DATATYPE, DATASPACE, LAYOUT))
     fields = Fields(layout, "a dataset's layout")
     version, kind = fields.number(1), fields.number(1)
     if kind == _VIRTUAL or EXTERNAL_FILES in found.first:
@@ -137,26 +135,30 @@ def _type(content: bytes) -> np.dtype | str:
     if kind in _REFUSED and not (kind == _RECORD and _is_complex(bits, fields)):
         words = _REFUSED[kind]
         raise DtypeError(f"its dtype is {words}: refnet reads numbers.", found=words)
-    order = ">" if bits & 1 else "<"
-    if kind in (_INTEGER, _BIT_FIELD):
-        offset, precision = fields.number(2), fields.number(2)
-        if size in (1, 2, 4, 8) and (offset, precision) == (0, 8 * size):
-            return np.dtype(f"{order}{'i' if kind == _INTEGER and bits & 8 else 'u'}{size}")
-        return f"an integer of {precision} bits in {size} bytes"
-    if kind == _FLOAT:
-        offset, precision = fields.number(2), fields.number(2)
-        properties = size, bits >> 8 & 255, *fields.take(4), fields.number(4)
-        # The highest bit of the mantissa is implied; and another bit stands for a third order of bytes.
-        known = (offset, precision) == (0, 8 * size) and bits & 0x70 == 0x20
-        name = _FLOATS.get(properties) if known else None
-        if name is None or (name == _BFLOAT16 and order == ">"):
-            return f"a float of {precision} bits in {size} bytes"
-        return name if name == _BFLOAT16 else np.dtype(order + name)
+    if kind in (_INTEGER, _FLOAT, _BIT_FIELD):
+        return _number(kind, bits, size, fields)
     if kind == _RECORD:
         return "a complex number"
     if kind not in _LEFT_OUT:
         raise damaged(f"a datatype has the class {kind}")
     return _LEFT_OUT[kind]
+
+
+def _number(kind: int, bits: int, size: int, fields: Fields) -> np.dtype | str:
+    """The type of integers and floats; words for one that is too large."""
+    order, offset, precision = ">" if bits & 1 else "<", fields.number(2), fields.number(2)
+    words = f"{'a float' if kind == _FLOAT else 'an integer'} of {size} bytes"
+    if kind == _FLOAT:
+        properties = size, bits >> 8 & 255, *fields.take(4), fields.number(4)
+        # The highest bit of the mantissa is implied; and another bit stands for a third order of bytes.
+        name = _FLOATS.get(properties) if bits & 0x70 == 0x20 else None
+    else:
+        name = f"{'i' if kind == _INTEGER and bits & 8 else 'u'}{size}" if size in (1, 2, 4, 8) else None
+    if size > 8 and precision > 64:
+        return words
+    if name is None or (offset, precision) != (0, 8 * size) or (name == _BFLOAT16 and order == ">"):
+        raise DtypeError(f"its dtype is {words} in a form that refnet does not read.", found=words)
+    return name if name == _BFLOAT16 else np.dtype(order + name)
 
 
 def _is_complex(bits: int, fields: Fields) -> bool:

@@ -468,6 +468,13 @@ def _large_header(folder: Path) -> Path:
     return folder / "a.h5"
 
 
+def _table(path: Path) -> bytes:
+    """The message that makes the group of the first layer one, up to the address of its tree."""
+    with h5py.File(path) as file:
+        start = h5py.h5o.get_info(file["conv1_conv"].id).addr + 16
+    return path.read_bytes()[start : start + 16]
+
+
 def _in_a_heap(old: bytes, new: bytes) -> Callable[[Path], Path]:
     return lambda folder: forge(write(folder / "a.h5"), old, 0, new)
 
@@ -540,6 +547,24 @@ FORGED: dict[str, tuple[Callable[[Path], Path], type[RefnetError], str]] = {
     "a name twice": (
         lambda f: forge(write(f / "a.h5", {"a1/kernel": np.ones(2), "a2/kernel": np.ones(2)}), b"a2\0", 0, b"a1\0"),
         CorruptError, "'a1' twice",
+    ),
+    "a group that has lost its table": (
+        lambda f: forge(write(f / "a.h5"), _table(write(f / "a.h5")), 0, b"\x13"), CorruptError, "neither a group nor",
+    ),
+    "a dataset that has lost its layout": (
+        lambda f: forge(write(f / "a.h5"), b"\x08\0\x18\0", 0, b"\0"), CorruptError, "layout is cut off",
+    ),
+    "a dataset that has lost its type": (
+        lambda f: forge(write(f / "a.h5"), b"\x11\x20\x1f\0", -8, b"\0"), CorruptError, "datatype is cut off",
+    ),
+    "an entry of an unknown kind": (
+        lambda f: forge(write(f / "a.h5"), b"SNOD", 24, b"\3"), CorruptError, "an entry of kind 3",
+    ),
+    "a message that is not aligned": (
+        lambda f: forge(write(f / "a.h5"), b"\x08\0\x18\0", 2, b"\x17"), CorruptError, "a message of 23 bytes",
+    ),
+    "a float of a form of its own": (
+        lambda f: forge(write(f / "a.h5"), b"\x11\x20\x1f\0", 12, b"\x16"), DtypeError, "float of 4 bytes in a form",
     ),
     "names in one place": (_names_in_one_place, CorruptError, "names in a heap overlap"),
     "long paths": (_long_paths, LimitError, "more than 16777216 letters"),
