@@ -315,8 +315,8 @@ class _Reader:
         return tuple((unit, stage) for stage in stages) if unit else ()
 
     def _layers(self, module: str) -> list[str]:
-        """The layers that a module holds: those that are there, or those that its home has."""
-        return self._held.get(module) or _covered(self._home, self._slim_layer, module)
+        """The layers that a module holds: those that its home has, and those that are there."""
+        return [*_covered(self._home, self._slim_layer, module), *self._held.get(module, ())]
 
     def _places(self, module: str) -> list[str]:
         return list(dict.fromkeys(map(self._place, self._layers(module))))
