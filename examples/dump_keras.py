@@ -13,7 +13,7 @@ import numpy as np
 def activations(model, pixels):
     """Every layer's output by its name; ``pixels`` are normalised floats, [N, H, W, C]."""
     layers = [layer for layer in model.layers if isinstance(layer.output, keras.KerasTensor)]
-    outputs = keras.Model(model.inputs, [layer.output for layer in layers])(pixels, training=False)
+    outputs = keras.Model(model.input, [layer.output for layer in layers])(pixels, training=False)
     return {layer.name: np.asarray(output) for layer, output in zip(layers, outputs, strict=True)}
 
 

@@ -15,8 +15,8 @@ KEPT = {"Conv2D", "BiasAdd", "FusedBatchNormV3", "Relu", "AddV2", "MaxPool", "Me
 
 def activations(session, images, pixels):
     """Every operation's output by its name, in a graph whose input is ``images``."""
-    operations = [operation for operation in session.graph.get_operations() if operation.type in KEPT]
-    outputs = {operation.outputs[0].name: operation.outputs[0] for operation in operations}
+    operations = [op for op in session.graph.get_operations() if op.type in KEPT and "Initializer" not in op.name]
+    outputs = {op.outputs[0].name: op.outputs[0] for op in operations}
     return session.run(outputs, {images: pixels})
 
 

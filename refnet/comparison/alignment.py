@@ -122,14 +122,14 @@ def align(
     """
     mapping = dict(mapping or {})
     _check_mapping(mapping, theirs, ours)
-    sited = sites_of([name for name in theirs if name not in mapping and name not in ours.names])
+    sited = sites_of([name for name in theirs if name not in mapping])
     places = ours.places
     aligner = _Aligner(theirs, ours)
     for name in theirs:
         if name in mapping:
             aligner.choose(name, [ours.names[mapping[name]]], "mapping")
         elif name in ours.names:
-            aligner.choose(name, [ours.names[name], *_others(ours.names[name], places)], SAME_NAME)
+            aligner.choose(name, [ours.names[name], *_others(ours.names[name], sited.get(name), places)], SAME_NAME)
         elif candidates := _candidates(sited.get(name), places):
             aligner.choose(name, candidates, sited[name].dialect)
     pairs = aligner.pairs()
@@ -169,9 +169,9 @@ def _check_mapping(mapping: Mapping[str, str], theirs: Mapping[str, np.ndarray],
                 )
 
 
-def _others(value: Value, places: Mapping[str, Sequence[Value]]) -> list[Value]:
-    """The other values that arise at a place, which a name may mean too."""
-    if value.stage in ("act", "softmax"):
+def _others(value: Value, sited: Sited | None, places: Mapping[str, Sequence[Value]]) -> list[Value]:
+    """The other values that arise at a place, which a name may mean too, unless it says that it is a ReLU's."""
+    if sited is None or sited.sites[0][1] in ("act", "softmax"):
         return []
     others = [*reversed(places.get(value.place, ())), *reversed(places.get(unit_of(value.place), ()))]
     return [other for other in others if other is not value]

@@ -188,7 +188,13 @@ def compare_sides(
     ]  # fmt: skip
     rows += [Row(name, "", NOT_COMPARED, note=reason) for name, reason in (left_out or {}).items()]
     seen = {pair.value.index for pair in alignment.pairs}
-    missing = [value.name for value in ours.values if value.end_point and value.index not in seen]
+    # The logits and their squeezed form are the same numbers.
+    twice = {pair.value.place for pair in alignment.pairs if pair.value.stage in ("bias", "squeeze")}
+    missing = [
+        value.name
+        for value in ours.values
+        if value.end_point and value.index not in seen and not (value.place == "logits" and value.place in twice)
+    ]
     measured = isinstance(ours, ComputedReference)
     notes = _notes(rows, alignment, comparer, measured)
     return Comparison(*titles, rows, notes, missing, measured), alignment

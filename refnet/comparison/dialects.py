@@ -64,6 +64,8 @@ _ACTIVATION = re.compile(
 #: What lies between a block's module and a unit's layers.
 _UNITS = ("0", "layers.0", "blocks.0", "unit1")
 
+#: A norm among the components of a name: TensorFlow writes it as several operations, where it is not fused.
+_NORM = re.compile(r"(?:^|/)(?:fused)?_?(?:batch|group)_?norm[^/]*(?:/|\Z)", re.IGNORECASE)
 _SLIM_UNIT = re.compile(
     rf"(?:.+/)?(?P<block>[^/]+)/(?P<unit>unit_{NUMBER})/(?:{'|'.join(BY_UNIT)})(?:_[0-9]{{1,3}})?(?:/(?P<rest>.*))?\Z",
     re.DOTALL,
@@ -170,7 +172,7 @@ def _with_tail(place: str, tail: str) -> tuple[tuple[str, str], ...]:
     if not tail:
         return ((place, ""),)
     stages = _operation_stages(tail)
-    if not stages and "norm" in tail.lower():
+    if not stages and _NORM.search(tail):
         stages = _OPERATIONS["batchnorm"]
     if not stages:
         return ()
@@ -298,6 +300,8 @@ class _Reader:
         if place == "logits":
             sites = (("logits", "squeeze"), ("logits", "bias"))
             return (("predictions", "softmax"), *sites) if "." not in slim and self._is_keras() else sites
+        if operation[:1] == ("pool",) and (unit := unit_of(place)):
+            return ((f"{unit}/avg_pool", "pool"),)
         stages = operation or (_OPERATIONS["batchnorm"] if is_norm else _OPERATIONS["conv"])
         return tuple((place, stage) for stage in stages)
 
