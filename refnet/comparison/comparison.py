@@ -258,8 +258,7 @@ class _Comparer:
             row = self._row(pair, with_patch=patches < _PATCHES)
             patches += row.patch is not None
             rows.append(row)
-        rows = self._without_dead(rows)
-        return self._with_origins(rows)
+        return self._with_origins(self._strided_too_early(self._without_dead(rows)))
 
     def _arrays(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """The reference's array and the observed one, in one layout."""
@@ -332,6 +331,24 @@ class _Comparer:
                 return result
             elif row.status in (SAME, AGREES):
                 later = True
+        return result
+
+    def _strided_too_early(self, rows: list[Row]) -> list[Row]:
+        """Blame a value with too few rows and columns where what is computed from it is the first to differ."""
+        first = next((i for i, row in enumerate(rows) if row.status == DIFFERS), None)
+        if first is None:
+            return rows
+        sources = {self._pairs[i].value.index for i in range(first)}
+        if self._computed:
+            sources = set(self._computed.sources(self._computed.graph.tensors[self._pairs[first].value.index], sources))
+        else:
+            sources = {max(sources, default=-1)}
+        result = list(rows)
+        for i in range(first):
+            row, pair = rows[i], self._pairs[i]
+            if pair.layout is not None and pair.layout.own_step > 1 and pair.value.index in sources:
+                note = f"its shape is {row.found_shape}, the reference's {row.shape}: is there a stride too early?"
+                result[i] = replace(row, status=DIFFERS, note="; ".join(filter(None, (row.note, note))))
         return result
 
     def _only_dead(self, pair: Pair, row: Row) -> list[int] | None:
