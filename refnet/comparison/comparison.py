@@ -26,10 +26,12 @@ from refnet.comparison.statistics import (
     dead_channels,
     differences,
     errors,
+    off_by,
     patch,
     precision_of,
     rounding,
     scale_of,
+    size_of,
     top_1,
 )
 from refnet.errors import ConfigError, InputError
@@ -367,9 +369,9 @@ class _Comparer:
         dead = dead_channels(ours) != dead_channels(theirs)
         if not dead.any() or dead.all():
             return None
-        rest = errors(ours[..., ~dead], theirs[..., ~dead])
-        allowed = FACTOR * (row.scale or 0) * max(rest.size, float(np.abs(ours[np.isfinite(ours)]).max(initial=0)))
-        return [int(c) for c in np.flatnonzero(dead)] if rest.largest * rest.size <= allowed else None
+        rest = float(differences(ours[..., ~dead], theirs[..., ~dead]).max(initial=0))
+        allowed = FACTOR * (row.scale or 0) * size_of(ours)
+        return [int(c) for c in np.flatnonzero(dead)] if rest <= allowed else None
 
     def _with_origins(self, rows: list[Row]) -> list[Row]:
         """Say of each row that differs whether its layer made the difference."""
@@ -420,8 +422,8 @@ class _Comparer:
         behind = min(self._computed.values[index].roundings for index in sources)
         scale = scale_of(pair.value.roundings - behind, precision, rounding(single, double))
         expected = pair.layout.own(double if precision is FLOAT64 else single)
-        found = errors(expected, pair.layout.arranged(self._theirs[pair.name]), precision)
-        return found.largest, found.largest <= scale.tolerance
+        found = off_by(expected, pair.layout.arranged(self._theirs[pair.name]))
+        return found, found <= scale.tolerance
 
     def _missing_relu(self, pair: Pair) -> str:
         """Whether an array that should be a ReLU's is the value before it."""
@@ -464,7 +466,7 @@ def _apart_from_relu(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> 
         (theirs, ours, "it holds the value before the ReLU, the reference the one after it: its ReLU agrees"),
         (ours, theirs, "it holds the value after the ReLU, the reference the one before it: its ReLU agrees"),
     ):
-        if errors(after, np.where(before < 0, before.dtype.type(0), before)).largest <= tolerance:
+        if off_by(after, np.where(before < 0, before.dtype.type(0), before)) <= tolerance:
             return text
     return ""
 
