@@ -222,6 +222,9 @@ def _compact(extents: Extents, fields: Fields, version: int, dataset: Dataset) -
 def _contiguous(extents: Extents, fields: Fields, version: int, dataset: Dataset) -> Dataset:
     start, stored = fields.number(), fields.number()
     _check_stored(dataset, 0 if start == UNDEFINED else stored, 1, extents)
+    # HDF5 writes the size that the shape has: damage to either shows.
+    if start != UNDEFINED and stored != dataset.nbytes:
+        raise damaged(f"its shape {dataset.shape} takes {dataset.nbytes} bytes, and not the {stored} that it has")
     if dataset.nbytes:
         extents.claim(start, dataset.nbytes)
     return dataset._replace(values=start, expanded=dataset.nbytes)

@@ -468,6 +468,10 @@ def _large_header(folder: Path) -> Path:
     return folder / "a.h5"
 
 
+def _shape(*sizes: int) -> bytes:
+    return b"".join(size.to_bytes(8, "little") for size in sizes)
+
+
 def _table(path: Path) -> bytes:
     """The message that makes the group of the first layer one, up to the address of its tree."""
     with h5py.File(path) as file:
@@ -559,6 +563,10 @@ FORGED: dict[str, tuple[Callable[[Path], Path], type[RefnetError], str]] = {
     ),
     "an entry of an unknown kind": (
         lambda f: forge(write(f / "a.h5"), b"SNOD", 24, b"\3"), CorruptError, "an entry of kind 3",
+    ),
+    "a shape of fewer values than are there": (
+        lambda f: forge(write(f / "a.h5"), _shape(2, 1, 3, 4), 0, b"\1"),
+        CorruptError, "takes 48 bytes, and not the 96",
     ),
     "a message that is not aligned": (
         lambda f: forge(write(f / "a.h5"), b"\x08\0\x18\0", 2, b"\x17"), CorruptError, "a message of 23 bytes",
