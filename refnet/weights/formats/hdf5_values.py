@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError
+from refnet.resources import is_want
 from refnet.weights.formats.hdf5_chunks import Chunks, Space, find_chunks
 from refnet.weights.formats.hdf5_objects import (
     DATASPACE,
@@ -322,6 +323,8 @@ def _inflate(content: bytes | bytearray, nbytes: int) -> bytes:
     try:
         found = inflater.decompress(content, nbytes + 1)
     except zlib.error as error:
+        if is_want(error):
+            raise
         raise damaged(f"a chunk cannot be decompressed: {error}") from error
     if not inflater.eof:
         raise damaged(f"a compressed chunk is cut off, or has more than its {nbytes} bytes")
