@@ -425,6 +425,12 @@ def _absent_chunk(folder: Path) -> Path:
     return folder / "a.h5"
 
 
+def _growing(path: Path) -> Path:
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("x/x/kernel", data=np.zeros(6, "f4"), chunks=(2,), maxshape=(None,))
+    return path
+
+
 def _deep(folder: Path) -> Path:
     with h5py.File(folder / "a.h5", "w") as file:
         file["/".join(["x"] * 5000)] = np.zeros(3)
@@ -537,6 +543,9 @@ FORGED: dict[str, tuple[Callable[[Path], Path], type[RefnetError], str]] = {
     ),
     "a chunk beyond the end": (
         lambda f: forge(write_filtered(f / "a.h5"), b"TREE\x01", 48, HUGE), CorruptError, "beyond its end",
+    ),
+    "a growing array of which nothing is used": (
+        lambda f: forge(_growing(f / "a.h5"), b"EAHD", 44, bytes(8)), LimitError, "holds 0 for it",
     ),
     "a chunk that was never written": (_absent_chunk, FormatError, "2 of its 3 chunks"),
     "a chunk that expands too far": (_swollen_chunk, CorruptError, "more than its 4096 bytes"),
