@@ -6,14 +6,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from refnet.cli.compare import image_of, mapping_of
 from refnet.cli.console import announce_compilation, print_json, printable
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_json_option, add_weights_options, load
+from refnet.comparison.sources import arrays_of
 from refnet.errors import InputError
 from refnet_kernels.system.forks import making
 
@@ -40,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, metavar="W", help="the weights, as for refnet predict")
     parser.add_argument("--image", required=True, metavar="I", help="the image: a PNG or JPEG file, or an .npy")
     parser.add_argument(
+        "--map", dest="mapping", action="append", default=[], metavar="THEIRS=OURS",
+        help="which value of the network an array is, by both names (can be repeated)",
+    )  # fmt: skip
+    parser.add_argument(
         "--pairs", action=argparse.BooleanOptionalAction, default=True,
         help="look for two mistakes at once where no single one explains the outputs (default: yes)",
     )  # fmt: skip
@@ -61,26 +64,22 @@ def run(arguments: argparse.Namespace) -> int:
     with making:
         from refnet.diagnosis.diagnosis import diagnose
 
-    announce_compilation()
-    observed = _arrays(arguments.observed)
-    weights = load(arguments.weights, arguments)
-    image: Any = arguments.image
+    mapping = mapping_of(arguments.mapping)
     with file_errors(InputError):
-        if str(image).lower().endswith(".npy"):
-            image = _arrays(image)
-        options = {"threads": arguments.threads} if arguments.threads is not None else {}
-        with _progress() as progress:
-            found = diagnose(weights, image, observed, pairs=arguments.pairs, progress=progress, **options)
+        observed = arrays_of(arguments.observed, "the outputs")  # bad ones are reported before the weights are loaded
+    weights = load(arguments.weights, arguments)
+    image = image_of(arguments.image, weights.architecture.channels)
+    announce_compilation()
+    options = {"threads": arguments.threads} if arguments.threads is not None else {}
+    with _progress() as progress:
+        found = diagnose(
+            weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, progress=progress, **options
+        )
     if arguments.json:
         print_json(found.to_dict())
     else:
         _print(found)
     return 0 if found.correct else 1
-
-
-def _arrays(path: str) -> Any:
-    """What a file holds: an array, or arrays by their names."""
-    raise NotImplementedError(Path(path), np)
 
 
 @contextmanager
