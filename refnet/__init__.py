@@ -41,6 +41,7 @@ from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
     from refnet import golden, seeded, testing  # noqa: F401
+    from refnet.diagnosis.diagnosis import diagnose
     from refnet.images.files import load_image
     from refnet.images.labels import decode_predictions
     from refnet.keras_model import KerasModel
@@ -60,6 +61,7 @@ __all__ = [
     "bottleneck",
     "conv2d_same",
     "decode_predictions",
+    "diagnose",
     "forward",
     "load_image",
     "load_weights",
@@ -96,6 +98,7 @@ _LAZY = {
     "testing": "refnet.testing",
     "KerasModel": "refnet.keras_model",
     "decode_predictions": "refnet.images.labels",
+    "diagnose": "refnet.diagnosis.diagnosis",
     "load_image": "refnet.images.files",
     "random_weights": "refnet.weights.initial",
 }

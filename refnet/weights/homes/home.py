@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,11 @@ class Home(NamedTuple):
         the separator at its end. None: nothing can stand there.
     outputs_first : bool
         Whether the matrices of dense layers are [outputs, inputs], as PyTorch has them.
+    layers : callable, optional
+        Gives, for the names of some layers, the function from a layer's name to TF-Slim's, below any scope, or to
+        None.
+    in_unit : sequence of str
+        The names of the layers in a unit, without the unit's.
     """
 
     title: str
@@ -70,6 +75,8 @@ class Home(NamedTuple):
     read: Callable[[Mapping[str, np.ndarray]], Named]
     unit: re.Pattern[str] | None = None
     outputs_first: bool = False
+    layers: Callable[[Collection[str]], Callable[[str], str | None]] | None = None
+    in_unit: Sequence[str] = ()
 
 
 def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], str | None]) -> dict[str, str]:

@@ -12,7 +12,7 @@ Sources: Keras' ``applications/resnet.py`` and ``resnet_v2.py``; keras-applicati
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,4 +181,16 @@ def _slim_name(name: str, scope: str, version: Version) -> str | None:
     return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else None
 
 
-HOME = Home("Keras Applications", _fits, _read, _OF_UNIT)
+def _layers(layers: Collection[str]) -> Callable[[str], str | None]:
+    """TF-Slim's names of layers, as `Home.layers` gives them."""
+    ends = {place.end for place in map(Place.of, layers) if place}
+    version = _version(set(layers), ends) if ends else _V2
+
+    def slim_layer(layer: str) -> str | None:
+        slim = _slim_name(f"{layer}/kernel", version.family.name, version)
+        return None if slim is None else slim.rpartition("/")[0]
+
+    return slim_layer
+
+
+HOME = Home("Keras Applications", _fits, _read, _OF_UNIT, layers=_layers, in_unit=[*_V2.in_unit, *_V1.in_unit])

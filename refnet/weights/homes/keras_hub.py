@@ -10,7 +10,7 @@ Source: keras-hub's ``models/resnet/resnet_backbone.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,4 +92,16 @@ def _missing_biases(tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np
             yield biases, np.zeros(kernel.shape[-1:], np.float32)
 
 
-HOME = Home("KerasHub's ResNet", _fits, _read, _OF_UNIT)
+def _layers(layers: Collection[str]) -> Callable[[str], str | None]:
+    """TF-Slim's names of layers, as `Home.layers` gives them."""
+    family = family_named("resnet_v2")
+    ends = _ENDS | (_DEEP if "conv2_conv" in layers else _PLAIN)
+
+    def slim_layer(layer: str) -> str | None:
+        slim = _slim_name(f"{layer}/kernel", family.name, family, ends)
+        return None if slim is None else slim.rpartition("/")[0]
+
+    return slim_layer
+
+
+HOME = Home("KerasHub's ResNet", _fits, _read, _OF_UNIT, layers=_layers, in_unit=list(_IN_UNIT))

@@ -95,7 +95,19 @@ class StateDict(NamedTuple):
         def fits(loaded: Loaded) -> bool:
             return any(map(scoped.match, loaded.tensors))
 
-        return Home(self.title, fits, self._read, scoped, outputs_first=True)
+        return Home(self.title, fits, self._read, scoped, True, self._layers, [*self.convolutions, *self.norms])
+
+    def _layers(self, layers: Collection[str]) -> Callable[[str], str | None]:
+        """TF-Slim's names of layers, as `Home.layers` gives them."""
+        tensors = {f"{layer}.weight" for layer in layers}
+        home = self.adapted(self, tensors) if self.adapted else self
+        family = home._family(tensors)
+
+        def slim_layer(layer: str) -> str | None:
+            slim = home._slim_name(f"{layer}.weight", family.name, family)
+            return None if slim is None else slim.rpartition("/")[0]
+
+        return slim_layer
 
     def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
         """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""

@@ -1,0 +1,181 @@
+"""A network, its images, and what it gives if a port has some mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.diagnosis.mistake import Context, Ending, Hypothesis
+from refnet.diagnosis.patched import Patch, PatchedGraph
+from refnet.diagnosis.pixels import Pipeline
+from refnet.diagnosis.runner import Key, Runner
+from refnet.engine import Engine
+from refnet.errors import RefnetError
+from refnet.graph.graph import Tensor
+from refnet.run.devices import check_threads
+from refnet.weights.weights import Weights
+from refnet_kernels.contract import BINARY32, BINARY64, FloatArray
+
+#: The name of the images as they are meant.
+AS_MEANT = "as meant"
+
+
+class Traced(NamedTuple):
+    """A variant of the network, as operations.
+
+    Attributes
+    ----------
+    graph : PatchedGraph
+    net : Tensor
+    end_points : dict of str to Tensor
+    images : hashable
+        The name of its images.
+    keys : list of int
+    ending : Ending
+    """
+
+    graph: PatchedGraph
+    net: Tensor
+    end_points: dict[str, Tensor]
+    images: Hashable
+    keys: list[Key]
+    ending: Ending
+
+
+class Lab:
+    """Runs variants of one network on one batch of images.
+
+    Parameters
+    ----------
+    weights : Weights
+    pipeline : Pipeline
+    options : mapping of str to Any
+        As for `Engine`.
+    """
+
+    def __init__(self, weights: Weights, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
+        self._weights = weights
+        self._options = dict(options)
+        self._threads = check_threads(self._options.pop("threads", None))
+        self._engines: dict[str, Engine] = {}
+        self.pipeline = pipeline
+        self.images = pipeline.input()
+        self.runner = Runner(weights, BINARY32, self._threads)
+        self.runner.images(AS_MEANT, self.images)
+        self._exact: Runner | None = None
+        self._inputs: dict[Hashable, FloatArray] = {AS_MEANT: self.images}
+        self.reference = self.trace(())
+        self.reference.graph.check_variables()
+        # What variants may begin with.
+        kept = {tensor.index: tensor for tensor in self.reference.end_points.values() if tensor.op != "squeeze"}
+        self.runner.values(self.reference.graph, self.reference.keys, list(kept.values()), keep=True)
+
+    @property
+    def exact(self) -> Runner:
+        """The runner in binary64, made when it is first needed."""
+        if self._exact is None:
+            self._exact = Runner(self._weights, BINARY64, self._threads)
+            graph, keys = self.reference.graph, self.reference.keys
+            self._exact.images(AS_MEANT, self.images)
+            kept = {tensor.index: tensor for tensor in self.reference.end_points.values() if tensor.op != "squeeze"}
+            self._exact.values(graph, keys, list(kept.values()), keep=True)
+        return self._exact
+
+    def context(self) -> Context:
+        """What the mistakes need to know."""
+        engine = self._engine({})
+        resolved = vars(engine.options)
+        shapes = {name: array.shape for name, array in self._weights.items()}
+        return Context(
+            self.reference.graph.calls, engine.architecture, resolved, shapes, self.pipeline, engine.num_classes
+        )
+
+    def trace(self, hypotheses: Sequence[Hypothesis]) -> Traced:
+        """The network as a port with these mistakes builds it.
+
+        Raises
+        ------
+        RefnetError
+            It cannot be built.
+        """
+        options: dict[str, Any] = {}
+        patches: list[Patch] = []
+        ending = Ending()
+        for hypothesis in hypotheses:
+            options |= hypothesis.options
+            patches += hypothesis.patches
+            ending = ending if hypothesis.end is None else hypothesis.end(ending)
+        images, array = self._images(hypotheses)
+        engine = self._engine(options)
+        made: list[PatchedGraph] = []
+
+        def make(variables: Mapping[str, Any], arg_scope: Any) -> PatchedGraph:
+            made.append(PatchedGraph(variables, arg_scope, engine.architecture.scope, patches))
+            return made[-1]
+
+        net, end_points = engine.trace(array.shape, make)
+        (graph,) = made
+        return Traced(graph, net, end_points, images, self.runner.keys(graph, images), ending)
+
+    def value(self, traced: Traced, wanted: Tensor) -> FloatArray | None:
+        """A value of a variant; None if it cannot be computed."""
+        return self._value(self.runner, traced, traced.keys, wanted)
+
+    def exact_value(self, traced: Traced, wanted: Tensor) -> FloatArray | None:
+        """The same in binary64."""
+        runner = self.exact
+        if traced.images != AS_MEANT:
+            runner.images(traced.images, self._inputs[traced.images])
+        return self._value(runner, traced, runner.keys(traced.graph, traced.images), wanted)
+
+    def shaken(self, traced: Traced, wanted: Tensor, noise: FloatArray) -> FloatArray | None:
+        """The value if the images have some noise too."""
+        name = (traced.images, "noise")
+        self.runner.images(name, self._inputs[traced.images] + noise)
+        try:
+            return self._value(self.runner, traced, self.runner.keys(traced.graph, name), wanted)
+        finally:
+            self.runner.forget(name)
+
+    def forget(self, traced: Traced) -> None:
+        """Drop the images of a variant."""
+        if traced.images != AS_MEANT:
+            del self._inputs[traced.images]
+            for runner in filter(None, (self.runner, self._exact)):
+                runner.forget(traced.images)
+
+    @staticmethod
+    def _value(runner: Runner, traced: Traced, keys: Sequence[Key], wanted: Tensor) -> FloatArray | None:
+        try:
+            return runner.values(traced.graph, keys, [wanted])[0]
+        except (RefnetError, KeyError):
+            # A variance without a root; a variable that two mistakes have taken from each other.
+            return None
+
+    def _images(self, hypotheses: Sequence[Hypothesis]) -> tuple[Hashable, FloatArray]:
+        changes = tuple(hypothesis.pixels for hypothesis in hypotheses if hypothesis.pixels is not None)
+        if not changes:
+            return AS_MEANT, self.images
+        if changes not in self._inputs:
+            pipeline = self.pipeline
+            for change in changes:
+                pipeline = change(pipeline)
+            self._inputs[changes] = pipeline.input()
+            self.runner.images(changes, self._inputs[changes])
+        return changes, self._inputs[changes]
+
+    def _engine(self, options: Mapping[str, Any]) -> Engine:
+        key = repr(sorted(options.items()))
+        if key not in self._engines:
+            self._engines[key] = Engine(self._weights, **{**self._options, **options}, threads=self._threads)
+        return self._engines[key]
+
+
+def noise_of(lab: Lab, levels: float) -> FloatArray:
+    """Noise on scaled pixels, of so many levels of 255."""
+    values = lab.images
+    span = float(values.max() - values.min()) or 1.0
+    generator = np.random.default_rng(0)
+    return generator.uniform(-1, 1, values.shape).astype(np.float32) * np.float32(levels * span / 255)
