@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.ports.mistakes import Mistake
 from tests.slim.oracle import Net, block, published_blocks
 
 Variables = dict[str, np.ndarray]
@@ -218,3 +219,10 @@ def draw_variables(net: Net, size: int, seed: int) -> Variables:
 
     forward(variables, images, net, measured)
     return variables
+
+
+def for_mistake(variables: Mapping[str, np.ndarray], mistake: Mistake) -> Variables:
+    """Variables with which the mistake gives numbers: a negative mean in place of a variance has no root."""
+    if mistake.id != "mean-variance-swapped":
+        return dict(variables)
+    return {name: np.abs(value) if name.endswith("/moving_mean") else value for name, value in variables.items()}
