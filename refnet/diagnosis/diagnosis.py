@@ -6,24 +6,26 @@ import html
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_bool
+from refnet.checks import check_bool, check_mapping
 from refnet.diagnosis.lab import Lab
+from refnet.diagnosis.layers import chosen, stretches
 from refnet.diagnosis.mistake import Context, Hypothesis
-from refnet.diagnosis.observation import Outputs, outputs_of
+from refnet.diagnosis.observing import Point, observe
 from refnet.diagnosis.pixels import Pipeline
-from refnet.diagnosis.search import Explanation, Progress, Search
+from refnet.diagnosis.search import Candidate, Explanation, Progress, Search, hypotheses_of
 from refnet.errors import InputError
 from refnet.images.files import load_image
 from refnet.resources import for_images
 from refnet.run.inputs import as_array, check_floats
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
+from refnet_kernels.system.float_mode import contract_mode
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,16 @@ class Diagnosis:
     seconds : float
     """
 
-    explained: bool
-    correct: bool
-    mistakes: tuple[Finding, ...]
-    ties: tuple[Finding, ...]
-    nearest: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    error: float
-    rounding: float
-    tried: int
-    seconds: float
+    explained: bool = False
+    correct: bool = False
+    mistakes: tuple[Finding, ...] = ()
+    ties: tuple[Finding, ...] = ()
+    nearest: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: float = 0.0
+    rounding: float = 0.0
+    tried: int = 0
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in JSON's types."""
@@ -142,6 +144,7 @@ def diagnose(
     image: Any,
     observed: Any,
     *,
+    mapping: Mapping[str, str] | None = None,
     pairs: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -158,8 +161,11 @@ def diagnose(
     image : path or array
         An image file; raw uint8 pixels [H, W, C]; or what the network takes, normalised floats [H, W, C]; or several,
         [N, H, W, C].
-    observed : array or mapping of str to array
-        The port's logits, probabilities or features for it.
+    observed : path, mapping of str to array, or array
+        What the port gave for it: logits, probabilities or features; or values within the network by their names,
+        those of TF-Slim, Keras, PyTorch's libraries or ONNX, as `refnet.compare` takes them.
+    mapping : mapping of str to str, optional
+        For names of observed arrays, those of the network's values.
     pairs : bool
         Whether to look for two mistakes at once if no single one explains the outputs.
     progress : callable, optional
@@ -179,40 +185,100 @@ def diagnose(
         As `Engine` raises them.
     """
     check_bool(pairs=pairs)
+    mapping = {} if mapping is None else mapping
+    check_mapping(mapping=mapping)
     begun = time.monotonic()
     loaded = weights_of(weights, options.get("scope"))
-    lab = Lab(loaded, _pipeline(image, loaded), options)
-    outputs = _outputs(observed, lab)
-    search = Search(lab, outputs, progress)
+    with contract_mode():
+        lab = Lab(loaded, _pipeline(image, loaded), options)
+        points, notes = observe(observed, lab, loaded, options, mapping)
+        told = progress or (lambda what, done, total: None)
+        diagnose_points = _by_outputs if len(points) == 1 else _by_layers
+        found = diagnose_points(lab, points, pairs, told)
+    return replace(found, notes=(*notes, *found.notes), seconds=time.monotonic() - begun)
+
+
+def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
+    """From one value of the network."""
+    (point,) = points
+    search = Search(lab, point.outputs, progress)
     context = lab.context()
-    found: list[Explanation] = []
-    nearest: list[Finding] = []
-    if not search.before.is_within:
-        candidates = search.singles()
-        found = search.explanations(candidates)
-        if not found:
-            best = sorted(candidates, key=lambda candidate: candidate.error)[:3]
-            scale = search.before.scale or 1.0
-            nearest = [
-                _finding(hypothesis, context, search, candidate.error / scale)
-                for candidate in best
-                if candidate.error < search.before.error
-                for hypothesis in candidate.hypotheses
-            ]
-    named = [_findings(explanation, context, search) for explanation in found]
-    ties = [finding for findings in named[1:] for finding in findings]
-    return Diagnosis(
-        explained=bool(found),
-        correct=search.before.is_within,
-        mistakes=tuple(named[0]) if named else (),
-        ties=tuple(ties),
-        nearest=tuple(nearest),
-        notes=(),
-        error=search.before.relative,
-        rounding=search.before.bound / (search.before.scale or 1.0),
-        tried=search.tried,
-        seconds=time.monotonic() - begun,
+    before = search.before
+    result = Diagnosis(
+        correct=before.is_within,
+        error=before.relative,
+        rounding=before.bound / before.scale if before.scale else 0.0,
+        notes=_doubts(search),
     )
+    if before.is_within or search.telling == 0:
+        return result
+    candidates = search.singles(hypotheses_of(lab))
+    found = search.explanations(candidates)
+    named = [_findings(explanation, context, search) for explanation in found]
+    return replace(
+        result,
+        explained=bool(found),
+        mistakes=tuple(named[0]) if named else (),
+        ties=tuple(finding for findings in named[1:] for finding in findings),
+        nearest=() if named else tuple(_nearest(candidates, context, search)),
+        tried=search.tried,
+    )
+
+
+def _by_layers(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
+    """From several values of the network: stretch by stretch."""
+    context = lab.context()
+    found = stretches(lab, points, hypotheses_of(lab), progress)
+    mistakes, ties, unexplained = chosen(found)
+    differing = [stretch for stretch in found if not stretch.is_right]
+    by_explanation = {id(entry): stretch.search for stretch in found for entry in stretch.found.values()}
+
+    def findings(explanations: Sequence[Explanation]) -> tuple[Finding, ...]:
+        return tuple(
+            finding for entry in explanations for finding in _findings(entry, context, by_explanation[id(entry)])
+        )
+
+    last = (differing or found)[0].search.before
+    notes = [
+        f"{stretch.point.name} differs by {stretch.search.before.relative:.1e} from what the values observed before "
+        "it give, and no known mistake explains that."
+        for stretch in unexplained
+    ]
+    return Diagnosis(
+        explained=bool(mistakes) and not unexplained,
+        correct=not differing,
+        mistakes=findings(mistakes),
+        ties=findings(ties),
+        nearest=tuple(
+            finding for stretch in unexplained[:1] for finding in _nearest(stretch.candidates, context, stretch.search)
+        ),
+        notes=tuple(notes),
+        error=last.relative,
+        rounding=last.bound / last.scale if last.scale else 0.0,
+        tried=sum(stretch.search.tried for stretch in found),
+    )
+
+
+def _doubts(search: Search) -> tuple[str, ...]:
+    """What keeps the outputs from telling much."""
+    values = search.outputs.values
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        return (f"{bad} of the {values.size} values are NaN or infinite: they tell nothing.",)
+    if values.size and np.ptp(values) == 0:
+        return ("All values are equal: they tell nothing.",)
+    if search.outputs.are_probabilities and search.telling == 0 and not search.before.is_within:
+        return ("The probabilities are saturated: give the logits.",)
+    return ()
+
+
+def _nearest(candidates: Sequence[Candidate], context: Context, search: Search) -> Iterator[Finding]:
+    """The mistakes that leave the least error."""
+    scale = search.before.scale or 1.0
+    for candidate in sorted(candidates, key=lambda candidate: candidate.error)[:3]:
+        if candidate.error < search.before.error:
+            for hypothesis in candidate.hypotheses:
+                yield _finding(hypothesis, context, search, candidate.error / scale)
 
 
 def _findings(explanation: Explanation, context: Context, search: Search) -> list[Finding]:
@@ -268,42 +334,3 @@ def _pipeline(image: Any, weights: Weights) -> Pipeline:
     if batch.dtype != np.uint8:
         batch = check_floats(batch).astype(np.float32)
     return Pipeline(batch, weights.recipe)
-
-
-_NAMES = {
-    "logits": False, "predictions": True, "probabilities": True, "probs": True, "softmax": True, "scores": None,
-    "output": None, "net": None,
-}  # fmt: skip
-
-
-def _outputs(observed: Any, lab: Lab) -> Outputs:
-    """The port's outputs, in the form of the network's."""
-    named = None
-    if isinstance(observed, Mapping):
-        for name in observed:
-            if str(name).rsplit("/", 1)[-1] in _NAMES:
-                named, observed = _NAMES[str(name).rsplit("/", 1)[-1]], observed[name]
-                break
-    array = as_array(observed, "The outputs")
-    net = lab.reference.net
-    dtype = str(array.dtype)
-    array = check_floats(array.astype(np.float32) if dtype == "bfloat16" else array)
-    shape = _shape(array.shape, net.shape)
-    if shape is None:
-        raise InputError(
-            f"The outputs have shape {array.shape}; the network's are {net.shape}.",
-            expected=net.shape,
-            found=array.shape,
-        )
-    return outputs_of(array.reshape(shape), dtype, "logits", named)
-
-
-def _shape(found: Sequence[int], expected: Sequence[int]) -> tuple[int, ...] | None:
-    """The shape of outputs as the network's have it, but for a few classes more or less."""
-    if not found:
-        return None
-    shape = (*expected[:-1], found[-1])
-    sizes = [size for size in found[:-1] if size != 1]
-    if sizes != [size for size in expected[:-1] if size != 1] or abs(found[-1] - expected[-1]) > 2:
-        return None
-    return shape

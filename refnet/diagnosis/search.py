@@ -80,6 +80,12 @@ class Explanation:
         return len(self.candidate.hypotheses), -wide
 
 
+def hypotheses_of(lab: Lab) -> list[Hypothesis]:
+    """All that is tried: each mistake of the catalogue at each site with each value."""
+    context = lab.context()
+    return [hypothesis for mistake in MISTAKES for hypothesis in mistake.propose(mistake, context)]
+
+
 class Search:
     """Compares variants of a network with what a port gave.
 
@@ -110,15 +116,11 @@ class Search:
 
     def wanted(self, traced: Traced) -> Tensor:
         """The tensor that was observed."""
-        if self.outputs.end_point == "logits":
-            return traced.net
-        return traced.end_points[self.outputs.end_point]
+        return traced.net if self.outputs.label is None else traced.graph.made[self.outputs.label]
 
-    def singles(self) -> list[Candidate]:
+    def singles(self, hypotheses: Sequence[Hypothesis]) -> list[Candidate]:
         """Each mistake at each site with each value; those that change nothing are left out."""
-        context = self.lab.context()
-        found = [hypothesis for mistake in MISTAKES for hypothesis in mistake.propose(mistake, context)]
-        return self._candidates([(hypothesis,) for hypothesis in found], "mistakes")
+        return self._candidates([(hypothesis,) for hypothesis in hypotheses], "mistakes")
 
     def explanations(self, candidates: Iterable[Candidate]) -> list[Explanation]:
         """Those that explain what was observed and cannot be told apart, the simplest one first."""
