@@ -17,6 +17,7 @@ from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.layers import chosen, stretches
 from refnet.diagnosis.mistake import Context, Hypothesis
 from refnet.diagnosis.observing import Point, observe
+from refnet.diagnosis.pairs import pairs as pairs_of
 from refnet.diagnosis.pixels import Pipeline
 from refnet.diagnosis.search import Candidate, Explanation, Progress, Search, hypotheses_of
 from refnet.errors import InputError
@@ -26,6 +27,9 @@ from refnet.run.inputs import as_array, check_floats
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.float_mode import contract_mode
+
+#: Seconds after which no more pairs of mistakes are tried.
+PAIR_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -212,8 +216,11 @@ def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progre
     )
     if before.is_within or search.telling == 0:
         return result
-    candidates = search.singles(hypotheses_of(lab))
+    hypotheses = hypotheses_of(lab)
+    candidates = search.singles(hypotheses)
     found = search.explanations(candidates)
+    if not found and pairs:
+        found = pairs_of(search, candidates, hypotheses, PAIR_SECONDS)
     named = [_findings(explanation, context, search) for explanation in found]
     return replace(
         result,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -161,6 +162,14 @@ class Lab:
             return self._value(self.runner, traced, self._keys(self.runner, traced.graph, name), wanted)
         finally:
             self.runner.forget(name)
+
+    @contextmanager
+    def based_on(self, hypotheses: Sequence[Hypothesis]) -> Iterator[None]:
+        """Within this, variants may begin with the values of this one."""
+        traced = self.trace(hypotheses)
+        kept = {tensor.index: tensor for tensor in traced.end_points.values() if tensor.op != "squeeze"}
+        with self.runner.based_on(traced.graph, traced.keys, list(kept.values())):
+            yield
 
     def forget(self, traced: Traced) -> None:
         """Drop the images of a variant."""
