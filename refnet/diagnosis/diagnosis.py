@@ -14,6 +14,7 @@ import numpy as np
 
 from refnet.checks import check_bool, check_mapping
 from refnet.diagnosis.lab import Lab
+from refnet.diagnosis.labels import Labels, Ranked, by_labels
 from refnet.diagnosis.layers import chosen, stretches
 from refnet.diagnosis.mistake import Context, Hypothesis
 from refnet.diagnosis.observing import Point, observe
@@ -167,7 +168,8 @@ def diagnose(
         [N, H, W, C].
     observed : path, mapping of str to array, or array
         What the port gave for it: logits, probabilities or features; or values within the network by their names,
-        those of TF-Slim, Keras, PyTorch's libraries or ONNX, as `refnet.compare` takes them.
+        those of TF-Slim, Keras, PyTorch's libraries or ONNX, as `refnet.compare` takes them. Or an array of integers:
+        the likeliest class of each of many images; then errors are parts of the labels.
     mapping : mapping of str to str, optional
         For names of observed arrays, those of the network's values.
     pairs : bool
@@ -194,12 +196,62 @@ def diagnose(
     begun = time.monotonic()
     loaded = weights_of(weights, options.get("scope"))
     with contract_mode():
+        told = progress or (lambda what, done, total: None)
+        labels = _labels(observed)
+        if labels is not None:
+            found = _by_labels(loaded, _pipeline(image, loaded), options, labels, told)
+            return replace(found, seconds=time.monotonic() - begun)
         lab = Lab(loaded, _pipeline(image, loaded), options)
         points, notes = observe(observed, lab, loaded, options, mapping)
-        told = progress or (lambda what, done, total: None)
         diagnose_points = _by_outputs if len(points) == 1 else _by_layers
         found = diagnose_points(lab, points, pairs, told)
     return replace(found, notes=(*notes, *found.notes), seconds=time.monotonic() - begun)
+
+
+def _labels(observed: Any) -> Labels | None:
+    """The labels of many images, if that is what was observed."""
+    if isinstance(observed, str | os.PathLike | Mapping):
+        return None
+    array = as_array(observed, "The labels")
+    return array.astype(np.int64) if array.dtype.kind in "iu" and array.ndim == 1 and array.size else None
+
+
+def _by_labels(
+    weights: Weights, pipeline: Pipeline, options: Mapping[str, Any], labels: Labels, progress: Progress
+) -> Diagnosis:
+    """From the labels of many images."""
+    if len(labels) != len(pipeline.image):
+        raise InputError(
+            f"There are {len(labels)} labels and {len(pipeline.image)} images: pass one label per image.",
+            expected=len(pipeline.image),
+            found=len(labels),
+        )
+    found = by_labels(weights, pipeline, options, labels, progress)
+    count = len(labels)
+    context = Lab(weights, replace(pipeline, image=pipeline.image[:1]), options).context()
+    before = found.differing / count
+
+    def finding(entry: Ranked) -> Finding:
+        return _finding(entry.hypothesis, context, before, 1 - entry.agrees / count)
+
+    alike = [entry for entry in found.ranked if entry.agrees == found.ranked[0].agrees]
+    best = [finding(entry) for entry in (alike if found.explained else found.ranked[:3])]
+    notes = [f"{found.differing} of {count} labels are not what is meant."] if found.differing else []
+    if found.ranked:
+        notes.append(
+            f"{found.ranked[0].hypothesis.mistake.id} reproduces {found.ranked[0].agrees} of {count} labels"
+            + ("." if found.explained else "; that many could be chance, or are too few.")
+        )
+    return Diagnosis(
+        explained=found.explained,
+        correct=found.differing == 0,
+        mistakes=tuple(best[:1]) if found.explained else (),
+        ties=tuple(best[1:]) if found.explained else (),
+        nearest=() if found.explained else tuple(best),
+        notes=tuple(notes),
+        error=before,
+        tried=found.tried,
+    )
 
 
 def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
@@ -285,17 +337,17 @@ def _nearest(candidates: Sequence[Candidate], context: Context, search: Search) 
     for candidate in sorted(candidates, key=lambda candidate: candidate.error)[:3]:
         if candidate.error < search.before.error:
             for hypothesis in candidate.hypotheses:
-                yield _finding(hypothesis, context, search, candidate.error / scale)
+                yield _finding(hypothesis, context, search.before.relative, candidate.error / scale)
 
 
 def _findings(explanation: Explanation, context: Context, search: Search) -> list[Finding]:
     return [
-        _finding(hypothesis, context, search, explanation.fit.relative)
+        _finding(hypothesis, context, search.before.relative, explanation.fit.relative)
         for hypothesis in explanation.candidate.hypotheses
     ]
 
 
-def _finding(hypothesis: Hypothesis, context: Context, search: Search, after: float) -> Finding:
+def _finding(hypothesis: Hypothesis, context: Context, before: float, after: float) -> Finding:
     mistake = hypothesis.mistake
     words = {
         "site": "all layers where it can be" if hypothesis.site == "everywhere" else hypothesis.site,
@@ -317,7 +369,7 @@ def _finding(hypothesis: Hypothesis, context: Context, search: Search, after: fl
         mistake.id,
         hypothesis.site,
         hypothesis.value,
-        search.before.relative,
+        before,
         after,
         filled(mistake.does),
         filled(mistake.should),
