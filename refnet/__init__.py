@@ -41,6 +41,7 @@ from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
     from refnet import golden, seeded, testing  # noqa: F401
+    from refnet.comparison.comparison import compare
     from refnet.diagnosis.diagnosis import diagnose
     from refnet.images.files import load_image
     from refnet.images.labels import decode_predictions
@@ -59,6 +60,7 @@ __all__ = [
     "Weights",
     "basic",
     "bottleneck",
+    "compare",
     "conv2d_same",
     "decode_predictions",
     "diagnose",
@@ -97,6 +99,7 @@ _LAZY = {
     "seeded": "refnet.seeded",
     "testing": "refnet.testing",
     "KerasModel": "refnet.keras_model",
+    "compare": "refnet.comparison.comparison",
     "decode_predictions": "refnet.images.labels",
     "diagnose": "refnet.diagnosis.diagnosis",
     "load_image": "refnet.images.files",

@@ -254,7 +254,7 @@ def _note(value: Value, preferred: Value) -> str:
     if value is preferred or (value.place, value.stage) == (preferred.place, preferred.stage):
         return ""
     if value.place != preferred.place and value.place == unit_of(preferred.place):
-        return f"it holds the value of {value.name}: the sum is made in place, over what a hook has seen"
+        return "it holds the value at the end of its unit: the sum is made in place, over what a hook has seen"
     if value.place != preferred.place:
         return f"it holds the value of {value.name}"
     if (preferred.stage, value.stage) in (("norm", "act"), ("sum", "act")):

@@ -22,6 +22,9 @@ _LONGEST = 400
 #: The most components of a prefix: "model.module.backbone".
 _PREFIXES = 4
 
+#: The dialect of names that several frameworks have.
+COMMON = "common names"
+
 #: The stages that the name of an operation stands for, the likeliest first.
 _OPERATIONS = {
     "conv2d": ("conv", "bias", "norm", "act"),
@@ -127,7 +130,7 @@ def sites_of(names: Sequence[str]) -> dict[str, Sited]:
         sites = reader.sites(_below(module, prefix), operation) if reader and module.startswith(prefix) else ()
         dialect = home.title if home and sites else ""
         if not sites:
-            sites, dialect = _common(name, module), "a common name"
+            sites, dialect = _common(name, module), COMMON
         if sites:
             found[name] = Sited(sites, dialect)
     return found
@@ -371,5 +374,5 @@ def dialects_of(sited: Iterable[Sited]) -> list[str]:
     -------
     list of str
     """
-    counts = Counter(entry.dialect for entry in sited)
+    counts = Counter(entry.dialect for entry in sited if entry.dialect != COMMON)
     return [dialect for dialect, _ in counts.most_common()]

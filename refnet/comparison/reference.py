@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from refnet.checks import check_mapping
 from refnet.comparison.dialects import sites_of
 from refnet.comparison.sites import Value, order_of, unit_of, values_of
+from refnet.comparison.statistics import rounding
 from refnet.engine import Engine
 from refnet.errors import ConfigError
 from refnet.evidence.end_points import roundings
@@ -89,9 +90,29 @@ class ComputedReference:
         indices = list(dict.fromkeys(value.index for value in values))
         missing = [self.graph.tensors[index] for index in indices if index not in kept]
         if missing:
-            known = {0: self.images.astype(dtype), **kept}
-            kept |= self._evaluated(missing, known)
+            self._evaluate(missing, {0: self.images.astype(dtype), **kept}, kept.__setitem__)
         return {index: kept[index] for index in indices}
+
+    def roundings(self, values: Iterable[Value]) -> dict[int, float]:
+        """How far some values in binary32 are from binary64, relative to their largest elements.
+
+        Parameters
+        ----------
+        values : iterable of Value
+
+        Returns
+        -------
+        dict of int to float
+            By the values' indices.
+        """
+        single, found = self.arrays(values), {}
+
+        def note(index: int, double: np.ndarray) -> None:
+            found[index] = rounding(single[index], double)
+
+        tensors = [self.graph.tensors[index] for index in single]
+        self._evaluate(tensors, {0: self.images.astype("float64")}, note)
+        return found
 
     def recomputed(self, tensor: Tensor, observed: Mapping[int, np.ndarray], dtype: str = "float32") -> np.ndarray:
         """A value from other values that were observed, instead of from the images.
@@ -109,7 +130,9 @@ class ComputedReference:
         """
         known = {index: np.asarray(value, dtype) for index, value in observed.items() if index != tensor.index}
         known.setdefault(0, self.images.astype(dtype))
-        return self._evaluated([tensor], known)[tensor.index]
+        found: dict[int, np.ndarray] = {}
+        self._evaluate([tensor], known, found.__setitem__)
+        return found[tensor.index]
 
     def sources(self, tensor: Tensor, observed: Iterable[int]) -> list[int]:
         """The nearest observed values from which a value can be computed, or the images.
@@ -134,21 +157,31 @@ class ComputedReference:
                 waiting.extend(source.inputs)
         return sorted(found)
 
-    @for_images
-    @contract_mode()
-    def _evaluated(self, wanted: Sequence[Tensor], known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """Tensors from known ones, one operation after the other: fused or not, the bits are the same."""
+    def _evaluate(
+        self, wanted: Sequence[Tensor], known: dict[int, np.ndarray], use: Callable[[int, np.ndarray], None]
+    ) -> None:
+        """Compute tensors from known ones, one operation after the other: fused or not, the bits are the same.
+
+        Each of the wanted ones is passed on once it is there, and nothing is kept that is not needed any more.
+        """
         needed = _needed(wanted, known)
         readers = Counter(source.index for tensor in needed for source in tensor.inputs)
-        kept = {tensor.index for tensor in wanted}
+        left = {tensor.index for tensor in wanted}
+        for index in left & known.keys():
+            use(index, known[index])
         for tensor in needed:
             known[tensor.index] = self._operation(tensor, [known[source.index] for source in tensor.inputs])
+            if tensor.index in left:
+                use(tensor.index, known[tensor.index])
             for source in tensor.inputs:
                 readers[source.index] -= 1
-                if not readers[source.index] and source.index not in kept:
-                    del known[source.index]
-        return {index: known[index] for index in kept}
+                if not readers[source.index]:
+                    known.pop(source.index, None)
+            if not readers[tensor.index]:
+                del known[tensor.index]
 
+    @for_images
+    @contract_mode()
     def _operation(self, tensor: Tensor, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """One operation of the network. Kernels have no step of their own for what they only do after others."""
         x = inputs[0]

@@ -16,6 +16,8 @@ FACTOR = 8.0
 ROUNDOFF = 2.0**-24
 #: A mistake leaves at most this part of the error that there was without it.
 LEFT = 1 / 8
+#: And a coarse one.
+LEFT_BY_COARSE = 0.4
 #: The probability of a chance hit, over all that was tried, stays below this.
 CHANCE = 1e-6
 #: Outputs of a network depend on each other: more of them do not tell more.
@@ -86,7 +88,7 @@ def fit(observed: Float64, single: Float64, double: Float64, layers: int, quantu
     )
 
 
-def is_explained(before: Fit, after: Fit, telling: int, tried: int) -> bool:
+def is_explained(before: Fit, after: Fit, telling: int, tried: int, coarse: bool = False) -> bool:
     """Whether a mistake explains what was observed.
 
     Parameters
@@ -97,8 +99,10 @@ def is_explained(before: Fit, after: Fit, telling: int, tried: int) -> bool:
         Elements of the observation that differ from what is meant by more than rounding.
     tried : int
         Hypotheses that were tried.
+    coarse : bool
+        See `refnet.diagnosis.mistake.Mistake`.
     """
-    if before.is_within or not after.is_within or after.error > LEFT * before.error:
+    if before.is_within or not after.is_within or after.error > (LEFT_BY_COARSE if coarse else LEFT) * before.error:
         return False
     left = max(after.error, after.bound / FACTOR) / before.error
     return min(telling, MOST_TELLING) * math.log(max(left, 1e-300)) + math.log(max(tried, 1)) < math.log(CHANCE)

@@ -111,7 +111,7 @@ def _swapped_layers(mistake: Mistake, context: Context) -> Iterator[Hypothesis]:
             if shapes[one] == shapes[other] and _are_near(one, other):
                 patches = [_read_from(one, other, leaves), _read_from(other, one, leaves)]
                 yield Hypothesis(mistake, f"{one} <-> {other}", what, tuple(patches))
-                if what == "kernels" and norms.get(one, 0) == norms.get(other, 1):
+                if what == "kernels" and norms.get(one) == norms.get(other):
                     every = (*leaves, "biases", "gamma", "beta", "moving_mean", "moving_variance")
                     patches = [_read_from(one, other, every), _read_from(other, one, every)]
                     yield Hypothesis(mistake, f"{one} <-> {other}", None, tuple(patches))
@@ -222,5 +222,6 @@ MISTAKES = (
         ),
         ("onnxruntime#19288", "pytorch#107514", "tensorflow#127346"),
         in_graph(Edit("conv", anywhere, _arithmetic), values=tuple(ROUNDED), only_everywhere=True),
+        coarse=True,
     ),
 )

@@ -113,6 +113,9 @@ class Mistake:
         Where people met it: repository#thread.
     propose : callable
         ``propose(mistake, context)``: the hypotheses to try.
+    coarse : bool
+        Whether a port that makes it gives other values than refnet does with it: it rounds coarsely, and which way a
+        value near a tie goes depends on the last bit of a sum.
     """
 
     id: str
@@ -121,6 +124,7 @@ class Mistake:
     mend: Mend
     sources: tuple[str, ...]
     propose: Callable[[Mistake, Context], Iterable[Hypothesis]]
+    coarse: bool = False
 
 
 class Edit(NamedTuple):

@@ -60,11 +60,6 @@ def _exchanged(one: str, other: str) -> Edit:
     return Edit("variable", lambda call: call.arguments[0] in (one, other), fixed(around))
 
 
-def _after_convolution(call: Call) -> bool:
-    """Whether a batch norm can be folded into the convolution before it."""
-    return call.layer.startswith(("conv", "shortcut"))
-
-
 def _over_deviation(call: Call, proceed: Callable[..., Tensor], inputs: Tensor, scope: str) -> Tensor:
     """Divide gamma by the deviation once more."""
     made = proceed(inputs, scope)
@@ -191,7 +186,7 @@ MISTAKES = (
         "fold the mean into the bias too",
         _FOLD,
         ("TASO#47",),
-        in_graph(substitute(["moving_mean"], "zeros", _zeros, _after_convolution)),
+        in_graph(substitute(["moving_mean"], "zeros", _zeros)),
     ),
     Mistake(
         "fold-without-beta",
@@ -199,7 +194,7 @@ MISTAKES = (
         "add beta to the bias",
         _FOLD,
         ("leela-zero#1099",),
-        in_graph(substitute(["beta"], "zeros", _zeros, _after_convolution)),
+        in_graph(substitute(["beta"], "zeros", _zeros)),
     ),
     Mistake(
         "statistics-unscaled",

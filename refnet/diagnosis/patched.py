@@ -154,7 +154,7 @@ class PatchedGraph(Graph):
         """The site of the layer whose variables made a tensor; of a sum, its unit."""
         if tensor.variables:
             return self.site(next(iter(tensor.variables.values())).rsplit("/", 1)[0])
-        return self.site(self.name())
+        return self.site(self.name()) or "postnorm"  # whose batch norm a patch has left out
 
     def derive(self, name: str, tag: str, make: Callable[[np.ndarray], np.ndarray]) -> str:
         """The name of an array made from a variable."""

@@ -7,7 +7,7 @@ keys have equal bits. So a variant is computed from the latest values that it sh
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -148,7 +148,11 @@ class Runner:
             if tensor.op.startswith("host:"):
                 (source,) = self._run(tensors, keys, [tensor.inputs[0].index], have, constants)
                 have[keys[index]] = OPERATIONS[tensor.op.removeprefix("host:")](source)
-        found = self._run(tensors, keys, [tensor.index for tensor in wanted], have, constants)
+        indices = [tensor.index for tensor in wanted]
+        while (bare := _bare(tensors, keys, indices, have)) is not None:
+            (source,) = self._run(tensors, keys, [bare.inputs[0].index], have, constants)
+            have[keys[bare.index]] = _BARE[bare.op](source, [constants.variable(v) for v in bare.variables.values()])
+        found = self._run(tensors, keys, indices, have, constants)
         if keep:
             self._kept |= {keys[tensor.index]: value for tensor, value in zip(wanted, found, strict=True)}
         return found
@@ -196,6 +200,22 @@ def _between(
             found.add(index)
             waiting.extend(entry.index for entry in tensors[index].inputs)
     return found
+
+
+#: Operations that kernels compute only as a part of another step.
+_BARE: dict[str, Callable[[FloatArray, Sequence[FloatArray]], FloatArray]] = {
+    "relu": lambda x, _: np.where(x < 0, x.dtype.type(0), x),
+    "bias_add": lambda x, variables: x + variables[0].astype(x.dtype),
+}
+
+
+def _bare(
+    tensors: Sequence[Tensor], keys: Sequence[Key], wanted: Sequence[int], have: Mapping[Key, FloatArray]
+) -> Tensor | None:
+    """The first operation that would be a step of its own, and that no kernel has."""
+    missing = [index for index in wanted if keys[index] not in have]
+    steps = _plan(tensors, keys, missing, have).steps if missing else []
+    return next((tensors[step.out] for step in steps if step.op in _BARE and step.out is not None), None)
 
 
 def _plan(

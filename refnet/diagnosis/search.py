@@ -125,7 +125,8 @@ class Search:
         found = []
         for candidate in self._worth_verifying(candidates):
             after = self.verified(candidate)
-            if after is not None and is_explained(self.before, after, self.telling, self.tried):
+            coarse = any(hypothesis.mistake.coarse for hypothesis in candidate.hypotheses)
+            if after is not None and is_explained(self.before, after, self.telling, self.tried, coarse):
                 found.append(Explanation(candidate, after))
         if not found:
             return []

@@ -179,7 +179,7 @@ MISTAKES = (
         ("keras-resnet#26",),
         in_graph(
             Edit("batch_norm", lambda call: call.layer == "postnorm", _postnorm("norm")),
-            Edit("relu", lambda call: call.layer in ("postnorm", "") or not call.site, _postnorm("relu")),
+            Edit("relu", lambda call: call.layer == "postnorm", _postnorm("relu")),
             values=(None, "the ReLU alone"),
             versions=(2,),
             only_everywhere=True,
