@@ -69,10 +69,17 @@ def int8(x: np.ndarray) -> np.ndarray:
     return (np.rint(x / scale) * scale).astype(np.float32)
 
 
+def int8_by_channel(kernel: np.ndarray) -> np.ndarray:
+    """Symmetric, one scale per output channel."""
+    scale = np.abs(kernel).max((0, 1, 2)) / 127
+    return (np.rint(kernel / scale) * scale).astype(np.float32)
+
+
 ROUNDED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "float16": lambda x: x.astype(np.float16).astype(np.float32),
     "bfloat16": bfloat16,
     "int8": int8,
+    "int8 by channel": int8_by_channel,
 }
 
 
@@ -102,7 +109,7 @@ def _one(variables: Mapping[str, np.ndarray], name: str, scope: str, mistake: Mi
         return value * np.float32(mistake.value)
     if mistake.id == "bias-ignored" and leaf == "biases":
         return np.zeros_like(value)
-    if mistake.id == "weights-rounded" and (leaf == "weights" or mistake.value != "int8"):
+    if mistake.id == "weights-rounded" and (leaf == "weights" or not mistake.value.startswith("int8")):
         return ROUNDED[mistake.value](value)
     if leaf == "weights" and mistake.id in KERNELS:
         kernel = KERNELS[mistake.id](value)

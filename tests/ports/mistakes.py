@@ -29,9 +29,9 @@ class Mistake(NamedTuple):
         return " ".join(str(part) for part in self if part is not None)
 
     def is_at(self, path: str) -> bool:
-        """Whether the mistake is made in this layer or unit."""
+        """Whether the mistake is made in this layer or unit; without a path, wherever it can be."""
         site = self.site
-        return site is None or path == site or path.startswith(f"{site}/") or fnmatchcase(path, site)
+        return not path or site is None or path == site or path.startswith(f"{site}/") or fnmatchcase(path, site)
 
 
 class Planted:
