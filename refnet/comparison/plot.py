@@ -76,8 +76,9 @@ def save_plot(comparison: Result, path: str | os.PathLike[str]) -> None:
     if first is not None and first in rows:
         axes.axvline(rows.index(first), color="tab:red", linestyle=":")
     title = comparison.sentences()[0]
-    # A dollar sign would begin a formula.
-    axes.set_title(title.replace("$", r"\$")[:140], fontsize=10)
+    # The font lacks some characters, and a dollar sign would begin a formula.
+    plain = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in title[:140])
+    axes.set_title(plain.replace("$", r"\$"), fontsize=10)
     axes.set_yscale("log")
     axes.set_xlabel("values in network order")
     axes.set_ylabel("largest error, relative to the largest element")
