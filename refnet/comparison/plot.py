@@ -9,6 +9,7 @@ from refnet.checks import path_of
 from refnet.comparison.result import Result
 from refnet.comparison.statistics import FACTOR
 from refnet.errors import ConfigError
+from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.forks import making
 
 #: What a difference of 0 is drawn as.
@@ -29,7 +30,7 @@ def check_plot(path: str) -> None:
         matplotlib is missing or does not write such files, or there is no such directory.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("A plot needs matplotlib, which is not installed: pip install refnet[plots].")
+        raise ConfigError(f"The picture needs matplotlib, which is not installed: {how_to_get('plots')}")
     with making:
         from matplotlib.backend_bases import FigureCanvasBase
 
