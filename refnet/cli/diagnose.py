@@ -108,8 +108,9 @@ def _print(found: Diagnosis) -> None:
     for note in found.notes:
         print()
         print(printable(note))
-    print()
-    print(f"{found.tried:,} hypotheses in {found.seconds:.1f} s")
+    if found.tried:
+        print()
+        print(f"{found.tried:,} hypotheses in {found.seconds:.1f} s")
 
 
 def _print_finding(finding: Finding) -> None:
