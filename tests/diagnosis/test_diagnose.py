@@ -132,7 +132,24 @@ def test_probabilities() -> None:
     assert (entry.id, entry.value) == ("class-offset", -1)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_outputs_in_other_precisions(dtype: type) -> None:
+    assert diagnosed(2, logits(2).astype(dtype)).correct
+    (entry,) = diagnosed(2, logits(2, Mistake("pool5-max")).astype(dtype)).mistakes
+    assert entry.id == "pool5-max"
+
+
+def test_features() -> None:
+    outputs = observed(2)
+    assert diagnosed(2, outputs["resnet_v2/pool5"].ravel()).correct
+    assert diagnosed(2, outputs["resnet_v2/postnorm"].transpose(0, 3, 1, 2)).correct
+    wrong = observed(2, Mistake("postnorm-missing"))["resnet_v2/pool5"]
+    (entry,) = diagnosed(2, wrong.reshape(1, -1)).mistakes
+    assert entry.id == "postnorm-missing"
+
+
 def test_the_answer_can_be_written_down() -> None:
+    assert json.loads(diagnosed(2, np.full(12, np.nan, np.float32)).to_json())["rounding"] is None
     found = diagnosed(2, logits(2, Mistake("pool5-max")))
     document = json.loads(found.to_json())
     assert document["explained"] is True
