@@ -191,7 +191,8 @@ def _cells(row: Row, first: bool) -> tuple[Any, ...]:
     where = "" if row.where is None else ",".join(map(str, row.where))
     remarks = ", ".join(filter(None, (row.layout, _short(row.note))))
     mark = "->" if first else ""
-    return mark, row.name, row.reference, row.status, off, scale, ulps, where, row.origin, remarks
+    reference = "" if row.reference == row.name else row.reference
+    return mark, row.name, reference, row.status, off, scale, ulps, where, row.origin, remarks
 
 
 def _short(note: str) -> str:

@@ -6,18 +6,15 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refnet.cli.compare import image_of, mapping_of
 from refnet.cli.console import announce_compilation, print_json, printable
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_json_option, add_weights_options, load
 from refnet.comparison.sources import arrays_of
+from refnet.diagnosis.diagnosis import Diagnosis, Finding, diagnose
 from refnet.errors import InputError
-from refnet_kernels.system.forks import making
-
-if TYPE_CHECKING:
-    from refnet.diagnosis.diagnosis import Diagnosis, Finding
 
 EPILOG = """\
 examples:
@@ -61,9 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     int
         0 if the outputs are right, else 1.
     """
-    with making:
-        from refnet.diagnosis.diagnosis import diagnose
-
     mapping = mapping_of(arguments.mapping)
     with file_errors(InputError):
         observed = arrays_of(arguments.observed, "the outputs")  # bad ones are reported before the weights are loaded
@@ -88,9 +82,8 @@ def _progress() -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield None
         return
-    with making:
-        from rich.console import Console
-        from rich.progress import Progress
+    from rich.console import Console
+    from rich.progress import Progress
 
     with Progress(console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("", total=None)
@@ -115,8 +108,9 @@ def _print(found: Diagnosis) -> None:
     for note in found.notes:
         print()
         print(printable(note))
-    print()
-    print(f"{found.tried:,} hypotheses in {found.seconds:.1f} s")
+    if found.tried:
+        print()
+        print(f"{found.tried:,} hypotheses in {found.seconds:.1f} s")
 
 
 def _print_finding(finding: Finding) -> None:

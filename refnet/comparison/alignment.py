@@ -15,12 +15,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from refnet.checks import listed
-from refnet.comparison.dialects import Sited, dialects_of, sites_of
+from refnet.comparison.dialects import COMMON, Sited, dialects_of, sites_of
 from refnet.comparison.layouts import ORDERS, SWAPPED, Layout, distance, layouts_of
-from refnet.comparison.sites import WORDS, Value, stages_by_place, unit_of
+from refnet.comparison.sites import WORDS, Value, unit_of
 from refnet.errors import ConfigError, InputError
 from refnet.graph.nearest import nearest
 
+#: How arrays are found that have the name of a value.
+SAME_NAME = "the same name"
 #: A candidate other than the likeliest must be this much closer.
 _CLOSER = 0.5
 #: What has no understood name must leave less than half of a value's energy unexplained.
@@ -37,6 +39,10 @@ class Side(Protocol):
     @property
     def names(self) -> Mapping[str, Value]:
         """Its values by each of their names."""
+
+    @property
+    def places(self) -> Mapping[str, Sequence[Value]]:
+        """The values at each place, in their order."""
 
     def arrays(self, values: Iterable[Value]) -> dict[int, np.ndarray]:
         """The arrays of some values, by their indices."""
@@ -116,20 +122,24 @@ def align(
     """
     mapping = dict(mapping or {})
     _check_mapping(mapping, theirs, ours)
-    sited = sites_of([name for name in theirs if name not in mapping and name not in ours.names])
-    places = stages_by_place(ours.values)
+    sited = sites_of([name for name in theirs if name not in mapping])
+    places = ours.places
     aligner = _Aligner(theirs, ours)
     for name in theirs:
         if name in mapping:
             aligner.choose(name, [ours.names[mapping[name]]], "mapping")
         elif name in ours.names:
-            aligner.choose(name, [ours.names[name], *_others(ours.names[name], places)], "the same name")
+            aligner.choose(name, [ours.names[name], *_others(ours.names[name], sited.get(name), places)], SAME_NAME)
         elif candidates := _candidates(sited.get(name), places):
             aligner.choose(name, candidates, sited[name].dialect)
-    left = [name for name in theirs if name not in aligner.chosen]
     pairs = aligner.pairs()
+    # A name that means many things says nothing against the shape.
+    vague = {pair.name for pair in pairs if pair.layout is None and pair.how == COMMON}
+    left = [name for name in theirs if name not in aligner.chosen or name in vague]
     if left and by_value:
-        pairs += _by_value(left, theirs, ours, {pair.value.index for pair in pairs})
+        by_values = _by_value(left, theirs, ours, {pair.value.index for pair in pairs if pair.name not in vague})
+        elsewhere = {pair.name for pair in by_values}
+        pairs = [pair for pair in pairs if pair.name not in elsewhere] + by_values
     found = {pair.name for pair in pairs}
     unmatched = [name for name in theirs if name not in found]
     if not pairs:
@@ -159,9 +169,9 @@ def _check_mapping(mapping: Mapping[str, str], theirs: Mapping[str, np.ndarray],
                 )
 
 
-def _others(value: Value, places: Mapping[str, Sequence[Value]]) -> list[Value]:
-    """The other values that arise at a place, which a name may mean too."""
-    if value.stage in ("act", "softmax"):
+def _others(value: Value, sited: Sited | None, places: Mapping[str, Sequence[Value]]) -> list[Value]:
+    """The other values that arise at a place, which a name may mean too, unless it says that it is a ReLU's."""
+    if sited is None or sited.sites[0][1] in ("act", "softmax"):
         return []
     others = [*reversed(places.get(value.place, ())), *reversed(places.get(unit_of(value.place), ()))]
     return [other for other in others if other is not value]
@@ -175,10 +185,11 @@ def _candidates(sited: Sited | None, places: Mapping[str, Sequence[Value]]) -> l
     for place, stage in sited.sites:
         at = places.get(place, ())
         found += [value for value in at if value.stage == stage] if stage else at[-1:]
-    if not found or sited.sites[0][1] != "act":
-        for place in dict.fromkeys(place for place, _ in sited.sites):
-            # What a file calls by the name of a layer is the end of the layer; and a sum may be made in place.
-            found += [*reversed(places.get(place, ())), *reversed(places.get(unit_of(place), ()))]
+    there = [place for place, _ in sited.sites if place in places]
+    if there and (not found or sited.sites[0][1] != "act"):
+        # What a file calls by the name of a layer is the end of the layer; and a sum may be made in place.
+        place = there[0]
+        found += [*reversed(places[place]), *reversed(places.get(unit_of(place), ()))]
     return list(dict.fromkeys(found))
 
 
@@ -225,7 +236,7 @@ class _Aligner:
             best = min(range(len(fitting)), key=distances.__getitem__)
             if distances[best] < _CLOSER * distances[0]:
                 value, layout = fitting[best]
-        preferred = candidates[0]
+        preferred = next(v for v in candidates if v.index in ranks)
         return Pair(name, value, layout, how, _note(value, preferred), preferred)
 
 

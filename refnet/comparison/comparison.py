@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.checks import check_mapping, listed
-from refnet.comparison.alignment import Alignment, Pair, align
+from refnet.comparison.alignment import SAME_NAME, Alignment, Pair, align
 from refnet.comparison.layouts import distance, layouts_of
 from refnet.comparison.page import fragment, save_page
 from refnet.comparison.plot import save_plot
@@ -188,7 +188,13 @@ def compare_sides(
     ]  # fmt: skip
     rows += [Row(name, "", NOT_COMPARED, note=reason) for name, reason in (left_out or {}).items()]
     seen = {pair.value.index for pair in alignment.pairs}
-    missing = [value.name for value in ours.values if value.end_point and value.index not in seen]
+    # The logits and their squeezed form are the same numbers.
+    twice = {pair.value.place for pair in alignment.pairs if pair.value.stage in ("bias", "squeeze")}
+    missing = [
+        value.name
+        for value in ours.values
+        if value.end_point and value.index not in seen and not (value.place == "logits" and value.place in twice)
+    ]
     measured = isinstance(ours, ComputedReference)
     notes = _notes(rows, alignment, comparer, measured)
     return Comparison(*titles, rows, notes, missing, measured), alignment
@@ -266,9 +272,8 @@ class _Comparer:
 
     def _row(self, pair: Pair, *, with_patch: bool) -> Row:
         theirs = self._theirs[pair.name]
-        known = Row(
-            pair.name, pair.value.name, DIFFERS, pair.how, "", pair.note, pair.value.shape, theirs.shape
-        )  # fmt: skip
+        own_name = pair.name if pair.how == SAME_NAME else pair.value.name
+        known = Row(pair.name, own_name, DIFFERS, pair.how, "", pair.note, pair.value.shape, theirs.shape)
         if pair.layout is None:
             note = f"its shape is {theirs.shape}, the reference's {pair.value.shape}"
             return replace(known, note=note)

@@ -46,7 +46,7 @@ _OPERATIONS = {
     "mean": ("mean",),
     "gemm": ("bias", "squeeze"),
     "matmul": ("conv", "squeeze"),
-    "flatten": ("mean",),
+    "flatten": ("mean", "squeeze"),
     "squeeze": ("squeeze", "bias"),
     "softmax": ("softmax",),
     "identity": (),
@@ -64,6 +64,8 @@ _ACTIVATION = re.compile(
 #: What lies between a block's module and a unit's layers.
 _UNITS = ("0", "layers.0", "blocks.0", "unit1")
 
+#: A norm among the components of a name: TensorFlow writes it as several operations, where it is not fused.
+_NORM = re.compile(r"(?:^|/)(?:fused)?_?(?:batch|group)_?norm[^/]*(?:/|\Z)", re.IGNORECASE)
 _SLIM_UNIT = re.compile(
     rf"(?:.+/)?(?P<block>[^/]+)/(?P<unit>unit_{NUMBER})/(?:{'|'.join(BY_UNIT)})(?:_[0-9]{{1,3}})?(?:/(?P<rest>.*))?\Z",
     re.DOTALL,
@@ -81,7 +83,8 @@ _COMMON: tuple[tuple[re.Pattern[str], tuple[tuple[str, str], ...]], ...] = tuple
     for pattern, sites in (
         (r"maxpool|max_?pool(?:ing)?(?:2d)?(?:_1)?|pool1|pool1_pool|stem\.pool|embedder\.pooler|embedder|init_block\.pool",
          (("pool1", "pool"),)),
-        (r"avg_?pool|global_?(?:average_)?pool(?:ing)?(?:2d)?|pool5|pooler|final_pool|flatten", (("pool5", "mean"),)),
+        (r"avg_?pool|global_?(?:average_)?pool(?:ing)?(?:2d)?|pool5|pooler|final_pool", (("pool5", "mean"),)),
+        (r"flatten", (("pool5", "mean"), ("logits", "squeeze"))),
         (r"spatial_?squeeze|net|fc|logits|classifier|output|head", (("logits", "squeeze"), ("logits", "bias"))),
         (r"predictions", (("predictions", "softmax"), ("logits", "squeeze"), ("logits", "bias"))),
         (r"softmax|prob|probs|probabilities", (("predictions", "softmax"),)),
@@ -169,7 +172,7 @@ def _with_tail(place: str, tail: str) -> tuple[tuple[str, str], ...]:
     if not tail:
         return ((place, ""),)
     stages = _operation_stages(tail)
-    if not stages and "norm" in tail.lower():
+    if not stages and _NORM.search(tail):
         stages = _OPERATIONS["batchnorm"]
     if not stages:
         return ()
@@ -199,9 +202,8 @@ def _onnx_module(name: str) -> tuple[str, tuple[str, ...]]:
     operation = match["op"].lower() if match else ""
     number = (match and match["number"]) or ""
     if operation == "relu" and path and (called := _ACTIVATION.match(path[-1])):
-        # One module that is called several times: its calls are numbered from 0, and the first one is not.
-        call = int(called["call"] or number or 0) + 1
-        path[-1] = path[-1] if called["own"] else f"{called['kind']}_{call}"
+        # Of a module that is called several times, torch.onnx numbers the calls but the first.
+        path[-1] = path[-1] if called["own"] else f"{called['kind']}_{called['call'] or number or 0}"
         return ".".join(path), ()
     if operation in ("add", "relu") or not path:
         path.append(f"{operation}_{number}" if number else operation)
@@ -266,6 +268,14 @@ class _Reader:
         self._home = home
         self._slim_layer = home.layers(modules)
         self._known = set(modules)
+        #: The layers among them, by the modules that hold them.
+        self._held: dict[str, list[str]] = {}
+        for layer in modules:
+            slim = self._slim_layer(layer)
+            at = layer.rfind(".") if slim else -1
+            while at > 0:
+                self._held.setdefault(layer[:at], []).append(slim or "")
+                at = layer.rfind(".", 0, at)
 
     def sites(self, module: str, operation: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """The sites that a module's name stands for."""
@@ -276,7 +286,7 @@ class _Reader:
             return self._of_keras(match["layer"], match["what"])
         head, dot, last = module.rpartition(".")
         if match := _ACTIVATION.match(last):
-            return self._activation(head, int(match["own"] or match["call"] or 0), bool(dot))
+            return self._activation(head, self._number(module, match), bool(dot))
         if match := re.match(r"add(?:_[0-9]{1,3})?\Z", last):
             return tuple((unit, stage) for unit in self._units(head) for stage in ("sum", "act"))
         return self._holder(module)
@@ -290,6 +300,8 @@ class _Reader:
         if place == "logits":
             sites = (("logits", "squeeze"), ("logits", "bias"))
             return (("predictions", "softmax"), *sites) if "." not in slim and self._is_keras() else sites
+        if operation[:1] == ("pool",) and (unit := unit_of(place)):
+            return ((f"{unit}/avg_pool", "pool"),)
         stages = operation or (_OPERATIONS["batchnorm"] if is_norm else _OPERATIONS["conv"])
         return tuple((place, stage) for stage in stages)
 
@@ -306,11 +318,21 @@ class _Reader:
         stages = ("sum", "act") if what == "add" else ("", "sum")
         return tuple((unit, stage) for stage in stages) if unit else ()
 
+    def _layers(self, module: str) -> list[str]:
+        """The layers that a module holds: those that its home has, and those that are there."""
+        return [*_covered(self._home, self._slim_layer, module), *self._held.get(module, ())]
+
     def _places(self, module: str) -> list[str]:
-        return list(dict.fromkeys(self._place(slim) for slim in _covered(self._home, self._slim_layer, module)))
+        return list(dict.fromkeys(map(self._place, self._layers(module))))
 
     def _units(self, module: str) -> list[str]:
         return list(dict.fromkeys(unit for place in self._places(module) if (unit := unit_of(place))))[:1]
+
+    def _number(self, module: str, match: re.Match[str]) -> int:
+        """Which activation of its holder it is, from 1; 0: the last one, as a later call overwrites what a hook saw."""
+        if match["own"]:
+            return int(match["own"])
+        return int(match["call"]) + 1 if match["call"] else int(f"{module}_1" in self._known)
 
     def _activation(self, holder: str, number: int, inside: bool) -> tuple[tuple[str, str], ...]:
         """An activation, by the module that holds it, and its number in it, from 1; 0: it has none."""
@@ -341,7 +363,7 @@ class _Reader:
             return ()
         units = {unit for place in places if (unit := unit_of(place))}
         if len(units) == 1 and len(places) > 1 and {place.rpartition("/")[2] for place in places} - {"shortcut"}:
-            unit = units.pop()
+            (unit,) = units
             direct = any(self._slim_layer(f"{module}.{inside}") for inside in self._home.in_unit)
             if direct:
                 return ((unit, ""), (unit, "sum"))
@@ -349,10 +371,16 @@ class _Reader:
                 self._slim_layer(f"{module}.{between}.{inside}") for between in _UNITS for inside in self._home.in_unit
             ):
                 return ((block_of(unit), ""), (block_of(unit), "sum"))
-        # What stands before a convolution has a place of its own; a module of the root may end in the pool.
-        stages = ("bias", "conv", "norm", "") if len(places) > 1 else ("", "norm", "bias", "conv")
+        if len(units) > 1:
+            last = unit_of(places[-1])
+            return ((last, ""), (last, "sum")) if last else ()
+        # Without a norm of its own, the last layer is a convolution with what stands before it.
+        slim = self._layers(module)
+        ends_in_norm = len(places) == 1 or any(s.endswith("Norm") and self._place(s) == places[-1] for s in slim)
+        stages = ("", "norm", "bias", "conv") if ends_in_norm else ("bias", "conv", "norm", "")
+        # Layers that a smaller unit does not have are not there; a module of the root may end in the pool.
         root = () if units else (("pool1", "pool"),)
-        return (*((places[-1], stage) for stage in stages), *root)
+        return (*root, *((place, stage) for place in reversed(places) for stage in stages))
 
 
 def _common(name: str, module: str) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,7 @@ from refnet.checks import path_of
 from refnet.comparison.result import Result
 from refnet.comparison.statistics import FACTOR
 from refnet.errors import ConfigError
+from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.forks import making
 
 #: What a difference of 0 is drawn as.
@@ -29,7 +30,7 @@ def check_plot(path: str) -> None:
         matplotlib is missing or does not write such files, or there is no such directory.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("A plot needs matplotlib, which is not installed: pip install refnet[plots].")
+        raise ConfigError(f"The picture needs matplotlib, which is not installed: {how_to_get('plots')}")
     with making:
         from matplotlib.backend_bases import FigureCanvasBase
 
@@ -76,8 +77,9 @@ def save_plot(comparison: Result, path: str | os.PathLike[str]) -> None:
     if first is not None and first in rows:
         axes.axvline(rows.index(first), color="tab:red", linestyle=":")
     title = comparison.sentences()[0]
-    # A dollar sign would begin a formula.
-    axes.set_title(title.replace("$", r"\$")[:140], fontsize=10)
+    # The font lacks some characters, and a dollar sign would begin a formula.
+    plain = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in title[:140])
+    axes.set_title(plain.replace("$", r"\$"), fontsize=10)
     axes.set_yscale("log")
     axes.set_xlabel("values in network order")
     axes.set_ylabel("largest error, relative to the largest element")

@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.checks import check_mapping
 from refnet.comparison.dialects import sites_of
-from refnet.comparison.sites import Value, order_of, unit_of, values_of
+from refnet.comparison.sites import Value, order_of, stages_by_place, unit_of, values_of
 from refnet.comparison.statistics import rounding
 from refnet.engine import Engine
 from refnet.errors import ConfigError
@@ -45,6 +45,7 @@ class ComputedReference:
     ----------
     values : list of Value
     names : dict of str to Value
+    places : dict of str to list of Value
     graph : Graph
     images : float32 array [N, H, W, C]
         The network's input.
@@ -70,6 +71,12 @@ class ComputedReference:
         self.names = {value.name: value for value in self.values}
         self.names |= {name: self.values[tensor.index] for name, tensor in end_points.items()}
         self.names.setdefault("net", self.values[net.index])
+        self.places = stages_by_place(self.values)
+        for tensor in self.graph.tensors:
+            if tensor.op == "residual":
+                # A shortcut that is the unit's input, perhaps subsampled.
+                at = self.values[tensor.index].place
+                self.places.setdefault(f"{at}/shortcut", [self.values[tensor.inputs[0].index]])
         self._kept: dict[str, dict[int, np.ndarray]] = {}
 
     def arrays(self, values: Iterable[Value], dtype: str = "float32") -> dict[int, np.ndarray]:
@@ -232,6 +239,7 @@ class GivenReference:
     values : list of Value
         In network order, if all names are understood, else as they were given.
     names : dict of str to Value
+    places : dict of str to list of Value
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], roundings: Mapping[str, int] | None = None) -> None:
@@ -247,6 +255,7 @@ class GivenReference:
             for index, name in enumerate(order)
         ]
         self.names = {value.name: value for value in self.values}
+        self.places = stages_by_place(self.values)
         self._arrays = [arrays[name] for name in order]
 
     def arrays(self, values: Iterable[Value]) -> dict[int, np.ndarray]:

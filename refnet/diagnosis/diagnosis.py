@@ -6,24 +6,31 @@ import html
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_bool
+from refnet.checks import check_bool, check_mapping
 from refnet.diagnosis.lab import Lab
+from refnet.diagnosis.labels import Labels, Ranked, by_labels
+from refnet.diagnosis.layers import chosen, stretches
 from refnet.diagnosis.mistake import Context, Hypothesis
-from refnet.diagnosis.observation import Outputs, outputs_of
+from refnet.diagnosis.observing import Point, observe
+from refnet.diagnosis.pairs import pairs as pairs_of
 from refnet.diagnosis.pixels import Pipeline
-from refnet.diagnosis.search import Explanation, Progress, Search
+from refnet.diagnosis.search import Candidate, Explanation, Progress, Search, hypotheses_of
 from refnet.errors import InputError
 from refnet.images.files import load_image
 from refnet.resources import for_images
 from refnet.run.inputs import as_array, check_floats
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
+from refnet_kernels.system.float_mode import contract_mode
+
+#: Seconds after which no more pairs of mistakes are tried.
+PAIR_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -90,16 +97,16 @@ class Diagnosis:
     seconds : float
     """
 
-    explained: bool
-    correct: bool
-    mistakes: tuple[Finding, ...]
-    ties: tuple[Finding, ...]
-    nearest: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    error: float
-    rounding: float
-    tried: int
-    seconds: float
+    explained: bool = False
+    correct: bool = False
+    mistakes: tuple[Finding, ...] = ()
+    ties: tuple[Finding, ...] = ()
+    nearest: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: float = 0.0
+    rounding: float = 0.0
+    tried: int = 0
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in JSON's types."""
@@ -142,6 +149,7 @@ def diagnose(
     image: Any,
     observed: Any,
     *,
+    mapping: Mapping[str, str] | None = None,
     pairs: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -158,8 +166,12 @@ def diagnose(
     image : path or array
         An image file; raw uint8 pixels [H, W, C]; or what the network takes, normalised floats [H, W, C]; or several,
         [N, H, W, C].
-    observed : array or mapping of str to array
-        The port's logits, probabilities or features for it.
+    observed : path, mapping of str to array, or array
+        What the port gave for it: logits, probabilities or features; or values within the network by their names,
+        those of TF-Slim, Keras, PyTorch's libraries or ONNX, as `refnet.compare` takes them. Or an array of integers:
+        the likeliest class of each of many images; then errors are parts of the labels.
+    mapping : mapping of str to str, optional
+        For names of observed arrays, those of the network's values.
     pairs : bool
         Whether to look for two mistakes at once if no single one explains the outputs.
     progress : callable, optional
@@ -179,50 +191,163 @@ def diagnose(
         As `Engine` raises them.
     """
     check_bool(pairs=pairs)
+    mapping = {} if mapping is None else mapping
+    check_mapping(mapping=mapping)
     begun = time.monotonic()
     loaded = weights_of(weights, options.get("scope"))
-    lab = Lab(loaded, _pipeline(image, loaded), options)
-    outputs = _outputs(observed, lab)
-    search = Search(lab, outputs, progress)
-    context = lab.context()
-    found: list[Explanation] = []
-    nearest: list[Finding] = []
-    if not search.before.is_within:
-        candidates = search.singles()
-        found = search.explanations(candidates)
-        if not found:
-            best = sorted(candidates, key=lambda candidate: candidate.error)[:3]
-            scale = search.before.scale or 1.0
-            nearest = [
-                _finding(hypothesis, context, search, candidate.error / scale)
-                for candidate in best
-                if candidate.error < search.before.error
-                for hypothesis in candidate.hypotheses
-            ]
-    named = [_findings(explanation, context, search) for explanation in found]
-    ties = [finding for findings in named[1:] for finding in findings]
+    with contract_mode():
+        told = progress or (lambda what, done, total: None)
+        labels = _labels(observed)
+        if labels is not None:
+            found = _by_labels(loaded, _pipeline(image, loaded), options, labels, told)
+            return replace(found, seconds=time.monotonic() - begun)
+        lab = Lab(loaded, _pipeline(image, loaded), options)
+        points, notes = observe(observed, lab, loaded, options, mapping)
+        diagnose_points = _by_outputs if len(points) == 1 else _by_layers
+        found = diagnose_points(lab, points, pairs, told)
+    return replace(found, notes=(*notes, *found.notes), seconds=time.monotonic() - begun)
+
+
+def _labels(observed: Any) -> Labels | None:
+    """The labels of many images, if that is what was observed."""
+    if isinstance(observed, str | os.PathLike | Mapping):
+        return None
+    array = as_array(observed, "The labels")
+    return array.astype(np.int64) if array.dtype.kind in "iu" and array.ndim == 1 and array.size else None
+
+
+def _by_labels(
+    weights: Weights, pipeline: Pipeline, options: Mapping[str, Any], labels: Labels, progress: Progress
+) -> Diagnosis:
+    """From the labels of many images."""
+    if len(labels) != len(pipeline.image):
+        raise InputError(
+            f"There are {len(labels)} labels and {len(pipeline.image)} images: pass one label per image.",
+            expected=len(pipeline.image),
+            found=len(labels),
+        )
+    found = by_labels(weights, pipeline, options, labels, progress)
+    count = len(labels)
+    context = Lab(weights, replace(pipeline, image=pipeline.image[:1]), options).context()
+    before = found.differing / count
+
+    def finding(entry: Ranked) -> Finding:
+        return _finding(entry.hypothesis, context, before, 1 - entry.agrees / count)
+
+    alike = [entry for entry in found.ranked if entry.agrees == found.ranked[0].agrees]
+    best = [finding(entry) for entry in (alike if found.explained else found.ranked[:3])]
+    notes = [f"{found.differing} of {count} labels are not what is meant."] if found.differing else []
+    if found.ranked:
+        notes.append(
+            f"{found.ranked[0].hypothesis.mistake.id} reproduces {found.ranked[0].agrees} of {count} labels"
+            + ("." if found.explained else "; that many could be chance, or are too few.")
+        )
     return Diagnosis(
-        explained=bool(found),
-        correct=search.before.is_within,
-        mistakes=tuple(named[0]) if named else (),
-        ties=tuple(ties),
-        nearest=tuple(nearest),
-        notes=(),
-        error=search.before.relative,
-        rounding=search.before.bound / (search.before.scale or 1.0),
-        tried=search.tried,
-        seconds=time.monotonic() - begun,
+        explained=found.explained,
+        correct=found.differing == 0,
+        mistakes=tuple(best[:1]) if found.explained else (),
+        ties=tuple(best[1:]) if found.explained else (),
+        nearest=() if found.explained else tuple(best),
+        notes=tuple(notes),
+        error=before,
+        tried=found.tried,
     )
+
+
+def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
+    """From one value of the network."""
+    (point,) = points
+    search = Search(lab, point.outputs, progress)
+    context = lab.context()
+    before = search.before
+    result = Diagnosis(
+        correct=before.is_within,
+        error=before.relative,
+        rounding=before.bound / before.scale if before.scale else 0.0,
+        notes=_doubts(search),
+    )
+    if before.is_within or search.telling == 0:
+        return result
+    hypotheses = hypotheses_of(lab)
+    candidates = search.singles(hypotheses)
+    found = search.explanations(candidates)
+    if not found and pairs:
+        found = pairs_of(search, candidates, hypotheses, PAIR_SECONDS)
+    named = [_findings(explanation, context, search) for explanation in found]
+    return replace(
+        result,
+        explained=bool(found),
+        mistakes=tuple(named[0]) if named else (),
+        ties=tuple(finding for findings in named[1:] for finding in findings),
+        nearest=() if named else tuple(_nearest(candidates, context, search)),
+        tried=search.tried,
+    )
+
+
+def _by_layers(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
+    """From several values of the network: stretch by stretch."""
+    context = lab.context()
+    found = stretches(lab, points, hypotheses_of(lab), progress)
+    mistakes, ties, unexplained = chosen(found)
+    differing = [stretch for stretch in found if not stretch.is_right]
+    by_explanation = {id(entry): stretch.search for stretch in found for entry in stretch.found.values()}
+
+    def findings(explanations: Sequence[Explanation]) -> tuple[Finding, ...]:
+        return tuple(
+            finding for entry in explanations for finding in _findings(entry, context, by_explanation[id(entry)])
+        )
+
+    last = (differing or found)[0].search.before
+    notes = [
+        f"{stretch.point.name} differs by {stretch.search.before.relative:.1e} from what the values observed before "
+        "it give, and no known mistake explains that."
+        for stretch in unexplained
+    ]
+    return Diagnosis(
+        explained=bool(mistakes) and not unexplained,
+        correct=not differing,
+        mistakes=findings(mistakes),
+        ties=findings(ties),
+        nearest=tuple(
+            finding for stretch in unexplained[:1] for finding in _nearest(stretch.candidates, context, stretch.search)
+        ),
+        notes=tuple(notes),
+        error=last.relative,
+        rounding=last.bound / last.scale if last.scale else 0.0,
+        tried=sum(stretch.search.tried for stretch in found),
+    )
+
+
+def _doubts(search: Search) -> tuple[str, ...]:
+    """What keeps the outputs from telling much."""
+    values = search.outputs.values
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        return (f"{bad} of the {values.size} values are NaN or infinite: they tell nothing.",)
+    if values.size and np.ptp(values) == 0:
+        return ("All values are equal: they tell nothing.",)
+    if search.outputs.are_probabilities and search.telling == 0 and not search.before.is_within:
+        return ("The probabilities are saturated: give the logits.",)
+    return ()
+
+
+def _nearest(candidates: Sequence[Candidate], context: Context, search: Search) -> Iterator[Finding]:
+    """The mistakes that leave the least error."""
+    scale = search.before.scale or 1.0
+    for candidate in sorted(candidates, key=lambda candidate: candidate.error)[:3]:
+        if candidate.error < search.before.error:
+            for hypothesis in candidate.hypotheses:
+                yield _finding(hypothesis, context, search.before.relative, candidate.error / scale)
 
 
 def _findings(explanation: Explanation, context: Context, search: Search) -> list[Finding]:
     return [
-        _finding(hypothesis, context, search, explanation.fit.relative)
+        _finding(hypothesis, context, search.before.relative, explanation.fit.relative)
         for hypothesis in explanation.candidate.hypotheses
     ]
 
 
-def _finding(hypothesis: Hypothesis, context: Context, search: Search, after: float) -> Finding:
+def _finding(hypothesis: Hypothesis, context: Context, before: float, after: float) -> Finding:
     mistake = hypothesis.mistake
     words = {
         "site": "all layers where it can be" if hypothesis.site == "everywhere" else hypothesis.site,
@@ -244,7 +369,7 @@ def _finding(hypothesis: Hypothesis, context: Context, search: Search, after: fl
         mistake.id,
         hypothesis.site,
         hypothesis.value,
-        search.before.relative,
+        before,
         after,
         filled(mistake.does),
         filled(mistake.should),
@@ -268,42 +393,3 @@ def _pipeline(image: Any, weights: Weights) -> Pipeline:
     if batch.dtype != np.uint8:
         batch = check_floats(batch).astype(np.float32)
     return Pipeline(batch, weights.recipe)
-
-
-_NAMES = {
-    "logits": False, "predictions": True, "probabilities": True, "probs": True, "softmax": True, "scores": None,
-    "output": None, "net": None,
-}  # fmt: skip
-
-
-def _outputs(observed: Any, lab: Lab) -> Outputs:
-    """The port's outputs, in the form of the network's."""
-    named = None
-    if isinstance(observed, Mapping):
-        for name in observed:
-            if str(name).rsplit("/", 1)[-1] in _NAMES:
-                named, observed = _NAMES[str(name).rsplit("/", 1)[-1]], observed[name]
-                break
-    array = as_array(observed, "The outputs")
-    net = lab.reference.net
-    dtype = str(array.dtype)
-    array = check_floats(array.astype(np.float32) if dtype == "bfloat16" else array)
-    shape = _shape(array.shape, net.shape)
-    if shape is None:
-        raise InputError(
-            f"The outputs have shape {array.shape}; the network's are {net.shape}.",
-            expected=net.shape,
-            found=array.shape,
-        )
-    return outputs_of(array.reshape(shape), dtype, "logits", named)
-
-
-def _shape(found: Sequence[int], expected: Sequence[int]) -> tuple[int, ...] | None:
-    """The shape of outputs as the network's have it, but for a few classes more or less."""
-    if not found:
-        return None
-    shape = (*expected[:-1], found[-1])
-    sizes = [size for size in found[:-1] if size != 1]
-    if sizes != [size for size in expected[:-1] if size != 1] or abs(found[-1] - expected[-1]) > 2:
-        return None
-    return shape

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet.diagnosis.mistake import Context, Ending, Hypothesis
-from refnet.diagnosis.patched import Patch, PatchedGraph
+from refnet.diagnosis.patched import Label, Patch, PatchedGraph
 from refnet.diagnosis.pixels import Pipeline
 from refnet.diagnosis.runner import Key, Runner
 from refnet.engine import Engine
@@ -62,9 +64,10 @@ class Lab:
         self._engines: dict[str, Engine] = {}
         self.pipeline = pipeline
         self.images = pipeline.input()
-        self.runner = Runner(weights, BINARY32, self._threads)
+        self._given: dict[Label, FloatArray] = {}
+        self._runners: dict[str, Runner] = {}
+        self.runner = self._runners["single"] = Runner(weights, BINARY32, self._threads)
         self.runner.images(AS_MEANT, self.images)
-        self._exact: Runner | None = None
         self._inputs: dict[Hashable, FloatArray] = {AS_MEANT: self.images}
         self.reference = self.trace(())
         self.reference.graph.check_variables()
@@ -75,13 +78,34 @@ class Lab:
     @property
     def exact(self) -> Runner:
         """The runner in binary64, made when it is first needed."""
-        if self._exact is None:
-            self._exact = Runner(self._weights, BINARY64, self._threads)
-            graph, keys = self.reference.graph, self.reference.keys
-            self._exact.images(AS_MEANT, self.images)
+        if "double" not in self._runners:
+            runner = self._runners["double"] = Runner(self._weights, BINARY64, self._threads)
+            runner.images(AS_MEANT, self.images)
+            graph = self.reference.graph
             kept = {tensor.index: tensor for tensor in self.reference.end_points.values() if tensor.op != "squeeze"}
-            self._exact.values(graph, keys, list(kept.values()), keep=True)
-        return self._exact
+            runner.values(graph, runner.keys(graph, AS_MEANT), list(kept.values()), keep=True)
+        return self._runners["double"]
+
+    def within(self, given: Mapping[Label, FloatArray]) -> Lab:
+        """The same, with some values as they were observed in place of those that are computed."""
+        lab = copy(self)
+        lab._given = dict(given)
+        for runner in (lab.runner, lab.exact):
+            for label, values in given.items():
+                runner.images(("given", label), values)
+        lab.reference = lab.trace(())
+        return lab
+
+    def sites(self, wanted: Tensor) -> set[str]:
+        """The sites between what is given, or the images, and a value of the network as it is meant."""
+        graph, found, waiting = self.reference.graph, set(), [wanted]
+        given = {graph.made[label].index for label in self._given if label in graph.made}
+        while waiting:
+            tensor = waiting.pop()
+            if tensor.index not in found and tensor.index not in given:
+                found.add(tensor.index)
+                waiting.extend(tensor.inputs)
+        return {site for (_, site), tensor in graph.made.items() if tensor.index in found}
 
     def context(self) -> Context:
         """What the mistakes need to know."""
@@ -117,7 +141,7 @@ class Lab:
 
         net, end_points = engine.trace(array.shape, make)
         (graph,) = made
-        return Traced(graph, net, end_points, images, self.runner.keys(graph, images), ending)
+        return Traced(graph, net, end_points, images, self._keys(self.runner, graph, images), ending)
 
     def value(self, traced: Traced, wanted: Tensor) -> FloatArray | None:
         """A value of a variant; None if it cannot be computed."""
@@ -128,23 +152,39 @@ class Lab:
         runner = self.exact
         if traced.images != AS_MEANT:
             runner.images(traced.images, self._inputs[traced.images])
-        return self._value(runner, traced, runner.keys(traced.graph, traced.images), wanted)
+        return self._value(runner, traced, self._keys(runner, traced.graph, traced.images), wanted)
 
     def shaken(self, traced: Traced, wanted: Tensor, noise: FloatArray) -> FloatArray | None:
         """The value if the images have some noise too."""
         name = (traced.images, "noise")
         self.runner.images(name, self._inputs[traced.images] + noise)
         try:
-            return self._value(self.runner, traced, self.runner.keys(traced.graph, name), wanted)
+            return self._value(self.runner, traced, self._keys(self.runner, traced.graph, name), wanted)
         finally:
             self.runner.forget(name)
+
+    @contextmanager
+    def based_on(self, hypotheses: Sequence[Hypothesis]) -> Iterator[None]:
+        """Within this, variants may begin with the values of this one."""
+        traced = self.trace(hypotheses)
+        kept = {tensor.index: tensor for tensor in traced.end_points.values() if tensor.op != "squeeze"}
+        with self.runner.based_on(traced.graph, traced.keys, list(kept.values())):
+            yield
 
     def forget(self, traced: Traced) -> None:
         """Drop the images of a variant."""
         if traced.images != AS_MEANT:
             del self._inputs[traced.images]
-            for runner in filter(None, (self.runner, self._exact)):
+            for runner in self._runners.values():
                 runner.forget(traced.images)
+
+    def _keys(self, runner: Runner, graph: PatchedGraph, images: Hashable) -> list[Key]:
+        given = {
+            graph.made[label].index: ("given", label)
+            for label, values in self._given.items()
+            if label in graph.made and graph.made[label].shape == values.shape
+        }
+        return runner.keys(graph, images, given)
 
     @staticmethod
     def _value(runner: Runner, traced: Traced, keys: Sequence[Key], wanted: Tensor) -> FloatArray | None:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from refnet.diagnosis.host import ROUNDED
 from refnet.diagnosis.mistake import Ending
+from refnet.diagnosis.patched import Label
 
 Float64 = npt.NDArray[np.float64]
 
 #: Half a unit in the last place of 1, by dtype; that of others is binary32's.
 ROUNDOFFS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+#: So many values are not all short by chance.
+MANY = 8
 #: Probabilities below this have lost bits, or are on their way to 0.
 LEAST_PROBABILITY = {"float16": 2.0**-14}
 
@@ -33,8 +37,8 @@ class Outputs:
     values : float64 array [N, ..., classes]
     dtype : str
         That in which they were observed.
-    end_point : str
-        Which value of the network they are: "logits", or the name of an end point.
+    label : (str, str), optional
+        Which value of the network they are; None: its logits.
     are_probabilities : bool
         Whether they are nonnegative with a sum of 1.
     should_be : bool
@@ -43,7 +47,7 @@ class Outputs:
 
     values: Float64
     dtype: str
-    end_point: str = "logits"
+    label: Label | None = None
     are_probabilities: bool = False
     should_be: bool = False
 
@@ -103,6 +107,14 @@ def _centred(probabilities: Float64, logits: Float64, least: float) -> tuple[Flo
     return np.concatenate(observed_parts), np.concatenate(found_parts)
 
 
+def _format_of(array: np.ndarray) -> str:
+    """The narrowest format that holds all values, of those in which a port may have computed."""
+    finite = array[np.isfinite(array)].astype(np.float64)
+    if finite.size < MANY or not finite.any():
+        return str(array.dtype)
+    return next((name for name in ROUNDOFFS if np.array_equal(ROUNDED[name](finite), finite)), str(array.dtype))
+
+
 def look_like_probabilities(values: Float64, named: bool) -> bool:
     """Whether rows are nonnegative and sum to 1; those that are named so may lack a class."""
     if values.shape[-1] < 2 or not np.isfinite(values).all() or (values < 0).any():
@@ -111,18 +123,18 @@ def look_like_probabilities(values: Float64, named: bool) -> bool:
     return bool((np.abs(sums - 1) < 1e-2).all() or (named and ((sums > 0) & (sums < 1.01)).all()))
 
 
-def outputs_of(array: np.ndarray, dtype: str, end_point: str = "logits", named: bool | None = None) -> Outputs:
+def outputs_of(array: np.ndarray, label: Label | None = None, named: bool | None = None) -> Outputs:
     """Outputs, in the form in which they are compared.
 
     Parameters
     ----------
     array : float array
-    dtype : str
-    end_point : str
+        In the order of axes of the network's value.
+    label : (str, str), optional
     named : bool, optional
         Whether they were named probabilities, or logits.
     """
-    values = array.astype(np.float64)
-    if end_point != "logits":
-        return Outputs(values, dtype, end_point)
-    return Outputs(values, dtype, end_point, look_like_probabilities(values, bool(named)), bool(named))
+    values, dtype = array.astype(np.float64), _format_of(array)
+    if label is not None:
+        return Outputs(values, dtype, label)
+    return Outputs(values, dtype, None, look_like_probabilities(values, bool(named)), bool(named))

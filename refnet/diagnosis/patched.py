@@ -28,6 +28,10 @@ UNIT_PARTS = 3
 Around = Callable[..., Any]
 
 
+#: A value of the network: what a method gave at a site. Variants of the network have it too, though not in its place.
+Label = tuple[str, str]
+
+
 class Patch(NamedTuple):
     """What a port does in place of one of `Graph`'s methods.
 
@@ -129,6 +133,8 @@ class PatchedGraph(Graph):
     calls : list of Call
     unit_inputs : dict of str to Tensor
         The input of each unit.
+    made : dict of (str, str) to Tensor
+        What each method gave at each site.
     """
 
     def __init__(
@@ -144,6 +150,7 @@ class PatchedGraph(Graph):
         self.derived: dict[str, Derived] = {}
         self.calls: list[Call] = []
         self.unit_inputs: dict[str, Tensor] = {}
+        self.made: dict[Label, Tensor] = {}
 
     def site(self, name: str) -> str:
         """The site of a scope's or a variable's full name."""
@@ -188,7 +195,10 @@ class PatchedGraph(Graph):
         for patch in self._patches:
             if patch.method == method and is_within(site, patch.site) and patch.where(call):
                 proceed = partial(patch.around, call, proceed)
-        return proceed(*arguments)
+        result = proceed(*arguments)
+        if isinstance(result, Tensor):
+            self.made[method, site] = result
+        return result
 
     # In the same order as in `Graph`.
 

@@ -74,9 +74,12 @@ def _cubic(distance: Float64, a: float) -> Float64:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def _four_taps(size: int, new: int, a: float) -> Taps:
-    """Bicubic between pixel centres; with a = -0.5 what is outside has no weight, else the border is repeated."""
-    position = (np.arange(new) + 0.5) * (size / new) - 0.5
+def _four_taps(size: int, new: int, a: float, offset: float = 0.5) -> Taps:
+    """Bicubic, between pixel centres, or with an offset of 0 between corners.
+
+    With a = -0.5 what is outside has no weight, else the border is repeated.
+    """
+    position = (np.arange(new) + offset) * (size / new) - offset
     index = np.floor(position).astype(np.intp)[:, None] + np.arange(-1, 3)
     weights = _cubic(position[:, None] - index, a)
     if a == -0.5:
@@ -143,10 +146,12 @@ RESIZES = {
     "pillow bilinear": Resize("antialiased bilinear", _by_pillow("bilinear")),
     "cubic -0.5": Resize("bicubic", _by(partial(_four_taps, a=-0.5)), 0.1),
     "cubic -0.75": Resize("bicubic", _by(partial(_four_taps, a=-0.75)), 1e-3),
+    "cubic from corners": Resize("bicubic", _by(partial(_four_taps, a=-0.75, offset=0.0)), 0.1),
     "smoothed cubic": Resize("antialiased bicubic", _by(_CUBIC), 1e-3),
     "pillow bicubic": Resize("antialiased bicubic", _by_pillow("bicubic")),
     "nearest corner": Resize("nearest", _by(partial(_nearest, offset=0.0))),
     "nearest centre": Resize("nearest", _by(partial(_nearest, offset=0.5))),
+    "pillow nearest": Resize("nearest", _by_pillow("nearest")),
     "corner to corner": Resize("align-corners", _by(_corner_to_corner)),
 }
 
@@ -156,5 +161,5 @@ OF_RECIPES = {
     "tensorflow2": "centres",
     "bilinear": "pillow bilinear",
     "bicubic": "pillow bicubic",
-    "nearest": "nearest centre",
+    "nearest": "pillow nearest",
 }

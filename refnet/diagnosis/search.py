@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,12 @@ class Explanation:
         return len(self.candidate.hypotheses), -wide
 
 
+def hypotheses_of(lab: Lab) -> list[Hypothesis]:
+    """All that is tried: each mistake of the catalogue at each site with each value."""
+    context = lab.context()
+    return [hypothesis for mistake in MISTAKES for hypothesis in mistake.propose(mistake, context)]
+
+
 class Search:
     """Compares variants of a network with what a port gave.
 
@@ -102,6 +109,8 @@ class Search:
         self.lab = lab
         self.outputs = outputs
         self.tried = 0
+        #: Hypotheses from which those that were tried have been chosen.
+        self.possible = 0
         self._progress = progress or (lambda what, done, total: None)
         self._layers = sum(tensor.op == "conv" for tensor in lab.reference.graph.tensors)
         self._computed: dict[object, Computed | None] = {}
@@ -110,15 +119,34 @@ class Search:
 
     def wanted(self, traced: Traced) -> Tensor:
         """The tensor that was observed."""
-        if self.outputs.end_point == "logits":
-            return traced.net
-        return traced.end_points[self.outputs.end_point]
+        return traced.net if self.outputs.label is None else traced.graph.made[self.outputs.label]
 
-    def singles(self) -> list[Candidate]:
+    def singles(self, hypotheses: Sequence[Hypothesis]) -> list[Candidate]:
         """Each mistake at each site with each value; those that change nothing are left out."""
-        context = self.lab.context()
-        found = [hypothesis for mistake in MISTAKES for hypothesis in mistake.propose(mistake, context)]
-        return self._candidates([(hypothesis,) for hypothesis in found], "mistakes")
+        return self._candidates([(hypothesis,) for hypothesis in hypotheses], "mistakes")
+
+    def pairs_of(self, hypotheses: Sequence[tuple[Hypothesis, ...]]) -> list[Candidate]:
+        """Several mistakes at once."""
+        return self._candidates(hypotheses, "pairs of mistakes")
+
+    @property
+    def effect(self) -> Float64 | None:
+        """What the port's mistakes change of the outputs; None if that cannot be told."""
+        return None if self._reference is None else self._reference.observed - self._reference.found
+
+    def angle(self, candidate: Candidate) -> float:
+        """How far the effect of a candidate points elsewhere than what was observed: 0 to 2."""
+        observed = self.effect
+        if candidate.effect is None or observed is None:
+            return 2.0
+        lengths = float(np.linalg.norm(candidate.effect)) * float(np.linalg.norm(observed))
+        return 1 - float(np.einsum("i,i", candidate.effect, observed)) / lengths if lengths > 0 else 2.0
+
+    @contextmanager
+    def based_on(self, candidate: Candidate) -> Iterator[None]:
+        """Within this, pairs with the candidate are computed from the values that the network has with it."""
+        with self.lab.based_on(candidate.hypotheses):
+            yield
 
     def explanations(self, candidates: Iterable[Candidate]) -> list[Explanation]:
         """Those that explain what was observed and cannot be told apart, the simplest one first."""
@@ -126,7 +154,9 @@ class Search:
         for candidate in self._worth_verifying(candidates):
             after = self.verified(candidate)
             coarse = any(hypothesis.mistake.coarse for hypothesis in candidate.hypotheses)
-            if after is not None and is_explained(self.before, after, self.telling, self.tried, coarse):
+            if after is not None and is_explained(
+                self.before, after, self.telling, max(self.tried, self.possible), coarse
+            ):
                 found.append(Explanation(candidate, after))
         if not found:
             return []
