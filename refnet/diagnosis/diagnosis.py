@@ -95,6 +95,8 @@ class Diagnosis:
     tried : int
         How many hypotheses were tried.
     seconds : float
+    of : {"outputs", "activations", "labels"}
+        What was observed. Of labels, errors are the parts of them that are wrong.
     """
 
     explained: bool = False
@@ -107,6 +109,7 @@ class Diagnosis:
     rounding: float = 0.0
     tried: int = 0
     seconds: float = 0.0
+    of: str = "outputs"
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in JSON's types."""
@@ -119,17 +122,18 @@ class Diagnosis:
     @property
     def summary(self) -> str:
         """The result in one sentence."""
+        labels = self.of == "labels"
         if self.correct:
-            return (
-                f"The outputs are right: the relative error {self.error:.1e} is within rounding ({self.rounding:.1e})."
-            )
+            found = f"the relative error {self.error:.1e} is within rounding ({self.rounding:.1e})"
+            return "The labels are right." if labels else f"The {self.of} are right: {found}."
+        what = "part of wrong labels" if labels else "relative error"
         if self.explained:
             named = " and ".join(map(str, self.mistakes))
             return (
-                f"The port's mistake: {named}. With it the relative error falls from {self.error:.1e} to "
+                f"The port's mistake: {named}. With it the {what} falls from {self.error:.1e} to "
                 f"{self.mistakes[0].error_after:.1e}."
             )
-        return f"No known mistake explains the outputs; their relative error is {self.error:.1e}."
+        return f"No known mistake explains the {self.of}; the {what} is {self.error:.1e}."
 
     def __repr__(self) -> str:
         return f"<Diagnosis: {self.summary}>"
@@ -251,6 +255,7 @@ def _by_labels(
         notes=tuple(notes),
         error=before,
         tried=found.tried,
+        of="labels",
     )
 
 
@@ -315,6 +320,7 @@ def _by_layers(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progres
         error=last.relative,
         rounding=last.bound / last.scale if last.scale else 0.0,
         tried=sum(stretch.search.tried for stretch in found),
+        of="activations",
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from refnet.diagnosis.mistake import Context, Hypothesis, Mend, Mistake
 from refnet.diagnosis.pixels import SCALINGS, Float64, Pipeline, Scaling, scaling_of
 from refnet.diagnosis.resizing import OF_RECIPES, RESIZES
+from refnet.images import pillow
 from refnet.images.preprocess import Recipe
 
 Change = Callable[[Pipeline], Pipeline]
@@ -96,20 +97,28 @@ def _resizes(context: Context) -> dict[str | None, list[Change]]:
     if not context.pipeline.is_raw:
         return found
     meant = OF_RECIPES.get(recipe.interpolation)
+    # Of an image whose shorter side is resized, frameworks round the longer one in two ways, and the margins too.
+    sized = [recipe.interpolation]
+    if recipe.resize_side is not None:
+        sized += ["tensorflow1"] if recipe.interpolation in pillow.FILTERS else ["bilinear"]
     for name, way in RESIZES.items():
-        if name != meant:
-            found.setdefault(way.value, []).append(_ResizedBy(name))
+        for rounding in sized:
+            if name != meant:
+                found.setdefault(way.value, []).append(_ResizedBy(name, rounding))
+            elif rounding != recipe.interpolation:
+                found["the same, with sides rounded otherwise"] = [_ResizedBy(name, rounding)]
     return found
 
 
 @dataclass(frozen=True)
 class _ResizedBy:
-    """The change to one of `RESIZES`."""
+    """The change to one of `RESIZES`, with the sizes of another interpolation."""
 
     way: str
+    sized: str
 
     def __call__(self, pipeline: Pipeline) -> Pipeline:
-        return replace(pipeline, resize=self.way)
+        return replace(pipeline, resize=self.way, recipe=pipeline.recipe._replace(interpolation=self.sized))
 
 
 def _crops(context: Context) -> dict[str | None, list[Change]]:

@@ -213,9 +213,9 @@ class Lab:
         return self._engines[key]
 
 
-def noise_of(lab: Lab, levels: float) -> FloatArray:
+def noise_of(lab: Lab, levels: float, draw: int = 0) -> FloatArray:
     """Noise on scaled pixels, of so many levels of 255."""
     values = lab.images
     span = float(values.max() - values.min()) or 1.0
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(draw)
     return generator.uniform(-1, 1, values.shape).astype(np.float32) * np.float32(levels * span / 255)

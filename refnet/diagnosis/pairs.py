@@ -21,6 +21,8 @@ from refnet.diagnosis.search import Candidate, Explanation, Search
 BY_EFFECTS = 160
 #: Mistakes beside which all others are tried.
 BEAM = 8
+#: Of these, sites and values of the same mistake.
+OF_ONE_MISTAKE = 2
 #: Pairs that are tried at a time, before it is looked whether one explains the outputs.
 AT_ONCE = 40
 
@@ -91,13 +93,33 @@ def _by_effects(search: Search, single: Sequence[Candidate]) -> Iterator[list[tu
     yield from _parts(found[:BY_EFFECTS])
 
 
+def _varied(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates in their order, but few sites and values of the same mistake."""
+    counts: dict[str, int] = {}
+    found = []
+    for candidate in dict.fromkeys(candidates):
+        name = candidate.hypotheses[0].mistake.id
+        counts[name] = counts.get(name, 0) + 1
+        if counts[name] <= OF_ONE_MISTAKE:
+            found.append(candidate)
+    return found
+
+
+def _is_wide(hypothesis: Hypothesis) -> bool:
+    return "/" not in hypothesis.site
+
+
 def _by_beam(
     search: Search, single: Sequence[Candidate], others: Sequence[Hypothesis]
 ) -> Iterator[list[tuple[Hypothesis, ...]]]:
-    """All pairs with those that leave the least error, or whose effect points most where the observed one does."""
-    by_error = sorted(single, key=lambda candidate: candidate.error)[:BEAM]
-    by_direction = sorted(single, key=search.angle)[:BEAM]
-    beam = list(dict.fromkeys(entry for both in zip(by_error, by_direction, strict=True) for entry in both))[:BEAM]
+    """All pairs with those that leave the least error, or whose effect points most where the observed one does.
+
+    Then those that are wide: in the pixels, everywhere, or at the end. Their effects are large, and seldom add up.
+    """
+    by_error = sorted(single, key=lambda candidate: candidate.error)
+    by_direction = sorted(single, key=search.angle)
+    beam = [*_varied([entry for both in zip(by_error, by_direction, strict=True) for entry in both])[:BEAM]]
+    beam += [entry for entry in by_direction if _is_wide(entry.hypotheses[0]) and entry not in beam]
     for candidate in beam:
         first = candidate.hypotheses[0]
         with search.based_on(candidate):

@@ -28,6 +28,8 @@ Progress = Callable[[str, int, int], None]
 MOST_VERIFIED = 16
 #: A candidate leaves at most this part of the error.
 WORTH_VERIFYING = 0.5
+#: What tips values to their other neighbour where a port rounds coarsely: noise of the images, of 255 levels.
+COARSE_NOISE, COARSE_DRAWS = 255 * 2.0**-22, 3
 #: Two explanations are told apart where one's error is so many times the other's.
 APART = 4.0
 
@@ -170,11 +172,14 @@ class Search:
         wanted = self.wanted(traced)
         single, double = self.lab.value(traced, wanted), self.lab.exact_value(traced, wanted)
         levels = sum(hypothesis.noise for hypothesis in candidate.hypotheses)
-        shaken = self.lab.shaken(traced, wanted, noise_of(self.lab, levels)) if levels else None
+        draws = 1 if levels else 0
+        if any(hypothesis.mistake.coarse for hypothesis in candidate.hypotheses):
+            levels, draws = max(levels, COARSE_NOISE), COARSE_DRAWS
+        shaken = [self.lab.shaken(traced, wanted, noise_of(self.lab, levels, draw)) for draw in range(draws)]
         self.lab.forget(traced)
         if single is None or double is None:
             return None
-        return self._fit(single, double, traced.ending, shaken)
+        return self._fit(single, double, traced.ending, [value for value in shaken if value is not None])
 
     def _candidates(self, found: Sequence[tuple[Hypothesis, ...]], what: str) -> list[Candidate]:
         candidates = []
@@ -243,15 +248,14 @@ class Search:
         return before, int(np.count_nonzero(np.abs(spread) > each))
 
     def _fit(
-        self, single: np.ndarray, double: np.ndarray, ending: Ending, shaken: np.ndarray | None = None
+        self, single: np.ndarray, double: np.ndarray, ending: Ending, shaken: Sequence[np.ndarray] = ()
     ) -> Fit | None:
         one, other = (self.outputs.pair(value, ending) for value in (single, double))
         if one is None or other is None:
             return None
         (observed, by_single), (_, by_double) = one, other
-        noise = 0.0
-        if shaken is not None and (pair := self.outputs.pair(shaken, ending)) is not None:
-            noise = 2 * float(np.linalg.norm(pair[1] - by_single))
+        pairs = [self.outputs.pair(value, ending) for value in shaken]
+        noise = max((2 * float(np.linalg.norm(pair[1] - by_single)) for pair in pairs if pair is not None), default=0.0)
         return fit(observed, by_single, by_double, self._layers, self.outputs.quantum, noise)
 
     def _worth_verifying(self, candidates: Iterable[Candidate]) -> list[Candidate]:

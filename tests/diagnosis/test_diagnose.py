@@ -145,3 +145,26 @@ def test_the_answer_can_be_written_down() -> None:
 def test_outputs_of_another_network_are_refused() -> None:
     with pytest.raises(refnet.errors.InputError, match="no values of the network"):
         diagnosed(2, np.zeros((1, 512), np.float32))
+
+
+def test_two_mistakes_from_the_logits_alone() -> None:
+    mistakes = [Mistake("epsilon", "postnorm", 1e-3), Mistake("relu-before-add", UNIT)]
+    found = refnet.diagnose(VARIABLES[2], IMAGE, logits(2, *mistakes), threads=1)
+    assert found.explained
+    assert {(entry.id, entry.site) for entry in found.mistakes} == {(m.id, m.site) for m in mistakes}
+
+
+def test_labels_of_many_images() -> None:
+    images = inception_scaled(smooth_images(96, 33, 33, 3, seed=3))
+    theirs = run(VARIABLES[1], images, NETS[1], [Mistake("epsilon", None, 1e-3)])["resnet_v1/logits"]
+    labels = theirs.reshape(96, -1).argmax(1)
+    found = refnet.diagnose(VARIABLES[1], images, labels, threads=1)
+    assert [(entry.id, entry.value) for entry in found.mistakes] == [("epsilon", 1e-3)]
+    meant = run(VARIABLES[1], images, NETS[1])["resnet_v1/logits"].reshape(96, -1).argmax(1)
+    assert refnet.diagnose(VARIABLES[1], images, meant, threads=1).correct
+    noise = np.random.default_rng(0).integers(0, 12, 96)
+    unknown = refnet.diagnose(VARIABLES[1], images, noise, threads=1)
+    assert not unknown.explained
+    assert not unknown.mistakes
+    with pytest.raises(refnet.errors.InputError, match="one label per image"):
+        refnet.diagnose(VARIABLES[1], images, labels[:5])
