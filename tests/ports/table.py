@@ -485,12 +485,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=3, help="sites and values per mistake")
     parser.add_argument("--only", help="only cases with this in their titles")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="tell of each case, not of the failed ones alone")
     options = parser.parse_args(arguments)
     answers: list[Answer] = []
     with suppress(KeyboardInterrupt):
         for case in all_cases(options.kind or KINDS[:-1], options.full, options.count, options.only):
             answer = answered(case)
             answers.append(answer)
+            if options.verbose:
+                print(f"{len(answers)} {case.kind} {case.title} {answer.seconds:.1f} s", file=sys.stderr, flush=True)
             if answer.verdict not in WANTED.get(case.kind, ("named",)):
                 print(f"{case.kind} {case.title}: {answer.verdict} {answer.found}", file=sys.stderr, flush=True)
     if options.json:
