@@ -135,6 +135,8 @@ class Graph:
         self.used: set[str] = set()
         #: The convolutions with biases in place of TF-Slim's batch norm.
         self.folded: list[str] = []
+        #: Whether there are group norms: then a norm without moving statistics is one.
+        self.grouped = any(isinstance(name, str) and "/GroupNorm/" in f"/{name}" for name in variables)
         self._scopes: list[str] = []
 
     @contextmanager
@@ -169,6 +171,18 @@ class Graph:
     def has_batch_norm(self, scope: str) -> bool:
         """Whether there is any variable of a batch norm in ``scope``."""
         return any(self.has(f"{scope}/{role}") for role in _OF_BATCH_NORM)
+
+    def has_group_norm(self, scope: str) -> bool:
+        """Whether the variables in ``scope`` are those of a group norm: gamma or beta, without moving statistics.
+
+        A batch norm of which only the moving statistics are missing looks the same. So in a network without any
+        ``GroupNorm`` there is none.
+        """
+        own, moving = (
+            any(self.has(f"{scope}/{role}") for role in roles)
+            for roles in (("beta", "gamma"), ("moving_mean", "moving_variance"))
+        )
+        return self.grouped and own and not moving
 
     def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
         """Note that the network reads the variable, and check its shape. Returns its full name."""

@@ -131,7 +131,7 @@ def _configured(
     Weights that refnet saved bring everything with them.
     """
     source = GIVEN if recipe is not None else "the file" if "recipe" in loaded.metadata else ""
-    options, doubts_found, untold = found.options, found.doubts, [found.untold] if found.untold else []
+    options, doubts_found, told = found.options, found.doubts, False
     if directory is not None and found.home and not loaded.metadata:
         with making:
             from refnet.weights import config
@@ -139,19 +139,21 @@ def _configured(
 
         with_labels = labels is None and head == "from_weights"
         said = config.beside(
-            directory, found.architecture, found.home, with_recipe=recipe is None, with_labels=with_labels
-        )
+            directory, found.graph, found.architecture, found.home,
+            with_recipe=recipe is None, with_labels=with_labels,
+        )  # fmt: skip
         if said.recipe is not None:
             with naming(os.path.join(directory, said.recipe_from)):
                 recipe, source = in_bounds(said.recipe), said.recipe_from
         labels = said.labels if labels is None else labels
-        options, doubts_found = {**options, **said.options}, doubts_found + list(said.doubts)
-        untold = [] if said.tells else untold
+        options, doubts_found, told = {**options, **said.options}, doubts_found + list(said.doubts), said.tells
+    untold, doubt = ([] if told or not sentence else [sentence] for sentence in (found.untold, found.doubt))
     conversion = replace(
         found.conversion,
         recipe_from=source or found.conversion.recipe_from,
         remarks=found.conversion.remarks + untold,
     )
+    doubts_found = doubts_found + doubt
     return found._replace(conversion=conversion, options=options, doubts=doubts_found), recipe, labels
 
 

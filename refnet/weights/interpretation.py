@@ -41,6 +41,8 @@ class Interpretation(NamedTuple):
         The title of the tensors' home; "" if they have TF-Slim's names.
     untold : str
         What the tensors do not tell about the network, or "".
+    doubt : str
+        The same, where the result is wrong if it is another network; or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -53,6 +55,7 @@ class Interpretation(NamedTuple):
     graph: Graph
     home: str
     untold: str
+    doubt: str
 
 
 def interpret(
@@ -96,7 +99,8 @@ def interpret(
     extra = {
         name: tensor for name, tensor in named.tensors.items() if name not in graph.used and tensor.dtype.kind == "f"
     }
-    kinds = {name: leftovers.kind_of(name, named.tensors) for name in extra}
+    names = {*named.tensors, *named.renamed.values()}
+    kinds = {name: leftovers.kind_of(name, names) for name in extra}
     unknown = {name: extra[name] for name, kind in kinds.items() if kind == leftovers.UNKNOWN}
     within = {*named.inside, *leftovers.inside(unknown, found)} & unknown.keys()
     if arg_scope.bias_before_batch_norm is False:
@@ -136,8 +140,9 @@ def interpret(
         recipe_from=f"the default of {home}" if named.recipe else "",
     )
     return Interpretation(
-        named_tensors, own_options, named.recipe, conversion, doubts, not_run, found, graph, home, named.untold
-    )
+        named_tensors, own_options, named.recipe, conversion, doubts, not_run, found, graph, home, named.untold,
+        named.doubt,
+    )  # fmt: skip
 
 
 def _logits(architecture: Architecture) -> str:
@@ -197,6 +202,6 @@ def interpret_arrays(tensors: Mapping[str, Any], scope: str | None = None) -> In
     if scope is None and home_of(loaded) is None:
         return None
     found = interpret(loaded, scope=scope)
-    untold = [found.untold] if found.untold else []
+    untold = [sentence for sentence in (found.untold, found.doubt) if sentence]
     conversion = replace(found.conversion, remarks=found.conversion.remarks + untold + found.doubts)
     return found._replace(conversion=conversion)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -85,14 +85,14 @@ class Head(NamedTuple):
     remark: str | None
 
 
-def kind_of(name: str, names: Mapping[str, Any]) -> str:
+def kind_of(name: str, names: Collection[str]) -> str:
     """The kind of a tensor that belongs to no layer of the network, by its name.
 
     Parameters
     ----------
     name : str
-    names : mapping of str to Any
-        All tensors of the file.
+    names : collection of str
+        All tensors of the file, by the names there and by TF-Slim's.
 
     Returns
     -------

@@ -15,13 +15,14 @@ from refnet.weights.homes.home import Home, Named, refuse_slim_names
 HOMES = (
     # Before Keras', which takes every file of Keras' formats.
     keras_hub.HOME,
+    bit.GOOGLE,
     keras.HOME,
     timm.HOME,
     torchvision.HOME,
     hugging_face.HOME,
+    bit.HUGGING_FACE,
     pytorchcv.HOME,
     tf_official.HOME,
-    bit.HOME,
 )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from refnet.errors import FormatError, WeightsError
 from refnet.images.preprocess import Recipe
 from refnet.weights.formats.loaded import Loaded, raise_problems
+from refnet.weights.homes.standardize import standardized
 
 
 class Named(NamedTuple):
@@ -34,6 +35,8 @@ class Named(NamedTuple):
         Tensors in the units that have no place in refnet's units, by their names in the file.
     untold : str
         What only a file of configuration can tell about the network, or "".
+    doubt : str
+        The same, where the result is wrong if it is another network; or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -44,6 +47,7 @@ class Named(NamedTuple):
     remarks: list[str]
     inside: Sequence[str] = ()
     untold: str = ""
+    doubt: str = ""
 
 
 class Home(NamedTuple):
@@ -70,6 +74,53 @@ class Home(NamedTuple):
     read: Callable[[Mapping[str, np.ndarray]], Named]
     unit: re.Pattern[str] | None = None
     outputs_first: bool = False
+
+
+def missing_biases(tensors: Mapping[str, np.ndarray], biased: re.Pattern[str]) -> dict[str, np.ndarray]:
+    """Zeros for the biases that TF-Slim has and a home lacks.
+
+    They change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        By TF-Slim's names.
+    biased : re.Pattern
+        Matches the names of kernels that have biases in TF-Slim: ``layer``.
+
+    Returns
+    -------
+    dict of str to array
+    """
+    kernels = {match["layer"]: kernel for name, kernel in tensors.items() if (match := biased.match(name))}
+    return {
+        biases: np.zeros(kernel.shape[-1:], np.float32)
+        for layer, kernel in kernels.items()
+        if (biases := f"{layer}/biases") not in tensors
+    }
+
+
+def standardized_kernels(
+    tensors: dict[str, np.ndarray], renamed: Mapping[str, str], epsilon: float
+) -> tuple[dict[str, np.ndarray], str]:
+    """The kernels of a network whose convolutions standardise them, all but the classifier; and a remark that says so.
+
+    Parameters
+    ----------
+    tensors : dict of str to array
+        By TF-Slim's names.
+    renamed : mapping of str to str
+        The tensors of the network.
+    epsilon : float
+
+    Returns
+    -------
+    tensors : dict of str to array
+    remark : str
+    """
+    kernels = [name for name in renamed if name.endswith("/weights") and not name.endswith("/logits/weights")]
+    remark = f"{len(kernels)} kernels are standardised, as their network does with each use (epsilon {epsilon:g})"
+    return tensors | {name: standardized(tensors[name], epsilon) for name in kernels}, remark
 
 
 def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], str | None]) -> dict[str, str]:

@@ -242,7 +242,7 @@ BAD = {
     "NaN": bad({VECTOR: np.full(7, np.nan, "f4")}, CorruptError, r"logits/biases \(7\)"),
     "a float64 that float32 cannot hold": bad({VECTOR: np.full(7, 1e300)}, CorruptError, r"logits/biases \(7\)"),
     "integers": bad({VECTOR: np.ones(7, np.int32)}, DtypeError, "logits/biases has dtype int32"),
-    "BiT": bad({"bit.x": ONE}, MissingTensorError, "weights of BiT"),
+    "BiT": bad({"bit.encoder.stages.0.layers.0.norm1.weight": ONE}, FormatError, "a name of TF-Slim's among another"),
 }  # fmt: skip
 
 

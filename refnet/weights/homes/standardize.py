@@ -1,0 +1,48 @@
+"""Kernels as a convolution with weight standardisation uses them.
+
+Such a network standardises its kernels anew with each use, and always to the same values. Here they are standardised
+once, when they are read.
+
+Source: Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from refnet_kernels.system.float_mode import contract_mode
+
+
+@contract_mode()
+def standardized(kernel: np.ndarray, epsilon: float) -> np.ndarray:
+    """``(w - mean) / sqrt(variance + epsilon)``, for each output over height, width and inputs.
+
+    In binary64: both sums go through height, width and inputs in this order, the variance is the biased one, about the
+    unrounded mean, and the result is rounded once.
+
+    Parameters
+    ----------
+    kernel : array [height, width, inputs, outputs]
+        Others, and those that do not hold floats, are returned as they are: a later check refuses them.
+    epsilon : float
+
+    Returns
+    -------
+    float32 array [height, width, inputs, outputs]
+    """
+    if kernel.ndim != 4 or not kernel.size or kernel.dtype.kind != "f":
+        return kernel
+    weights = kernel.astype(np.float64, order="C").reshape(-1, kernel.shape[3])
+    centred = np.subtract(weights, _sum(weights) / len(weights), out=weights)
+    variance = _sum(row * row for row in centred) / len(weights)
+    return (centred / np.sqrt(variance + epsilon)).astype(np.float32).reshape(kernel.shape)
+
+
+def _sum(rows: Iterable[np.ndarray]) -> np.ndarray:
+    """One row after the other; the order of NumPy's own sum is not documented, and varies."""
+    total: np.ndarray = np.zeros(1)
+    for row in rows:
+        total = total + row
+    return total
