@@ -25,9 +25,9 @@ _LISTED = 20
 
 
 def check_ranks(variables: Mapping[str, Any], scope: str) -> None:
-    """Refuse kernels that do not have four dimensions, other variables that do not have one, and sizes of 0.
+    """Refuse kernels without four dimensions, other variables without one, sizes of 0, and groups that do not come out.
 
-    And group norms whose channels the groups do not divide. What reads an architecture off the shapes, and then compares all of them, can take this for granted.
+    What reads an architecture off the shapes, and then compares all of them, can take this for granted.
 
     Parameters
     ----------
