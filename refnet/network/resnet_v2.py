@@ -246,7 +246,8 @@ def resnet_v2(
     output_stride : int, optional
         How much smaller the features are than the images; with the root block a multiple of 4. Once the strides have
         reached it, the units after that do not stride, but read pixels further apart (atrous convolution). A feature
-        still sees the same pixels, so the dense features, subsampled, are the nominal ones.
+        still sees the same pixels, so the dense features, subsampled, are the nominal ones; with group norm they are
+        not, as its statistics are those of the denser grid.
     include_root_block : bool
         Whether the 7x7 convolution of stride 2 and the max pool come first.
     spatial_squeeze : bool, optional

@@ -37,7 +37,8 @@ def standardized(kernel: np.ndarray, epsilon: float) -> np.ndarray:
     weights = kernel.astype(np.float64, order="C").reshape(-1, kernel.shape[3])
     centred = np.subtract(weights, _sum(weights) / len(weights), out=weights)
     variance = _sum(row * row for row in centred) / len(weights)
-    return (centred / np.sqrt(variance + epsilon)).astype(np.float32).reshape(kernel.shape)
+    result = np.divide(centred, np.sqrt(variance + epsilon), out=centred)
+    return result.astype(np.float32).reshape(kernel.shape)
 
 
 def _sum(rows: Iterable[np.ndarray]) -> np.ndarray:

@@ -51,8 +51,8 @@ _BIT = Recipe(448, 448, 1.0, "torch", 448, "bilinear", _HALVES, _HALVES)
 _BIT_21K = _BIT._replace(height=224, width=224, resize_side=256)
 _DOUBT = (
     "the network has no moving statistics, so it was taken for timm's {network}, with group norm and {kernels}; a "
-    "network with batch norm that was saved without its statistics looks the same, and only timm's config.json, which "
-    "is not beside the file, can tell"
+    "network with batch norm that was saved without its statistics looks the same, and only timm's config.json beside "
+    "model.safetensors or pytorch_model.bin can tell"
 )
 
 
