@@ -40,7 +40,8 @@ class ArgScope(NamedTuple):
     """The options of TF-Slim's ``resnet_arg_scope``, and ``is_training``.
 
     Where the variables themselves show what a convolution has, they decide: biases without a batch norm are those of a
-    batch norm that was folded into the kernel, and biases beside one are added before it.
+    batch norm that was folded into the kernel, and biases beside one are added before it. ``GroupNorm`` in place of
+    ``BatchNorm`` is group norm.
 
     Attributes
     ----------
@@ -178,11 +179,10 @@ class Graph:
         A batch norm of which only the moving statistics are missing looks the same. So in a network without any
         ``GroupNorm`` there is none.
         """
-        own, moving = (
-            any(self.has(f"{scope}/{role}") for role in roles)
-            for roles in (("beta", "gamma"), ("moving_mean", "moving_variance"))
-        )
-        return self.grouped and own and not moving
+        if not self.grouped:
+            return False
+        moving = any(self.has(f"{scope}/{role}") for role in ("moving_mean", "moving_variance"))
+        return not moving and any(self.has(f"{scope}/{role}") for role in ("beta", "gamma"))
 
     def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
         """Note that the network reads the variable, and check its shape. Returns its full name."""

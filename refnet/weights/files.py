@@ -53,8 +53,7 @@ def load_weights(
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
         SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, an
         .onnx, or a .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the
-        content, not by the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
-        `refnet.weights.homes.torchvision`).
+        content, not by the name. The tensors can also have the names of another framework (`refnet.weights.homes`).
     scope : str, optional
         Which network, if the file holds several: what stands before the names of its tensors there, such as
         "module.encoder_q" or "FirstStageFeatureExtractor/resnet_v1_101".

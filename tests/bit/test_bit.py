@@ -213,6 +213,19 @@ def sum_in_order(values: list[float]) -> float:
     return total
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 9000, 1), (3, 3, 500, 63), (3, 3, 500, 64), (1, 1, 4097, 70), (1, 1, 1, 3)])
+def test_the_order_of_the_sums_is_that_of_any_shape(shape: tuple[int, ...]) -> None:
+    kernel = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    rows = list(kernel.reshape(-1, shape[3]).astype(np.float64))
+    total, squares = np.zeros(shape[3]), np.zeros(shape[3])
+    for row in rows:
+        total = total + row
+    for row in rows:
+        squares = squares + (row - total / len(rows)) * (row - total / len(rows))
+    expected = [(row - total / len(rows)) / np.sqrt(squares / len(rows) + EPSILON) for row in rows]
+    assert standardized(kernel, EPSILON).tobytes() == np.float32(expected).tobytes()
+
+
 @pytest.mark.parametrize("kernel", [np.ones((2, 3)), np.ones((1, 1, 2, 2), int), np.ones((1, 1, 0, 2)), np.ones(())])
 def test_what_is_no_kernel_is_left_to_the_checks(kernel: np.ndarray) -> None:
     assert standardized(kernel, EPSILON) is kernel

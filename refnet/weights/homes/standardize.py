@@ -8,11 +8,12 @@ Source: Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from refnet_kernels.system.float_mode import contract_mode
+
+#: Rows of a block, which bounds the memory; and below how many values of a row a running sum is faster than a loop.
+_ROWS, _FEW = 4096, 64
 
 
 @contract_mode()
@@ -36,14 +37,21 @@ def standardized(kernel: np.ndarray, epsilon: float) -> np.ndarray:
         return kernel
     weights = kernel.astype(np.float64, order="C").reshape(-1, kernel.shape[3])
     centred = np.subtract(weights, _sum(weights) / len(weights), out=weights)
-    variance = _sum(row * row for row in centred) / len(weights)
+    variance = _sum(centred, squared=True) / len(weights)
     result = np.divide(centred, np.sqrt(variance + epsilon), out=centred)
     return result.astype(np.float32).reshape(kernel.shape)
 
 
-def _sum(rows: Iterable[np.ndarray]) -> np.ndarray:
-    """One row after the other; the order of NumPy's own sum is not documented, and varies."""
-    total: np.ndarray = np.zeros(1)
-    for row in rows:
-        total = total + row
+def _sum(rows: np.ndarray, squared: bool = False) -> np.ndarray:
+    """The sum of all rows, or of their squares, one after the other. NumPy's own sum may have any order."""
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        block = block * block if squared else block
+        if len(total) < _FEW:
+            columns = np.vstack((total, block)).T
+            total = np.add.accumulate(np.ascontiguousarray(columns), axis=1)[:, -1]
+        else:
+            for row in block:
+                total = total + row
     return total
