@@ -310,15 +310,18 @@ def test_depths(name: str, home: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1, 2, 3])
-def test_published_widths(width: int, tmp_path: Path) -> None:
-    """Of 50 layers, on random weights, to the logits."""
-    stages = tuple((64 * width * 2**i, units) for i, units in enumerate(UNITS["resnet_v2_50"]))
+@pytest.mark.parametrize(
+    ("width", "units", "name"),
+    [(1, UNITS["resnet_v2_50"], "resnet_v2_50"), *((w, (1,) * 4, "resnet_v2") for w in (2, 3))],
+)
+def test_published_widths(width: int, units: tuple[int, ...], name: str, tmp_path: Path) -> None:
+    """On random weights, to the logits."""
+    stages = tuple((64 * width * 2**i, count) for i, count in enumerate(units))
     description = GOOGLES._replace(stages=stages, classes=10, root=64 * width)
     state, images = draw_state(description, 1), random_images(1, 64, 64, 3, seed=2)
-    truth = run(operations("tensorflow", "float64"), description, state, images, "resnet_v2_50")
+    truth = run(operations("tensorflow", "float64"), description, state, images, name)
     weights = HOUSES[0].load(tmp_path, state)
-    assert_is_the_truth(net_of(description, "resnet_v2_50"), weights, images, truth)
+    assert_is_the_truth(net_of(description, name), weights, images, truth)
 
 
 # What travels with the weights.
