@@ -172,9 +172,12 @@ def _group_norms(format_: str) -> list[Vector]:
     for name, arrays in shapes.items():
         inputs = _inputs(name, format_, "normal", arrays) | {"epsilon": np.array(1e-3)}
         cases.append(Vector("group_norm", name, format_, {"groups": groups[name], "relu": 0}, inputs, {}))
-    inputs = _inputs("order", format_, "normal", {"x": (2, 3, 4, 6), "gamma": (6,), "beta": (6,)})
-    inputs |= {"x": cancelling(inputs["x"], 2), "beta": np.zeros_like(inputs["beta"]), "epsilon": np.array(1e-5)}
-    return [*cases, Vector("group_norm", "order", format_, {"groups": 2, "relu": 0}, inputs, {})]
+    for name, shape, count in (("order", (2, 3, 4, 6), 2), ("order-of-many-channels", (1, 3, 2, 72), 8)):
+        inputs = _inputs(name, format_, "normal", {"x": shape, "gamma": shape[-1:], "beta": shape[-1:]})
+        inputs |= {"x": cancelling(inputs["x"], count), "beta": np.zeros_like(inputs["beta"])}
+        inputs["epsilon"] = np.array(1e-5)
+        cases.append(Vector("group_norm", name, format_, {"groups": count, "relu": 0}, inputs, {}))
+    return cases
 
 
 def _rounded_once() -> list[Vector]:

@@ -138,16 +138,19 @@ def batch_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net:
     return normalize(x, mean, _scale(gamma, variance, net.batch_norm_epsilon), beta)
 
 
-def group_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net: Net, groups: int = 32) -> Bounded:
-    """`normalize` with the moments of each group of channels in one image."""
-    wide, (n, height, width, channels) = x.precision.wide, x.value.shape
-    grouped = Bounded(*(a.reshape(n, height, width, groups, channels // groups) for a in x))
-    mean, variance = (
-        Bounded(*(np.repeat(a, channels // groups, -1)[:, np.newaxis, np.newaxis] for a in moment))
-        for moment in _moments(grouped, (1, 2, 4))
-    )
-    gamma, beta = (variables[f"{scope}/{role}"].astype(wide) for role in ("gamma", "beta"))
-    return normalize(x, mean, _scale(gamma, variance, net.batch_norm_epsilon), beta)
+def group_norm(x: Bounded, gamma: np.ndarray | None, beta: np.ndarray, groups: int, epsilon: float) -> Bounded:
+    """`normalize` with the moments of each image's groups of channels, by binary64 sums."""
+    *pixels, channels = x.value.shape
+    each = channels // groups
+
+    def per_channel(moment: Bounded) -> Bounded:
+        return Bounded(*(np.repeat(a, each, axis=1)[:, None, None] for a in moment))
+
+    moments = _moments(Bounded(*(a.reshape(*pixels, groups, each) for a in x)), axes=(1, 2, 4))
+    mean, variance = map(per_channel, moments)
+    wide = x.precision.wide
+    numerator = np.ones(channels, wide) if gamma is None else gamma.astype(wide)
+    return normalize(x, mean, _scale(numerator, variance, epsilon), beta.astype(wide))
 
 
 def normalize(x: Bounded, mean: Bounded, scale: Bounded, beta: np.ndarray) -> Bounded:
@@ -169,23 +172,22 @@ def _scale(gamma: np.ndarray, variance: Bounded, epsilon: float) -> Bounded:
     return scale
 
 
-def _moments(x: Bounded, axes: tuple[int, ...]) -> tuple[Bounded, Bounded]:
-    """The mean, rounded once, and the biased variance over some axes, both by binary64 sums.
+def _moments(x: Bounded, axes: tuple[int, ...] = (0, 1, 2)) -> tuple[Bounded, Bounded]:
+    """The mean, rounded once, and the biased variance over some axes, both by binary64 sums in any order.
 
     A sum of n terms in binary64 adds n 2**-53 of the terms' sizes. The variance may be taken about the mean before or
     after its rounding: the distance between the two is part of the mean's bound.
     """
-    mean = x.value.mean(axes, keepdims=True)
-    count = x.value.size // mean.size
-    u_sum = count * 2.0**-53
-    error = x.bound.mean(axes, keepdims=True) + u_sum * (np.abs(x.value) + x.bound).mean(axes, keepdims=True)
+    u_sum = np.prod([x.value.shape[axis] for axis in axes]) * 2.0**-53
+    mean = x.value.mean(axes)
+    error = x.bound.mean(axes) + u_sum * (np.abs(x.value) + x.bound).mean(axes)
     rounded_mean = rounded(Bounded(mean, error))
-    deviation = np.abs(x.value - mean)
-    distance = x.bound + rounded_mean.bound
+    deviation = np.abs(x.value - np.expand_dims(mean, axes))
+    distance = x.bound + np.expand_dims(rounded_mean.bound, axes)
     variance = (deviation**2).mean(axes)
     error = (2 * deviation * distance + distance**2).mean(axes)
     error += 2 * u_sum * ((deviation + distance) ** 2).mean(axes)
-    return Bounded(*(a.squeeze(axes) for a in rounded_mean)), Bounded(variance, error * x.precision.slack)
+    return rounded_mean, Bounded(variance, error * x.precision.slack)
 
 
 def max_pool(x: Bounded, mode: str) -> Bounded:
@@ -280,7 +282,7 @@ class _Pipeline:
             assert biases is not None, name
             x = add(x, biases)
         if normalize and f"{name}/GroupNorm/beta" in self.variables:
-            x = group_norm(x, self.variables, f"{name}/GroupNorm", net)
+            x = self.group_norm(f"{name}/GroupNorm", x)
         elif normalize:
             x = batch_norm(x, self.variables, f"{name}/BatchNorm", net)
         if activate and net.activation_fn:
@@ -290,7 +292,12 @@ class _Pipeline:
     def norm(self, name: str, x: Bounded) -> Bounded:
         """Without moving statistics it is a group norm, if the network has others."""
         grouped = self.grouped and f"{name}/moving_mean" not in self.variables
-        return self.record(name, relu((group_norm if grouped else batch_norm)(x, self.variables, name, self.net)))
+        x = self.group_norm(name, x) if grouped else batch_norm(x, self.variables, name, self.net)
+        return self.record(name, relu(x))
+
+    def group_norm(self, scope: str, x: Bounded) -> Bounded:
+        gamma, beta = (self.variables[f"{scope}/{role}"] for role in ("gamma", "beta"))
+        return group_norm(x, gamma, beta, 32, self.net.batch_norm_epsilon)
 
     def residual(self, name: str, x: Bounded, unit: dict[str, int], stride: int, rate: int, left_out: int) -> Bounded:
         """Batch norm before the convolutions, or in the first version after them.

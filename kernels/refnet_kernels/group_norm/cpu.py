@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from refnet_kernels.contract import Flags, FloatArray, GroupNormGeometry, Target
 from refnet_kernels.cpu.team import Launch, run_once
 from refnet_kernels.jit import function_address
+from refnet_kernels.target import LINE_BYTES
 
 
 class Row(NamedTuple):
@@ -31,26 +33,36 @@ class Row(NamedTuple):
 
 #: The index of each field in the row.
 AT = Row(*range(len(Row._fields)))
-#: Channels per item, or those of one group if that has more: their sums stay in the first-level cache.
-BLOCK = 64
+#: Numbers per item, if they are of so many channels: with fewer, a pixel's are too few for the memory; with more, their
+#: sums leave the first-level cache.
+ITEM = 65536
+FEW_CHANNELS, MOST_CHANNELS = 64, 512
+#: Bytes of a pixel per item, at least: with a single cache line, each pass took several times as long on a Zen 4.
+LEAST_BYTES = 2 * LINE_BYTES
+#: Numbers of scratch memory per channel: its mean, its sum, that of its group, the rounded mean, the scale.
+SCRATCH = 5
+
+
+def _item_channels(g: GroupNormGeometry, target: Target) -> int:
+    """Channels of an item: whole groups, and if possible an item for every thread."""
+    wanted = min(max(ITEM // max(g.height * g.width, 1), FEW_CHANNELS), MOST_CHANNELS)
+    items = max(-(-g.channels // wanted), -(-target.workers // max(g.batch, 1)))
+    least = math.lcm(g.group_channels, LEAST_BYTES // target.dtype.itemsize)
+    return min(-(-g.channels // (items * least)) * least, g.channels)
 
 
 def launch(geometry: GroupNormGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step that normalises, with the addresses ``x``, ``beta``, ``out`` and any ``gamma``."""
     g = geometry
-    item_channels = max(1, BLOCK // max(g.group_channels, 1)) * g.group_channels
-    items = -(-g.channels // max(item_channels, 1))
+    item_channels = _item_channels(g, target)
+    items = -(-g.channels // item_channels)
     row = Row(
         addresses["x"], addresses.get("gamma", 0), addresses["beta"], addresses["out"],
         relu=int(flags.relu), height=g.height, width=g.width, channels=g.channels, group_channels=g.group_channels,
         item_channels=item_channels, image_items=items, epsilon_bits=int(np.float64(g.epsilon).view(np.int64)),
     )  # fmt: skip
     kernel = function_address("refnet_kernels.group_norm.cpu_kernel", "group_norm_kernel", target.dtype.name)
-    return Launch(kernel, g.batch * items, row, SCRATCH_ROWS * item_channels * 8)
-
-
-#: Numbers of scratch memory per channel.
-SCRATCH_ROWS = 4
+    return Launch(kernel, g.batch * items, row, SCRATCH * item_channels * 8)
 
 
 def call(
