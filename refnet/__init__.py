@@ -10,7 +10,7 @@ from refnet.engine import Engine, forward
 from refnet.errors import RefnetError, RefnetWarning
 from refnet.graph.graph import ArgScope as resnet_arg_scope  # noqa: N813 (TF-Slim's name)
 from refnet.images.preprocess import Recipe, preprocess
-from refnet.network.resnet_utils import Block, conv2d_same, stack_blocks_dense, subsample
+from refnet.network.resnet_utils import Block, conv2d_same, softmax, stack_blocks_dense, subsample
 from refnet.network.resnet_v1 import (
     resnet_v1,
     resnet_v1_18,
@@ -40,7 +40,7 @@ from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
-    from refnet import golden, seeded, testing  # noqa: F401
+    from refnet import golden, seeded, summary, testing  # noqa: F401
     from refnet.images.files import load_image
     from refnet.images.labels import decode_predictions
     from refnet.keras_model import KerasModel
@@ -85,6 +85,7 @@ __all__ = [
     "resnet_v2_basic_block",
     "resnet_v2_block",
     "save_weights",
+    "softmax",
     "stack_blocks_dense",
     "subsample",
 ]
@@ -93,6 +94,7 @@ __all__ = [
 _LAZY = {
     "golden": "refnet.golden",
     "seeded": "refnet.seeded",
+    "summary": "refnet.summary",
     "testing": "refnet.testing",
     "KerasModel": "refnet.keras_model",
     "decode_predictions": "refnet.images.labels",
@@ -112,4 +114,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*__all__, *_LAZY, "errors", "__version__", "__doc__", "__all__"})

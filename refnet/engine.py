@@ -10,25 +10,30 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
+import numpy.typing as npt
 
-from refnet.checks import listed, names_of, shape_of
+from refnet.checks import as_int, check_positive, names_of, shape_of
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Tensor
 from refnet.images import doubts
 from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
+from refnet.network.names import full_names
 from refnet.network.options import Options
+from refnet.network.resnet_utils import Block
 from refnet.resources import for_images, for_weights, is_want
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
 from refnet.run.inputs import as_array, check_floats, converted
+from refnet.summary import Summary, summary_of
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
+from refnet_kernels.contract import FloatArray
 from refnet_kernels.system.forks import Lock
 
 #: Plans that an engine keeps; the least recently used one makes room.
@@ -102,6 +107,16 @@ class Engine:
         self._compiled: OrderedDict[Any, _Compiled] = OrderedDict()
         self._lock = Lock()
 
+    @overload
+    def __call__(
+        self, images: npt.NDArray[Any], end_points: Literal[False] = False, stream: Any = None
+    ) -> FloatArray: ...
+    @overload
+    def __call__(
+        self, images: npt.NDArray[Any], end_points: Literal[True] | Sequence[str], stream: Any = None
+    ) -> tuple[FloatArray, dict[str, FloatArray]]: ...
+    @overload
+    def __call__(self, images: Any, end_points: bool | Sequence[str] = False, stream: Any = None) -> Any: ...
     @for_images
     def __call__(self, images: Any, end_points: bool | Sequence[str] = False, stream: Any = None) -> Any:
         """Run the network.
@@ -113,7 +128,8 @@ class Engine:
             also a C-contiguous float32 array on its device (PyTorch's, CuPy's, Numba's, JAX's: whatever has DLPack or
             ``__cuda_array_interface__``); its values are not checked.
         end_points : bool or sequence of str
-            True: every end point; or the names of some.
+            True: every end point; or the names of some, in full or their last parts: "block4", under which they are
+            then returned.
         stream : optional
             A CUDA stream to run on: an object with ``__cuda_stream__``, or its handle, an int (PyTorch's
             ``stream.cuda_stream``, CuPy's ``stream.ptr``). None: the device's own stream, which keeps the order of the
@@ -188,6 +204,37 @@ class Engine:
             As a call raises them.
         """
         return self._compile(self._batch_shape(shape), names_of(end_points)).executor
+
+    def summary(self, size: int = 224) -> Summary:
+        """The layers of the network.
+
+        Parameters
+        ----------
+        size : int
+            Height and width of the images.
+
+        Returns
+        -------
+        Summary
+            ``print`` shows it as a table, and so does a notebook.
+
+        Raises
+        ------
+        InputError, WeightsError, ConfigError
+            As a call raises them.
+        """
+        size = as_int(size)
+        check_positive(size=size)
+        net, _ = self.trace((1, size, size, self._architecture.channels))
+        return summary_of(net.graph, self._architecture)
+
+    def __repr__(self) -> str:
+        o, classes = self._options, self.num_classes
+        head = "features" if classes is None else f"{classes} classes"
+        return (
+            f"<Engine of {self._architecture.scope}: {head}, device {o.device}, {self._threads} "
+            f"thread{'s' * (self._threads != 1)}, {self._dtype}>"
+        )
 
     def __reduce__(self) -> Any:
         return _remade, (type(self), self._source, vars(self._given))
@@ -317,15 +364,39 @@ class Engine:
     def _make(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
         net, end_points = self.trace(shape)
         names = list(end_points) if wanted is True else list(wanted or ())
-        unknown = [name for name in names if name not in end_points]
-        if unknown:
-            raise ConfigError(f"There is no end point {listed(unknown)}; there are {', '.join(end_points)}.")
-        outputs = [net, *(end_points[name] for name in names)]
+        outputs = [net, *(end_points[name] for name in full_names(names, list(end_points), "end point"))]
         plan = make_plan(net.graph, outputs)
         executor = self._device.executor(plan, self._constants, self._threads, self._dtype)
         return _Compiled(executor, names)
 
 
+@overload
+def forward(
+    weights: Mapping[str, Any] | str | os.PathLike[str],
+    images: npt.NDArray[Any],
+    *,
+    end_points: Literal[False] = False,
+    stream: Any = None,
+    **options: Any,
+) -> FloatArray: ...
+@overload
+def forward(
+    weights: Mapping[str, Any] | str | os.PathLike[str],
+    images: npt.NDArray[Any],
+    *,
+    end_points: Literal[True] | Sequence[str],
+    stream: Any = None,
+    **options: Any,
+) -> tuple[FloatArray, dict[str, FloatArray]]: ...
+@overload
+def forward(
+    weights: Mapping[str, Any] | str | os.PathLike[str],
+    images: Any,
+    *,
+    end_points: bool | Sequence[str] = False,
+    stream: Any = None,
+    **options: Any,
+) -> Any: ...
 def forward(
     weights: Mapping[str, Any] | str | os.PathLike[str],
     images: Any,
@@ -365,12 +436,33 @@ def forward(
     return _engines.engine_of(weights, options)(images, end_points, stream)
 
 
+#: Engines with options of more values are made anew: a range can be longer than any memory.
+_LONGEST_SPELLED = 1000
+#: Options, each with all that its value consists of.
+Spelling = tuple[tuple[str, str], ...]
+
+
+def _spelling(options: Mapping[str, Any]) -> Spelling:
+    return tuple(sorted((name, _spelled(value)) for name, value in options.items()))
+
+
+def _spelled(value: Any) -> str:
+    """The value with all its parts, which a block's own line leaves out."""
+    if isinstance(value, Block):
+        return repr(tuple(value))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if len(value) > _LONGEST_SPELLED:
+            raise ConfigError("An option with so many values is not compared.")
+        return f"[{', '.join(map(_spelled, value))}]"
+    return repr(value)
+
+
 class _Kept(NamedTuple):
     """An engine with its weights, and its options in each spelling in which they were passed."""
 
     weights: weakref.ref[Weights]
-    options: str
-    spellings: set[tuple[tuple[str, str], ...]]
+    options: Spelling
+    spellings: set[Spelling]
     engine: Engine
 
 
@@ -384,7 +476,7 @@ class _Engines:
     def engine_of(self, weights: Weights, options: Mapping[str, Any]) -> Engine:
         """The engine for these weights, compared by identity, and these options, compared by what they resolve to."""
         try:
-            spelling = tuple(sorted((name, repr(value)) for name, value in options.items()))
+            spelling = _spelling(options)
         except Exception:  # a value that cannot be written down is none that an option can have
             return Engine(weights, **options)
         with self._lock.held():
@@ -394,12 +486,12 @@ class _Engines:
             self._kept = [*others, kept][-KEPT_ENGINES:]
             return kept.engine
 
-    def _find(self, weights: Weights, options: Mapping[str, Any], spelling: tuple[tuple[str, str], ...]) -> _Kept:
+    def _find(self, weights: Weights, options: Mapping[str, Any], spelling: Spelling) -> _Kept:
         of_weights = [kept for kept in self._kept if kept.weights() is weights]
         for kept in of_weights:
             if spelling in kept.spellings:
                 return kept
-        resolved = repr(Options(**options).resolved(weights.options))
+        resolved = _spelling(vars(Options(**options).resolved(weights.options)))
         for kept in of_weights:
             if kept.options == resolved:
                 return kept

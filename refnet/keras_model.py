@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,14 +77,25 @@ class KerasModel:
         self._softmax = include_top and classifier_activation == "softmax"
         self._pooling = None if include_top else pooling
 
-    @for_images
-    def predict(self, images: Any) -> FloatArray:
+    def __repr__(self) -> str:
+        last = "softmax" if self._softmax else self._pooling or "no pooling"
+        return f"<KerasModel: {last} after {repr(self._engine)[1:-1]}>"
+
+    def summary(self, size: int = 224) -> None:
+        """Print the layers of the network, for images of ``size`` x ``size`` pixels."""
+        print(self._engine.summary(size))
+
+    def predict(self, images: Any, batch_size: int | None = None, verbose: str | int = 0) -> FloatArray:
         """Run the network.
 
         Parameters
         ----------
         images : array [N, H, W, 3] or [H, W, 3]
             uint8: raw pixels, which go through the weights' recipe; floats: what Keras' ``preprocess_input`` gives.
+        batch_size : int, optional
+            How many images are computed at once, which changes no bit. None: all.
+        verbose : {0, 1, 2, "auto"}
+            1: a line on stderr after each batch. Keras' other values are accepted, and silent.
 
         Returns
         -------
@@ -96,6 +108,23 @@ class KerasModel:
         InputError, WeightsError, DeviceError
             As a call of `Engine` raises them.
         """
+        check_choice("verbose", verbose, (0, 1, 2, "auto"))
+        if batch_size is None:
+            return self._predict(images)
+        size = as_int(batch_size)
+        check_positive(batch_size=size)
+        # An image without a batch axis, or on a device, is one batch.
+        if not isinstance(images, np.ndarray) or images.ndim != 4 or len(images) <= size:
+            return self._predict(images)
+        parts = []
+        for start in range(0, len(images), size):
+            parts.append(self._predict(images[start : start + size]))
+            if verbose == 1:
+                print(f"{min(start + size, len(images))}/{len(images)} images", file=sys.stderr, flush=True)
+        return np.concatenate(parts)
+
+    @for_images
+    def _predict(self, images: Any) -> FloatArray:
         try:
             rank = np.ndim(images)
         except Exception:  # the engine says what is wrong with them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,12 +12,18 @@ import numpy as np
 from refnet.checks import as_int, check_mapping, check_positive
 from refnet.graph.graph import Graph
 from refnet.network.architecture import Architecture
-from refnet.network.networks import network_blocks
+from refnet.network.networks import BY_UNIT, network_blocks
+from refnet.tables import html_table
 from refnet.weights.weights import Weights
 from refnet_kernels.catalog import OPS
 
 #: The variables that batch norm computes and no gradient reaches.
 _STATISTICS = ("moving_mean", "moving_variance")
+
+
+#: The columns of a summary's rows.
+COLUMNS = ("layer", "operation", "output", "parameters", "connected to")
+_NUMERIC = COLUMNS.index("parameters")
 
 
 class Layer(NamedTuple):
@@ -51,6 +58,36 @@ class Summary(NamedTuple):
     non_trainable: int
 
     @property
+    def rows(self) -> list[list[str]]:
+        """Name, operation, shape of the output, parameters and inputs of each layer, without what all names share."""
+        return [_row(layer, self.architecture.scope) for layer in self.layers]
+
+    def __str__(self) -> str:
+        """A table of `COLUMNS`, and the sums."""
+        lines = [list(COLUMNS), *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+        padded = [
+            "  ".join(
+                cell.rjust(w) if i == _NUMERIC else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        ]
+        return "\n".join([*(line.rstrip() for line in padded), "", *self.totals])
+
+    @property
+    def totals(self) -> list[str]:
+        """How many parameters there are of each kind, and their size."""
+        kinds = {"total": self.total, "trainable": self.trainable, "non-trainable": self.non_trainable}
+        return [f"{kind} parameters: {count:,} ({count * 4 / 2**20:.2f} MiB)" for kind, count in kinds.items()]
+
+    def __repr__(self) -> str:
+        return f"<Summary of {self.architecture.scope}: {len(self.layers)} layers, {self.total:,} parameters>"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self)[1:-1], COLUMNS, self.rows)
+
+    @property
     def total(self) -> int:
         """All parameters."""
         return self.trainable + self.non_trainable
@@ -83,12 +120,27 @@ def summarize(network: str | Mapping[str, Any], size: int = 224) -> Summary:
         variables = weights = network if isinstance(network, Weights) else Weights(network)
         architecture, arg_scope = weights.architecture, weights.arg_scope
     net, _ = architecture.trace(variables, (1, size, size, architecture.channels), arg_scope)
-    graph = net.graph
     if not isinstance(network, str):
-        graph.check_variables()
+        net.graph.check_variables()
+    return summary_of(net.graph, architecture)
+
+
+def summary_of(graph: Graph, architecture: Architecture) -> Summary:
+    """List the layers of a graph.
+
+    Parameters
+    ----------
+    graph : Graph
+    architecture : Architecture
+        What it was made from.
+
+    Returns
+    -------
+    Summary
+    """
     # A network given by name has no variables: what it is missing is all that it has.
     sizes = {name: math.prod(shape) for name, shape in graph.missing}
-    sizes |= {name: int(np.size(variables[name])) for name in graph.used if name in variables}
+    sizes |= {name: int(np.size(graph.variables[name])) for name in graph.used if name in graph.variables}
     fixed = sum(count for name, count in sizes.items() if name.endswith(_STATISTICS))
     return Summary(architecture, _layers(graph, sizes), sum(sizes.values()) - fixed, fixed)
 
@@ -129,3 +181,21 @@ def _names(graph: Graph) -> dict[int, str]:
             # TF-Slim's name for the subsampled input of a unit, which is not an end point.
             names.setdefault(source.index, f"{names[tensor.index]}/shortcut")
     return names
+
+
+def _row(layer: Layer, scope: str) -> list[str]:
+    """A row of the table, with short names: without the scope, and inside a unit without the unit."""
+    name = _short(layer.name, scope)
+    unit = name.split("/")[:2]
+    sources = [_short(source, scope) for source in layer.connected_to]
+    sources = [source.removeprefix(f"{'/'.join(unit)}/") if len(unit) == 2 else source for source in sources]
+    shape = "x".join(map(str, layer.shape[1:]))
+    return [name, layer.operation, shape, f"{layer.parameters:,}", ", ".join(sources)]
+
+
+#: What stands between a unit and its variables.
+_UNIT_NAMES = "/" + "|/".join(BY_UNIT)
+
+
+def _short(name: str, scope: str) -> str:
+    return re.sub(_UNIT_NAMES, "", name.removeprefix(f"{scope}/") if scope else name)

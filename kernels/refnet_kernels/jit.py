@@ -79,13 +79,41 @@ def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
         if code is None:
             for listener in _listeners:
                 listener(name)
-            with _no_collection():
+            _say_compiling()
+            with _no_collection(), _quiet():
                 code = compile()
             if path is not None:
                 problem = _write(path, code)
             if problem is not None:
                 _say_once(problem)
         return code
+
+
+@cache
+def _say_compiling() -> None:
+    """Once per process: the first forward on a machine takes some seconds, and then no other one does."""
+    text = "compiling kernels for this machine, once"
+    logging.getLogger("refnet").info("%s", text)
+    # The command line listens, and names each kernel.
+    if not _listeners and sys.stderr is not None and sys.stderr.isatty():
+        print(f"refnet: {text} ...", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Numba's own diary, tens of thousands of lines, out of the log of a program that logs everything.
+
+    A level that the program itself gave Numba's logger stays.
+    """
+    log = logging.getLogger("numba")
+    if log.level != logging.NOTSET:
+        yield
+        return
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(logging.NOTSET)
 
 
 @cache

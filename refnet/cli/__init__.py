@@ -140,7 +140,11 @@ def _run(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
-            options = _parser().parse_args(arguments)
+            parser = _parser()
+            if not arguments:
+                parser.print_help(sys.stderr)
+                return ConfigError.exit_code
+            options = parser.parse_args(arguments)
             with for_a_command:
                 code: int = options.run(options)
     except SystemExit as stop:  # --help and --version

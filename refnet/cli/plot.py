@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from refnet.errors import ConfigError
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.extras import how_to_get
 
 _ROWS, _COLUMNS = 3, 8
 
@@ -24,7 +25,7 @@ def check_plot(path: str) -> None:
         matplotlib is missing or does not write such files, or there is no such directory.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("--plot needs matplotlib, which is not installed: pip install refnet[plots].")
+        raise ConfigError(f"--plot needs matplotlib, which is not installed: {how_to_get('plots')}")
     from matplotlib.backend_bases import FigureCanvasBase
 
     suffix = os.path.splitext(path)[1].removeprefix(".").lower()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import re
 from typing import Any
 
 from refnet.cli.console import print_json, print_table, printable
@@ -15,8 +14,8 @@ from refnet.images import doubts
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND
 from refnet.images.preprocess import fields_of
 from refnet.network.architecture import Architecture
-from refnet.network.networks import BY_UNIT, NETWORKS
-from refnet.summary import Layer, Summary, summarize
+from refnet.network.networks import NETWORKS
+from refnet.summary import COLUMNS, Summary, summarize
 from refnet.weights.weights import Weights
 
 EPILOG = f"""\
@@ -143,33 +142,12 @@ def _as_object(summary: Summary, weights: Weights | None) -> dict[str, Any]:
 
 
 def _print(summary: Summary, weights: Weights | None, size: int) -> None:
-    scope = summary.architecture.scope
-    rows = [_row(layer, scope) for layer in summary.layers]
-    print_table(["layer", "operation", "output", "parameters", "connected to"], rows, numeric=["parameters"])
+    print_table(COLUMNS, summary.rows, numeric=["parameters"])
     print()
-    for kind in ("total", "trainable", "non_trainable"):
-        parameters = getattr(summary, kind)
-        print(f"{kind.replace('_', '-')} parameters: {parameters:,} ({parameters * 4 / 2**20:.2f} MiB)")
+    for line in summary.totals:
+        print(line)
     lines = describe_lines(summary.architecture) + (weights_lines(weights) if weights is not None else [])
     for line in [f"input: {size} x {size}", *lines]:
         print(printable(line))
     for doubt in _doubts(weights, size):
         print(f"warning: {doubt}")
-
-
-def _row(layer: Layer, scope: str) -> list[str]:
-    """A row of the table, with short names: without the scope, and inside a unit without the unit."""
-    name = _short(layer.name, scope)
-    unit = name.split("/")[:2]
-    sources = [_short(source, scope) for source in layer.connected_to]
-    sources = [source.removeprefix(f"{'/'.join(unit)}/") if len(unit) == 2 else source for source in sources]
-    shape = "x".join(map(str, layer.shape[1:]))
-    return [name, layer.operation, shape, f"{layer.parameters:,}", ", ".join(sources)]
-
-
-#: What stands between a unit and its variables.
-_UNIT_NAMES = "/" + "|/".join(BY_UNIT)
-
-
-def _short(name: str, scope: str) -> str:
-    return re.sub(_UNIT_NAMES, "", name.removeprefix(f"{scope}/") if scope else name)

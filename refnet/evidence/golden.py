@@ -19,12 +19,14 @@ from refnet.evidence.golden_file import MAX_SEEDED, EndPoint, Golden, read_golde
 from refnet.evidence.seeded import random_images
 from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, check_recipe, preprocess
+from refnet.network.names import full_names
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
 from refnet.network.options import BIT_OPTIONS, BOOLEANS
 from refnet.network.resnet_utils import Block, check_blocks
 from refnet.resources import for_images
 from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import as_array, images_of
+from refnet.tables import html_table
 from refnet.weights.files import check_stored, weights_of
 from refnet.weights.formats.loaded import naming
 from refnet.weights.initial import random_weights
@@ -62,6 +64,14 @@ class Report(NamedTuple):
 
     def _near(self, row: Difference) -> bool:
         return self.max_ulps > 0 and row.ulps is not None and row.ulps <= self.max_ulps
+
+    def __repr__(self) -> str:
+        return f"<Report on {self.path}: {len(self.differing)} of {len(self.rows)} end points differ>"
+
+    def _repr_html_(self) -> str:
+        far = {id(row) for row in self.differing}
+        rows = [[row.name, "differs" if id(row) in far else "agrees", str(row)] for row in self.rows]
+        return html_table(repr(self)[1:-1], ["end point", "verdict", "what was found"], rows)
 
     def __str__(self) -> str:
         """The verdict, and the first end points that differ."""
@@ -139,8 +149,10 @@ def record(
         check_stored(recipe)
     batch = _images(images, recipe, seed, kept)
     engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
-    net, found = engine(batch, end_points=wanted or [])
     traced, order = engine.trace(_batch_shape(batch.shape))
+    if not isinstance(wanted, bool):
+        wanted = tuple(full_names(wanted, list(order), "end point"))
+    net, found = engine(batch, end_points=wanted or [])
     values = in_network_order({name: found[name] for name in order if name in found}, net)
     golden = Golden(
         contract=CONTRACT_VERSION,

@@ -24,6 +24,7 @@ from refnet.files import json_object, naming_file, regular_file_size
 from refnet.images.preprocess import MAX_PIXELS, Recipe, fields_of
 from refnet.network.networks import NETWORKS
 from refnet.resources import Telling
+from refnet.tables import html_table
 from refnet.weights.files import MAX_STORED_PIXELS, recipe_from
 from refnet.weights.formats.safetensors import pack, unpack
 from refnet_kernels.contract import CONTRACT_VERSION, FloatArray
@@ -95,6 +96,18 @@ class Golden(NamedTuple):
     end_points: dict[str, EndPoint]
     values: dict[str, np.ndarray]
     stored_images: FloatArray | None
+
+    def __repr__(self) -> str:
+        what = f"{len(self.end_points)} end points" + ("" if self.values else ", hashes only")
+        return f"<Golden of {self._weights}: {what}, images {list(self.shape)}, contract {self.contract}>"
+
+    def _repr_html_(self) -> str:
+        rows = [[name, list(point.shape), point.sha256, point.roundings] for name, point in self.end_points.items()]
+        return html_table(repr(self)[1:-1], ["end point", "shape", "SHA-256", "roundings"], rows)
+
+    @property
+    def _weights(self) -> str:
+        return f"{self.network}, seed {self.seed}" if self.network else f"weights {self.weights[:12]}"
 
 
 def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:

@@ -86,7 +86,7 @@ POOL_MODES = ("slim", "keras", "torch", "valid")
 ACTIVATIONS = (None, "relu")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tensor:
     """A value of the network: NHWC, or [N, classes] after the squeeze.
 
@@ -106,6 +106,12 @@ class Tensor:
     def depth(self) -> int:
         """Number of channels."""
         return self.shape[-1]
+
+    def __repr__(self) -> str:
+        names = [name for name, tensor in self.graph.end_points.items() if tensor is self]
+        read = next(iter(self.variables.values()), "")
+        of = f" {names[0]}" if names else f" of {read}" if read else ""
+        return f"<Tensor{of}: {self.op}, shape {list(self.shape)}>"
 
 
 class Graph:
@@ -139,6 +145,11 @@ class Graph:
         #: Whether there are group norms: then a norm without moving statistics is one.
         self.grouped = any(isinstance(name, str) and "/GroupNorm/" in f"/{name}" for name in variables)
         self._scopes: list[str] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<Graph of {len(self.tensors)} operations, {len(self.end_points)} end points, {len(self.used)} variables>"
+        )
 
     @contextmanager
     def variable_scope(self, name: str | None) -> Iterator[str]:

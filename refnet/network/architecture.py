@@ -42,6 +42,11 @@ class Architecture(NamedTuple):
     channels: int
     root_depths: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        units = sum(len(block.args) for block in self.blocks)
+        head = "no logits" if self.num_classes is None else f"{self.num_classes} classes"
+        return f"<Architecture of {self.scope}: {units} units in {len(self.blocks)} blocks, {head}>"
+
     @property
     def family(self) -> Family:
         """The family of its units."""

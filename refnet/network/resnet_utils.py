@@ -13,12 +13,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from refnet.checks import MOST, as_int, check_bool, check_choice, check_positive, check_text, shown
-from refnet.errors import ConfigError
+from refnet.errors import ConfigError, InputError
 from refnet.graph.graph import ACTIVATIONS, Graph, Tensor
 from refnet.network.eager import works_on_arrays
+from refnet.resources import for_images
+from refnet.run.compute import compute
+from refnet.run.inputs import as_array, converted
+
+#: Runs of equal units that a block's one line shows.
+_SHOWN_RUNS = 6
 
 
 class Block(NamedTuple):
@@ -39,6 +48,19 @@ class Block(NamedTuple):
     unit_fn: Callable[..., Any]
     args: Sequence[Mapping[str, int]]
 
+    def __repr__(self) -> str:
+        """The depth and the stride of each unit, with a count where neighbours are equal."""
+        unit = getattr(self.unit_fn, "__name__", type(self.unit_fn).__name__)
+        return f"<Block {self.scope}: {unit} {_runs(self.args)}>"
+
+
+def _runs(units: Sequence[Mapping[str, int]]) -> str:
+    """``2 x 256, 256/2``: equal neighbours are counted, and a stride stands behind a slash."""
+    words = [f"{unit.get('depth')}" + (f"/{unit['stride']}" if unit.get("stride", 1) != 1 else "") for unit in units]
+    runs = [(word, len(list(same))) for word, same in groupby(words)]
+    text = ", ".join(word if count == 1 else f"{count} x {word}" for word, count in runs[:_SHOWN_RUNS])
+    return text + (", ..." if len(runs) > _SHOWN_RUNS else "")
+
 
 class Convolution(NamedTuple):
     """One of a unit's convolutions ``conv1``, ``conv2``, ..."""
@@ -47,6 +69,48 @@ class Convolution(NamedTuple):
     kernel_size: int
     stride: int
     rate: int
+
+
+@for_images
+def softmax(logits: Any, *, device: str = "cpu", threads: int | None = None) -> Any:
+    """Probabilities from logits, over the last axis (TF-Slim: ``slim.softmax``), with the bits of ``predictions``.
+
+    Parameters
+    ----------
+    logits : float array [classes] or [.., classes], or Tensor
+    device, threads
+        As for `refnet.Engine`.
+
+    Returns
+    -------
+    array of the same shape, or Tensor
+        float64 for float64, else float32.
+
+    Raises
+    ------
+    InputError
+        The logits are not such an array.
+    ConfigError, DeviceError
+        As `refnet.Engine` raises them.
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> refnet.softmax(np.zeros(4, np.float32))
+    array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    """
+    if isinstance(logits, Tensor):
+        return logits.graph.softmax(logits)
+    array = as_array(logits, "The logits")
+    if array.dtype.kind != "f" or array.ndim == 0 or array.shape[-1] == 0:
+        raise InputError(
+            f"The logits are {array.dtype} of shape {array.shape}; they are floats of shape [.., classes].",
+            found=array.shape,
+        )
+    dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
+    pixels = converted(array, dtype).reshape(-1, 1, 1, array.shape[-1])
+    graph = Graph({})
+    return compute(graph, pixels, graph.softmax(graph.placeholder(pixels.shape)), device, threads).reshape(array.shape)
 
 
 @works_on_arrays

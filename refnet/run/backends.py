@@ -5,12 +5,14 @@ Importing this module imports no kernel and opens no device.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from refnet.errors import DeviceError
 from refnet.graph.plan import Plan
 from refnet.run.constants import Constants
 from refnet.run.cpu import CpuExecutor
@@ -88,7 +90,16 @@ class Backend(NamedTuple):
     memory: OwnMemory | None = None
 
 
+#: Machine code is kept as object files, called by addresses and run by threads as Linux has them.
+_IS_POSIX = os.name == "posix"
+
+
 def _open_cpu(plan: Plan, constants: Constants, _: int, threads: int, dtype: np.dtype[Any]) -> Executor:
+    if not _IS_POSIX:
+        raise DeviceError(
+            "The compiled kernels need Linux; on Windows refnet runs in WSL. device='reference' computes the same bits "
+            "on any system, very slowly."
+        )
     with making:
         return CpuExecutor(plan, constants, threads, dtype)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from refnet.tables import html_table
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Conversion:
     """What was changed, for `refnet convert` and for the notes of `Weights`.
 
@@ -38,6 +40,17 @@ class Conversion:
     kinds: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     recipe_from: str = ""
+
+    def __repr__(self) -> str:
+        parts = {
+            "converted": self.converted, "renamed": self.renamed, "left out": self.left_out, "added": self.added,
+            "extra": self.extra, "remarks": self.remarks,
+        }  # fmt: skip
+        counts = ", ".join(f"{len(part)} {word}" for word, part in parts.items() if part)
+        return f"<Conversion: {counts or 'nothing was changed'}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self)[1:-1], ["note"], [[note] for note in self.notes])
 
     @property
     def notes(self) -> list[str]:

@@ -18,6 +18,7 @@ from refnet.network.networks import FAMILIES, Family
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.run.variables import as_variables
+from refnet.tables import html_table
 from refnet.weights.conversion import Conversion
 from refnet_kernels.contract import Float32Array
 from refnet_kernels.system.forks import making
@@ -25,6 +26,9 @@ from refnet_kernels.system.forks import making
 if TYPE_CHECKING:
     from refnet.weights.interpretation import Interpretation
 
+
+#: Characters of the source that the weights' one line shows.
+_SHOWN_SOURCE = 80
 
 #: Where a recipe comes from that the caller gave.
 GIVEN = "recipe="
@@ -224,7 +228,11 @@ class Weights(Mapping[str, Float32Array]):
 
     def __repr__(self) -> str:
         parameters = sum(tensor.size for tensor in self._tensors.values())
-        return f"<Weights from {self.source}: {len(self)} tensors, {parameters:,} parameters>"
+        return f"<Weights from {self.source[:_SHOWN_SOURCE]}: {len(self)} tensors, {parameters:,} parameters>"
+
+    def _repr_html_(self) -> str:
+        rows = [[name, list(tensor.shape), tensor.size] for name, tensor in self._tensors.items()]
+        return html_table(repr(self)[1:-1], ["tensor", "shape", "parameters"], rows)
 
 
 def _interpreted(tensors: Any, scope: str | None) -> Interpretation | None:

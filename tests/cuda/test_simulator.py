@@ -57,7 +57,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(device, "version", version)
     for lacking in ("numba-cuda", "cuda-bindings", "cuda-core"):
-        assert device.missing() == f"the package {lacking} is not installed; refnet[cuda] brings it"
+        assert device.missing() == f"the package {lacking} is not installed: uv run --extra cuda ..."
 
 
 @pytest.mark.parametrize(("capability", "words"), [((7, 5), "below 8.0"), ((8, 0), "None"), ((10, 0), "None")])

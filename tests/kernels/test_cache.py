@@ -203,3 +203,44 @@ def test_the_collector_is_as_it_was_after_a_compilation(
         assert (seen, gc.isenabled()) == ([False], enabled)
     finally:
         (gc.enable if before else gc.disable)()
+
+
+LOGGED = """
+import collections, logging, sys
+logging.basicConfig(level=logging.DEBUG, format="%(name)s %(levelname)s %(message)s")
+{before}
+import numpy as np
+from refnet_kernels.residual.cpu import call
+call(np.ones(3, np.float32), np.ones(3, np.float32), False)
+level = logging.getLogger("numba").level
+import numba
+numba.njit(lambda x: x + 1)(2)
+print(level)
+"""
+
+
+def log_of(cache: Path, before: str = "") -> tuple[list[str], list[str], str]:
+    """A program that logs everything: what Numba logs for refnet, what refnet logs, and the level after it."""
+    marked = LOGGED.format(before=before).replace("import numba\n", "logging.info('own')\nimport numba\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "REFNET_CACHE": str(cache)}
+    done = subprocess.run([sys.executable, "-c", marked], env=environment, capture_output=True, text=True, check=True)
+    ours, own, rest = done.stderr.partition("root INFO own\n")
+    assert own
+    # What the program itself compiles is logged, as it asked for.
+    assert rest.count("numba.") > 10
+    lines = ours.splitlines()
+    numba = [line for line in lines if line.startswith("numba")]
+    return numba, [line for line in lines if line.startswith("refnet")], done.stdout.strip()
+
+
+def test_numba_does_not_fill_the_log_of_a_program_that_logs_everything(tmp_path: Path) -> None:
+    numba, refnet, level = log_of(tmp_path / "cache")
+    assert (numba, level) == ([], "0")
+    assert refnet == ["refnet INFO compiling kernels for this machine, once"]
+    assert log_of(tmp_path / "cache")[:2] == ([], [])
+
+
+def test_a_level_that_a_program_gave_to_numba_stays(tmp_path: Path) -> None:
+    numba, _, level = log_of(tmp_path / "cache", before="logging.getLogger('numba').setLevel(logging.DEBUG)")
+    assert len(numba) > 10
+    assert level == "10"

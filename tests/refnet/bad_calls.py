@@ -175,6 +175,12 @@ KINDS = {
     ),
     "dtype": Kind(ConfigError, "dtype is", (None, 5, "float16", ">f4", int, [], {}, "x", b"x", Strange())),
     "stream": Kind(ConfigError, "stream", (5, "x", 0, object(), Strange())),
+    "logits": Kind(
+        InputError, "The logits|cannot be read|Sequences of numbers",
+        (None, "x", 1.5, [], ["x"], [[1], [1, 2]], np.zeros(3, np.int64), np.zeros((2, 0), np.float32),
+         np.array([1j]), np.array([None]), Strange()),
+    ),
+    "verbosity": Kind(ConfigError, "verbose is", (None, "x", "", 3, -1, 1.5, [], Strange())),
     "predictions": Kind(
         InputError, "predictions",
         (None, 5, "x", [], [[1.0], [1.0, 2.0]], np.zeros((2, 0)), np.zeros((1, 2, 3)), np.array([NAN]), Strange()),
@@ -257,7 +263,12 @@ def functions(folder: Path) -> dict[str, Function]:
             {"weights": "weights", "include_top": "bool", "pooling": "choice", "classes": "whole",
              "classifier_activation": "choice", "dtype": "dtype"},
         ),
-        "KerasModel.predict": Function(keras.predict, {"images": IMAGE}, {"images": "images"}),
+        "KerasModel.predict": Function(
+            keras.predict, {"images": IMAGE, "batch_size": 1, "verbose": 0},
+            {"images": "images", "batch_size": "whole", "verbose": "verbosity"},
+        ),
+        "KerasModel.summary": Function(keras.summary, {"size": 9}, {"size": "whole"}),
+        "Engine.summary": Function(engine.summary, {"size": 9}, {"size": "whole"}),
         "Weights": Function(
             refnet.Weights,
             {"tensors": weights, "recipe": None, "labels": None, "options": None, "source": "x", "conversion": None,
@@ -302,8 +313,13 @@ def functions(folder: Path) -> dict[str, Function]:
              "crop_offset": "choice"},
         ),
         "decode_predictions": Function(
-            refnet.decode_predictions, {"predictions": net[None], "top": 3, "labels": list("abcdefg")},
-            {"predictions": "predictions", "top": "whole", "labels": "class names"},
+            refnet.decode_predictions,
+            {"predictions": end_points["predictions"][None], "top": 3, "labels": list("abcdefg"), "from_logits": False},
+            {"predictions": "predictions", "top": "whole", "labels": "class names", "from_logits": "bool"},
+        ),
+        "softmax": Function(
+            refnet.softmax, {"logits": net, "device": "cpu", "threads": 1},
+            {"logits": "logits", "device": "device", "threads": "threads"},
         ),
         "random_weights": Function(
             refnet.random_weights,

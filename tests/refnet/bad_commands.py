@@ -121,7 +121,6 @@ ARGUMENTS = (
 
 #: Command lines that are wrong as a whole.
 LINES = (
-    BadCommand([], 2, "required: COMMAND"),
     BadCommand(["golden"], 2, "required: record|check"),
     BadCommand(["golden", "record"], 2, "required"),
     BadCommand(["golden", "check"], 2, "required: GOLDEN"),

@@ -83,7 +83,6 @@ def in_files(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 # What is asked, the exit code, and words of the sentence that says what is wrong.
 FAILURES = [
-    ("", 2, "required: COMMAND"),
     ("predit x.png", 2, "invalid choice: 'predit'"),
     ("summary resnet_v2_50 --sise 3", 2, "unrecognized arguments: --sise 3"),
     ("summary --size 0 resnet_v2_50", 2, "'0' is not a whole number of 1 or more"),
@@ -135,7 +134,7 @@ def sentences(err: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("in_files")
-@pytest.mark.parametrize(("line", "code", "words"), FAILURES, ids=[line or "nothing" for line, *_ in FAILURES])
+@pytest.mark.parametrize(("line", "code", "words"), FAILURES, ids=[line for line, *_ in FAILURES])
 class TestFailures:
     def test_are_one_sentence_and_an_exit_code(self, run: Run, line: str, code: int, words: str) -> None:
         outcome = run(*line.split())
@@ -235,6 +234,11 @@ class TestStdout:
         assert done.stderr == "refnet: error: standard output: No space left on device.\n"
 
 
+def test_the_citation_is_of_this_version() -> None:
+    citation = (Path(__file__).parents[2] / "CITATION.cff").read_text()
+    assert f"\nversion: {refnet.__version__}\n" in citation
+
+
 class TestVersion:
     def test_names_all_that_the_bits_depend_on(self, run: Run) -> None:
         from importlib.metadata import version
@@ -256,6 +260,13 @@ def test_help_has_examples(run: Run, command: str) -> None:
     outcome = run(*command.split(), "--help")
     assert outcome.code == 0
     assert f"refnet {command}" in outcome.out.partition("example")[2]
+
+
+def test_nothing_typed_gives_the_help(run: Run) -> None:
+    outcome = run()
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("usage: refnet")
+    assert "refnet demo" in outcome.err
 
 
 def test_printable_escapes_what_moves_the_cursor() -> None:

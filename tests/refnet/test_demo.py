@@ -114,4 +114,4 @@ class TestCommand:
     ) -> None:
         monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
         assert main(["demo", "--plot", str(tmp_path / "digits.png")]) == 2
-        assert "pip install refnet[plots]" in capsys.readouterr().err
+        assert "uv run --extra plots" in capsys.readouterr().err

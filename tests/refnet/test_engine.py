@@ -11,6 +11,7 @@ import pytest
 
 import refnet
 from refnet import errors
+from refnet.run import backends
 from refnet.run.devices import check_dtype
 from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights, small_blocks
@@ -284,3 +285,52 @@ def test_a_tensor_of_another_library_on_the_cpu_is_an_array() -> None:
 def test_streams_are_for_cuda() -> None:
     with pytest.raises(errors.ConfigError, match="the device 'reference' has none; streams are for 'cuda'"):
         refnet.forward(WEIGHTS, IMAGE, device="reference", stream=1)
+
+
+def test_end_points_by_the_last_parts_of_their_names() -> None:
+    weights = refnet.Weights(lively_weights())
+    image = np.random.default_rng(0).uniform(-1, 1, (17, 17, 3)).astype(np.float32)
+    _, every = refnet.forward(weights, image, end_points=True)
+    _, found = refnet.forward(weights, image, end_points=["block1", "block1/unit_1/bottleneck_v2/conv1", "predictions"])
+    assert list(found) == ["block1", "block1/unit_1/bottleneck_v2/conv1", "predictions"]
+    assert np.array_equal(found["block1"], every["resnet_v2/block1"])
+    assert np.array_equal(
+        found["block1/unit_1/bottleneck_v2/conv1"], every["resnet_v2/block1/unit_1/bottleneck_v2/conv1"]
+    )
+    with pytest.raises(errors.ConfigError, match=r"5 end points end in .conv2.: .*Give more of the name"):
+        refnet.forward(weights, image, end_points=["conv2"])
+    with pytest.raises(errors.ConfigError, match=r"no end point resnet_v2/blok1. Did you mean resnet_v2/block1"):
+        refnet.forward(weights, image, end_points=["resnet_v2/blok1"])
+    with pytest.raises(errors.ConfigError, match=r"There are \d+: resnet_v2/conv1, .* and \d+ more\.$"):
+        refnet.forward(weights, image, end_points=["x" * 10_000])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_softmax_has_the_bits_of_predictions(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 9, (3, 5, 7)).astype(dtype)
+    found = refnet.softmax(logits)
+    assert found.shape == logits.shape
+    assert found.dtype == (np.float64 if dtype is np.float64 else np.float32)
+    wide = logits.astype(np.longdouble)
+    powers = np.exp(wide - wide.max(-1, keepdims=True))
+    expected = powers / powers.sum(-1, keepdims=True)
+    # The differences of the logits are rounded, then the powers, their sum and the quotient; at last the result.
+    units = np.ptp(wide, -1, keepdims=True) + 4 + logits.shape[-1] / 2 + 1
+    assert (np.abs(found - expected) <= expected * units * 2.0**-52 + np.spacing(expected.astype(found.dtype))).all()
+    assert np.array_equal(refnet.softmax(logits[1, 2]), found[1, 2])
+    assert np.array_equal(refnet.softmax(logits, device="reference"), found)
+    assert refnet.softmax(logits[:0]).shape == (0, 5, 7)
+    weights, image = refnet.Weights(lively_weights()), rng.uniform(-1, 1, (17, 17, 3)).astype(np.float32)
+    net, end_points = refnet.forward(weights, image, end_points=["predictions"])
+    assert np.array_equal(refnet.softmax(net), end_points["predictions"])
+
+
+def test_a_system_without_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    weights, image = refnet.Weights(lively_weights()), np.zeros((9, 9, 3), np.float32)
+    expected = refnet.forward(weights, image)
+    monkeypatch.setattr(backends, "_IS_POSIX", False)
+    with pytest.raises(errors.DeviceError, match=r"need Linux; on Windows refnet runs in WSL\. device='reference'"):
+        refnet.forward(weights, image, dtype="float64")
+    assert np.array_equal(refnet.forward(weights, image, device="reference"), expected)

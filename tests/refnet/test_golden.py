@@ -558,3 +558,10 @@ def test_failures(line: str, code: int, words: str, capsys: pytest.CaptureFixtur
     assert (found, out) == (code, "")
     assert words in err
     assert not (files / "new.safetensors").exists()
+
+
+def test_a_golden_keeps_names_in_full(tmp_path: Path) -> None:
+    weights = refnet.Weights(lively_weights())
+    found = golden.record(tmp_path / "g.safetensors", weights, (17, 17, 3), end_points=["block1", "predictions"])
+    assert list(found.end_points) == ["resnet_v2/block1", "net", "predictions"]
+    assert not golden.check(tmp_path / "g.safetensors", weights).differing

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import weakref
+from collections import UserList
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,17 @@ def test_help_shows_every_option() -> None:
     assert {"output_stride", "pool_mode", "device", "threads", "dtype"} <= set(shown)
     with pytest.raises(TypeError, match="output_strid"):
         Engine(lively_weights(), output_strid=8)
+
+
+def test_blocks_that_print_alike_are_told_apart():
+    """A block's line shows neither rates nor the convolution that strides."""
+    weights = refnet.Weights(lively_weights())
+    plain = small_blocks()
+    *others, last = plain
+    changed = [*others, last._replace(args=[{**unit, "unit_rate": 2} for unit in last.args])]
+    assert repr(changed) == repr(plain)
+    expected = [refnet.Engine(weights, blocks=blocks)(IMAGE) for blocks in (plain, changed)]
+    assert not np.array_equal(*expected)
+    for blocks in (plain, changed, tuple(plain), UserList(changed)):
+        net = refnet.forward(weights, IMAGE, blocks=blocks)
+        assert np.array_equal(net, expected[blocks[-1] is changed[-1]])

@@ -8,6 +8,7 @@ import pytest
 import refnet
 from refnet.cli import main
 from refnet.summary import summarize
+from tests.support.nets import lively_weights
 
 DIGITS = Path(refnet.__file__).parent / "data" / "digits" / "digits.ckpt"
 
@@ -129,3 +130,23 @@ def test_command_lists_the_notes(capsys: pytest.CaptureFixture[str], tmp_path: P
     out = run(capsys, str(tmp_path / "w.npz"))
     assert f"note: {name} was converted from float64 to float32" in out
     assert "note: global_step was left out: " in out
+
+
+def test_an_engines_summary_has_its_options() -> None:
+    weights = refnet.Weights(lively_weights())
+    dense = refnet.Engine(weights, num_classes=None, global_pool=False, output_stride=4).summary(33)
+    plain = refnet.Engine(weights).summary(33)
+    assert plain.layers == summarize(weights, 33).layers
+    assert dense.layers[-1].shape == (1, 9, 9, plain.layers[-4].shape[-1])
+    assert dense.total < plain.total
+
+
+def test_a_summary_is_printed_as_the_command_prints_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    weights = refnet.Weights(lively_weights())
+    refnet.save_weights(tmp_path / "w.npz", weights)
+    assert main(["summary", str(tmp_path / "w.npz"), "--size", "33"]) == 0
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in str(summarize(weights, 33)).splitlines()]
+    assert printed[: len(lines)] == lines
+    refnet.KerasModel(weights).summary(33)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == lines

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from refnet_kernels.contract import Float32Array
+from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.forks import making, once
 
 #: The packages of refnet[cuda] that are imported here.
@@ -30,7 +31,7 @@ def missing(index: int = 0) -> str | None:
     try:
         versions = {package: version(package) for package in _PACKAGES}
     except PackageNotFoundError as error:
-        return f"the package {error.name} is not installed; refnet[cuda] brings it"
+        return f"the package {error.name} is not installed: {how_to_get('cuda')}"
     if not simulated():
         try:
             ctypes.CDLL("libcuda.so.1")
@@ -40,7 +41,7 @@ def missing(index: int = 0) -> str | None:
         with making:
             from numba import cuda
     except Exception as error:
-        return f"numba-cuda cannot be imported ({error}); refnet[cuda] brings packages that fit each other"
+        return f"numba-cuda cannot be imported ({error}). Packages that fit each other: {how_to_get('cuda')}"
     if not simulated() and not cuda.is_available():
         reason = cuda.cuda_error() or "the compiler NVVM is not there; the package cuda-toolkit brings it"
         return " ".join(str(reason).split()).rstrip(".")

@@ -28,6 +28,7 @@ from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format
 from refnet.weights.formats.loaded import Loaded, check_shape, in_context, not_numeric, raise_problems
 from refnet.weights.formats.npz import MAGICS, check_archive, zip_errors
+from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.forks import making
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -239,7 +240,7 @@ def _h5py() -> Any:
     except ImportError as error:
         raise FormatError(
             "it is an HDF5 file, as Keras writes, but h5py, which reads such files, is not installed: "
-            "pip install refnet[keras]."
+            f"{how_to_get('keras')}"
         ) from error
     return h5py
 

@@ -132,7 +132,7 @@ def test_without_h5py_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(FormatError, match=r"pip install refnet\[keras\]"):
+    with pytest.raises(FormatError, match=r"uv run --extra keras"):
         read(path)
 
 
