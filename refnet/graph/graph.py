@@ -307,7 +307,7 @@ class Graph:
             The channels cannot be divided into so many groups of the same size.
         """
         channels = inputs.depth
-        if channels % groups:
+        if not channels or channels % groups:
             raise ConfigError(
                 f"{self.name(scope)} is a group norm of {channels} channels, which cannot be divided into {groups} "
                 f"groups of the same size: the layer before it needs a multiple of {groups} channels.",

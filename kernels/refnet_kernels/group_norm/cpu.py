@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -43,26 +42,26 @@ LEAST_BYTES = 2 * LINE_BYTES
 SCRATCH = 5
 
 
-def _item_channels(g: GroupNormGeometry, target: Target) -> int:
+def item_channels(g: GroupNormGeometry, target: Target) -> int:
     """Channels of an item: whole groups, and if possible an item for every thread."""
     wanted = min(max(ITEM // max(g.height * g.width, 1), FEW_CHANNELS), MOST_CHANNELS)
     items = max(-(-g.channels // wanted), -(-target.workers // max(g.batch, 1)))
-    least = math.lcm(g.group_channels, LEAST_BYTES // target.dtype.itemsize)
+    least = -(-LEAST_BYTES // (target.dtype.itemsize * g.group_channels)) * g.group_channels
     return min(-(-g.channels // (items * least)) * least, g.channels)
 
 
 def launch(geometry: GroupNormGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step that normalises, with the addresses ``x``, ``beta``, ``out`` and any ``gamma``."""
     g = geometry
-    item_channels = _item_channels(g, target)
-    items = -(-g.channels // item_channels)
+    channels = item_channels(g, target)
+    items = -(-g.channels // channels)
     row = Row(
         addresses["x"], addresses.get("gamma", 0), addresses["beta"], addresses["out"],
         relu=int(flags.relu), height=g.height, width=g.width, channels=g.channels, group_channels=g.group_channels,
-        item_channels=item_channels, image_items=items, epsilon_bits=int(np.float64(g.epsilon).view(np.int64)),
+        item_channels=channels, image_items=items, epsilon_bits=int(np.float64(g.epsilon).view(np.int64)),
     )  # fmt: skip
     kernel = function_address("refnet_kernels.group_norm.cpu_kernel", "group_norm_kernel", target.dtype.name)
-    return Launch(kernel, g.batch * items, row, SCRATCH * item_channels * 8)
+    return Launch(kernel, g.batch * items, row, SCRATCH * channels * 8)
 
 
 def call(
