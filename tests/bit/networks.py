@@ -58,7 +58,7 @@ def net_of(description: Description, scope: str = "resnet_v2") -> Net:
     return Net(description.blocks(), description.classes, **options)
 
 
-def timm_model(description: Description) -> Any:
+def timm_model(description: Description, **options: Any) -> Any:
     """timm's own network of any size."""
     from timm.layers import GroupNormAct, StdConv2d, create_conv2d  # type: ignore[import-not-found]
     from timm.models.resnetv2 import ResNetV2  # type: ignore[import-not-found]
@@ -73,6 +73,7 @@ def timm_model(description: Description) -> Any:
         avg_down=description.deep,
         conv_layer=partial(StdConv2d, eps=description.epsilon) if bit else create_conv2d,
         norm_layer=GroupNormAct,
+        **options,
     ).eval()
 
 

@@ -163,6 +163,20 @@ def test_the_libraries_own_layers(library: str, description: Description, tmp_pa
         assert_all_within(found, {name: layers[name] for name in truth})
 
 
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_output_strides_are_timms(output_stride: int, tmp_path: Path) -> None:
+    """To within a rounding of each kernel to binary32."""
+    pytest.importorskip("timm")
+    state, images = draw_state(BIT, 7), random_images(1, 65, 64, 3, seed=8)
+    net = timm_model(BIT, output_stride=output_stride)
+    truth = run_timm(net, BIT, state, images, "resnet_v2", "float64")
+    weights, options = HOUSES[2].load(tmp_path, state), {"output_stride": output_stride, "spatial_squeeze": False}
+    _, found = refnet.forward(weights, images, end_points=True, dtype="float64", **options)
+    for name, value in truth.items():
+        assert np.abs(found[name] - value).max() <= len(state) * 2.0**-24 * np.abs(value).max(), name
+    assert found["resnet_v2/block3"].shape[1:3] == (-(-65 // output_stride), 64 // output_stride)
+
+
 def test_names_and_shapes_are_the_libraries() -> None:
     timm, transformers = pytest.importorskip("timm"), pytest.importorskip("transformers")
     halves = ((64, 3), (128, 4), (256, 6), (512, 3))
