@@ -29,7 +29,7 @@ from refnet.weights.homes.state_dict import StateDict, grouped
 
 
 def _options(names: Iterable[str]) -> dict[str, Any]:
-    if not _has_deep_stem(names) and not _has_statistics(names):
+    if not _has_deep_stem(names) and not _has_batch_norm(names):
         return bit.OPTIONS
     options = {"pool_mode": "torch", "stride_place": "first_unit"}
     return options | ({"avg_down": True} if _has_deep_stem(names) else {})
@@ -39,8 +39,8 @@ def _has_deep_stem(names: Iterable[str]) -> bool:
     return "stem.conv1.weight" in names
 
 
-def _has_statistics(names: Iterable[str]) -> bool:
-    return any(name.endswith((".running_mean", ".running_var")) for name in names)
+def _has_batch_norm(names: Iterable[str]) -> bool:
+    return any(name.endswith((".running_mean", ".running_var", ".num_batches_tracked")) for name in names)
 
 
 _HALVES = (0.5, 0.5, 0.5)
@@ -62,7 +62,7 @@ def _adapted(home: StateDict, tensors: Mapping[str, np.ndarray]) -> StateDict:
     if deep:
         # Of the deeper networks with a deep stem and batch norm timm has no weights, and so no sides of their own.
         home = home._replace(resize_sides=_BASIC_SIDES)
-    if _has_statistics(tensors):
+    if _has_batch_norm(tensors):
         return home
     home = home._replace(norms=grouped(home.norms), end_norms=grouped(home.end_norms))
     if deep:
@@ -80,7 +80,7 @@ def _unlike(tensors: Mapping[str, np.ndarray]) -> list[str]:
     """No network of timm's has group norm in basic units; and its groups are 32."""
     norms = [tensor for name, tensor in tensors.items() if _NORM.search(name)]
     basic = not any(map(_THIRD.search, tensors))
-    if _has_statistics(tensors) or (not basic and all(norm.size % 32 == 0 for norm in norms)):
+    if _has_batch_norm(tensors) or (not basic and all(norm.size % 32 == 0 for norm in norms)):
         return []
     return [f"no moving statistics, in {'basic units' if basic else 'channels that are no multiple of 32'}"]
 
