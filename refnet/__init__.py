@@ -41,6 +41,7 @@ from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
     from refnet import golden, seeded, summary, testing  # noqa: F401
+    from refnet.comparison.comparison import compare
     from refnet.images.files import load_image
     from refnet.images.labels import decode_predictions
     from refnet.keras_model import KerasModel
@@ -58,6 +59,7 @@ __all__ = [
     "Weights",
     "basic",
     "bottleneck",
+    "compare",
     "conv2d_same",
     "decode_predictions",
     "forward",
@@ -97,6 +99,7 @@ _LAZY = {
     "summary": "refnet.summary",
     "testing": "refnet.testing",
     "KerasModel": "refnet.keras_model",
+    "compare": "refnet.comparison.comparison",
     "decode_predictions": "refnet.images.labels",
     "load_image": "refnet.images.files",
     "random_weights": "refnet.weights.initial",

@@ -11,7 +11,10 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from refnet_kernels.arguments import checked
 from refnet_kernels.contract import (
+    BINARY32,
+    BINARY64,
     RUN,
     ConvGeometry,
     Frame,
@@ -180,7 +183,7 @@ class Kernel(NamedTuple):
     ----------
     op, backend : str
     call : callable
-        Arrays in, arrays out.
+        Arrays in, arrays out; they are checked against each other and the geometry.
     launch : callable
         ``launch(geometry, addresses, flags, target)`` makes the step of a program. The reference has none.
     prepare : callable
@@ -220,7 +223,9 @@ def select(op: str, backend: str) -> Kernel:
     names = OPS[op].backends[backend]._asdict()
     with making:
         module = import_module(f"refnet_kernels.{names.pop('module')}")
-    return Kernel(op, backend, **{role: getattr(module, name) for role, name in names.items() if name is not None})
+    functions = {role: getattr(module, name) for role, name in names.items() if name is not None}
+    dtypes = (BINARY32,) if backend == "cuda" else (BINARY32, BINARY64)
+    return Kernel(op, backend, **(functions | {"call": checked(functions["call"], dtypes)}))
 
 
 @cache

@@ -1,8 +1,9 @@
-"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck`` and ``golden``.
+"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck``, ``golden`` and
+``compare``.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits differ or any other failure, 2 usage,
-3 device, 4 weights that cannot be read or written, 5 images, goldens and other inputs, 130 interrupted. Where the
-reader of stdout has left, the rest is discarded, and the exit code is that of the whole output.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits or values differ or any other failure,
+2 usage, 3 device, 4 weights that cannot be read or written, 5 images, goldens and other inputs, 130 interrupted. Where
+the reader of stdout has left, the rest is discarded, and the exit code is that of the whole output.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import refnet
-from refnet.cli import bench, convert, demo, golden, predict, selfcheck, summary
+from refnet.cli import bench, compare, convert, demo, golden, predict, selfcheck, summary
 from refnet.cli.console import Output, say
 from refnet.cli.failures import FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -30,6 +31,7 @@ _COMMANDS = {
     "bench": (bench, "how fast a network runs on this machine"),
     "selfcheck": (selfcheck, "compare this machine's bits with the published ones"),
     "golden": (golden, "record a network's end points in a file, or compare them with a record"),
+    "compare": (compare, "find where a network that runs elsewhere diverges, layer by layer"),
 }
 
 _EPILOG = """\

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 import refnet
 from refnet.cli.console import print_json, track
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, make_engine
-from refnet.cli.plot import check_plot, save_plot
+from refnet.cli.plot import save_plot
+from refnet.comparison.plot import check_plot
 from refnet.engine import Engine
 from refnet.images.preprocess import Recipe
 from refnet.run.devices import device_named

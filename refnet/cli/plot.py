@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from typing import Any
 
 import numpy as np
@@ -11,34 +9,8 @@ from numpy.typing import NDArray
 
 from refnet.errors import ConfigError
 from refnet_kernels.contract import Float32Array
-from refnet_kernels.system.extras import how_to_get
 
 _ROWS, _COLUMNS = 3, 8
-
-
-def check_plot(path: str) -> None:
-    """Refuse, before any work, a picture that could not be written.
-
-    Raises
-    ------
-    ConfigError
-        matplotlib is missing or does not write such files, or there is no such directory.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(f"--plot needs matplotlib, which is not installed: {how_to_get('plots')}")
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    suffix = os.path.splitext(path)[1].removeprefix(".").lower()
-    known = FigureCanvasBase.get_supported_filetypes()
-    if suffix not in known:
-        raise ConfigError(f"matplotlib cannot write {path!r}; the name can end in .{', .'.join(sorted(known))}.")
-    directory = os.path.dirname(path) or "."
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"The picture cannot be written to {path}: it is there, and is not a file.", found=path)
-    if not os.path.isdir(directory) or os.path.isdir(path):
-        raise ConfigError(
-            f"The picture cannot be written to {path}: there is no such directory, or it is one.", found=path
-        )
 
 
 def save_plot(path: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], probabilities: Float32Array) -> None:

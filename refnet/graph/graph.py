@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text
+from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text, listed
 from refnet.errors import ConfigError, InputError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph.nearest import nearest
 from refnet_kernels.contract import (
@@ -220,13 +220,11 @@ class Graph:
             raise ShapeMismatchError("; ".join(lines) + ".", tensor=name, expected=expected, found=found)
 
     def _missing_error(self) -> MissingTensorError:
-        listed = self.missing[:_LISTED]
-        near = self.nearest(listed)
-        names = ", ".join(
-            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in listed
-        )
-        more = f" and {len(self.missing) - _LISTED} more" if len(self.missing) > _LISTED else ""
-        text = f"The weights lack {len(self.missing)} of the network's tensors: {names}{more}."
+        near = self.nearest(self.missing[:_LISTED])
+        lines = [
+            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in self.missing
+        ]
+        text = f"The weights lack {len(self.missing)} of the network's tensors: {listed(lines, _LISTED)}."
         if self.misshaped:
             text += " Also: " + "; ".join(_shape_line(*entry) for entry in self.misshaped[:_LISTED]) + "."
         return MissingTensorError(text, tensor=self.missing[0][0], expected=self.missing[0][1])
@@ -265,19 +263,10 @@ class Graph:
 
         The weights are the current scope's ``weights``, [height, width, channels, num_outputs].
         """
-        batch, height, width, channels = inputs.shape
-        windows = [size + (size - 1) * (rate - 1) for size in kernel_size]
-        if same:
-            out_height, top = same_padding(height, windows[0], stride)
-            out_width, left = same_padding(width, windows[1], stride)
-        else:
-            out_height, out_width = -(-height // stride), -(-width // stride)
-            top, left = ((window - 1) // 2 for window in windows)
-        geometry = ConvGeometry(
-            batch, height, width, channels, out_height, out_width, num_outputs, *kernel_size, stride, rate, top, left
-        )
-        weights = self.variable("weights", (*kernel_size, channels, num_outputs))
-        shape = (batch, out_height, out_width, num_outputs)
+        kernel = (*kernel_size, inputs.depth, num_outputs)
+        geometry = (ConvGeometry.tensorflow_same if same else ConvGeometry.same)(inputs.shape, kernel, stride, rate)
+        weights = self.variable("weights", kernel)
+        shape = (geometry.batch, geometry.out_height, geometry.out_width, num_outputs)
         return self._add("conv", (inputs,), shape, geometry, {"weights": weights})
 
     def bias_add(self, inputs: Tensor) -> Tensor:
@@ -325,8 +314,8 @@ class Graph:
 
     def subsample(self, inputs: Tensor, factor: int) -> Tensor:
         """``x[:, ::factor, ::factor, :]``."""
-        batch, height, width, channels = inputs.shape
-        geometry = SubsampleGeometry(batch, height, width, channels, factor)
+        batch, *_, channels = inputs.shape
+        geometry = SubsampleGeometry.of(inputs.shape, factor)
         return self._add("subsample", (inputs,), (batch, geometry.out_height, geometry.out_width, channels), geometry)
 
     def add(self, shortcut: Tensor, residual: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.checks import listed
 from refnet.errors import ShapeMismatchError
 from refnet.graph.graph import GROUPS
 from refnet.network.names import NUMBER
@@ -56,12 +57,9 @@ def check_ranks(variables: Mapping[str, Any], scope: str) -> None:
         if name.startswith(prefix) and _VARIABLE.match(name, len(prefix)):
             wrong[name] = what
     if wrong:
-        listed = [f"{name} has shape {np.shape(variables[name])}; {what}" for name, what in wrong.items()]
-        more = f", and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        lines = [f"{name} has shape {np.shape(variables[name])}; {what}" for name, what in wrong.items()]
         first = next(iter(wrong))
-        raise ShapeMismatchError(
-            f"{', '.join(listed[:_LISTED])}{more}.", tensor=first, found=np.shape(variables[first])
-        )
+        raise ShapeMismatchError(f"{listed(lines, _LISTED)}.", tensor=first, found=np.shape(variables[first]))
 
 
 def _is_of_group_norm(name: str, variables: Mapping[str, Any]) -> bool:

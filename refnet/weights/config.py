@@ -42,7 +42,7 @@ class Network(NamedTuple):
     ----------
     architecture : Architecture
     home : str
-        The title of the tensors' home.
+        The title of the tensors' home, or "" where a graph takes its place.
     grouped : bool
         Whether it has group norm.
     """
@@ -95,7 +95,7 @@ def beside(
         Of the tensors.
     architecture : Architecture
     home : str
-        The title of the tensors' home.
+        The title of the tensors' home, or "" where a graph takes its place.
     with_recipe, with_labels : bool
         False: the caller knows better, so nothing about them is an error.
 
@@ -110,6 +110,7 @@ def beside(
     PermissionError
         As the system raises it.
     """
+    architecture = architecture if with_labels else architecture._replace(num_classes=None)
     network = Network(architecture, home, graph.grouped)
     found = Config()
     path = os.path.join(directory, CONFIG)
@@ -203,6 +204,18 @@ def _values(content: Json, key: str, default: float | tuple[float, ...], channel
     return tuple(values)
 
 
+def _check_contradictions(content: Json, shown_by_tensors: Json) -> None:
+    """Refuse the configuration of another network; None is not shown by the tensors, or not said."""
+    for key, found in shown_by_tensors.items():
+        if found is not None and content.get(key) not in (None, found):
+            raise FormatError(
+                f"it is not the configuration of these weights: {key} is {shown(content[key])}, but the tensors have "
+                f"{found}.",
+                expected=found,
+                found=content[key],
+            )
+
+
 def _recipe(**fields: Any) -> Recipe:
     try:
         return check_recipe(Recipe(central_fraction=1.0, mode="torch", **fields))
@@ -275,8 +288,13 @@ def _timm_cfg(content: Json) -> Json:
 
 def _timm_read(content: Json, network: Network) -> Config:
     name, arguments = content.get("architecture"), _dict(content, "model_args")
-    if isinstance(name, str) and _TIMM_SMOOTHED.match(name):
-        raise FormatError(f"the architecture {name!r} has pools that smooth, which refnet does not have.", found=name)
+    for known in (name, _timm_cfg(content).get("architecture")):
+        if isinstance(known, str) and _TIMM_SMOOTHED.match(known):
+            what = f"the architecture {known!r} has pools that smooth, which refnet does not have."
+            raise FormatError(what, found=known)
+    shown_by_tensors = {"num_classes": network.architecture.num_classes, "in_chans": network.architecture.channels}
+    for place in (content, arguments):
+        _check_contradictions(place, shown_by_tensors)
     doubts = []
     if isinstance(name, str) and (kind := next((kind for kind in _TIMM_NORMS if kind.names.match(name)), None)):
         _check_norm(name, kind, network)
@@ -377,15 +395,16 @@ def _is_hugging_face(content: Json) -> bool:
 def _hugging_face_read(content: Json, network: Network) -> Config:
     found = content["model_type"]
     title, read = _MODEL_TYPES.get(found, ("", _resnet_read)) if isinstance(found, str) else ("", _resnet_read)
-    if network.home != title:
-        what = f"describes a network of the model_type {shown(found)}, where the tensors are those of {network.home}"
+    if network.home not in ("", title) or not title:
+        whose = f"the tensors are those of {network.home}" if network.home else "the graph is that of a ResNet"
+        what = f"describes a network of the model_type {shown(found)}, where {whose}"
         return Config(doubts=(f"{CONFIG} {what}: nothing of it but the labels was used",))
     return read(content, network.architecture)
 
 
 def _resnet_read(content: Json, architecture: Architecture) -> Config:
     bottleneck = len(architecture.family.kernel_sizes) > 2
-    _check_contradictions(content, architecture, "bottleneck" if bottleneck else "basic")
+    _check_contradictions(content, _shown(architecture, "bottleneck" if bottleneck else "basic"))
     _check_activation(content)
     if _flag(content, "downsample_in_first_stage", False):
         raise FormatError("downsample_in_first_stage is true; refnet does not have a first stage that strides.")
@@ -394,7 +413,7 @@ def _resnet_read(content: Json, architecture: Architecture) -> Config:
 
 
 def _bit_read(content: Json, architecture: Architecture) -> Config:
-    _check_contradictions(content, architecture, "preactivation")
+    _check_contradictions(content, _shown(architecture, "preactivation"))
     _check_activation(content)
     for key, known in {"num_groups": 32, "width_factor": 1, "global_padding": None}.items():
         value = content.get(key)
@@ -421,28 +440,20 @@ _MODEL_TYPES: dict[str, tuple[str, Callable[[Json, Architecture], Config]]] = {
 }
 
 
-def _check_activation(content: Json) -> None:
-    activation = content.get("hidden_act")
-    if activation not in (None, "relu"):
-        raise FormatError(f"hidden_act is {shown(activation)}; refnet has relu only.", found=activation)
-
-
-def _check_contradictions(content: Json, architecture: Architecture, layer_type: str) -> None:
-    """Refuse the configuration of another network."""
-    shown_by_tensors: dict[str, object] = {
+def _shown(architecture: Architecture, layer_type: str) -> Json:
+    """The keys that the tensors show."""
+    return {
         "depths": [len(block.args) for block in architecture.blocks],
         "hidden_sizes": [block.args[-1]["depth"] for block in architecture.blocks],
         "layer_type": layer_type,
         "num_channels": architecture.channels,
     }
-    for key, found in shown_by_tensors.items():
-        if content.get(key) not in (None, found):
-            raise FormatError(
-                f"it is not the configuration of these weights: {key} is {shown(content[key])}, but the tensors have "
-                f"{found}.",
-                expected=found,
-                found=content[key],
-            )
+
+
+def _check_activation(content: Json) -> None:
+    activation = content.get("hidden_act")
+    if activation not in (None, "relu"):
+        raise FormatError(f"hidden_act is {shown(activation)}; refnet has relu only.", found=activation)
 
 
 _KINDS = (
@@ -464,13 +475,21 @@ class _Processor(NamedTuple):
 
 def _edge(size: object) -> int:
     """The shorter side, as number or in an object."""
-    return _size(size.get("shortest_edge") if isinstance(size, dict) else size, "size")
+    sides = _only(size, "size", "shortest_edge") if isinstance(size, dict) else {"shortest_edge": size}
+    return _size(sides.get("shortest_edge"), "size")
 
 
 def _sides(size: object, key: str) -> Json:
     """Height and width, in an object, or one number for both."""
-    whole = size if isinstance(size, dict) else {"height": size, "width": size}
+    whole = _only(size, key, "height", "width") if isinstance(size, dict) else {"height": size, "width": size}
     return {side: _size(whole.get(side), key) for side in ("height", "width")}
+
+
+def _only(size: Json, key: str, *known: str) -> Json:
+    """A size, of which nothing else can change the pixels."""
+    if any(value is not None and side not in known for side, value in size.items()):
+        raise _wrong(key, size, f"an object of {' and '.join(known)} alone")
+    return size
 
 
 def _conv_next(content: Json, size: Any) -> Json:

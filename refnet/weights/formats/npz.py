@@ -14,13 +14,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from io import RawIOBase
+from io import BufferedReader, RawIOBase
 from typing import IO, Any, cast
 
 import numpy as np
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, WeightsError
-from refnet.files import expands_too_much, json_object, written_whole
+from refnet.files import expands_too_much, json_object, regular_file_size, written_whole
 from refnet.resources import is_want
 from refnet.weights.conversion import Conversion
 from refnet.weights.formats.format import Format, by_suffix
@@ -105,6 +105,37 @@ def read_npz(path: str) -> Loaded:
             loaded.tensors.update(part.tensors)
             loaded.metadata.update(part.metadata)
             loaded.conversion.left_out.update(part.conversion.left_out)
+    return loaded
+
+
+#: How a file of one array starts.
+NPY_MAGIC = np.lib.format.MAGIC_PREFIX
+
+
+def read_npy(path: str) -> Loaded:
+    """Read a file of one array, as `numpy.save` writes it.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    Loaded
+        The array has the name of the file, without ``.npy``.
+
+    Raises
+    ------
+    FormatError, CorruptError, LimitError, DtypeError
+    """
+    name = os.path.basename(path).removesuffix(_ARRAY_SUFFIX)
+    loaded = Loaded({}, "npy", {}, Conversion())
+    size = regular_file_size(path)
+    with open(path, "rb") as file:
+        try:
+            _read_array(file, size, name, Arena(size, 1), loaded)
+        except struct.error as error:
+            raise FormatError(f"its NumPy header is cut off: {error}.") from error
     return loaded
 
 
@@ -279,7 +310,7 @@ def _read_metadata(file: _Member, member: zipfile.ZipInfo) -> dict[str, Any]:
     return json_object(file.read(), "text")
 
 
-def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded: Loaded) -> None:
+def _read_array(file: _Member | BufferedReader, member_size: int, name: str, arena: Arena, loaded: Loaded) -> None:
     shape, fortran_order, dtype = _read_array_header(file)
     if dtype.hasobject:
         raise DtypeError("it holds pickled Python objects, which refnet never loads.", found=str(dtype))
@@ -301,7 +332,7 @@ def _read_array(file: _Member, member_size: int, name: str, arena: Arena, loaded
     loaded.tensors[name] = _read_values(file, array, fortran_order)
 
 
-def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_array_header(file: _Member | BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     # NumPy evaluates the header as a Python literal, and does not document which exceptions that can raise.
     try:
@@ -322,7 +353,7 @@ def _read_array_header(file: _Member) -> tuple[tuple[int, ...], bool, np.dtype[A
     return header
 
 
-def _read_values(file: _Member, array: np.ndarray, fortran_order: bool) -> np.ndarray:
+def _read_values(file: _Member | BufferedReader, array: np.ndarray, fortran_order: bool) -> np.ndarray:
     content = array.reshape(-1).view(np.uint8).data
     done = 0
     # zipfile copies each step through bytes of its own (with large steps malloc would keep memory that is freed later),

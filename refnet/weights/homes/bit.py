@@ -11,7 +11,7 @@ Sources: Kolesnikov et al., "Big Transfer (BiT): General Visual Representation L
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,17 @@ def _slim_name(name: str, scope: str) -> str | None:
     return f"{scope}/{layers[layer]}/{_ROLES[role]}" if layer in layers and role in _ROLES else None
 
 
-GOOGLE = Home("Google's BiT", _fits, _read, _OF_UNIT)
+def _layers(_: Collection[str]) -> Callable[[str], str | None]:
+    """TF-Slim's names of layers, as `Home.layers` gives them."""
+
+    def slim_layer(layer: str) -> str | None:
+        slim = _slim_name(f"{layer}/{'gamma' if layer.endswith('group_norm') else 'kernel'}", _FAMILY.name)
+        return None if slim is None else slim.rpartition("/")[0]
+
+    return slim_layer
+
+
+GOOGLE = Home("Google's BiT", _fits, _read, _OF_UNIT, layers=_layers, in_unit=list(_LAYERS))
 
 # Hugging Face's.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +35,12 @@ class Named(NamedTuple):
         Tensors in the units that have no place in refnet's units, by their names in the file.
     untold : str
         What only a file of configuration can tell about the network, or "".
+    not_run : sequence of str
+        Tensors of heads that do not stand before the classifier, by their names in the file.
     doubt : str
-        The same, where the result is wrong if it is another network; or "".
+        What a user should know before trusting the result, or "".
+    unsettled : str
+        What only a file of configuration can tell, where the result is wrong if it is another network; or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -47,7 +51,9 @@ class Named(NamedTuple):
     remarks: list[str]
     inside: Sequence[str] = ()
     untold: str = ""
+    not_run: Sequence[str] = ()
     doubt: str = ""
+    unsettled: str = ""
 
 
 class Home(NamedTuple):
@@ -67,6 +73,11 @@ class Home(NamedTuple):
         the separator at its end. None: nothing can stand there.
     outputs_first : bool
         Whether the matrices of dense layers are [outputs, inputs], as PyTorch has them.
+    layers : callable, optional
+        Gives, for the names of some layers, the function from a layer's name to TF-Slim's, below any scope, or to
+        None.
+    in_unit : sequence of str
+        The names of the layers in a unit, without the unit's.
     """
 
     title: str
@@ -74,6 +85,8 @@ class Home(NamedTuple):
     read: Callable[[Mapping[str, np.ndarray]], Named]
     unit: re.Pattern[str] | None = None
     outputs_first: bool = False
+    layers: Callable[[Collection[str]], Callable[[str], str | None]] | None = None
+    in_unit: Sequence[str] = ()
 
 
 def missing_biases(tensors: Mapping[str, np.ndarray], biased: re.Pattern[str]) -> dict[str, np.ndarray]:

@@ -12,11 +12,12 @@ Sources: Keras' ``applications/resnet.py`` and ``resnet_v2.py``; keras-applicati
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import listed
 from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.names import NUMBER
@@ -131,13 +132,13 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     layers = {name.rpartition("/")[0] for name in tensors}
     places = [place for place in map(Place.of, layers) if place]
     if not places:
-        names = ", ".join(sorted(layers)[:8]) or "none"
+        names = listed(sorted(layers)) or "none"
         raise MissingTensorError(f"These are not the weights of Keras' ResNets; the layers are {names}.{_hint(layers)}")
     scaled = sorted(filter(_SCALED.match, layers))
     if scaled:
         raise MissingTensorError(
             "These are the weights of a ResNet of Keras 2 with layers that refnet does not have, or does not know by "
-            f"these names: {', '.join(scaled[:8])}. refnet has Keras Applications' ResNet50, by its old names too.",
+            f"these names: {listed(scaled)}. refnet has Keras Applications' ResNet50, by its old names too.",
             found=scaled,
         )
     version = _version(layers, {place.end for place in places})
@@ -181,4 +182,16 @@ def _slim_name(name: str, scope: str, version: Version) -> str | None:
     return f"{scope}/{version.ends[layer]}/{role}" if layer in version.ends else None
 
 
-HOME = Home("Keras Applications", _fits, _read, _OF_UNIT)
+def _layers(layers: Collection[str]) -> Callable[[str], str | None]:
+    """TF-Slim's names of layers, as `Home.layers` gives them."""
+    ends = {place.end for place in map(Place.of, layers) if place}
+    version = _version(set(layers), ends) if ends else _V2
+
+    def slim_layer(layer: str) -> str | None:
+        slim = _slim_name(f"{layer}/kernel", version.family.name, version)
+        return None if slim is None else slim.rpartition("/")[0]
+
+    return slim_layer
+
+
+HOME = Home("Keras Applications", _fits, _read, _OF_UNIT, layers=_layers, in_unit=[*_V2.in_unit, *_V1.in_unit])

@@ -10,7 +10,7 @@ Source: keras-hub's ``models/resnet/resnet_backbone.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -85,4 +85,16 @@ def _slim_name(name: str, scope: str, family: Family, ends: Mapping[str, str]) -
     return f"{scope}/{ends[layer]}/{role}" if layer in ends else None
 
 
-HOME = Home("KerasHub's ResNet", _fits, _read, _OF_UNIT)
+def _layers(layers: Collection[str]) -> Callable[[str], str | None]:
+    """TF-Slim's names of layers, as `Home.layers` gives them."""
+    family = family_named("resnet_v2")
+    ends = _ENDS | (_DEEP if "conv2_conv" in layers else _PLAIN)
+
+    def slim_layer(layer: str) -> str | None:
+        slim = _slim_name(f"{layer}/kernel", family.name, family, ends)
+        return None if slim is None else slim.rpartition("/")[0]
+
+    return slim_layer
+
+
+HOME = Home("KerasHub's ResNet", _fits, _read, _OF_UNIT, layers=_layers, in_unit=list(_IN_UNIT))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -33,6 +33,22 @@ def grouped(norms: Mapping[str, str]) -> dict[str, str]:
     dict of str to str
     """
     return {layer: slim.replace("/BatchNorm", "/GroupNorm") for layer, slim in norms.items()}
+
+
+def below_scope(unit: re.Pattern[str]) -> re.Pattern[str]:
+    """The pattern of a unit's tensor below any scope, as `Home.unit`.
+
+    Parameters
+    ----------
+    unit : re.Pattern
+        Matches the names of a unit's tensors from their start.
+
+    Returns
+    -------
+    re.Pattern
+    """
+    # As few components as possible: the names of a unit do not contain a unit.
+    return re.compile(r"^(?P<scope>(?:[^./]+\.)*?)" + unit.pattern)
 
 
 class StateDict(NamedTuple):
@@ -73,12 +89,14 @@ class StateDict(NamedTuple):
         The ``resize_side`` of the recipe, by the network's name, where the library has another one for it.
     untold : str
         What the tensors do not tell, or "".
-    doubt : str
+    unsettled : str
         What the tensors do not tell, where the result is wrong if it is another network; or "".
     standardized : float, optional
         The epsilon with which all convolutions but the classifier standardise their kernels; None: they do not.
     adapted : callable, optional
-        Gives the record for a file, from this one and the file's tensors, where names depend on each other.
+        Gives the record for a file, from this one and the names of its tensors, where names depend on each other.
+    by_tensors : callable, optional
+        The same from its tensors, where they show another kind of norm.
     """
 
     title: str
@@ -99,9 +117,10 @@ class StateDict(NamedTuple):
     first_unit: int = 0
     resize_sides: Mapping[str, int] = MappingProxyType({})
     untold: str = ""
-    doubt: str = ""
+    unsettled: str = ""
     standardized: float | None = None
-    adapted: Callable[[StateDict, Mapping[str, np.ndarray]], StateDict] | None = None
+    adapted: Callable[[StateDict, Collection[str]], StateDict] | None = None
+    by_tensors: Callable[[StateDict, Mapping[str, np.ndarray]], StateDict] | None = None
 
     def home(self) -> Home:
         """The row of `refnet.weights.homes.HOMES`.
@@ -110,18 +129,30 @@ class StateDict(NamedTuple):
         -------
         Home
         """
-        # As few components as possible: the names of a unit do not contain a unit.
-        scoped = re.compile(r"^(?P<scope>(?:[^./]+\.)*?)" + self.unit.pattern.removeprefix("^"))
+        scoped = below_scope(self.unit)
 
         def fits(loaded: Loaded) -> bool:
             return any(map(scoped.match, loaded.tensors))
 
-        return Home(self.title, fits, self._read, scoped, outputs_first=True)
+        return Home(self.title, fits, self._read, scoped, True, self._layers, [*self.convolutions, *self.norms])
+
+    def _layers(self, layers: Collection[str]) -> Callable[[str], str | None]:
+        """TF-Slim's names of layers, as `Home.layers` gives them."""
+        tensors = {f"{layer}.weight" for layer in layers}
+        home = self.adapted(self, tensors) if self.adapted else self
+        family = home._family(tensors)
+
+        def slim_layer(layer: str) -> str | None:
+            slim = home._slim_name(f"{layer}.weight", family.name, family)
+            return None if slim is None else slim.rpartition("/")[0]
+
+        return slim_layer
 
     def _read(self, tensors: Mapping[str, np.ndarray]) -> Named:
         """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""
         self._refuse_variants(tensors)
         home = self.adapted(self, tensors) if self.adapted else self
+        home = home.by_tensors(home, tensors) if home.by_tensors else home
         return home._renamed(tensors, home._family(tensors))
 
     def _family(self, names: Iterable[str]) -> Family:
@@ -148,7 +179,8 @@ class StateDict(NamedTuple):
         biases = missing_biases(result, self.biased) if self.biased else {}
         recipe = self.recipe._replace(resize_side=self.resize_sides.get(scope, self.recipe.resize_side))
         options = self.options(tensors)
-        return Named(result | biases, renamed, options, recipe, list(biases), remarks, inside, self.untold, self.doubt)
+        named = Named(result | biases, renamed, options, recipe, list(biases), remarks, inside, self.untold)
+        return named._replace(unsettled=self.unsettled)
 
     def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
         found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]

@@ -16,7 +16,7 @@ Source: timm's ``models/resnetv2.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,30 +49,31 @@ _BASIC_SIDES = {"resnet_v2_18": 248, "resnet_v2_34": 248}
 #: For timm's BiT: for the weights that were fine-tuned, and for those with ImageNet-21k's classes.
 _BIT = Recipe(448, 448, 1.0, "torch", 448, "bilinear", _HALVES, _HALVES)
 _BIT_21K = _BIT._replace(height=224, width=224, resize_side=256)
-_DOUBT = (
+_UNSETTLED = (
     "the network has no moving statistics, so it was taken for timm's {network}, with group norm and {kernels}; a "
     "network with batch norm that was saved without its statistics looks the same, and only timm's config.json beside "
     "model.safetensors or pytorch_model.bin can tell"
 )
 
 
-def _adapted(home: StateDict, tensors: Mapping[str, np.ndarray]) -> StateDict:
-    """The network with a deep stem, or with group norm."""
-    deep = _has_deep_stem(tensors)
-    if deep:
-        # Of the deeper networks with a deep stem and batch norm timm has no weights, and so no sides of their own.
-        home = home._replace(resize_sides=_BASIC_SIDES)
+def _adapted(home: StateDict, names: Collection[str]) -> StateDict:
+    """Of the deeper networks with a deep stem timm has no weights, and so no sides of their own."""
+    return home._replace(resize_sides=_BASIC_SIDES) if _has_deep_stem(names) else home
+
+
+def _by_tensors(home: StateDict, tensors: Mapping[str, np.ndarray]) -> StateDict:
+    """The networks with group norm."""
     if _has_batch_norm(tensors):
         return home
     home = home._replace(norms=grouped(home.norms), end_norms=grouped(home.end_norms))
-    if deep:
-        doubt = _DOUBT.format(network="resnetv2_50d_gn", kernels="plain kernels")
-        return home._replace(resize_sides={"resnet_v2_50": 235}, doubt=doubt)
+    if _has_deep_stem(tensors):
+        unsettled = _UNSETTLED.format(network="resnetv2_50d_gn", kernels="plain kernels")
+        return home._replace(resize_sides={"resnet_v2_50": 235}, unsettled=unsettled)
     classes = np.shape(tensors.get("head.fc.weight", ()))[:1]
     recipe = _BIT_21K if classes == (21843,) else _BIT
     return home._replace(
         recipe=recipe, resize_sides={}, standardized=bit.EPSILON,
-        doubt=_DOUBT.format(network="BiT", kernels="standardised kernels"),
+        unsettled=_UNSETTLED.format(network="BiT", kernels="standardised kernels"),
     )  # fmt: skip
 
 
@@ -108,6 +109,7 @@ HOME = StateDict(
     recipe=Recipe(224, 224, 1.0, "torch", 256, "bicubic", _HALVES, _HALVES),
     resize_sides=_BASIC_SIDES | {"resnet_v2_50": 235, "resnet_v2_101": 235},
     adapted=_adapted,
+    by_tensors=_by_tensors,
     # The convolutions that are not followed directly by a batch norm.
     biased=re.compile(r"(?P<layer>(^|.*/)(conv3|shortcut|basic_v2/conv2)|^[^/]+/conv1(_3)?)/weights$"),
 ).home()
