@@ -139,10 +139,10 @@ def align(
             aligner.choose(name, [ours.names[mapping[name]]], "mapping")
         elif name in ours.names:
             aligner.choose(name, [ours.names[name], *_others(ours.names[name], sited.get(name), places)], SAME_NAME)
-        elif candidates := _candidates(sited.get(name), places):
-            aligner.choose(name, candidates, sited[name].dialect, _lacking(sited[name], candidates[0]))
         elif (value := spelled.get(_spelling(name))) is not None:
             aligner.choose(name, [value, *_others(value, None, places)], "the same name, with other separators")
+        elif candidates := _candidates(sited.get(name), places):
+            aligner.choose(name, candidates, sited[name].dialect, _lacking(sited[name], candidates[0]))
     pairs = aligner.pairs()
     # A name that means many things says nothing against the shape.
     vague = {pair.name for pair in pairs if pair.layout is None and pair.how == COMMON}

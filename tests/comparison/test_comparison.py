@@ -93,6 +93,17 @@ def test_an_array_alone(port: Arrays) -> None:
     assert refnet.compare(WEIGHTS, {"logits": logits}, IMAGES).agrees
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 4), (5, 4, 3), (1, 5, 4, 3), (2, 3, 1, 4, 2)])
+def test_arrays_of_any_rank(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    assert refnet.compare(array, array.copy()).agrees
+    if len(shape) <= 4:
+        assert refnet.compare(array, array[np.newaxis]).agrees
+    assert not refnet.compare({"a": array, "b": array}, {"a": array + 1, "b": array}).agrees
+    with pytest.raises(InputError, match="not an array"):
+        refnet.compare(array, np.float32(3))
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])
 def test_a_missing_relu_is_a_divergence_where_the_name_says_relu(layer: str) -> None:
     """The port leaves one out: what it calls the ReLU's value is the norm's."""
