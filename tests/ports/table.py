@@ -255,7 +255,7 @@ def pairs(full: bool, count: int) -> Iterator[Case]:
                 yield _single("pairs", place, [one, other])
 
 
-def pixels(full: bool) -> Iterator[Case]:
+def from_pixels(full: bool) -> Iterator[Case]:
     """From an image file, a PNG and a JPEG; and from the network's input."""
     for version in (2,) if full else (2, 1):
         net = published_net(50, version) if full else small_net(version, (2, 2))
@@ -272,9 +272,10 @@ def pixels(full: bool) -> Iterator[Case]:
         place = Problem(net, variables, images_of(raw, steps))
         for mistake in pixel_cases(steps):
             yield _from_file(place, raw, mistake, images_of(raw, steps, [mistake]), "PNG")
-        yield _from_file(
-            place, raw, Mistake("channels-reversed"), images_of(raw, steps, [Mistake("channels-reversed")]), "JPEG"
-        )
+        reversed_ = Mistake("channels-reversed")
+        for by in ("Pillow", "accurate"):
+            pixels = decoded(_encoded(raw, "JPEG"), by)
+            yield _from_file(place, raw, reversed_, images_of(pixels, steps, [reversed_]), f"JPEG by {by}")
         for mistake in array_cases():
             yield _from_array(place, mistake)
 
@@ -289,8 +290,8 @@ def _from_file(place: Problem, raw: np.ndarray, mistake: Mistake | None, x: np.n
     def ask() -> Any:
         logits = run(place.variables, x, place.net)[f"{place.net.scope}/logits"].ravel()
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, f"image.{form.lower()}")
-            path.write_bytes(_encoded(raw, form))
+            path = Path(folder, f"image.{form.split()[0].lower()}")
+            path.write_bytes(_encoded(raw, path.suffix[1:].upper()))
             return refnet.diagnose(place.weights, str(path), logits, **place.options)
 
     wanted = () if mistake is None else (mistake,)
@@ -323,7 +324,7 @@ def correct(full: bool) -> Iterator[Case]:
         raw = smooth_images(1, 333, 412, 3, seed=1)[0]
         yield _from_file(place, raw, None, images_of(raw, steps), "PNG")
         for by in ("Pillow", "fast", "accurate", "plain chroma"):
-            yield _from_file(place, raw, None, images_of(decoded(_encoded(raw, "JPEG"), by), steps), "JPEG")
+            yield _from_file(place, raw, None, images_of(decoded(_encoded(raw, "JPEG"), by), steps), f"JPEG by {by}")
 
 
 def _asking(place: Problem, port: Callable[..., dict[str, np.ndarray]]) -> Callable[[], Any]:
@@ -426,7 +427,7 @@ def all_cases(kinds: Iterable[str], full: bool, count: int, only: str | None = N
     makers: dict[str, Callable[[], Iterator[Case]]] = {
         "singles": lambda: singles(full, count),
         "layers": lambda: singles(full, count, "layers"),
-        "pixels": lambda: pixels(full),
+        "pixels": lambda: from_pixels(full),
         "pairs": lambda: pairs(full, count),
         "correct": lambda: correct(full),
         "unknown": lambda: unknown(full),
