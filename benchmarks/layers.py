@@ -19,6 +19,7 @@ from tests.problems.base import Problem, norm, numbers
 from tests.problems.batch_norm import BatchNormProblem
 from tests.problems.batch_statistics import StatisticsProblem
 from tests.problems.conv import ConvProblem, conv_problem
+from tests.problems.group_norm import GroupNormProblem
 from tests.problems.max_pool import MaxPoolProblem
 from tests.problems.mean import MeanProblem
 from tests.problems.residual import ResidualProblem
@@ -31,7 +32,7 @@ from tests.support.arrays import Arrays
 _BY_PIXELS = ("batch_norm", "batch_statistics", "residual", "softmax")
 #: What the columns between the op and the count hold: of the op's geometry, and for some an epilogue.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    name: ("pixels", "channels") if name in _BY_PIXELS else op.geometry._fields
+    name: ("pixels", "channels") if name in _BY_PIXELS else tuple(f for f in op.geometry._fields if f != "epsilon")
     for name, op in OPS.items()
     if op.backends
 }
@@ -112,6 +113,9 @@ class Layer(NamedTuple):
         if self.op in ("max_pool", "avg_pool"):
             p = PoolGeometry(*self.sizes)
             return p.window**2 * p.batch * p.out_height * p.out_width * p.channels
+        if self.op == "group_norm":
+            # As of the statistics of a batch, and of the batch norm after them.
+            return 8 * int(np.prod(self.sizes[:4]))
         each = {"batch_norm": 4, "batch_statistics": 4, "residual": 1, "mean": 1}.get(self.op, 0)
         return each * int(np.prod(self.sizes))
 
@@ -128,6 +132,7 @@ class Layer(NamedTuple):
             "avg_pool": lambda x: AvgPoolProblem(self.name, x, PoolGeometry(*self.sizes)),
             "batch_norm": lambda x: BatchNormProblem(self.name, x, norm("normal", 1, x.shape[-1]), True),
             "batch_statistics": lambda x: StatisticsProblem(self.name, x, None, 1e-5),
+            "group_norm": self._group_norm,
             "residual": lambda x: ResidualProblem(self.name, x, x[::-1].copy(), False),
             "subsample": lambda x: SubsampleProblem(self.name, x, self.sizes[-1]),
             "mean": lambda x: MeanProblem(self.name, x),
@@ -135,6 +140,10 @@ class Layer(NamedTuple):
         }
         shape = self.sizes[:4] if len(self.sizes) > 2 else self.sizes
         return make[self.op](numbers("normal", 0, *shape))
+
+    def _group_norm(self, x: np.ndarray) -> Problem:
+        gamma, beta = (numbers("normal", seed, x.shape[-1]) for seed in (1, 2))
+        return GroupNormProblem(self.name, x, gamma, beta, self.sizes[-1], 1e-5, True)
 
     def _max_pool(self, x: np.ndarray) -> Problem:
         next_norm = norm("normal", 1, x.shape[-1]) if "preact" in self.epilogue else None

@@ -120,6 +120,41 @@ static void batch_statistics(void) {
     }
 }
 
+/* A channel's rows, one after the other, of x or of squared deviations from a mean. */
+static double channel_sum(const double *x, long height, long width, long channels, const double *mean) {
+    double sum = 0;
+    for (long h = 0; h < height; h++) {
+        double row = 0;
+        for (long w = 0; w < width; w++) {
+            double v = x[(h * width + w) * channels];
+            row = row + (mean ? (v - *mean) * (v - *mean) : v);
+        }
+        sum = sum + row;
+    }
+    return sum;
+}
+
+static void group_norm(void) {
+    const long *shape = find("", "x")->shape;
+    long height = shape[1], width = shape[2], channels = shape[3], pixels = height * width;
+    long each = channels / integer("groups"), count = pixels * each;
+    for (long n = 0; n < shape[0]; n++)
+        for (long first = 0; first < channels; first += each) {
+            const double *x = values("x") + n * pixels * channels;
+            double sum = 0, squares = 0;
+            for (long c = first; c < first + each; c++) sum = sum + channel_sum(x + c, height, width, channels, NULL);
+            double mean = sum / count;
+            for (long c = first; c < first + each; c++)
+                squares = squares + channel_sum(x + c, height, width, channels, &mean);
+            for (long c = first; c < first + each; c++)
+                for (long i = n * pixels * channels + c; i < (n + 1) * pixels * channels; i += channels) {
+                    real centred = (real)values("x")[i] - (real)mean;
+                    real t = fma(centred, scale(squares / count, values("gamma"), c), (real)values("beta")[c]);
+                    values("out")[i] = integer("relu") ? relu(t) : t;
+                }
+        }
+}
+
 static void max_pool(void) {
     long height = integer("height"), width = integer("width"), channels = integer("channels");
     long out_height = integer("out_height"), out_width = integer("out_width"), window = integer("window");
@@ -211,6 +246,7 @@ static void softmax(void) {
 
 static const struct { const char *name; void (*run)(void); } ops[] = {
     {"conv", conv}, {"batch_norm", batch_norm}, {"norm_scale", norm_scale}, {"batch_statistics", batch_statistics},
+    {"group_norm", group_norm},
     {"max_pool", max_pool}, {"avg_pool", avg_pool}, {"subsample", subsample}, {"residual", residual}, {"mean", mean},
     {"softmax", softmax},
 };

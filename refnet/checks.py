@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeGuard
 
@@ -15,8 +15,8 @@ from refnet.errors import ConfigError, InputError, RefnetError
 #: The largest whole number that an argument can be: products of two of them fit into the 64 bits of the kernels.
 MOST = 2**31 - 1
 
-#: Characters of a value that a message shows.
-_SHOWN = 80
+#: Characters of a value, and of a name in a list, that a message shows.
+_SHOWN, _NAME = 80, 300
 
 #: The longest list that is read: of labels, names of end points or sizes.
 _LISTED = 1_000_000
@@ -30,13 +30,18 @@ def shown(value: object) -> str:
         text = " ".join(repr(value).split())
     except Exception:  # of a number with thousands of digits, or somebody else's
         text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-12:]}"
+    return _cut(text, _SHOWN)
 
 
-def listed(names: Sequence[object]) -> str:
-    """Names as a message lists them: the first ones, and how many more there are."""
-    texts = [name if isinstance(name, str) and len(name) <= _SHOWN else shown(name) for name in names[:8]]
-    more = f" and {len(names) - len(texts)} more" if len(names) > len(texts) else ""
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 20]} ... {text[-12:]}"
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Names as a message lists them: the first ones, and how many more there are; "" if there are none."""
+    every = list(names)
+    texts = [_cut(name, _NAME) if isinstance(name, str) else shown(name) for name in every[:most]]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(texts) + more
 
 

@@ -1,7 +1,7 @@
 """Print the error of every bad input in the tests, and what damage does to good files.
 
     python tools/bad_inputs.py                 # each bad file, image, call and command line, with its error
-    python tools/bad_inputs.py --only images   # or only files, images, calls or commands
+    python tools/bad_inputs.py --only images   # or only files, configs, images, calls or commands
     python tools/bad_inputs.py --fuzz 2000     # 2000 damaged files of each format
 
 The exit code is 1 if a bad input gives another error than the tests expect, or none. Damage is flipped bytes, a cut or
@@ -34,6 +34,7 @@ from refnet.errors import InputError, RefnetError
 from refnet.weights.formats import read, write
 from tests.refnet import bad_calls, bad_commands, bad_images
 from tests.refnet.formats import (
+    bad_configs,
     test_bad_goldens,
     test_bad_weights,
     test_foreign,
@@ -135,6 +136,12 @@ def _files(of: str, cases: Mapping[str, BadFile]) -> Iterator[Row]:
         yield row._replace(message=row.message.replace(f"{folder}/", ""))
 
 
+def configs() -> Iterator[Row]:
+    """Every file of configuration beside weights."""
+    for name, cases in bad_configs.BAD.items():
+        yield from _files(name, cases)
+
+
 def images() -> Iterator[Row]:
     """Every image, in a file and in an array."""
     yield from _files("file", bad_images.FILES)
@@ -169,6 +176,7 @@ def commands() -> Iterator[Row]:
 
 INPUTS: dict[str, Callable[[], Iterator[Row]]] = {
     "files": bad_files,
+    "configs": configs,
     "images": images,
     "calls": calls,
     "commands": commands,

@@ -18,6 +18,7 @@ from tests.exact import ops
 from tests.exact.arithmetic import Format
 from tests.kernels.vectors import DTYPES, FILE, FORMATS, Vector, problem, write
 from tests.problems.conv import conv_same
+from tests.problems.group_norm import cancelling
 from tests.problems.pools import pool_cut_off, pool_keras, pool_same
 from tests.problems.softmax import NEXT_TO_A_TIE
 from tests.support.arrays import Arrays
@@ -153,6 +154,32 @@ def _statistics(format_: str) -> list[Vector]:
     return [*cases, Vector("batch_statistics", "no-gamma", format_, {}, inputs, {})]
 
 
+def _group_norms(format_: str) -> list[Vector]:
+    cases = []
+    for kind in KINDS[format_]:
+        for relu in (0, 1):
+            name = f"{kind}-relu" if relu else kind
+            inputs = _inputs(name, format_, kind, {"x": (2, 3, 4, 6), "gamma": (6,), "beta": (6,)})
+            inputs["epsilon"] = np.array(1e-5)
+            cases.append(Vector("group_norm", name, format_, {"groups": 2, "relu": relu}, inputs, {}))
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
+        "no-gamma": {"x": (1, 5, 3, 4), "beta": (4,)},
+        "a-channel-to-a-group": {"x": (1, 3, 2, 4), "gamma": (4,), "beta": (4,)},
+        "one-group": {"x": (1, 2, 3, 5), "gamma": (5,), "beta": (5,)},
+        "one-number": {"x": (1, 1, 1, 3), "gamma": (3,), "beta": (3,)},
+    }
+    groups = {"no-gamma": 2, "a-channel-to-a-group": 4, "one-group": 1, "one-number": 3}
+    for name, arrays in shapes.items():
+        inputs = _inputs(name, format_, "normal", arrays) | {"epsilon": np.array(1e-3)}
+        cases.append(Vector("group_norm", name, format_, {"groups": groups[name], "relu": 0}, inputs, {}))
+    for name, shape, count in (("order", (2, 3, 4, 6), 2), ("order-of-many-channels", (1, 3, 2, 72), 8)):
+        inputs = _inputs(name, format_, "normal", {"x": shape, "gamma": shape[-1:], "beta": shape[-1:]})
+        inputs |= {"x": cancelling(inputs["x"], count), "beta": np.zeros_like(inputs["beta"])}
+        inputs["epsilon"] = np.array(1e-5)
+        cases.append(Vector("group_norm", name, format_, {"groups": count, "relu": 0}, inputs, {}))
+    return cases
+
+
 def _rounded_once() -> list[Vector]:
     """``1 + 2^-23 +- a * b`` lies 2^-70 from the middle of two numbers, which an fma in binary64 cannot see."""
     a, b, c = math.ldexp(2**23 + 1, -35), math.ldexp(2**23 - 1, -35), math.ldexp(2**23 + 1, -23)
@@ -280,7 +307,7 @@ def vectors() -> list[Vector]:
     """Every case; those about geometry and single roundings are only in binary32."""
     cases = [*_geometries(), *_rounded_once(), *_signed_zeros(), *_pools(), *_subsamples()]
     for format_ in FORMATS:
-        for make in (_convs, _norms, _scales, _statistics, _sums, _softmaxes, _avg_pools):
+        for make in (_convs, _norms, _scales, _statistics, _sums, _softmaxes, _avg_pools, _group_norms):
             cases += make(format_)
     return [_solved(v) for v in cases]
 

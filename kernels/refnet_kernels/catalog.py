@@ -11,11 +11,15 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from refnet_kernels.arguments import checked
 from refnet_kernels.contract import (
+    BINARY32,
+    BINARY64,
     RUN,
     ConvGeometry,
     Frame,
     Geometry,
+    GroupNormGeometry,
     ImageGeometry,
     NormGeometry,
     PoolGeometry,
@@ -138,6 +142,13 @@ OPS: dict[str, Op] = {
             channels=("gamma", "beta"),
             scratch=("mean", "scale"),
         ),
+        Op(
+            "group_norm",
+            GroupNormGeometry,
+            _kernels("group_norm"),
+            lambda g: 4,
+            channels=("gamma", "beta"),
+        ),
         Op("subsample", SubsampleGeometry, _kernels("subsample"), window=lambda g: _stride(g.factor)),
         Op("residual", ImageGeometry, _kernels("residual"), lambda g: 1, inputs=("shortcut", "x")),
         Op("max_pool", PoolGeometry, _kernels("max_pool"), window=_pool_window),
@@ -172,7 +183,7 @@ class Kernel(NamedTuple):
     ----------
     op, backend : str
     call : callable
-        Arrays in, arrays out.
+        Arrays in, arrays out; they are checked against each other and the geometry.
     launch : callable
         ``launch(geometry, addresses, flags, target)`` makes the step of a program. The reference has none.
     prepare : callable
@@ -212,7 +223,9 @@ def select(op: str, backend: str) -> Kernel:
     names = OPS[op].backends[backend]._asdict()
     with making:
         module = import_module(f"refnet_kernels.{names.pop('module')}")
-    return Kernel(op, backend, **{role: getattr(module, name) for role, name in names.items() if name is not None})
+    functions = {role: getattr(module, name) for role, name in names.items() if name is not None}
+    dtypes = (BINARY32,) if backend == "cuda" else (BINARY32, BINARY64)
+    return Kernel(op, backend, **(functions | {"call": checked(functions["call"], dtypes)}))
 
 
 @cache

@@ -41,6 +41,22 @@ class Geometry(Protocol):
         """The numbers."""
 
 
+def _shape(array: Any) -> tuple[int, int, int, int]:
+    """Four sizes, of an array or given as such."""
+    shape = tuple(getattr(array, "shape", array))
+    if len(shape) != 4:
+        raise ValueError(f"The shape {shape} has {len(shape)} axes, where four are needed.")
+    first, second, third, last = shape
+    return first, second, third, last
+
+
+def _sides(x: Sequence[int], weights: Sequence[int]) -> list[tuple[int, int]]:
+    """The sizes of image and window along the height and the width."""
+    if x[3] != weights[2]:
+        raise ValueError(f"x has {x[3]} channels, and the weights {weights[2]} (they are [height, width, in, out]).")
+    return [(x[1], weights[0]), (x[2], weights[1])]
+
+
 class ImageGeometry(NamedTuple):
     """The shape of NHWC images, for an op that needs nothing else."""
 
@@ -82,6 +98,27 @@ class NormGeometry(NamedTuple):
         return self.batch * self.height * self.width
 
 
+class GroupNormGeometry(NamedTuple):
+    """A group norm of NHWC images: ``groups`` divides the channels, and ``epsilon`` is added to the variance."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    groups: int
+    epsilon: float
+
+    @classmethod
+    def of(cls, shape: Sequence[int], groups: int, epsilon: float) -> GroupNormGeometry:
+        """From an array's shape, as in `ImageGeometry.of`."""
+        return cls(*ImageGeometry.of(shape), groups, epsilon)
+
+    @property
+    def group_channels(self) -> int:
+        """Channels of a group."""
+        return self.channels // self.groups
+
+
 class SubsampleGeometry(NamedTuple):
     """Every ``factor``-th row and column of NHWC images."""
 
@@ -90,6 +127,12 @@ class SubsampleGeometry(NamedTuple):
     width: int
     channels: int
     factor: int
+
+    @classmethod
+    def of(cls, x: Any, factor: int) -> SubsampleGeometry:
+        """From an array [N, H, W, C], or its shape."""
+        batch, height, width, channels = _shape(x)
+        return cls(batch, height, width, channels, factor)
 
     @property
     def out_height(self) -> int:
@@ -127,6 +170,45 @@ class ConvGeometry(NamedTuple):
     rate: int
     pad_top: int
     pad_left: int
+
+    @classmethod
+    def same(cls, x: Any, weights: Any, stride: int = 1, rate: int = 1) -> ConvGeometry:
+        """TF-Slim's ``conv2d_same``: pads that depend on the kernel alone, then "VALID".
+
+        Parameters
+        ----------
+        x : array [N, H, W, C], or its shape
+        weights : array [height, width, C, outputs], or its shape
+        stride, rate : int
+
+        Examples
+        --------
+        >>> from refnet_kernels.contract import ConvGeometry
+        >>> ConvGeometry.same((1, 8, 8, 3), (3, 3, 3, 16), stride=2)[4:7]
+        (4, 4, 16)
+        """
+        shapes = _shape(x), _shape(weights)
+        sides = [(-(-size // stride), ((window - 1) * rate) // 2) for size, window in _sides(*shapes)]
+        return cls._of(*shapes, sides, stride, rate)
+
+    @classmethod
+    def tensorflow_same(cls, x: Any, weights: Any, stride: int = 1, rate: int = 1) -> ConvGeometry:
+        """TensorFlow's "SAME": pads that depend on the image's size too; parameters as for `same`."""
+        shapes = _shape(x), _shape(weights)
+        sides = [same_padding(size, window + (window - 1) * (rate - 1), stride) for size, window in _sides(*shapes)]
+        return cls._of(*shapes, sides, stride, rate)
+
+    @classmethod
+    def _of(
+        cls, x: Sequence[int], weights: Sequence[int], sides: Sequence[tuple[int, int]], stride: int, rate: int
+    ) -> ConvGeometry:
+        (out_height, top), (out_width, left) = sides
+        batch, height, width, channels = x
+        kernel_height, kernel_width, _, out_channels = weights
+        return cls(
+            batch, height, width, channels, out_height, out_width, out_channels, kernel_height, kernel_width, stride,
+            rate, top, left,
+        )  # fmt: skip
 
     @property
     def products(self) -> int:
@@ -172,6 +254,19 @@ class PoolGeometry(NamedTuple):
     pad_top: int
     pad_left: int
     zero_padding: int = 0
+
+    @classmethod
+    def same(cls, x: Any, window: int, stride: int) -> PoolGeometry:
+        """TensorFlow's "SAME", as in TF-Slim's pool1.
+
+        Parameters
+        ----------
+        x : array [N, H, W, C], or its shape
+        window, stride : int
+        """
+        batch, height, width, channels = _shape(x)
+        (out_height, top), (out_width, left) = (same_padding(size, window, stride) for size in (height, width))
+        return cls(batch, height, width, channels, out_height, out_width, window, stride, top, left)
 
     @property
     def pixels(self) -> int:

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from refnet.checks import path_of
+from refnet.checks import listed, path_of
 from refnet.cli.console import print_json, printable
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_json_option, add_weights_options, load
@@ -138,7 +138,7 @@ def _differences(weights: Weights, graph: Graph) -> list[str]:
     found = [f"{name}={value!r} (TF-Slim: {slim!r})" for name, (value, slim) in weights.changes.items()]
     beyond = sorted(graph.used - {name for name, _ in weights.architecture.variables(weights.arg_scope)})
     if beyond:
-        found.append(f"{len(beyond)} tensors that TF-Slim does not read ({beyond[0]}{', ...' if beyond[1:] else ''})")
+        found.append(f"{len(beyond)} tensors that TF-Slim does not read ({listed(beyond, 1)})")
     return found
 
 

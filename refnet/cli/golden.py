@@ -14,11 +14,13 @@ from refnet.cli.failures import file_errors
 from refnet.cli.options import (
     add_engine_options,
     add_json_option,
+    add_recipe_option,
     add_weights_options,
     check_engine_options,
     count,
     load,
     option,
+    recipe_choice,
 )
 from refnet.errors import ConfigError, GoldenError, InputError
 from refnet.evidence.end_points import Difference
@@ -26,7 +28,7 @@ from refnet.evidence.environment import versions
 from refnet.evidence.golden import OPTIONS, Report, check, record
 from refnet.evidence.golden_file import Golden, read_golden
 from refnet.images.files import load_image
-from refnet.images.preprocess import Recipe, for_size
+from refnet.images.preprocess import Recipe, check_recipe, for_size
 from refnet.network.networks import NETWORKS
 from refnet.weights.weights import Weights
 
@@ -54,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = actions.add_parser("record", help="run a network and keep its end points", allow_abbrev=False)
     sub.add_argument("golden", metavar="OUT", help="the .safetensors to write")
     _add_inputs(sub)
+    add_recipe_option(sub)
     sub.add_argument("--random", type=int, metavar="SEED", help="a seeded image; also seeds a network given by name")
     sub.add_argument(
         "--size", type=count, metavar="N", help="size of the seeded image, or resize the image to it: N x N"
@@ -108,13 +111,17 @@ def _record(arguments: argparse.Namespace) -> int:
     if os.path.lexists(arguments.golden) and not arguments.force:
         raise ConfigError(f"{arguments.golden} exists already; pass --force to replace it.", found=arguments.golden)
     options = dict(option(text, OPTIONS - {"blocks"}) for text in arguments.option)
-    weights = arguments.weights if arguments.weights in NETWORKS else load(arguments.weights, arguments)
+    weights: str | Weights = arguments.weights
+    if arguments.weights in NETWORKS:
+        channels, (named, fields) = 3, recipe_choice(arguments.of_recipe)
+        recipe = check_recipe((named or Recipe())._replace(**fields))
+    else:
+        weights = load(arguments.weights, arguments)
+        channels, recipe = weights.architecture.channels, weights.recipe
     size = arguments.size or 224
-    channels = weights.architecture.channels if isinstance(weights, Weights) else 3
     images: Any = (size, size, channels) if arguments.image is None else _image(arguments.image, channels)
-    recipe = None
     if arguments.size:
-        recipe = for_size(weights.recipe if isinstance(weights, Weights) else Recipe(), size, size)
+        recipe = for_size(recipe, size, size)
     with file_errors(GoldenError):
         golden = record(
             arguments.golden, weights, images, end_points=arguments.end_points or True, recipe=recipe,
@@ -143,7 +150,8 @@ def _check(arguments: argparse.Namespace) -> int:
         golden = read_golden(arguments.golden)  # a bad one is reported before the weights are loaded
     weights: str | Weights | None = arguments.weights
     if isinstance(weights, str) and weights not in NETWORKS:
-        weights = load(weights, arguments)
+        # Raw pixels go through the golden's recipe, so that of the weights does not matter.
+        weights = load(weights, arguments, recipe=golden.recipe or Recipe())
     images = None if arguments.image is None else _image(arguments.image, golden.shape[-1])
     report = check(arguments.golden, weights, images, device=arguments.device, threads=arguments.threads)
     if arguments.json:

@@ -57,7 +57,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_weights_options(parser: argparse.ArgumentParser, *, with_options: bool = True) -> None:
-    """What to take from a weights file: ``--scope``, ``--head``, ``--averages`` and, of the network, ``--option``."""
+    """What to take from a weights file: ``--scope``, ``--head``, ``--averages``; and what it may not tell."""
     parser.add_argument(
         "--scope", metavar="S", help="which network, if the file holds several: what stands before its tensors' names"
     )
@@ -73,11 +73,16 @@ def add_weights_options(parser: argparse.ArgumentParser, *, with_options: bool =
             "--option", dest="of_weights", action="append", default=[], metavar="NAME=VALUE",
             help="what the file does not tell about its network, such as stride_place=first_unit or pool_mode=torch",
         )  # fmt: skip
-        parser.add_argument(
-            "--recipe", dest="of_recipe", action="append", default=[], metavar="NAME|FIELD=VALUE",
-            help=f"how images are prepared: {', '.join(RECIPES)}; or one value of the recipe, such as resize_side=232, "
-            "interpolation=bicubic or mean=0.5,0.5,0.5 (can be repeated; default: the weights' own)",
-        )  # fmt: skip
+        add_recipe_option(parser)
+
+
+def add_recipe_option(parser: argparse.ArgumentParser) -> None:
+    """``--recipe``."""
+    parser.add_argument(
+        "--recipe", dest="of_recipe", action="append", default=[], metavar="NAME|FIELD=VALUE",
+        help=f"how images are prepared: {', '.join(RECIPES)}; or one value of the recipe, such as resize_side=232, "
+        "interpolation=bicubic or mean=0.5,0.5,0.5 (can be repeated; default: the weights' own)",
+    )  # fmt: skip
 
 
 def option(text: str, known: Iterable[str]) -> tuple[str, Any]:
@@ -165,17 +170,25 @@ def check_engine_options(arguments: argparse.Namespace) -> None:
     check_threads(arguments.threads)
 
 
-def load(path: str, arguments: argparse.Namespace | None = None, labels: Sequence[str] | None = None) -> Weights:
-    """`load_weights`, with the arguments of `add_weights_options`; the system's errors get the exit code of weights."""
+def load(
+    path: str,
+    arguments: argparse.Namespace | None = None,
+    labels: Sequence[str] | None = None,
+    recipe: Recipe | None = None,
+) -> Weights:
+    """`load_weights`, with the arguments of `add_weights_options`; the system's errors get the exit code of weights.
+
+    ``recipe`` is for commands without ``--recipe``.
+    """
     if arguments is None:
         with file_errors(WeightsError):
             return load_weights(path, labels=labels)
     options = dict(option(text, SLIM_OPTIONS) for text in getattr(arguments, "of_weights", ()))
     head = None if arguments.head == "none" else arguments.head
-    recipe, fields = recipe_choice(getattr(arguments, "of_recipe", ()))
+    named, fields = recipe_choice(getattr(arguments, "of_recipe", ()))
     with file_errors(WeightsError):
         weights = load_weights(
-            path, scope=arguments.scope, head=head, averages=arguments.averages, recipe=recipe, labels=labels
+            path, scope=arguments.scope, head=head, averages=arguments.averages, recipe=named or recipe, labels=labels
         )
     weights = weights.replace(recipe=weights.recipe._replace(**fields)) if fields else weights
     return weights.replace(options={**weights.options, **options}) if options else weights

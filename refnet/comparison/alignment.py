@@ -8,6 +8,7 @@ closer: an in-place ReLU overwrites what a hook has seen, and exporters fold bat
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -21,6 +22,10 @@ from refnet.comparison.sites import WORDS, Value, unit_of
 from refnet.errors import ConfigError, InputError
 from refnet.graph.nearest import nearest
 
+#: Characters of a name that are read.
+_LONGEST = 400
+#: How those begin that were found without their names: "by value", "by shape".
+GUESSED = "by "
 #: How arrays are found that have the name of a value.
 SAME_NAME = "the same name"
 #: A candidate other than the likeliest must be this much closer.
@@ -65,6 +70,8 @@ class Pair(NamedTuple):
         What the array holds instead of what its name says, or "".
     preferred : Value
         What its name says.
+    instead : str
+        What the name says, in words, where the reference lacks it and has but what follows at the same place.
     """
 
     name: str
@@ -73,6 +80,7 @@ class Pair(NamedTuple):
     how: str
     note: str = ""
     preferred: Value | None = None
+    instead: str = ""
 
 
 @dataclass
@@ -125,13 +133,16 @@ def align(
     sited = sites_of([name for name in theirs if name not in mapping])
     places = ours.places
     aligner = _Aligner(theirs, ours)
+    spelled = _by_spelling(ours.names)
     for name in theirs:
         if name in mapping:
             aligner.choose(name, [ours.names[mapping[name]]], "mapping")
         elif name in ours.names:
             aligner.choose(name, [ours.names[name], *_others(ours.names[name], sited.get(name), places)], SAME_NAME)
         elif candidates := _candidates(sited.get(name), places):
-            aligner.choose(name, candidates, sited[name].dialect)
+            aligner.choose(name, candidates, sited[name].dialect, _lacking(sited[name], candidates[0]))
+        elif (value := spelled.get(_spelling(name))) is not None:
+            aligner.choose(name, [value, *_others(value, None, places)], "the same name, with other separators")
     pairs = aligner.pairs()
     # A name that means many things says nothing against the shape.
     vague = {pair.name for pair in pairs if pair.layout is None and pair.how == COMMON}
@@ -154,6 +165,20 @@ def align(
     near = nearest([(name, ()) for name in unmatched], {value.name: () for value in ours.values if value.end_point})
     dialects = dialects_of(sited[name] for name in sited if name in found)
     return Alignment(pairs, {name: near.get(name, "") for name in unmatched}, dialects)
+
+
+def _spelling(name: str) -> str:
+    """A name without its separators, for which file systems have others."""
+    return re.sub(r"[^a-z0-9]+", "_", name[:_LONGEST].lower())
+
+
+def _by_spelling(names: Mapping[str, Value]) -> dict[str, Value | None]:
+    """The values by their names without separators; None for names that are the same then."""
+    found: dict[str, Value | None] = {}
+    for name, value in names.items():
+        key = _spelling(name)
+        found[key] = value if found.get(key, value) is value else None
+    return found
 
 
 def _check_mapping(mapping: Mapping[str, str], theirs: Mapping[str, np.ndarray], ours: Side) -> None:
@@ -193,16 +218,31 @@ def _candidates(sited: Sited | None, places: Mapping[str, Sequence[Value]]) -> l
     return list(dict.fromkeys(found))
 
 
+#: Stages that a name may mean as well as the likeliest one.
+_EQUAL = {"bias": ("bias", "conv"), "conv": ("conv", "bias"), "squeeze": ("squeeze", "bias"), "mean": ("mean", "")}
+
+
+def _lacking(sited: Sited, found: Value) -> str:
+    """What a name says, in words, if the first value that it can mean is not that."""
+    place, stage = sited.sites[0]
+    meant = (*_EQUAL.get(stage, (stage,)), "")
+    if not stage or not found.stage or found.place != place or found.stage in meant:
+        return ""
+    return WORDS.get(stage, f"the stage {stage!r}")
+
+
 class _Aligner:
     """Collects what each array can be, and decides once it is known which of the reference's values are needed."""
 
     def __init__(self, theirs: Mapping[str, np.ndarray], ours: Side) -> None:
         self._theirs, self._ours = theirs, ours
         self.chosen: dict[str, tuple[list[Value], str]] = {}
+        self._lacking: dict[str, str] = {}
 
-    def choose(self, name: str, candidates: list[Value], how: str) -> None:
-        """Note what an array can be."""
+    def choose(self, name: str, candidates: list[Value], how: str, lacking: str = "") -> None:
+        """Note what an array can be, and what its name says if that is not among it."""
         self.chosen[name] = (candidates, how)
+        self._lacking[name] = lacking
 
     def pairs(self) -> list[Pair]:
         """Decide."""
@@ -237,7 +277,7 @@ class _Aligner:
             if distances[best] < _CLOSER * distances[0]:
                 value, layout = fitting[best]
         preferred = next(v for v in candidates if v.index in ranks)
-        return Pair(name, value, layout, how, _note(value, preferred), preferred)
+        return Pair(name, value, layout, how, _note(value, preferred), preferred, self._lacking[name])
 
 
 def usual_order(shapes: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> str:

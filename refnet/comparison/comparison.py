@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.checks import check_mapping, listed
-from refnet.comparison.alignment import SAME_NAME, Alignment, Pair, align
+from refnet.comparison.alignment import GUESSED, SAME_NAME, Alignment, Pair, align
 from refnet.comparison.layouts import distance, layouts_of
 from refnet.comparison.page import fragment, save_page
 from refnet.comparison.plot import save_plot
@@ -238,6 +238,8 @@ class _Comparer:
     ) -> None:
         self._ours, self._theirs, self._pairs = ours, theirs, alignment.pairs
         self._computed = ours if isinstance(ours, ComputedReference) else None
+        #: Where most names are understood, the others are those of helpers, and what they seem to be is a guess.
+        self._guesses_count = 2 * sum(pair.how.startswith(GUESSED) for pair in self._pairs) >= len(self._pairs)
         fitting = [pair for pair in self._pairs if pair.layout is not None]
         #: The precision up to each pair: coarse values upstream make all that follow coarse.
         self._precisions = _precisions(self._pairs, theirs)
@@ -256,8 +258,7 @@ class _Comparer:
             row = self._row(pair, with_patch=patches < _PATCHES)
             patches += row.patch is not None
             rows.append(row)
-        rows = self._without_dead(rows)
-        return self._with_origins(rows)
+        return self._with_origins(self._strided_too_early(self._without_dead(rows)))
 
     def _arrays(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """The reference's array and the observed one, in one layout."""
@@ -282,6 +283,15 @@ class _Comparer:
         scale = scale_of(pair.value.roundings, precision, self._roundings.get(pair.value.index))
         found = errors(ours, theirs, precision)
         agrees = found.largest <= scale.tolerance
+        if pair.how.startswith(GUESSED) and not agrees and not self._guesses_count:
+            note = f"its name is not known, and it is none of the reference's values; the closest is {pair.value.name}"
+            return replace(known, reference="", status=NOT_COMPARED, note=note)
+        if pair.instead and not agrees:
+            passed = _apart_from_relu(ours, theirs, scale.tolerance)
+            if not passed:
+                note = f"it is {pair.instead}, which the reference does not have"
+                return replace(known, status=NOT_COMPARED, note=note)
+            known, agrees = replace(known, note=passed), True
         classes = (pair.value.place == "logits" and pair.value.stage in ("bias", "squeeze", "")) or (
             pair.value.place == "predictions"
         )
@@ -321,6 +331,24 @@ class _Comparer:
                 return result
             elif row.status in (SAME, AGREES):
                 later = True
+        return result
+
+    def _strided_too_early(self, rows: list[Row]) -> list[Row]:
+        """Blame a value with too few rows and columns where what is computed from it is the first to differ."""
+        first = next((i for i, row in enumerate(rows) if row.status == DIFFERS), None)
+        if first is None:
+            return rows
+        sources = {self._pairs[i].value.index for i in range(first)}
+        if self._computed:
+            sources = set(self._computed.sources(self._computed.graph.tensors[self._pairs[first].value.index], sources))
+        else:
+            sources = {max(sources, default=-1)}
+        result = list(rows)
+        for i in range(first):
+            row, pair = rows[i], self._pairs[i]
+            if pair.layout is not None and pair.layout.own_step > 1 and pair.value.index in sources:
+                note = f"its shape is {row.found_shape}, the reference's {row.shape}: is there a stride too early?"
+                result[i] = replace(row, status=DIFFERS, note="; ".join(filter(None, (row.note, note))))
         return result
 
     def _only_dead(self, pair: Pair, row: Row) -> list[int] | None:
@@ -406,6 +434,17 @@ def _precisions(pairs: Sequence[Pair], theirs: Mapping[str, np.ndarray]) -> dict
     return found
 
 
+def _apart_from_relu(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
+    """Whether one side is the ReLU of the other, in words; "" if it is not."""
+    for before, after, text in (
+        (theirs, ours, "it holds the value before the ReLU, the reference the one after it: its ReLU agrees"),
+        (ours, theirs, "it holds the value after the ReLU, the reference the one before it: its ReLU agrees"),
+    ):
+        if errors(after, np.where(before < 0, before.dtype.type(0), before)).largest <= tolerance:
+            return text
+    return ""
+
+
 def _share(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> float:
     return float(np.count_nonzero(differences(ours, theirs) > tolerance)) / max(ours.size, 1)
 
@@ -417,7 +456,7 @@ def _notes(rows: Sequence[Row], alignment: Alignment, comparer: _Comparer, measu
         notes.append(f"The names are those of {' and '.join(alignment.dialects)}.")
     notes += _grouped((row.layout, row.name) for row in rows if row.layout)
     notes += _grouped((row.note, row.name) for row in rows if row.note and row.status != NOT_COMPARED)
-    by_value = [row.name for row in rows if row.how.startswith("by ")]
+    by_value = [row.name for row in rows if row.how.startswith(GUESSED) and row.status != NOT_COMPARED]
     if by_value:
         notes.append(
             f"{len(by_value)} were found by shape, order or value, as their names are not known: {listed(by_value)}."

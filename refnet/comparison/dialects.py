@@ -22,8 +22,8 @@ _LONGEST = 400
 #: The most components of a prefix: "model.module.backbone".
 _PREFIXES = 4
 
-#: The dialect of names that several frameworks have.
-COMMON = "common names"
+#: The dialects of TF-Slim's names, and of those that several frameworks have.
+SLIM, COMMON = "TF-Slim", "common names"
 
 #: The stages that the name of an operation stands for, the likeliest first.
 _OPERATIONS = {
@@ -61,6 +61,8 @@ _OUTPUT = re.compile(r"(?:_output_[0-9]{1,3})?(?::[0-9]{1,3})?\Z")
 _ACTIVATION = re.compile(
     r"(?P<kind>relu|act|activ|activation)(?:(?P<own>[0-9]{1,3})|_(?P<call>[0-9]{1,3}))?\Z", re.IGNORECASE
 )
+#: Modules in a layer that pass its value on.
+_PASSING = ("drop", "identity", "aa")
 #: What lies between a block's module and a unit's layers.
 _UNITS = ("0", "layers.0", "blocks.0", "unit1")
 
@@ -124,7 +126,7 @@ def sites_of(names: Sequence[str]) -> dict[str, Sited]:
     found: dict[str, Sited] = {}
     for name in readable:
         if sites := _slim_sites(name):
-            found[name] = Sited(sites, "TF-Slim")
+            found[name] = Sited(sites, SLIM)
     rest = [name for name in readable if name not in found]
     parts = {name: _module(name) for name in rest}
     home, prefix = _home_of({module for module, _ in parts.values()})
@@ -285,6 +287,8 @@ class _Reader:
         if match := re.match(r"(?P<layer>.+_)(?P<what>relu|out|add)(?:_[0-9]{1,3})?\Z", module):
             return self._of_keras(match["layer"], match["what"])
         head, dot, last = module.rpartition(".")
+        if last in _PASSING and (held := self._slim_layer(head)):
+            return self._of_layer(held, operation)
         if match := _ACTIVATION.match(last):
             return self._activation(head, self._number(module, match), bool(dot))
         if match := re.match(r"add(?:_[0-9]{1,3})?\Z", last):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from refnet.checks import check_mapping
-from refnet.comparison.dialects import sites_of
-from refnet.comparison.sites import Value, order_of, stages_by_place, unit_of, values_of
+from refnet.comparison.dialects import SLIM, Sited, sites_of
+from refnet.comparison.sites import Value, end_stage, order_of, stages_by_place, unit_of, values_of
 from refnet.comparison.statistics import rounding
 from refnet.engine import Engine
 from refnet.errors import ConfigError
@@ -246,7 +246,7 @@ class GivenReference:
         check_mapping(reference=arrays)
         sited = sites_of(list(arrays))
         order = list(arrays)
-        sites = {name: sited[name].sites[0] if name in sited else ("", "") for name in order}
+        sites = {name: _site(name, sited.get(name), order) for name in order}
         if all(name in sited for name in order) and roundings is None:
             order.sort(key=lambda name: (order_of(sites[name][0]), _STAGES.get(sites[name][1], 9)))
         behind = roundings or _estimated([sites[name][0] for name in order])
@@ -261,6 +261,18 @@ class GivenReference:
     def arrays(self, values: Iterable[Value]) -> dict[int, np.ndarray]:
         """The arrays of some values, by their indices."""
         return {value.index: self._arrays[value.index] for value in values}
+
+
+def _site(name: str, sited: Sited | None, names: Sequence[str]) -> tuple[str, str]:
+    """The place and the stage of a value, by its name among others."""
+    if sited is None:
+        return ("", "")
+    place, stage = sited.sites[0]
+    if not stage and sited.dialect == SLIM:
+        first = any("_v1/" in other or other.endswith("_v1") for other in names)
+        basic = any("/basic_v" in other for other in names)
+        return place, end_stage(place, first, basic)
+    return place, stage
 
 
 _STAGES = {stage: rank for rank, stage in enumerate(("conv", "bias", "norm", "sum", "act", ""))}

@@ -34,7 +34,7 @@ WORDS = {
     "bias": "the convolution with its bias",
     "norm": "the value of the norm, before the ReLU",
     "act": "the value after the ReLU",
-    "sum": "the sum, before any ReLU",
+    "sum": "the sum of the unit",
     "subsample": "the subsampled input",
 }
 
@@ -175,6 +175,30 @@ def block_of(place: str) -> str:
     str
     """
     return unit_of(place).partition("/")[0]
+
+
+def end_stage(place: str, first_version: bool, basic: bool) -> str:
+    """The stage that TF-Slim's end point of a place is, by the version of the network and the kind of its units.
+
+    Parameters
+    ----------
+    place : str
+    first_version, basic : bool
+
+    Returns
+    -------
+    str
+        "" if it is not known.
+    """
+    unit = unit_of(place)
+    if place == unit != "" or re.fullmatch(r"block[0-9]{1,4}", place):
+        return "act" if first_version else "sum"
+    if place == f"{unit}/{'conv2' if basic else 'conv3'}" or place == f"{unit}/shortcut":
+        return "norm" if first_version else "bias"
+    if place == "conv1":
+        return "act" if first_version else "bias"
+    known = {"pool1": "pool", "pool5": "mean", "logits": "bias", "predictions": "softmax", "postnorm": "act"}
+    return known.get(place, "act" if unit and not place.endswith("avg_pool") else "")
 
 
 _IN_UNIT = ("preact", "shortcut", "avg_pool", "conv1", "conv2", "conv3", "")

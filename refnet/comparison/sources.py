@@ -89,8 +89,15 @@ def _of_mapping(arrays: Mapping[Any, Any], what: str) -> Arrays:
     for name, value in arrays.items():
         if not isinstance(name, str):
             raise InputError(f"The names of arrays are strings; in {what} {shown(name)} is {type(name).__name__}.")
-        _put(found, name, as_array(value, f"The values of {name}"))
+        _put(found, name, as_array(_on_host(value), f"The values of {name}"))
     return found
+
+
+def _on_host(value: Any) -> Any:
+    """A tensor of PyTorch without its gradient, and with a dtype that NumPy has; anything else as it is."""
+    value = value.detach() if hasattr(value, "detach") else value
+    is_half = str(getattr(value, "dtype", "")) == "torch.bfloat16"
+    return value.float() if is_half else value
 
 
 def _put(found: Arrays, name: str, array: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,8 +113,9 @@ class Diagnosis:
     of: str = "outputs"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON's types."""
-        return asdict(self)
+        """All of it in JSON's types, which have neither NaN nor infinity: those are None."""
+        found: dict[str, Any] = _plain(asdict(self))
+        return found
 
     def to_json(self) -> str:
         """All of it as a JSON object."""
@@ -145,6 +147,14 @@ class Diagnosis:
             for finding in self.mistakes
         )
         return f"<p>{html.escape(self.summary)}</p><ul>{rows}</ul>"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @for_images

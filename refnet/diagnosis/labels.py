@@ -32,6 +32,8 @@ FINALISTS, AT_ONCE = 16, 8
 #: The probability that a wrong hypothesis reproduces a label that differs from what is meant: the second likeliest
 #: class is hit by many.
 BY_CHANCE = 0.5
+#: Labels that tell, of those which change from the same class to the same class.
+MOST_OF_A_KIND = 8
 #: A port's own rounding may decide this part of the labels otherwise.
 UNDECIDED = 0.01
 
@@ -124,7 +126,10 @@ def _is_sure(ranked: Sequence[Ranked], meant: Labels, labels: Labels, tried: int
     if not ranked or ranked[0].agrees < (1 - UNDECIDED) * labels.size:
         return False
     wrong = meant != labels
-    hits = int(np.count_nonzero(wrong & (np.array(ranked[0].labels) == labels)))
+    hit = wrong & (np.array(ranked[0].labels) == labels)
+    # A shift between the same two classes is one coincidence, however often it is seen.
+    changes = len(set(zip(meant[hit].tolist(), labels[hit].tolist(), strict=True)))
+    hits = min(int(np.count_nonzero(hit)), MOST_OF_A_KIND * changes)
     return hits * math.log(BY_CHANCE) + math.log(tried) < math.log(CHANCE)
 
 

@@ -147,6 +147,8 @@ class PatchedGraph(Graph):
         super().__init__(variables, arg_scope)
         self._scope = scope
         self._patches = patches
+        # Without patches the calls are recorded, for those who propose some.
+        self._asked = {patch.method for patch in patches}
         self.derived: dict[str, Derived] = {}
         self.calls: list[Call] = []
         self.unit_inputs: dict[str, Tensor] = {}
@@ -189,12 +191,14 @@ class PatchedGraph(Graph):
 
     def _made(self, method: str, site: str, *arguments: Any) -> Any:
         """Make an operation as the patches of this site do."""
-        call = Call(method, site, arguments, self)
-        self.calls.append(call)
         proceed: Callable[..., Any] = partial(getattr(Graph, method), self)
-        for patch in self._patches:
-            if patch.method == method and is_within(site, patch.site) and patch.where(call):
-                proceed = partial(patch.around, call, proceed)
+        if method in self._asked:
+            call = Call(method, site, arguments, self)
+            for patch in self._patches:
+                if patch.method == method and is_within(site, patch.site) and patch.where(call):
+                    proceed = partial(patch.around, call, proceed)
+        elif not self._patches:
+            self.calls.append(Call(method, site, arguments, self))
         result = proceed(*arguments)
         if isinstance(result, Tensor):
             self.made[method, site] = result
@@ -209,6 +213,8 @@ class PatchedGraph(Graph):
 
     def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
         """As `Graph.variable`."""
+        if self._patches and "variable" not in self._asked:
+            return super().variable(leaf, shape)
         name: str = self._made("variable", self.site(self.name()), leaf, shape)
         return name
 

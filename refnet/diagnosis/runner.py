@@ -148,11 +148,7 @@ class Runner:
             if tensor.op.startswith("host:"):
                 (source,) = self._run(tensors, keys, [tensor.inputs[0].index], have, constants)
                 have[keys[index]] = OPERATIONS[tensor.op.removeprefix("host:")](source)
-        indices = [tensor.index for tensor in wanted]
-        while (bare := _bare(tensors, keys, indices, have)) is not None:
-            (source,) = self._run(tensors, keys, [bare.inputs[0].index], have, constants)
-            have[keys[bare.index]] = _BARE[bare.op](source, [constants.variable(v) for v in bare.variables.values()])
-        found = self._run(tensors, keys, indices, have, constants)
+        found = self._run(tensors, keys, [tensor.index for tensor in wanted], have, constants)
         if keep:
             self._kept |= {keys[tensor.index]: value for tensor, value in zip(wanted, found, strict=True)}
         return found
@@ -170,19 +166,31 @@ class Runner:
         tensors: Sequence[Tensor],
         keys: Sequence[Key],
         wanted: Sequence[int],
-        have: Mapping[Key, FloatArray],
+        have: ChainMap[Key, FloatArray],
         constants: Constants,
     ) -> list[FloatArray]:
         """Values, from those that are there; no operation of the host lies between."""
-        missing = [index for index in dict.fromkeys(wanted) if keys[index] not in have]
-        made: dict[Key, FloatArray] = {}
-        if missing:
-            plan = _plan(tensors, keys, missing, have)
-            begin = [index for index in plan.shapes if keys[index] in have]
-            executor = _Executor(plan, constants, self._threads, self._dtype)
-            outputs = executor.run_from({index: have[keys[index]] for index in begin})
-            made = {keys[index]: value for index, value in zip(missing, outputs, strict=True)}
-        return [have[keys[index]] if keys[index] in have else made[keys[index]] for index in wanted]
+        while True:
+            missing = [index for index in dict.fromkeys(wanted) if keys[index] not in have]
+            plan = _plan(tensors, keys, missing, have) if missing else None
+            bare = None if plan is None else next((step for step in plan.steps if step.op in _BARE), None)
+            if bare is None or bare.out is None:
+                break
+            tensor = tensors[bare.out]
+            (source,) = self._run(tensors, keys, [tensor.inputs[0].index], have, constants)
+            variables = [constants.variable(name) for name in tensor.variables.values()]
+            have[keys[tensor.index]] = _BARE[tensor.op](source, variables)
+        if plan is not None:
+            have |= self._computed(plan, keys, have, constants)
+        return [have[keys[index]] for index in wanted]
+
+    def _computed(
+        self, plan: Plan, keys: Sequence[Key], have: Mapping[Key, FloatArray], constants: Constants
+    ) -> dict[Key, FloatArray]:
+        """The outputs of a plan."""
+        begin = {index: have[keys[index]] for index in plan.shapes if keys[index] in have}
+        outputs = _Executor(plan, constants, self._threads, self._dtype).run_from(begin)
+        return {keys[index]: value for index, value in zip(plan.outputs, outputs, strict=True)}
 
     def _number(self, key: Hashable) -> Key:
         return self._numbers.setdefault(key, len(self._numbers))
@@ -207,15 +215,6 @@ _BARE: dict[str, Callable[[FloatArray, Sequence[FloatArray]], FloatArray]] = {
     "relu": lambda x, _: np.where(x < 0, x.dtype.type(0), x),
     "bias_add": lambda x, variables: x + variables[0].astype(x.dtype),
 }
-
-
-def _bare(
-    tensors: Sequence[Tensor], keys: Sequence[Key], wanted: Sequence[int], have: Mapping[Key, FloatArray]
-) -> Tensor | None:
-    """The first operation that would be a step of its own, and that no kernel has."""
-    missing = [index for index in wanted if keys[index] not in have]
-    steps = _plan(tensors, keys, missing, have).steps if missing else []
-    return next((tensors[step.out] for step in steps if step.op in _BARE and step.out is not None), None)
 
 
 def _plan(

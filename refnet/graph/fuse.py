@@ -69,7 +69,7 @@ class _Fuser:
             step.norm = NormNames.of(tensor)
         if tensor.op == "conv":
             last = self._take_in(step, last, ("bias_add", "batch_norm", "relu", "residual", "relu"))
-        elif tensor.op in ("batch_norm", "batch_norm_training", "residual"):
+        elif tensor.op in ("batch_norm", "batch_norm_training", "group_norm", "residual"):
             last = self._take_in(step, last, ("relu",))
         step.out = last.index
         if tensor.op in ("conv", "max_pool"):

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text
+from refnet.checks import MOST, check_bool, check_choice, check_mapping, check_number, check_text, listed
 from refnet.errors import ConfigError, InputError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph.nearest import nearest
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
+    GroupNormGeometry,
     ImageGeometry,
     NormGeometry,
     PoolGeometry,
@@ -27,6 +28,9 @@ from refnet_kernels.contract import (
 )
 
 Shape = tuple[int, int, int, int]
+
+#: The groups of a group norm, as in the paper, in ``slim.group_norm`` and in every network that was released with it.
+GROUPS = 32
 
 # The most problems that one error lists.
 _LISTED = 20
@@ -43,9 +47,9 @@ class ArgScope(NamedTuple):
     is_training : bool
         Whether batch norm uses the batch's own mean and biased variance, not the moving ones.
     batch_norm_epsilon : float
-        Added to the variance.
+        Added to the variance, in group norm too.
     batch_norm_scale : bool
-        Whether batch norm multiplies by gamma.
+        Whether batch norm multiplies by gamma, and group norm too.
     activation_fn : {"relu", None}
         The activation after conv1 and conv2 of each unit, and in the first version's root; all other ReLUs are always
         there.
@@ -202,13 +206,11 @@ class Graph:
             raise ShapeMismatchError("; ".join(lines) + ".", tensor=name, expected=expected, found=found)
 
     def _missing_error(self) -> MissingTensorError:
-        listed = self.missing[:_LISTED]
-        near = self.nearest(listed)
-        names = ", ".join(
-            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in listed
-        )
-        more = f" and {len(self.missing) - _LISTED} more" if len(self.missing) > _LISTED else ""
-        text = f"The weights lack {len(self.missing)} of the network's tensors: {names}{more}."
+        near = self.nearest(self.missing[:_LISTED])
+        lines = [
+            f"{name} {shape}" + (f" (is it {near[name]}?)" if name in near else "") for name, shape in self.missing
+        ]
+        text = f"The weights lack {len(self.missing)} of the network's tensors: {listed(lines, _LISTED)}."
         if self.misshaped:
             text += " Also: " + "; ".join(_shape_line(*entry) for entry in self.misshaped[:_LISTED]) + "."
         return MissingTensorError(text, tensor=self.missing[0][0], expected=self.missing[0][1])
@@ -247,19 +249,10 @@ class Graph:
 
         The weights are the current scope's ``weights``, [height, width, channels, num_outputs].
         """
-        batch, height, width, channels = inputs.shape
-        windows = [size + (size - 1) * (rate - 1) for size in kernel_size]
-        if same:
-            out_height, top = same_padding(height, windows[0], stride)
-            out_width, left = same_padding(width, windows[1], stride)
-        else:
-            out_height, out_width = -(-height // stride), -(-width // stride)
-            top, left = ((window - 1) // 2 for window in windows)
-        geometry = ConvGeometry(
-            batch, height, width, channels, out_height, out_width, num_outputs, *kernel_size, stride, rate, top, left
-        )
-        weights = self.variable("weights", (*kernel_size, channels, num_outputs))
-        shape = (batch, out_height, out_width, num_outputs)
+        kernel = (*kernel_size, inputs.depth, num_outputs)
+        geometry = (ConvGeometry.tensorflow_same if same else ConvGeometry.same)(inputs.shape, kernel, stride, rate)
+        weights = self.variable("weights", kernel)
+        shape = (geometry.batch, geometry.out_height, geometry.out_width, num_outputs)
         return self._add("conv", (inputs,), shape, geometry, {"weights": weights})
 
     def bias_add(self, inputs: Tensor) -> Tensor:
@@ -280,14 +273,35 @@ class Graph:
         geometry = NormGeometry.of(inputs.shape, self.arg_scope.batch_norm_epsilon)
         return self._add(op, (inputs,), inputs.shape, geometry, variables)
 
+    def group_norm(self, inputs: Tensor, scope: str, groups: int = GROUPS) -> Tensor:
+        """Normalise each image by itself, in groups of neighbouring channels, with ``gamma`` and ``beta`` in ``scope``.
+
+        Raises
+        ------
+        ConfigError
+            The channels cannot be divided into so many groups of the same size.
+        """
+        channels = inputs.depth
+        if not channels or channels % groups:
+            raise ConfigError(
+                f"{self.name(scope)} is a group norm of {channels} channels, which cannot be divided into {groups} "
+                f"groups of the same size: the layer before it needs a multiple of {groups} channels.",
+                expected=groups, found=channels,
+            )  # fmt: skip
+        roles = ["beta", "gamma"] if self.arg_scope.batch_norm_scale else ["beta"]
+        with self.variable_scope(scope):
+            variables = {role: self.variable(role, (channels,)) for role in roles}
+        geometry = GroupNormGeometry.of(inputs.shape, groups, self.arg_scope.batch_norm_epsilon)
+        return self._add("group_norm", (inputs,), inputs.shape, geometry, variables)
+
     def relu(self, inputs: Tensor) -> Tensor:
         """``0 if x < 0 else x``."""
         return self._add("relu", (inputs,), inputs.shape)
 
     def subsample(self, inputs: Tensor, factor: int) -> Tensor:
         """``x[:, ::factor, ::factor, :]``."""
-        batch, height, width, channels = inputs.shape
-        geometry = SubsampleGeometry(batch, height, width, channels, factor)
+        batch, *_, channels = inputs.shape
+        geometry = SubsampleGeometry.of(inputs.shape, factor)
         return self._add("subsample", (inputs,), (batch, geometry.out_height, geometry.out_width, channels), geometry)
 
     def add(self, shortcut: Tensor, residual: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ Sources: TF-Slim's ``inception_preprocessing.preprocess_for_eval`` and ``vgg_pre
 from __future__ import annotations
 
 import math
-import reprlib
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -588,9 +587,7 @@ def _checked_size(name: str, size: Any) -> int:
     size = as_int(size)
     check_positive(**{name: size})
     if size > MAX_SIDE:
-        raise ConfigError(
-            f"{name} is {reprlib.repr(size)}; it can be 1 to {MAX_SIDE:,}.", expected=MAX_SIDE, found=size
-        )
+        raise ConfigError(f"{name} is {shown(size)}; it can be 1 to {MAX_SIDE:,}.", expected=MAX_SIDE, found=size)
     return int(size)
 
 

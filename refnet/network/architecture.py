@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import check_choice
+from refnet.checks import check_choice, listed
 from refnet.errors import ConfigError, MissingTensorError, ShapeMismatchError, WeightsError
 from refnet.graph.graph import ArgScope, Graph, Tensor
 from refnet.network.names import NUMBER, natural
@@ -179,14 +179,14 @@ def infer_architecture(
             blocks = units.setdefault((match["scope"] or "", match["kind"]), {})
             blocks[match["block"]] = max(blocks.get(match["block"], 1), int(match["unit"]))
     if not units:
-        names = ", ".join(sorted(variables)[:8]) or "none"
+        names = listed(sorted(variables)) or "none"
         raise MissingTensorError(
             f"These are not the weights of a ResNet: no tensor is named .../unit_1/{'/... or '.join(BY_UNIT)}. "
-            f"There are {len(variables)} tensors: {names}{', ...' if len(variables) > 8 else ''}."
+            f"There are {len(variables)} tensors: {names}."
         )
     scopes = sorted({found for found, _ in units})
     if len(scopes) > 1:
-        raise ConfigError(f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.")
+        raise ConfigError(f"The weights hold several networks; scope= can be {listed(map(repr, scopes))}.")
     if len(units) > 1:
         kinds = sorted(kind for _, kind in units)
         what = "both versions" if len({BY_UNIT[kind].name for kind in kinds}) > 1 else "two kinds"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.checks import listed
 from refnet.errors import ShapeMismatchError
 from refnet.network.names import NUMBER
 from refnet.network.networks import BY_UNIT
@@ -46,12 +47,9 @@ def check_ranks(variables: Mapping[str, Any], scope: str) -> None:
             needed = "a kernel has four dimensions" if is_kernel else "it has one value per channel"
             wrong[name] = needed if len(shape) != (4 if is_kernel else 1) else "none of its sizes can be 0"
     if wrong:
-        listed = [f"{name} has shape {np.shape(variables[name])}; {what}" for name, what in wrong.items()]
-        more = f", and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        lines = [f"{name} has shape {np.shape(variables[name])}; {what}" for name, what in wrong.items()]
         first = next(iter(wrong))
-        raise ShapeMismatchError(
-            f"{', '.join(listed[:_LISTED])}{more}.", tensor=first, found=np.shape(variables[first])
-        )
+        raise ShapeMismatchError(f"{listed(lines, _LISTED)}.", tensor=first, found=np.shape(variables[first]))
 
 
 def hwio(kernel: np.ndarray, *, outputs_first: bool) -> np.ndarray:

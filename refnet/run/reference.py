@@ -11,7 +11,7 @@ from refnet.graph.plan import Plan, Step
 from refnet.resources import check_room
 from refnet.run.constants import Constants
 from refnet_kernels.catalog import select
-from refnet_kernels.contract import FloatArray, ImageGeometry, Norm, NormGeometry
+from refnet_kernels.contract import FloatArray, GroupNormGeometry, ImageGeometry, Norm, NormGeometry
 from refnet_kernels.system.float_mode import contract_mode
 
 
@@ -62,6 +62,10 @@ class ReferenceExecutor:
             return self._call("conv", inputs[0], self._variable(step.variables["weights"]), step.geometry, bias)
         if isinstance(step.geometry, NormGeometry):
             return inputs[0]
+        if isinstance(step.geometry, GroupNormGeometry):
+            names, g = step.variables, step.geometry
+            gamma = self._variable(names["gamma"]) if "gamma" in names else None
+            return self._call("group_norm", inputs[0], gamma, self._variable(names["beta"]), g.groups, g.epsilon, False)
         # An array knows its own sizes.
         known = isinstance(step.geometry, ImageGeometry)
         return self._call(step.op, *inputs) if known else self._call(step.op, *inputs, step.geometry)

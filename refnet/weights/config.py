@@ -41,7 +41,7 @@ class Network(NamedTuple):
     ----------
     architecture : Architecture
     home : str
-        The title of the tensors' home.
+        The title of the tensors' home, or "" where a graph takes its place.
     """
 
     architecture: Architecture
@@ -83,7 +83,7 @@ def beside(
     directory : str
     architecture : Architecture
     home : str
-        The title of the tensors' home.
+        The title of the tensors' home, or "" where a graph takes its place.
     with_recipe, with_labels : bool
         False: the caller knows better, so nothing about them is an error.
 
@@ -98,7 +98,7 @@ def beside(
     PermissionError
         As the system raises it.
     """
-    network = Network(architecture, home)
+    network = Network(architecture if with_labels else architecture._replace(num_classes=None), home)
     found = Config()
     path = os.path.join(directory, CONFIG)
     if os.path.exists(path):
@@ -191,6 +191,18 @@ def _values(content: Json, key: str, default: float | tuple[float, ...], channel
     return tuple(values)
 
 
+def _check_contradictions(content: Json, shown_by_tensors: Json) -> None:
+    """Refuse the configuration of another network; None is not shown by the tensors, or not said."""
+    for key, found in shown_by_tensors.items():
+        if found is not None and content.get(key) not in (None, found):
+            raise FormatError(
+                f"it is not the configuration of these weights: {key} is {shown(content[key])}, but the tensors have "
+                f"{found}.",
+                expected=found,
+                found=content[key],
+            )
+
+
 def _recipe(**fields: Any) -> Recipe:
     try:
         return check_recipe(Recipe(central_fraction=1.0, mode="torch", **fields))
@@ -258,10 +270,15 @@ def _timm_cfg(content: Json) -> Json:
     return _dict(content, "pretrained_cfg") if "pretrained_cfg" in content else content
 
 
-def _timm_read(content: Json, _: Network) -> Config:
+def _timm_read(content: Json, network: Network) -> Config:
     name, arguments = content.get("architecture"), _dict(content, "model_args")
-    if isinstance(name, str) and _TIMM_SMOOTHED.match(name):
-        raise FormatError(f"the architecture {name!r} has pools that smooth, which refnet does not have.", found=name)
+    for known in (name, _timm_cfg(content).get("architecture")):
+        if isinstance(known, str) and _TIMM_SMOOTHED.match(known):
+            what = f"the architecture {known!r} has pools that smooth, which refnet does not have."
+            raise FormatError(what, found=known)
+    shown_by_tensors = {"num_classes": network.architecture.num_classes, "in_chans": network.architecture.channels}
+    for place in (content, arguments):
+        _check_contradictions(place, shown_by_tensors)
     doubts = []
     if not isinstance(name, str) or not _TIMM_KNOWN.match(name):
         doubts.append(
@@ -326,35 +343,26 @@ def _is_hugging_face(content: Json) -> bool:
 
 def _hugging_face_read(content: Json, network: Network) -> Config:
     found = content["model_type"]
-    if found != "resnet" or network.home != hugging_face.HOME.title:
-        what = f"describes a network of the model_type {shown(found)}, where the tensors are those of {network.home}"
+    if found != "resnet" or network.home not in ("", hugging_face.HOME.title):
+        whose = f"the tensors are those of {network.home}" if network.home else "the graph is that of a ResNet"
+        what = f"describes a network of the model_type {shown(found)}, where {whose}"
         return Config(tells=True, doubts=(f"{CONFIG} {what}: nothing of it but the labels was used",))
-    _check_contradictions(content, network.architecture)
+    architecture = network.architecture
+    is_basic = len(architecture.family.kernel_sizes) == 2
+    shown_by_tensors = {
+        "depths": [len(block.args) for block in architecture.blocks],
+        "hidden_sizes": [block.args[-1]["depth"] for block in architecture.blocks],
+        "layer_type": "basic" if is_basic else "bottleneck",
+        "num_channels": architecture.channels,
+    }
+    _check_contradictions(content, shown_by_tensors)
     activation = content.get("hidden_act")
     if activation not in (None, "relu"):
         raise FormatError(f"hidden_act is {shown(activation)}; refnet has relu only.", found=activation)
     if _flag(content, "downsample_in_first_stage", False):
         raise FormatError("downsample_in_first_stage is true; refnet does not have a first stage that strides.")
-    first = _flag(content, "downsample_in_bottleneck", False) and len(network.architecture.family.kernel_sizes) > 2
+    first = _flag(content, "downsample_in_bottleneck", False) and not is_basic
     return Config(tells=True, options={"stride_place": "first_conv"} if first else {})
-
-
-def _check_contradictions(content: Json, architecture: Architecture) -> None:
-    """Refuse the configuration of another network."""
-    shown_by_tensors: dict[str, object] = {
-        "depths": [len(block.args) for block in architecture.blocks],
-        "hidden_sizes": [block.args[-1]["depth"] for block in architecture.blocks],
-        "layer_type": "bottleneck" if len(architecture.family.kernel_sizes) > 2 else "basic",
-        "num_channels": architecture.channels,
-    }
-    for key, found in shown_by_tensors.items():
-        if content.get(key) not in (None, found):
-            raise FormatError(
-                f"it is not the configuration of these weights: {key} is {shown(content[key])}, but the tensors have "
-                f"{found}.",
-                expected=found,
-                found=content[key],
-            )
 
 
 _KINDS = (
@@ -376,13 +384,21 @@ class _Processor(NamedTuple):
 
 def _edge(size: object) -> int:
     """The shorter side, as number or in an object."""
-    return _size(size.get("shortest_edge") if isinstance(size, dict) else size, "size")
+    sides = _only(size, "size", "shortest_edge") if isinstance(size, dict) else {"shortest_edge": size}
+    return _size(sides.get("shortest_edge"), "size")
 
 
 def _sides(size: object, key: str) -> Json:
     """Height and width, in an object, or one number for both."""
-    whole = size if isinstance(size, dict) else {"height": size, "width": size}
+    whole = _only(size, key, "height", "width") if isinstance(size, dict) else {"height": size, "width": size}
     return {side: _size(whole.get(side), key) for side in ("height", "width")}
+
+
+def _only(size: Json, key: str, *known: str) -> Json:
+    """A size, of which nothing else can change the pixels."""
+    if any(value is not None and side not in known for side, value in size.items()):
+        raise _wrong(key, size, f"an object of {' and '.join(known)} alone")
+    return size
 
 
 def _conv_next(content: Json, size: Any) -> Json:

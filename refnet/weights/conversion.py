@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from refnet.checks import listed
 from refnet.tables import html_table
 
 
@@ -61,7 +61,7 @@ class Conversion:
             notes.append(f"{len(self.renamed)} tensors have TF-Slim's names: {first} was {self.renamed[first]}, ...")
         notes += self._left_out_notes()
         if self.added:
-            notes.append(f"{len(self.added)} variables that its network does not have are zeros: {some(self.added)}")
+            notes.append(f"{len(self.added)} variables that its network does not have are zeros: {listed(self.added)}")
         return notes + self._extra_notes() + self.remarks
 
     def _extra_notes(self) -> list[str]:
@@ -82,24 +82,11 @@ class Conversion:
         notes = []
         for why, names in reasons.items():
             if len(names) > _FEW:
-                notes.append(f"{len(names)} tensors were left out ({why}): {some(names)}")
+                notes.append(f"{len(names)} tensors were left out ({why}): {listed(names)}")
             else:
                 notes += [f"{name} was left out: {why}" for name in names]
         return notes
 
 
+#: More tensors than these, left out for one reason, are listed together.
 _FEW = 8
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of the names, and a sign that there are more.
-
-    Parameters
-    ----------
-    names : sequence of str
-
-    Returns
-    -------
-    str
-    """
-    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import reprlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.checks import check_bool, check_text, labels_of, path_of
+from refnet.checks import check_bool, check_text, labels_of, listed, path_of, shown
 from refnet.errors import ConfigError, CorruptError, LimitError, RefnetWarning, WeightsError
 from refnet.images import pillow
 from refnet.images.preprocess import Recipe, check_recipe, fields_of
 from refnet.network.options import SLIM_OPTIONS, check_slim_options
 from refnet.resources import for_weights
 from refnet.weights import doubts
-from refnet.weights.conversion import Conversion, some
+from refnet.weights.conversion import Conversion
 from refnet.weights.leftovers import UNKNOWN
 from refnet.weights.weights import GIVEN, Weights, released_family, slim_recipe
 from refnet_kernels.system.float_mode import contract_mode
@@ -65,9 +64,9 @@ def load_weights(
         Whether to take the moving averages of the variables, where the file has both.
     recipe : Recipe, optional
         How raw pixels are preprocessed. By default the file's own; else that of a file of configuration beside
-        ``model.safetensors`` or ``pytorch_model.bin`` (`refnet.weights.config`); else that of the framework whose names
-        the tensors have; else that of TF-Slim's released weights: Inception's, 299 x 299, or for ResNet v1 VGG's,
-        224 x 224. ``conversion.recipe_from`` says which it was.
+        ``model.safetensors``, ``pytorch_model.bin`` or ``model.onnx`` (`refnet.weights.config`); else that of the
+        framework whose names the tensors have; else that of TF-Slim's released weights: Inception's, 299 x 299, or for
+        ResNet v1 VGG's, 224 x 224. ``conversion.recipe_from`` says which it was.
     labels : sequence of str, optional
         A name for each class. By default the file's own, or those of a file of configuration.
     strict : bool
@@ -108,10 +107,10 @@ def load_weights(
         extra = weights.conversion.extra
         all_extra = extra + (found.not_run if head == "from_weights" else [])
         if all_extra and strict:
-            names = some(all_extra)
+            names = listed(all_extra)
             raise WeightsError(f"The file holds {len(all_extra)} tensors that are not part of the network: {names}.")
     unknown = [name for name in extra if found.conversion.kinds.get(name, UNKNOWN) == UNKNOWN]
-    others = [f"{len(unknown)} tensors are not part of the network: {some(unknown)}"] if unknown else []
+    others = [f"{len(unknown)} tensors are not part of the network: {listed(unknown)}"] if unknown else []
     for doubt in others + found.doubts:
         # The decorators stand between this and the caller.
         warnings.warn(doubt, RefnetWarning, stacklevel=4)
@@ -132,7 +131,7 @@ def _configured(
     """
     source = GIVEN if recipe is not None else "the file" if "recipe" in loaded.metadata else ""
     options, doubts_found, untold = found.options, found.doubts, [found.untold] if found.untold else []
-    if directory is not None and found.home and not loaded.metadata:
+    if directory is not None and (loaded.by_graph or (found.home and not loaded.metadata)):
         with making:
             from refnet.weights import config
             from refnet.weights.formats.loaded import naming
@@ -145,7 +144,9 @@ def _configured(
             with naming(os.path.join(directory, said.recipe_from)):
                 recipe, source = in_bounds(said.recipe), said.recipe_from
         labels = said.labels if labels is None else labels
-        options, doubts_found = {**options, **said.options}, doubts_found + list(said.doubts)
+        # What a graph shows is so, whatever a configuration says.
+        options = options if loaded.by_graph else {**options, **said.options}
+        doubts_found = doubts_found + list(said.doubts)
         untold = [] if said.tells else untold
     conversion = replace(
         found.conversion,
@@ -181,6 +182,8 @@ def _weights_of(loaded: Loaded, found: Interpretation, recipe: Recipe | None, la
         conversion=conversion,
         copy=False,
     )
+    if weights.keys() == tensors.keys() and weights.options.get("stride_place") == found.stride_place:
+        weights._set(_architecture=found.architecture)
     _check_usable(weights, CorruptError)
     extra = sorted(weights.keys() - found.graph.used)
     remarks = _remarks(weights, recipe, found.graph.folded) + found.doubts
@@ -204,7 +207,7 @@ def _remarks(weights: Weights, recipe: Recipe | None, folded: Sequence[str]) -> 
     if folded:
         remarks.append(
             f"{len(folded)} convolutions have biases and no batch norm, as after folding, and run so: "
-            f"{folded[0]}{', ...' if len(folded) > 1 else ''}"
+            f"{listed(folded, 1)}"
         )
     doubt = None if weights.options else doubts.biases(weights)
     return remarks + ([doubt] if doubt else [])
@@ -230,7 +233,7 @@ def _check_read_back(weights: Weights) -> None:
     ]
     if moved or found.options != weights.options:
         raise ConfigError(
-            f"The weights would be read back as others, because of the names of {some(moved)}: leave out the tensors "
+            f"The weights would be read back as others, because of the names of {listed(moved)}: leave out the tensors "
             "that are not part of the network, or rename them.",
             found=moved,
         )
@@ -265,7 +268,7 @@ def recipe_from(stored: Any) -> Recipe:
         It is not a recipe, or asks for too much memory.
     """
     if not isinstance(stored, Mapping) or not set(stored) <= set(Recipe._fields):
-        raise WeightsError(f"The file's preprocessing recipe is not understood: {reprlib.repr(stored)}.")
+        raise WeightsError(f"The file's preprocessing recipe is not understood: {shown(stored)}.")
     with _in_file("preprocessing recipe is"):
         recipe = check_recipe(Recipe(**stored))
     return in_bounds(recipe)
@@ -329,7 +332,7 @@ def options_from(stored: Any) -> dict[str, Any]:
     """
     kinds = {name: type(value) for name, value in SLIM_OPTIONS.items()}
     if not isinstance(stored, Mapping) or any(type(value) is not kinds.get(name) for name, value in stored.items()):
-        raise WeightsError(f"The file's options of the network are not understood: {reprlib.repr(stored)}.")
+        raise WeightsError(f"The file's options of the network are not understood: {shown(stored)}.")
     with _in_file("options of the network are"):
         check_slim_options(stored)
     return dict(stored)
@@ -348,7 +351,7 @@ def _in_file(what: str) -> Iterator[None]:
 def _check_finite(weights: Weights, kind: type[WeightsError]) -> None:
     bad = {name: int(np.sum(~np.isfinite(tensor))) for name, tensor in weights.items() if not np.isfinite(tensor).all()}
     if bad:
-        counts = some([f"{name} ({count})" for name, count in bad.items()])
+        counts = listed([f"{name} ({count})" for name, count in bad.items()])
         raise kind(f"The weights hold NaN or infinite values: {counts}.", tensor=next(iter(bad)))
 
 

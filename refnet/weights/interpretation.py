@@ -35,6 +35,8 @@ class Interpretation(NamedTuple):
     not_run : list of str
         Tensors of heads that are not run; they are left out.
     architecture : Architecture
+    stride_place : str or None
+        The option that the architecture was read with.
     graph : Graph
         Of the tensors, for a small image.
     home : str
@@ -50,6 +52,7 @@ class Interpretation(NamedTuple):
     doubts: list[str]
     not_run: list[str]
     architecture: Architecture
+    stride_place: str | None
     graph: Graph
     home: str
     untold: str
@@ -96,7 +99,8 @@ def interpret(
     extra = {
         name: tensor for name, tensor in named.tensors.items() if name not in graph.used and tensor.dtype.kind == "f"
     }
-    kinds = {name: leftovers.kind_of(name, named.tensors) for name in extra}
+    in_file = named.tensors.keys() | set(named.renamed.values())
+    kinds = {name: leftovers.kind_of(name, in_file) for name in extra}
     unknown = {name: extra[name] for name, kind in kinds.items() if kind == leftovers.UNKNOWN}
     within = {*named.inside, *leftovers.inside(unknown, found)} & unknown.keys()
     if arg_scope.bias_before_batch_norm is False:
@@ -108,10 +112,13 @@ def interpret(
 
     own = _own_classifier(named.tensors, found, named.renamed)
     features = int(found.blocks[-1].args[-1]["depth"])
-    chosen = leftovers.find_head(own, unknown, features, head, outputs_first=outputs_first)
-    doubts += [chosen.remark] if chosen.remark else []
+    # A head that somebody names can be any of the file's.
+    apart = set(named.not_run) & unknown.keys() if head == "from_weights" else set()
+    heads = {name: tensor for name, tensor in unknown.items() if name not in apart}
+    chosen = leftovers.find_head(own, heads, features, head, outputs_first=outputs_first)
+    doubts += [remark for remark in (chosen.remark, named.doubt if apart else "") if remark]
     named_tensors, renamed, added = dict(named.tensors), dict(named.renamed), list(named.added)
-    logits, not_run = _logits(found), list(chosen.not_run)
+    logits, not_run = _logits(found), [*chosen.not_run, *sorted(apart)]
     if own is not None and chosen.classifier is not own:
         for slim in (f"{logits}/weights", f"{logits}/biases"):
             if named_tensors.pop(slim, None) is not None:
@@ -136,7 +143,17 @@ def interpret(
         recipe_from=f"the default of {home}" if named.recipe else "",
     )
     return Interpretation(
-        named_tensors, own_options, named.recipe, conversion, doubts, not_run, found, graph, home, named.untold
+        named_tensors,
+        own_options,
+        named.recipe,
+        conversion,
+        doubts,
+        not_run,
+        found,
+        place,
+        graph,
+        home,
+        named.untold,
     )
 
 

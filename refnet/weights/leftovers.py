@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
+from refnet.checks import listed
 from refnet.errors import ConfigError, WeightsError
 from refnet.network.architecture import Architecture
 from refnet.network.networks import BY_UNIT
@@ -85,13 +86,13 @@ class Head(NamedTuple):
     remark: str | None
 
 
-def kind_of(name: str, names: Mapping[str, Any]) -> str:
+def kind_of(name: str, names: Collection[str]) -> str:
     """The kind of a tensor that belongs to no layer of the network, by its name.
 
     Parameters
     ----------
     name : str
-    names : mapping of str to Any
+    names : collection of str
         All tensors of the file.
 
     Returns
@@ -134,10 +135,9 @@ def check_inside(names: list[str]) -> None:
         There are some.
     """
     if names:
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         raise WeightsError(
-            f"The file holds tensors of layers within the network that refnet does not have: {', '.join(names[:4])}"
-            f"{more}. Without them the result would be wrong.",
+            f"The file holds tensors of layers within the network that refnet does not have: {listed(names)}. "
+            "Without them the result would be wrong.",
             tensor=names[0],
             found=names,
         )
@@ -183,7 +183,7 @@ def find_head(
     if head != "from_weights":
         found = next((layer for layer in on_features if layer.name == head and layer.is_pointwise), None)
         if found is None:
-            names = ", ".join(repr(layer.name) for layer in on_features if layer.is_pointwise)
+            names = listed([repr(layer.name) for layer in on_features if layer.is_pointwise])
             there = f"the dense layers on the {features} features are {names}" if names else "there is none at all"
             raise ConfigError(f"There is no dense layer {head!r} on the features; {there}.", found=head)
         return Head(found, _names(features, _without(found, _after(features, own, dense)), layers), None)
@@ -195,8 +195,10 @@ def find_head(
     alone = on_features[0]
     follows = any(layer.inputs == alone.outputs for layer in _without(alone, dense))
     if own is None and len(on_features) == 1 and alone.is_pointwise and not follows:
+        # Layers that read something else, such as features of two pools together, can lead to it too.
+        norms += [str(layer) for layer in _without(alone, dense) if layer.outputs == features]
         return _checked(alone, on_features, norms, features, layers)
-    not_run = ", ".join(map(str, on_features))
+    not_run = listed(map(str, on_features))
     word = "is" if len(on_features) == 1 else "are"
     return Head(
         None,
@@ -214,12 +216,12 @@ def _checked(
     between = norms + [str(layer) for layer in others if layer.outputs == features]
     if between and classifier in on_features:
         raise WeightsError(
-            f"Between the {features} features and the classifier {classifier.name} there can be {', '.join(between)}, "
+            f"Between the {features} features and the classifier {classifier.name} there can be {listed(between)}, "
             f"which refnet does not run: the logits would be wrong. If the classifier reads the features themselves, "
             f"pass head={classifier.name!r}; for the features alone, head=None.",
             found=between,
         )
-    remark = f"other heads are not run: {', '.join(map(str, others))}; head= names the one to run" if others else None
+    remark = f"other heads are not run: {listed(map(str, others))}; head= names the one to run" if others else None
     return Head(classifier, _names(features, others, layers), remark)
 
 

@@ -161,7 +161,10 @@ class Weights(Mapping[str, Float32Array]):
             changes["options"] = _options(options)
         if conversion is not None:
             changes["conversion"] = _conversion(conversion)
-        return _remade(self._state | changes)
+        made = _remade(self._state | changes)
+        if made.options.get("stride_place") == self.options.get("stride_place"):
+            made._set(_architecture=self.__dict__.get("_architecture"))
+        return made
 
     def __getitem__(self, name: str) -> Float32Array:
         return self._tensors[name]

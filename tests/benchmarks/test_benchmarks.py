@@ -19,8 +19,8 @@ from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.gpu.device import missing
 
 SCRIPTS = {"forward": [], "peers": ["--plot"], "kernels": ["--plot"]}
-#: TF-Slim's networks have no average pool.
-CPU_OPS = {op for op, backend in rows() if backend == "cpu"} - {"avg_pool"}
+#: TF-Slim's networks have no average pool and no group norm.
+CPU_OPS = {op for op, backend in rows() if backend == "cpu"} - {"avg_pool", "group_norm"}
 
 
 def command(script: str, *arguments: object) -> list[str]:
@@ -172,6 +172,7 @@ def test_a_peer_that_is_wrong_is_not_timed(error: float) -> None:
         "max_pool 1 9 8 5 5 4 3 2 1 0 0 preact_only 1",
         "batch_norm 20 70 1",
         "batch_statistics 20 70 1",
+        "group_norm 2 9 8 70 35 1",
         "residual 20 70 1",
         "subsample 1 9 8 5 2 1",
         "avg_pool 1 9 8 5 5 4 2 2 0 0 0 1",

@@ -216,6 +216,18 @@ def test_a_block_that_strides_later_is_read_at_every_second_row(port: Arrays) ->
     assert any("every second row and column" in note for note in comparison.notes)
 
 
+def test_a_stride_that_comes_too_early_is_found_where_it_is() -> None:
+    """In the first convolution of a unit, not in the second: it has the right values, at half of the places."""
+    blocks = [
+        block._replace(args=[unit | ({"stride_in_1x1": True} if unit["stride"] > 1 else {}) for unit in block.args])
+        for block in BLOCKS
+    ]
+    first = refnet.compare(WEIGHTS, end_points(blocks=blocks), IMAGES).first_divergence
+    assert first is not None
+    assert first.name == f"{UNIT}/conv1"
+    assert "stride too early" in first.note
+
+
 def test_a_wrong_shape_is_a_divergence(port: Arrays) -> None:
     comparison = refnet.compare(WEIGHTS, port | {f"{UNIT}/conv1": port[f"{UNIT}/conv1"][:, :-1]}, IMAGES)
     first = comparison.first_divergence

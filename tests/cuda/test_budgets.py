@@ -37,6 +37,7 @@ BUDGETS = {
     "avg_pool": SUMS._replace(wide=VECTORS, shared_bytes=0),
     "batch_norm": Budget(wide=VECTORS, shared_bytes=0),
     "batch_statistics": SUMS._replace(shared_bytes=0),
+    "group_norm": SUMS._replace(shared_bytes=256 * 8, fused=("fma.rn.f32",)),
     "max_pool": Budget(wide=VECTORS, shared_bytes=0),
     "mean": SUMS._replace(shared_bytes=0),
     "residual": Budget(wide=VECTORS, shared_bytes=0, fused=()),
@@ -94,9 +95,11 @@ def test_kernels_keep_to_their_budgets(name: str, cc: tuple[int, int]) -> None:
         ("softmax", "softmax", "multiply(p, r) + coefficient", "p * r + coefficient", "fused in PTX: fma.rn.f64"),
         ("batch_norm", "batch_statistics", "squares += multiply(deviation, deviation)",
          "squares += deviation * deviation", "fused in PTX: fma.rn.f64"),
+        ("group_norm", "group_norm", "row += multiply(value - mean, value - mean)",
+         "row += (value - mean) * (value - mean)", "fused in PTX: fma.rn.f32, fma.rn.f64"),
         ("max_pool", "max_pool", "lowest = np.float32(-np.inf)", "lowest = -np.inf", "binary64: "),
     ],
-    ids=["softmax fused", "squares fused", "float64"],
+    ids=["softmax fused", "squares fused", "squares of groups fused", "float64"],
 )  # fmt: skip
 def test_mutants_are_over_budget(op: str, name: str, old: str, new: str, words: str) -> None:
     changed = mutant(import_module(f"refnet_kernels.{op}.cuda_kernel"), old, new)

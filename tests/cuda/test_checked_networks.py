@@ -12,8 +12,12 @@ from refnet.evidence.selfcheck import Case, cases_of, check, published
 from refnet.network.resnet_v2 import NETWORKS
 from refnet.seeded import lively_weights, random_images
 from refnet_kernels.avg_pool.cuda_kernel import AVG_POOL
+from refnet_kernels.group_norm.cuda_kernel import GROUP_NORM
 from tests.cuda.checked_device import CheckedDevice, use
+from tests.refnet.test_group_norm import IMAGES as GROUP_NORM_IMAGES
+from tests.refnet.test_group_norm import run as group_norm_unit
 from tests.slim.test_units import lively, small
+from tests.support.arrays import assert_same_bits
 from tests.support.nets import post_activation_unit, post_activation_weights
 
 SMALL = [case for case in cases_of("cuda") if case.network not in NETWORKS]
@@ -65,6 +69,12 @@ def test_the_relu_of_a_sum(device: CheckedDevice) -> None:
             post_activation_unit(images, device=name, is_training=is_training, **options) for name in ("cpu", "cuda")
         )
         assert digest(found) == digest(expected)
+
+
+def test_group_norms(device: CheckedDevice) -> None:
+    expected, found = (group_norm_unit(GROUP_NORM_IMAGES, name) for name in ("cpu", "cuda"))
+    assert_same_bits(found, expected)
+    assert GROUP_NORM in device.launched
 
 
 @pytest.mark.slow

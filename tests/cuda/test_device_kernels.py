@@ -46,6 +46,9 @@ def is_small(problem: Problem) -> bool:
         return False
     if problem.op == "conv":
         return bool(problem.geometry.pixels * problem.geometry.products * problem.geometry.out_channels <= LARGEST)
+    if problem.op == "group_norm":
+        # About a block for each group, and all of a block's threads meet several times.
+        return bool(len(problem.x) * problem.groups * 5_000 <= LARGEST)
     return bool(problem.x.size * (10 if problem.op == "softmax" else 1) <= LARGEST)
 
 

@@ -107,6 +107,22 @@ def batch_statistics(f: Format, values: Sequence[float], gamma: float | None, ep
     return f.round(mean), scale(f, gamma, variance, epsilon)
 
 
+def group_statistics(
+    f: Format, channels: Sequence[Sequence[Sequence[float]]], gamma: float | None, epsilon: float
+) -> tuple[float, float]:
+    """Rule A9: mean and scale of one channel of an image, from the channels [height][width] of its group."""
+    count = float(sum(len(row) for rows in channels for row in rows))
+    mean = BINARY64.divide(_group_sum(channels), count)
+    deviations = [[[BINARY64.subtract(x, mean) for x in row] for row in rows] for rows in channels]
+    squares = [[[BINARY64.multiply(d, d) for d in row] for row in rows] for rows in deviations]
+    return f.round(mean), scale(f, gamma, BINARY64.divide(_group_sum(squares), count), epsilon)
+
+
+def _group_sum(channels: Sequence[Sequence[Sequence[float]]]) -> float:
+    """Rule A9: along each row, then over the rows, then over the channels."""
+    return _sum(_sum(_sum(row) for row in rows) for rows in channels)
+
+
 def max_pool(image: Image, size: int, window: Window, zero_padding: bool, y: int, x: int, c: int) -> float:
     """Rule A4: one output of a max pool with windows of ``size`` x ``size``."""
     m = -math.inf

@@ -112,6 +112,10 @@ def intrinsics(memory: Memory) -> dict[str, Callable[..., Any]]:
     def close(value: FloatArray) -> Rows:
         return tuple(row * WIDTH_BYTES for row in range(len(value)))
 
+    def load_wide(address: int, offsets: Rows, element: Any) -> FloatArray:
+        numbers = memory.at(address, len(offsets) * WIDTH_BYTES // 8, element)
+        return numbers.astype(np.float64).reshape(len(offsets), -1)
+
     def add_to_tile(address: int, value: FloatArray) -> None:
         store_tile(load_tile(address, close(value), value.dtype) + value, address, close(value))
 
@@ -167,6 +171,8 @@ def intrinsics(memory: Memory) -> dict[str, Callable[..., Any]]:
         "normalize": normalize,
         "relu_tile": lambda value: np.where(value < 0, value.dtype.type(0), value),
         "load_tile": load_tile,
+        "load_wide": load_wide,
+        "add_squares": lambda sums, values, mean: sums + (values - mean) * (values - mean),
         "store_tile": store_tile,
     }
 

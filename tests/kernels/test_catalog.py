@@ -13,6 +13,7 @@ from refnet_kernels.catalog import BACKENDS, OPS, kernels_of, rows, select
 from refnet_kernels.contract import (
     ConvGeometry,
     Geometry,
+    GroupNormGeometry,
     ImageGeometry,
     NormGeometry,
     PoolGeometry,
@@ -95,6 +96,7 @@ def test_a_kernel_that_prepares_nothing_says_so() -> None:
         ("avg_pool", PoolGeometry(1, 9, 9, 3, 9, 9, 2, 1, 0, 0), 1, "avg_pool 2x2"),
         ("subsample", SubsampleGeometry(1, 9, 9, 3, 2), 0, "subsample/2"),
         ("batch_norm_training", NormGeometry(1, 9, 9, 3, 1e-5), 4, "batch_norm_training"),
+        ("group_norm", GroupNormGeometry(1, 9, 9, 6, 3, 1e-5), 4, "group_norm"),
         ("bias_add", ImageGeometry(1, 9, 9, 3), 1, "bias_add"),
     ],
 )

@@ -59,6 +59,12 @@ FAULTS = {
     ],
     "batch_norm": [Fault("batch_norm_kernel", "range(channels)", "range(channels + 1)")],
     "batch_statistics": [Fault("batch_statistics_kernel", "range(pixels)", "range(pixels + 1)")],
+    "group_norm": [
+        Fault("_sum_tile", "range(width)", "range(width + 1)"),
+        Fault("_sum", "range(i, channels)", "range(i, channels + 1)"),
+        Fault("_normalize", "width * width, channels)", "width * width, channels + 1)"),
+        Fault("group_norm_kernel", "range(many, pixels)", "range(many, pixels + 1)"),
+    ],
     "subsample": [Fault("subsample_kernel", "range(channels)", "range(channels + 1)")],
     "residual": [Fault("residual_kernel", "range(count)", "range(-1, count)")],
     "max_pool": [Fault("max_pool_kernel", "range(1, step[TAP_COUNT])", "range(1, step[TAP_COUNT] + 1)")],

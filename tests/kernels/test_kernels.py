@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, select
-from refnet_kernels.contract import ConvGeometry, Flags, Target
+from refnet_kernels.contract import BINARY32, ConvGeometry, Flags, GroupNormGeometry, Target
 from refnet_kernels.conv.cpu import FEWEST_PIXELS, ITEM_TILES_MOST
 from refnet_kernels.cpu.team import Program
+from refnet_kernels.group_norm.cpu import LEAST_BYTES, MOST_CHANNELS, item_channels
 from refnet_kernels.target import WIDTH_BYTES
 from tests.problems import DTYPES, HOST_ROWS, NAMED, Problem, identity
 from tests.problems.conv import conv_problem, conv_same, edges
@@ -177,3 +178,17 @@ def test_no_thread_is_without_work_where_there_is_enough(tiles: int, panels: int
     assert item_panels >= 1
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
     assert items >= min(threads, tiles * panels) / 2
+
+
+@given(
+    groups=st.integers(1, 70), each=st.integers(1, 70), side=st.integers(1, 120), batch=st.integers(0, 9),
+    threads=st.integers(1, 64),
+)  # fmt: skip
+def test_an_item_of_a_group_norm_has_whole_groups(groups: int, each: int, side: int, batch: int, threads: int) -> None:
+    g = GroupNormGeometry(batch, side, side, groups * each, groups, 1e-5)
+    channels = item_channels(g, Target(BINARY32, threads))
+    least = -(-LEAST_BYTES // (4 * each)) * each
+    assert channels % each == 0
+    assert 0 < channels < MOST_CHANNELS + least
+    # No thread is without work where there is enough.
+    assert batch * -(-g.channels // channels) >= threads / 2 or channels == min(least, g.channels) or batch == 0

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from refnet.files import written_together, written_whole
-from refnet.weights.formats import read, write_checkpoint
+from refnet.weights.formats import read
+from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
 from refnet_kernels import jit
 from refnet_kernels.system.left_over import hold, remove_left_over
 

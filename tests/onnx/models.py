@@ -30,6 +30,8 @@ class Style(NamedTuple):
         Layers that have biases beside a norm.
     shared : bool
         Whether equal biases are one tensor, which the others name through Identity nodes.
+    merged : bool
+        Whether tensors of one shape are equal, and equal tensors are one.
     """
 
     version: int
@@ -46,6 +48,7 @@ class Style(NamedTuple):
     nhwc: bool = False
     free: bool = True
     shared: bool = False
+    merged: bool = False
     opset: int = 17
     epsilon: float = 1e-5
     stages: tuple[tuple[int, int], ...] = ((3, 2), (5, 1), (4, 2))
@@ -91,6 +94,7 @@ class _Writer:
         self.tensors: list[onnx.TensorProto] = []
         self.points: dict[str, str] = {}
         self.biases: dict[int, str] = {}
+        self.merged: dict[tuple[Any, ...], str] = {}
         self.count = 0
 
     def name(self) -> str:
@@ -98,7 +102,10 @@ class _Writer:
         return f"t{self.count}"
 
     def constant(self, array: np.ndarray) -> str:
-        name = self.name()
+        key = (array.dtype, array.shape, array.tobytes())
+        if self.style.merged and key in self.merged:
+            return self.merged[key]
+        name = self.merged[key] = self.name()
         if array.dtype == np.float32 and self.style.opset < 9:
             # As MXNet writes them.
             self.tensors.append(helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.ravel()))
@@ -112,7 +119,8 @@ class _Writer:
         return name
 
     def uniform(self, low: float, high: float, *shape: int) -> np.ndarray:
-        return self.random.uniform(low, high, shape).astype(np.float32)
+        random = np.random.default_rng([7, *shape]) if self.style.merged else self.random
+        return random.uniform(low, high, shape).astype(np.float32)
 
     def bias(self, depth: int) -> str:
         if not self.style.shared:
@@ -277,10 +285,13 @@ def values(
         for tensor in proto.graph.initializer:
             if tensor.data_type == TensorProto.FLOAT:
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
-        variances = {node.input[4] for node in proto.graph.node if node.op_type == "BatchNormalization"}
-        for tensor in proto.graph.initializer:
-            if tensor.name in variances:
-                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + epsilon, tensor.name))
+        stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+        for i, node in enumerate(proto.graph.node):
+            if node.op_type == "BatchNormalization":
+                # A variance can be another layer's gamma too.
+                variance = numpy_helper.to_array(stored[node.input[4]]) + epsilon
+                node.input[4] = f"variance{i}"
+                proto.graph.initializer.append(numpy_helper.from_array(variance, node.input[4]))
         for node in proto.graph.node:
             for attribute in node.attribute:
                 if attribute.name == "epsilon":
@@ -320,5 +331,11 @@ STYLES = {
     "tf2onnx, TF-Slim v1": Style(1, place="last_unit", pool="slim", norm="folded", nhwc=True, head="conv"),
     "tf2onnx, TF-Slim V2": Style(2, place="last_unit", pool="slim", norm="folded", nhwc=True, head="conv"),
     "a pool without padding": Style(1, pool="valid"),
+    "equal tensors are one, v1": Style(1, norm="folded", merged=True),
+    "equal tensors are one, v1 basic": Style(1, "basic", merged=True, stages=((64, 2), (64, 2), (4, 2))),
+    "equal tensors are one, V2": Style(2, merged=True, image_norm=True, active_root=True),
+    "equal tensors are one, TF-Slim V2": Style(
+        2, place="last_unit", pool="slim", norm="scaled", nhwc=True, head="matmul", merged=True
+    ),
     "a narrow root": Style(2, norm="folded", root=6),
 }  # fmt: skip

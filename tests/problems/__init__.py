@@ -12,6 +12,7 @@ from tests.problems.base import DTYPES, HOST_ROWS, Problem, identity, in_binary3
 from tests.problems.batch_norm import BatchNormProblem
 from tests.problems.batch_statistics import StatisticsProblem
 from tests.problems.conv import ConvProblem
+from tests.problems.group_norm import GroupNormProblem
 from tests.problems.max_pool import MaxPoolProblem
 from tests.problems.mean import MeanProblem
 from tests.problems.residual import ResidualProblem
@@ -32,6 +33,7 @@ PROBLEMS: dict[str, type[Problem]] = {
         AvgPoolProblem,
         MeanProblem,
         SoftmaxProblem,
+        GroupNormProblem,
     )
 }
 

@@ -85,7 +85,8 @@ class Problem:
     def call(self, kernel: Kernel) -> Arrays:
         """The outputs of a kernel's ``call``."""
         results = kernel.call(*(getattr(self, field.name) for field in fields(self)[1:]))
-        results = results if isinstance(results, tuple) else (results,)
+        if not isinstance(results, tuple):
+            return {self.outputs[0]: results}
         return {name: value for name, value in zip(self.outputs, results, strict=True) if value is not None}
 
     def inputs(self) -> Arrays:

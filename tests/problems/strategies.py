@@ -14,6 +14,7 @@ from tests.problems.base import KINDS, norm, numbers
 from tests.problems.batch_norm import BatchNormProblem
 from tests.problems.batch_statistics import StatisticsProblem
 from tests.problems.conv import ConvProblem, conv_problem
+from tests.problems.group_norm import GroupNormProblem, cancelling
 from tests.problems.max_pool import MaxPoolProblem
 from tests.problems.mean import MeanProblem
 from tests.problems.pools import pool_same
@@ -82,6 +83,22 @@ def statistics(draw: st.DrawFn) -> StatisticsProblem:
 
 
 @st.composite
+def group_norms(draw: st.DrawFn) -> GroupNormProblem:
+    batch, height, width = draw(st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9)))
+    groups, each = draw(st.sampled_from([1, 2, 3, 8, 32, 33])), draw(st.sampled_from([1, 2, 3, 5, 8, 17]))
+    kind, seed, dtype = draw(st.sampled_from(KINDS)), draw(st.integers(0, 999)), draw(dtypes)
+    x = numbers(kind, seed, batch, height, width, groups * each, dtype=dtype)
+    other = draw(st.sampled_from(KINDS))
+    gamma = numbers(other, 5, groups * each, dtype=dtype) if draw(st.booleans()) else None
+    beta = numbers(other, 7, groups * each, dtype=dtype)
+    epsilon = draw(st.sampled_from([0.0, 1e-5, 1.001e-5, 1e-3]))
+    if draw(st.booleans()):
+        with np.errstate(all="ignore"):
+            x, beta = cancelling(x, groups), np.zeros_like(beta)
+    return GroupNormProblem("drawn", x, gamma, beta, groups, epsilon, draw(st.booleans()))
+
+
+@st.composite
 def residuals(draw: st.DrawFn) -> ResidualProblem:
     x = draw(images())
     shortcut = numbers(draw(st.sampled_from(KINDS)), 7, *x.shape, dtype=x.dtype)
@@ -132,4 +149,5 @@ DRAWN: dict[str, st.SearchStrategy[Any]] = {
     "avg_pool": avg_pools(),
     "mean": st.builds(MeanProblem, st.just("drawn"), images()),
     "softmax": softmaxes(),
+    "group_norm": group_norms(),
 }

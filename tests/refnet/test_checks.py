@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from refnet.checks import as_int, check_choice, check_fraction, check_positive
+from refnet.checks import as_int, check_choice, check_fraction, check_positive, listed
 from refnet.errors import ConfigError
 
 
@@ -38,3 +39,19 @@ def test_numpys_integers_become_pythons() -> None:
     assert type(as_int(np.uint8(3))) is int
     assert as_int(3.5) == 3.5
     assert as_int(None) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "text"),
+    [
+        ([], 8, ""),
+        (["a"], 8, "a"),
+        (list("abc"), 3, "a, b, c"),
+        (list("abcde"), 3, "a, b, c and 2 more"),
+        ({"a": 1, "b": 2}.keys(), 1, "a and 1 more"),
+        (["x" * 300, 7, None], 8, f"{'x' * 300}, 7, None"),
+        (["x" * 999], 8, f"{'x' * 280} ... {'x' * 12}"),
+    ],
+)
+def test_names_are_listed(names: Iterable[object], most: int, text: str) -> None:
+    assert listed(names, most) == text

@@ -14,7 +14,7 @@ import refnet
 from refnet.cli import main
 from refnet.images import doubts
 from refnet.images.preprocess import MODES
-from refnet.weights.formats import write_npz
+from refnet.weights.formats.npz import write_npz
 from tests.support.arrays import random_images
 from tests.support.nets import lively_weights, small_blocks
 

@@ -1,9 +1,13 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 import refnet
+from tests.support.nets import lively_weights
+from tests.torchvision.networks import Description, draw_state
 
 HEAVY = {"numba", "llvmlite", "PIL", "rich", "matplotlib", "safetensors", "argparse"}
 
@@ -50,3 +54,15 @@ def test_the_command_line_is_quick_until_there_is_something_to_compute(arguments
     loaded = modules_after(f"from refnet.cli import main\nmain({arguments!r})")
     assert "refnet.cli.demo" in loaded
     assert not (HEAVY - {"argparse"}) & loaded
+
+
+def test_a_file_brings_its_own_format_and_home_alone(tmp_path: Path) -> None:
+    slim, theirs = lively_weights(), draw_state(Description(((3, 1), (5, 1)), 7), 0)
+    refnet.save_weights(tmp_path / "slim.safetensors", slim)
+    save_file(theirs, tmp_path / "torchvision.safetensors")
+    for name, homes in (("slim", set()), ("torchvision", {"torchvision", "state_dict"})):
+        loaded = modules_after(f"import refnet\nrefnet.load_weights({str(tmp_path / name) + '.safetensors'!r})")
+        found = {each.rpartition(".")[2] for each in loaded if each.startswith("refnet.weights.homes.")}
+        assert found == {"home"} | homes
+        others = {"onnx", "onnx_graph", "pytorch", "pickle_values", "hdf5", "npz", "foreign"}
+        assert not loaded & {f"refnet.weights.formats.{other}" for other in others}

@@ -303,3 +303,14 @@ def test_what_was_not_run_is_not_written_either(head: str, tmp_path: Path) -> No
     assert weights.architecture.num_classes == classes
     expected = refnet.forward(refnet.load_weights(path, head=None if head == "none" else head), IMAGE)
     assert refnet.forward(weights, IMAGE).tobytes() == expected.tobytes()
+
+
+def test_a_layer_that_reads_other_features_can_stand_before_the_classifier(tmp_path: Path) -> None:
+    """As after a pool of means beside maxima: twice as many features, and then as many."""
+    state = without(state_dict("0."), "0.fc.")
+    head = {"1.2.weight": drawn(FEATURES, 2 * FEATURES), "1.4.weight": drawn(5, FEATURES)}
+    with pytest.raises(errors.WeightsError, match=r"Between the 16 features and the classifier 1.4 there can be 1.2"):
+        refnet.load_weights(saved(tmp_path, state | head))
+    with pytest.warns(refnet.RefnetWarning, match="1 tensors are not part of the network: 1.2.weight"):
+        weights = refnet.load_weights(saved(tmp_path, state | head), head=None)
+    assert weights.architecture.num_classes is None

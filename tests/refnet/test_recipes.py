@@ -19,7 +19,9 @@ from PIL import Image
 import refnet
 from refnet.cli import main
 from refnet.errors import ConfigError, InputError
+from refnet.evidence.golden_file import read_golden
 from refnet.images.preprocess import INTERPOLATIONS, Recipe, for_size, preprocess, resize_bilinear
+from tests.refnet.formats import bad_configs
 from tests.refnet.test_preprocess import assert_same_bits, pixels, seeds, side
 from tests.support.nets import small_blocks
 
@@ -298,6 +300,51 @@ def test_predict_reads_files_as_the_network_takes_them(
     golden = str(tmp_path / "g.safetensors")
     inputs = ["--weights", str(tmp_path / "grey.npz"), "--image", str(path)]
     assert main(["golden", "record", golden, *inputs]) == 0
+    assert main(["golden", "check", golden, *inputs]) == 0
+
+
+RECORDED = {
+    "by name": (["torchvision"], refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")),
+    "by fields": (
+        ["resize_side=40", "height=32", "width=30", "central_fraction=1"],
+        refnet.Recipe(32, 30, 1.0, resize_side=40),
+    ),
+    "by both": (["vgg", "height=50"], refnet.Recipe(50, 224, 1.0, "vgg", 256)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", RECORDED)
+def test_golden_record_takes_a_recipe(how: str, tmp_path: Path) -> None:
+    """It is kept in the golden, so that `golden check` needs none."""
+    texts, recipe = RECORDED[how]
+    image, path = pixels(9, 60, 70, 3), str(tmp_path / "w.npz")
+    weights = refnet.random_weights(small_blocks(), 7)
+    refnet.save_weights(path, weights)
+    golden = str(tmp_path / "g.safetensors")
+    inputs = ["--weights", path, "--image", str(saved(image, tmp_path / "a.png"))]
+    chosen = [argument for text in texts for argument in ("--recipe", text)]
+    assert main(["golden", "record", golden, *inputs, *chosen]) == 0
+    assert read_golden(golden).recipe == recipe
+    assert main(["golden", "check", golden, *inputs]) == 0
+    assert main(["golden", "record", golden, *inputs, "--force"]) == 0
+    assert read_golden(golden).recipe == refnet.Recipe()
+
+
+def test_goldens_of_networks_by_name_take_a_recipe(tmp_path: Path) -> None:
+    golden = str(tmp_path / "g.safetensors")
+    inputs = ["--weights", "resnet_v2_18", "--image", str(saved(pixels(9, 60, 70, 3), tmp_path / "a.png"))]
+    assert main(["golden", "record", golden, *inputs, "--hashes-only", "--recipe", "keras", "--size", "33"]) == 0
+    assert read_golden(golden).recipe == refnet.Recipe(33, 33, 1.0, "tf")
+
+
+def test_a_golden_does_not_ask_what_recipe_the_weights_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside them stands one that refnet does not have."""
+    directory = bad_configs.BAD["config.json"]["timm: a crop with a border"].write(tmp_path)
+    golden = str(tmp_path / "g.safetensors")
+    inputs = ["--weights", str(directory), "--image", str(saved(pixels(9, 60, 70, 3), tmp_path / "a.png"))]
+    assert main(["golden", "record", golden, *inputs]) == 4
+    assert "(recipe=, --recipe)" in capsys.readouterr().err
+    assert main(["golden", "record", golden, *inputs, "--recipe", "timm", "--size", "40"]) == 0
     assert main(["golden", "check", golden, *inputs]) == 0
 
 

@@ -12,7 +12,7 @@ import refnet
 from refnet import errors
 from refnet.network.architecture import infer_architecture
 from refnet.network.resnet_v2 import network_blocks
-from refnet.weights.formats import write_npz
+from refnet.weights.formats.npz import write_npz
 from refnet.weights.initial import _quantiles
 from tests.support.arrays import random_images
 from tests.support.nets import lively_weights, small_blocks
@@ -195,3 +195,20 @@ def test_a_gap_in_the_units_is_a_missing_tensor() -> None:
 def test_unknown_networks_are_named_with_those_that_exist() -> None:
     with pytest.raises(errors.ConfigError, match="resnet_v2_152"):
         refnet.random_weights("resnet_v2_5")
+
+
+def test_replaced_weights_keep_their_architecture() -> None:
+    weights = refnet.random_weights(small_blocks(), 7)
+    found = weights.architecture
+    for same in (weights.replace(labels=list("abcdefg")), weights.replace(options={"pool_mode": "keras"})):
+        assert same.architecture is found
+    other = weights.replace(options={"stride_place": "first_unit"}).architecture
+    assert other == infer_architecture(weights, stride_place="first_unit") != found
+
+
+def test_loaded_weights_have_the_architecture_of_their_tensors(tmp_path: Path) -> None:
+    for place in ("last_unit", "first_unit"):
+        weights = refnet.Weights(lively_weights(), options={"stride_place": place})
+        refnet.save_weights(tmp_path / "w.npz", weights)
+        loaded = refnet.load_weights(tmp_path / "w.npz")
+        assert loaded.architecture == infer_architecture(loaded, stride_place=place)

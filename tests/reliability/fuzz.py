@@ -9,9 +9,9 @@ values that the format's own library gives. Trials run in a child process, so th
 from __future__ import annotations
 
 import contextlib
-import io
 import mmap
 import os
+import pickle
 import signal
 import struct
 import sys
@@ -190,15 +190,43 @@ def by_tensorflow(path: Path) -> Arrays:
 
 
 def by_h5py(path: Path) -> Arrays:
-    """The legacy layout, by refnet's names."""
-    file = h5py.File(io.BytesIO(path.read_bytes()), "r")
+    """By refnet's names, where each is there once; in a child, as HDF5 ends the process or hangs on some files."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(HANG_SECONDS // 3)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            with os.fdopen(writer, "wb") as out:
+                pickle.dump(_walk(path), out)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as source:
+        content = source.read()
+    if os.WIFSIGNALED(os.waitpid(child, 0)[1]) or not content:
+        raise RuntimeError("HDF5 refuses it, ends the process, or hangs")
+    found: Arrays = pickle.loads(content)
+    return found
 
-    def get(name: str) -> Any:
-        layer, _, role = name.partition("/")
-        places = (f"{layer}/{layer}/{role}{suffix}" for suffix in ("", ":0"))
-        return next((file[place][()] for place in places if place in file), None)
 
-    return Lazy(get)
+def _walk(path: Path) -> Arrays:
+    found: dict[str, list[np.ndarray]] = {}
+    roles = {1: ["kernel"], 2: ["kernel", "bias"], 4: ["gamma", "beta", "moving_mean", "moving_variance"]}
+
+    def note(place: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset) or item.size > 10_000 or place.startswith("optimizer"):
+            return
+        *_, group, role = ["", *place.split("/")]
+        layer = group
+        if group == "vars" and "name" in item.parent.attrs:
+            numbered = roles.get(len(item.parent), [])
+            layer, role = item.parent.attrs["name"], dict(enumerate(numbered)).get(int(role), "?")
+        found.setdefault(f"{layer}/{role.removesuffix(':0')}", []).append(item[()])
+
+    with h5py.File(path, "r") as file:
+        file.visititems(note)
+    return {name: arrays[0] for name, arrays in found.items() if len(arrays) == 1}
 
 
 def by_pillow(path: Path) -> Arrays:
@@ -238,6 +266,41 @@ def objects(path: Path) -> None:
 def archive(path: Path) -> None:
     test_keras.write_archive(path, path.parent)
     (path.parent / "inner.h5").unlink()
+
+
+def h5(path: Path) -> None:
+    test_keras.write(path, ARRAYS_H5)
+
+
+def h5_numbered(path: Path) -> None:
+    test_keras.write_numbered(path)
+
+
+def h5_compressed(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        for layer in ("a", "b"):
+            values = np.arange(60, dtype=np.float32).reshape(5, 12)
+            options = {"compression": "gzip", "shuffle": layer == "a"}
+            file.create_dataset(f"{layer}/{layer}/kernel:0", data=values, chunks=(2, 5), **options)
+
+
+def h5_newest(path: Path) -> None:
+    """Chunks by every kind of index, names in heaps, and an attribute among many."""
+    values = np.arange(60, dtype=np.float32).reshape(5, 12)
+    with h5py.File(path, "w", libver="latest") as file:
+        for number in range(12):
+            file[f"many/{number}"] = np.float32(number)
+        limits = [None, (None, 12), (None, None), (9, 20)]
+        for number, limit in enumerate(limits):
+            for kind, options in (("plain", {}), ("gzip", {"compression": "gzip"})):
+                place = f"{kind}{number}/kernel"
+                file.create_dataset(place, data=values, chunks=(2, 5), maxshape=limit, **options)
+        file.create_dataset("single/kernel", data=values, chunks=(5, 12), compression="gzip")
+        layer = file.create_group("layers/c/vars")
+        layer["0"] = values
+        for number in range(12):
+            layer.attrs[f"other{number}"] = number
+        layer.attrs["name"] = "conv"
 
 
 def torch(name: str) -> Callable[[Path], None]:
@@ -286,7 +349,10 @@ TARGETS = {
     "npz": Target("a.npz", save, mutators.npz, tensors, by_numpy),
     "npz, deflated": Target("a.npz", deflated, mutators.npz, tensors, by_numpy),
     "safetensors": Target("a.safetensors", save, mutators.safetensors, tensors, by_safetensors),
-    "h5": Target("a.h5", lambda path: test_keras.write(path, ARRAYS_H5) and None, mutators.any_bytes, tensors, by_h5py),
+    "h5": Target("a.h5", h5, mutators.hdf5, tensors, by_h5py, refused=""),
+    "h5, compressed": Target("a.h5", h5_compressed, mutators.hdf5, tensors, by_h5py, refused=""),
+    "h5, newest": Target("a.h5", h5_newest, mutators.hdf5, tensors, by_h5py, refused=""),
+    "weights.h5": Target("a.h5", h5_numbered, mutators.hdf5, tensors, by_h5py, refused=""),
     "keras": Target("a.keras", archive, mutators.plain_archive, tensors),
     "PyTorch": Target("a.pth", torch("zip_protocol_5.pth"), mutators.plain_archive, tensors),
     "PyTorch, before 1.6": Target("a.pth", torch("legacy.pth"), mutators.any_bytes, tensors),
@@ -322,20 +388,22 @@ def differences(found: Arrays, target: Target, path: Path) -> str | None:
     return None
 
 
-def attempt(target: Target, folder: Path, files: Files, compare: bool) -> tuple[bool, str | None]:
-    """Whether the files were accepted, and what is wrong with that, if anything."""
+def attempt(target: Target, folder: Path, files: Files, compare: bool) -> tuple[bool, str | None, float]:
+    """Whether the files were accepted; what is wrong with that, if anything; and the seconds that reading them took."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    path = folder / target.file
+    path, start = folder / target.file, time.monotonic()
     try:
         found = target.read(path)
     except RefnetError:
-        return False, None
+        return False, None, time.monotonic() - start
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)
         line = next((frame for frame in reversed(where) if "/refnet" in frame.filename), where[-1])
-        return False, f"{type(error).__name__} at {Path(line.filename).name}, line {line.lineno}: {str(error)[:100]}"
-    return True, differences(found, target, path) if compare and target.truth is not None else None
+        wrong = f"{type(error).__name__} at {Path(line.filename).name}, line {line.lineno}: {str(error)[:100]}"
+        return False, wrong, time.monotonic() - start
+    taken = time.monotonic() - start
+    return True, differences(found, target, path) if compare and target.truth is not None else None, taken
 
 
 def attempt_sound(target: Target, folder: Path, sound: Files) -> Arrays:
@@ -347,7 +415,7 @@ def attempt_sound(target: Target, folder: Path, sound: Files) -> Arrays:
 def sound_files(target: Target, folder: Path) -> Files:
     target.sound(folder / target.file)
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
-    accepted, wrong = attempt(target, folder, files, compare=False)
+    accepted, wrong, _ = attempt(target, folder, files, compare=False)
     assert accepted, wrong
     return files
 
@@ -364,10 +432,10 @@ def child(name: str, sound: Files, trials: range, seconds: float, compare: bool,
         end = time.monotonic() + seconds
         for trial in trials:
             NOTES.pack_into(shared, 0, trial, accepted, slowest, slowest_trial)
-            files, start = trial_files(target, sound, name, trial), time.monotonic()
-            good, wrong = attempt(target, Path(directory), files, compare)
+            files = trial_files(target, sound, name, trial)
+            good, wrong, taken = attempt(target, Path(directory), files, compare)
             accepted += good
-            slowest, slowest_trial = max((slowest, slowest_trial), (time.monotonic() - start, trial))
+            slowest, slowest_trial = max((slowest, slowest_trial), (taken, trial))
             NOTES.pack_into(shared, 0, trial, accepted, slowest, slowest_trial)
             if wrong is not None and wrong.partition(":")[0] not in seen:
                 seen += f"trial {trial}: {wrong}\n"

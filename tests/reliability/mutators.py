@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import struct
@@ -11,6 +12,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from refnet.weights.formats.hdf5_objects import Hdf5File
+from refnet.weights.formats.hdf5_structures import Extents, checksum
+from refnet.weights.formats.hdf5_values import describe
 from refnet.weights.formats.table import read_table
 from tests.refnet.formats.tables import Tables
 
@@ -394,3 +398,84 @@ def jpeg(files: Files, draw: Random) -> Files:
     head = b"".join(marker + (len(data) + 2).to_bytes(2, "big") + data for marker, data in segments)
     scan = content[at:]
     return {name: content[:2] + head + (bytes_of(scan, draw) if draw.random() < 0.3 else scan)}
+
+
+class _Noted(Extents):
+    """A file that notes where its structures lie: one that is read in parts is one."""
+
+    def __init__(self, content: bytes) -> None:
+        def read(start: int, part: memoryview) -> int:
+            part[:] = content[start : start + len(part)]
+            return len(part)
+
+        super().__init__(read, len(content))
+        self._content = content
+        self.found: list[tuple[int, int]] = []
+
+    def take(self, start: int, nbytes: int) -> bytes:
+        first, stop = self.found[-1] if self.found else (0, -1)
+        if stop == start and _sum_at(self._content[first:stop]) is None:
+            self.found[-1] = first, start + nbytes
+        else:
+            self.found.append((start, start + nbytes))
+        return super().take(start, nbytes)
+
+
+@functools.cache
+def _structures(content: bytes) -> list[tuple[int, int, int | None]]:
+    """The structures of a sound HDF5 file: start, end, and the place of the checksum, if there is one."""
+    noted = _Noted(content)
+    file = Hdf5File(noted)
+    pending = [file.root]
+    while pending:
+        found = file.object(pending.pop())
+        file.text_attribute(found, "name")
+        if found.is_group:
+            pending += [address for address in file.members(found).values() if address is not None]
+        elif found.is_dataset:
+            describe(file, found)
+    return [(start, stop, _sum_at(content[start:stop])) for start, stop in noted.found]
+
+
+def _sum_at(structure: bytes) -> int | None:
+    """At the end, or in a block of a fractal heap after its head."""
+    places = (len(structure) - 4,) if structure[:4] != b"FHDB" else range(13, 25)
+    return next((place for place in places if structure[place : place + 4] == _sum_of(structure, place)), None)
+
+
+def _sum_of(structure: bytes, place: int) -> bytes:
+    summed = structure[:place]
+    if place + 4 < len(structure):
+        summed += bytes(4) + structure[place + 4 :]
+    return checksum(summed).to_bytes(4, "little")
+
+
+def hdf5(files: Files, draw: Random) -> Files:
+    """Other numbers in HDF5's structures: addresses, lengths, counts, versions; mostly with the right checksums."""
+    ((name, content),) = files.items()
+    if draw.random() < 0.15:
+        return {name: bytes_of(content, draw)}
+    changed, structures = bytearray(content), _structures(content)
+    touched = [draw.choice(structures) for _ in range(draw.choice((1, 1, 2, 3)))]
+    for start, stop, _ in touched:
+        width = draw.choice((1, 2, 4, 8))
+        # The head of a structure says most; and numbers are aligned, or nearly.
+        most = min(stop - start, draw.choice((16, 64, 1 << 12)))
+        at = start + min(draw.randrange(most), stop - start - 1)
+        if draw.random() < 0.7:
+            at -= (at - start) % width
+        old = int.from_bytes(changed[at : at + width], "little")
+        new = number(draw, old)
+        if width == 8 and draw.random() < 0.5:
+            new = draw.choice(structures)[0] + draw.choice((0, 0, 0, 8, -8, 1))
+        elif draw.random() < 0.2:
+            source = draw.choice(structures)[0]
+            new = int.from_bytes(content[source : source + width], "little")
+        changed[at : at + width] = (new % 256**width).to_bytes(width, "little")
+    if draw.random() < 0.95:
+        for start, stop, place in touched:
+            if place is not None:
+                changed[start + place : start + place + 4] = _sum_of(bytes(changed[start:stop]), place)
+    if draw.random() < 0.1:
+        changed = changed[: draw.randrange(len(changed))] if draw.random() < 0.5 else changed + bytes(8)
+    return {name: bytes(changed)}

@@ -137,6 +137,21 @@ def batch_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net:
     return normalize(x, mean, _scale(gamma, variance, net.batch_norm_epsilon), beta)
 
 
+def group_norm(x: Bounded, gamma: np.ndarray | None, beta: np.ndarray, groups: int, epsilon: float) -> Bounded:
+    """`normalize` with the moments of each image's groups of channels, by binary64 sums."""
+    *pixels, channels = x.value.shape
+    each = channels // groups
+
+    def per_channel(moment: Bounded) -> Bounded:
+        return Bounded(*(np.repeat(a, each, axis=1)[:, None, None] for a in moment))
+
+    moments = _moments(Bounded(*(a.reshape(*pixels, groups, each) for a in x)), axes=(1, 2, 4))
+    mean, variance = map(per_channel, moments)
+    wide = x.precision.wide
+    numerator = np.ones(channels, wide) if gamma is None else gamma.astype(wide)
+    return normalize(x, mean, _scale(numerator, variance, epsilon), beta.astype(wide))
+
+
 def normalize(x: Bounded, mean: Bounded, scale: Bounded, beta: np.ndarray) -> Bounded:
     """``fma(x - mean, scale, beta)``."""
     centred = rounded(Bounded(x.value - mean.value, x.bound + mean.bound))
@@ -156,20 +171,18 @@ def _scale(gamma: np.ndarray, variance: Bounded, epsilon: float) -> Bounded:
     return scale
 
 
-def _moments(x: Bounded) -> tuple[Bounded, Bounded]:
-    """The mean, rounded once, and the biased variance over batch, rows and columns, both by binary64 sums.
+def _moments(x: Bounded, axes: tuple[int, ...] = (0, 1, 2)) -> tuple[Bounded, Bounded]:
+    """The mean, rounded once, and the biased variance over some axes, both by binary64 sums in any order.
 
     A sum of n terms in binary64 adds n 2**-53 of the terms' sizes. The variance may be taken about the mean before or
     after its rounding: the distance between the two is part of the mean's bound.
     """
-    axes = (0, 1, 2)
-    count = x.value[..., 0].size
-    u_sum = count * 2.0**-53
+    u_sum = np.prod([x.value.shape[axis] for axis in axes]) * 2.0**-53
     mean = x.value.mean(axes)
     error = x.bound.mean(axes) + u_sum * (np.abs(x.value) + x.bound).mean(axes)
     rounded_mean = rounded(Bounded(mean, error))
-    deviation = np.abs(x.value - mean)
-    distance = x.bound + rounded_mean.bound
+    deviation = np.abs(x.value - np.expand_dims(mean, axes))
+    distance = x.bound + np.expand_dims(rounded_mean.bound, axes)
     variance = (deviation**2).mean(axes)
     error = (2 * deviation * distance + distance**2).mean(axes)
     error += 2 * u_sum * ((deviation + distance) ** 2).mean(axes)

@@ -12,12 +12,13 @@ from tests.support.tensorflow import tensorflow
 
 
 class Description(NamedTuple):
-    """Version, (filters, units) of each block, and whether the units are bottlenecks."""
+    """Version, (filters, units) of each block, whether the units are bottlenecks, classes, and the root's filters."""
 
     version: int
     blocks: tuple[tuple[int, int], ...]
     bottleneck: bool = True
     classes: int = 7
+    root: int = 64
 
     @property
     def unit(self) -> str:
@@ -98,7 +99,7 @@ class Model:
         """Every layer's output by the name of TF-Slim's end point, in network order."""
         tf, description = self.tf, self.description
         first = description.version == 1
-        x = self.conv(tf.constant(images, self.dtype), 64, 7, 2)
+        x = self.conv(tf.constant(images, self.dtype), description.root, 7, 2)
         x = self.record("conv1", tf.nn.relu(self.norm(x)) if first else x)
         x = self.record("pool1", tf.nn.max_pool2d(x, 3, 2, "SAME"))
         for block, (filters, units) in enumerate(description.blocks, 1):

@@ -57,6 +57,17 @@ def test_float64_is_the_truth(description: Description, tmp_path: Path) -> None:
     assert_is_the_truth(description.net(f"resnet_v{description.version}"), weights, IMAGES, truth)
 
 
+def test_models_for_tpus_have_no_scope(tmp_path: Path) -> None:
+    description = DESCRIPTIONS["bottleneck v1"]
+    state, truth = model_of(description)
+    state = {name.removeprefix("resnet_model/"): value for name, value in state.items()}
+    slots = {f"{name}/Momentum": value for name, value in state.items()}
+    weights = refnet.load_weights(save(tmp_path / "model.ckpt-1", state | slots))
+    assert set(weights.conversion.renamed.values()) == state.keys()
+    assert any("for TPUs" in note and "recipe=refnet.Recipe(224, 224" in note for note in weights.notes)
+    assert_is_the_truth(description.net("resnet_v1"), weights, IMAGES, truth)
+
+
 @KINDS
 def test_the_order_is_that_of_the_numbers(description: Description, tmp_path: Path) -> None:
     """Not that of the file, nor that of the alphabet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -175,4 +176,88 @@ def test_a_bottleneck_without_a_kernel_is_not_a_basic_unit(tmp_path: Path) -> No
     state = draw_state(SMALL, 1)
     del state["layer1.1.conv3.weight"]
     with pytest.raises(errors.MissingTensorError, match="block1/unit_2/bottleneck_v1/conv3/weights is missing"):
+        refnet.load_weights(write(tmp_path / "a.safetensors", state))
+
+
+#: The children of torchvision's and timm's networks that have tensors, in their order.
+CHILDREN = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+
+
+def numbered(state: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, np.ndarray]:
+    """The names that nn.Sequential(*list(net.children())[:-1]) gives."""
+    split = {name: name.partition(".") for name in state}
+    return {
+        f"{prefix}{CHILDREN[child]}.{rest}": state[name] for name, (child, _, rest) in split.items() if child != "fc"
+    }
+
+
+@pytest.mark.parametrize(
+    ("description", "prefix"),
+    list(zip(DESCRIPTIONS.values(), cycle(["", "0.", "module.backbone.", "encoder.0."]))),
+    ids=DESCRIPTIONS,
+)
+def test_children_by_their_numbers(description: Description, prefix: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    state, images = draw_state(description, 3), random_images(2, 33, 40, 3, seed=4)
+    truth = run(TensorFlowV1("float64"), description, state, images, "resnet_v1")
+    head = {f"{prefix}10.{role}": state[f"fc.{role}"] for role in ("weight", "bias")}
+    state = numbered(state, prefix) | head
+    weights = refnet.load_weights(write(tmp_path / "a.safetensors", state), strict=True)
+    assert weights.recipe == refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")
+    assert set(weights.conversion.renamed.values()) == state.keys()
+    assert_is_the_truth(description.net("resnet_v1"), weights, images, truth)
+
+
+@pytest.mark.parametrize("framework", ["torchvision", "timm"])
+def test_children_are_theirs(framework: str) -> None:
+    module, nn = pytest.importorskip(framework), pytest.importorskip("torch.nn")
+    for deep in (False, True) if framework == "timm" else (False,):
+        name = f"resnet18{'d' if deep else ''}"
+        net = module.create_model(name) if framework == "timm" else getattr(module.models, name)(weights=None)
+        state = nn.Sequential(*list(net.children())[:-1]).state_dict()
+        assert state.keys() == numbered(net.state_dict()).keys()
+
+
+@pytest.mark.parametrize(("head", "classes"), [([], None), (["fc"], 7), (["1"], 7), (["head.0", "head.3"], None)])
+def test_heads_beside_numbered_children(head: list[str], classes: int | None, tmp_path: Path) -> None:
+    state = draw_state(SMALL, 1)
+    layers = {f"{name}.{role}": state[f"fc.{role}"] for name in head[:1] for role in ("weight", "bias")}
+    layers |= {f"{name}.weight": np.ones((3, 7), np.float32) for name in head[1:]}
+    write(tmp_path / "a.safetensors", numbered(state, "0.") | layers)
+    if len(head) > 1:
+        with pytest.warns(refnet.RefnetWarning, match="features only, without logits: of the head, head.0"):
+            weights = refnet.load_weights(tmp_path / "a.safetensors")
+    else:
+        weights = refnet.load_weights(tmp_path / "a.safetensors", strict=True)
+    assert weights.architecture.num_classes == classes
+
+
+@pytest.mark.parametrize(("by", "child"), [(-1, 3), (2, 8)])
+def test_numbers_of_another_network(by: int, child: int, tmp_path: Path) -> None:
+    """Without a max pool, as for CIFAR, the stages are the children 3 to 6."""
+    state = numbered(draw_state(SMALL, 1))
+    stages = {f"{int(name[0]) + by}{name[1:]}": value for name, value in state.items() if name[0] in "4567"}
+    with pytest.raises(errors.MissingTensorError, match=rf"there are units in child {child} too"):
+        refnet.load_weights(write(tmp_path / "a.safetensors", {**state, **stages}))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_numbered_variants_are_refused_by_name(variant: str, tmp_path: Path) -> None:
+    more, words = VARIANTS[variant]
+    state = draw_state(SMALL, 1) | {name: np.ones(shape, np.float32) for name, shape in more.items()}
+    with pytest.raises(errors.MissingTensorError, match=f"refnet does not have, with.*{words}.*resnet18"):
+        refnet.load_weights(write(tmp_path / "a.safetensors", numbered(state)))
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "layer4.weight", "bn1.bias"])
+def test_no_name_takes_a_numbers_place(name: str, tmp_path: Path) -> None:
+    state = numbered(draw_state(SMALL, 1)) | {name: np.ones((4, 4), np.float32)}
+    write(tmp_path / "a.safetensors", state)
+    with pytest.raises(errors.FormatError, match=f"{name!r} is a name of torchvision's among its children's numbers"):
+        refnet.load_weights(tmp_path / "a.safetensors")
+
+
+def test_a_layer_within_a_numbered_unit_is_an_error(tmp_path: Path) -> None:
+    state = numbered(draw_state(SMALL, 1), "net.") | {"net.4.0.attention.weight": np.ones((3, 3), np.float32)}
+    with pytest.raises(errors.WeightsError, match=r"within the network .*net\.4\.0\.attention\.weight"):
         refnet.load_weights(write(tmp_path / "a.safetensors", state))

@@ -337,6 +337,41 @@ def load_tile(typingctx, address, offsets, element):
 
 
 @intrinsic
+def load_wide(typingctx, address, offsets, element):
+    """A tile of binary64, from the numbers of ``element`` at an address: as many rows as offsets, without gaps."""
+    tile, narrow = TileType(types.float64, offsets.count), FLOATS[element.instance_type]
+    lanes = tile.vector.count
+
+    def codegen(context, builder, signature, args):
+        vectors = ir.PointerType(ir.VectorType(narrow, lanes))
+
+        def load(_, row, vector):
+            offset = (row * VECTORS + vector) * lanes * element.instance_type.bitwidth // 8
+            value = builder.load(builder.inttoptr(builder.add(args[0], _INT(offset)), vectors))
+            value.align = element.instance_type.bitwidth // 8
+            return value if narrow == tile.element else builder.fpext(value, tile.vector)
+
+        return _each(builder, ir.Constant(tile.array, ir.Undefined), load)
+
+    return tile(types.int64, offsets, element), codegen
+
+
+@intrinsic
+def add_squares(typingctx, sums, values, mean):
+    """``sums + (values - mean) * (values - mean)``, element by element, each operation rounded."""
+
+    def codegen(context, builder, signature, args):
+        def add(total, row, vector):
+            value, middle = (builder.extract_value(tile, row * VECTORS + vector) for tile in args[1:])
+            deviation = builder.fsub(value, middle)
+            return builder.fadd(total, builder.fmul(deviation, deviation))
+
+        return _each(builder, args[0], add)
+
+    return sums(sums, sums, sums), codegen
+
+
+@intrinsic
 def store_tile(typingctx, value, address, offsets):
     """Write a tile; its rows go to ``offsets`` from an address, as in `load_tile`."""
 

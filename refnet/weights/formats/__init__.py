@@ -11,13 +11,11 @@ import numpy as np
 
 from refnet.errors import ConfigError, FormatError
 from refnet.files import regular_file_size
-from refnet.weights.formats import hdf5, npz, onnx, pytorch, safetensors, shards, tf_checkpoint, tf_checkpoint_writer
-from refnet.weights.formats.foreign import HEAD_BYTES, foreign
-from refnet.weights.formats.format import Format, Writer
+from refnet.weights.formats import shards, tf_checkpoint, tf_checkpoint_writer
+from refnet.weights.formats.format import HEAD_BYTES, Format, Writer
+from refnet.weights.formats.later import later
 from refnet.weights.formats.loaded import Loaded, naming
-from refnet.weights.formats.npz import write_npz
-from refnet.weights.formats.safetensors import write_safetensors
-from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
+from refnet_kernels.system.forks import making
 
 __all__ = [
     "FORMATS",
@@ -28,20 +26,24 @@ __all__ = [
     "naming",
     "read",
     "write",
-    "write_checkpoint",
-    "write_npz",
-    "write_safetensors",
 ]
 
+
+def _later(module: str, *starts: bytes, at: int = 0, name: str = "FORMAT") -> Format:
+    """The row of a module that is imported when a file can be of its format: one of these bytes is where it starts."""
+    return later(Format, f"{__name__}.{module}", lambda path, head: head.startswith(starts, at), name)
+
+
+_ZIP = b"PK"
 #: The first that fits a file reads it.
 FORMATS: tuple[Format, ...] = (
     tf_checkpoint.FORMAT._replace(writer=tf_checkpoint_writer.WRITER),
-    pytorch.FORMAT,
-    hdf5.FORMAT,
-    hdf5.ARCHIVE_FORMAT,
-    npz.FORMAT,
-    safetensors.FORMAT,
-    onnx.FORMAT,
+    _later("pytorch", _ZIP, b"\x80"),
+    _later("hdf5", b"\x89HDF"),
+    _later("hdf5", _ZIP, name="ARCHIVE_FORMAT"),
+    _later("npz", _ZIP),
+    _later("safetensors", b"{", at=8),
+    _later("onnx", b"\x08"),
 )
 
 
@@ -201,9 +203,17 @@ def _format(path: str) -> Format | None:
     """The format of a file, by its content."""
     head = _head(path)
     found = next((entry for entry in FORMATS if entry.fits(path, head)), None)
-    if found is None and head and foreign(path, head) is None:
+    if found is None and head and _foreign(path, head) is None:
         return next((f for f in FORMATS if f.known_by_suffix and path.endswith(f.known_by_suffix)), None)
     return found
+
+
+def _foreign(path: str, head: bytes) -> str | None:
+    """What a file is that refnet does not read, and what to do."""
+    with making:
+        from refnet.weights.formats.foreign import foreign
+
+    return foreign(path, head)
 
 
 def _head(path: str) -> bytes:
@@ -216,7 +226,7 @@ def _unknown(path: str) -> FormatError:
     head = _head(path)
     if not head:
         return FormatError(f"{path}: the file is empty.")
-    guess = foreign(path, head) or "of an unknown format"
+    guess = _foreign(path, head) or "of an unknown format"
     return FormatError(
         f"{path}: the file is cut off, or it is {guess}. "
         f"refnet reads {_enumerated([entry.title for entry in FORMATS], 'and')}."

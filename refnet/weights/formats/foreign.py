@@ -8,9 +8,6 @@ from typing import NamedTuple
 
 from refnet.weights.formats import pytorch
 
-#: So many of a file's first bytes are looked at: enough for all magic numbers, that of a tar archive too.
-HEAD_BYTES = 512
-
 
 class Foreign(NamedTuple):
     """A row of `FOREIGN`.

@@ -9,6 +9,9 @@ import numpy as np
 
 from refnet.weights.formats.loaded import Loaded
 
+#: So many of a file's first bytes are looked at: enough for all magic numbers, that of a tar archive too.
+HEAD_BYTES = 512
+
 
 class Writer(NamedTuple):
     """How a format is written.

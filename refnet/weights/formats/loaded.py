@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from refnet.checks import listed, shown
 from refnet.errors import ConfigError, DtypeError, FormatError, LimitError, RefnetError, WeightsError
 from refnet.resources import for_weights
-from refnet.weights.conversion import Conversion, some
+from refnet.weights.conversion import Conversion
 from refnet_kernels.system import pages
 from refnet_kernels.system.cores import count_cores
 from refnet_kernels.system.forks import Lock
@@ -33,6 +34,9 @@ _NAME_MAX_BYTES = 1 << 15
 _LISTED = 50
 
 _LINE_BYTES = 64
+
+# Tensors that share memory are copied. Networks share a few, and some have one small tensor under many names.
+_MAX_SHARING, _SMALL_BYTES = 4, 1 << 20
 
 #: From this size on, it pays to read an array in another thread.
 _LARGE_BYTES = 1 << 19
@@ -60,6 +64,8 @@ class Loaded(NamedTuple):
         What was left out, and why, and what was converted.
     averaged : bool
         Whether the tensors are averages, which the format keeps apart from the weights themselves.
+    by_graph : bool
+        Whether a graph in the file says what the network is, whatever the tensors' home.
     """
 
     tensors: dict[str, np.ndarray]
@@ -67,6 +73,7 @@ class Loaded(NamedTuple):
     metadata: dict[str, Any]
     conversion: Conversion
     averaged: bool = False
+    by_graph: bool = False
 
 
 class Arena:
@@ -135,18 +142,18 @@ def read_all(
     WeightsError
         All the problems together.
     """
-    listed = list(entries)
-    outcomes: list[_Result | WeightsError | None] = [None] * len(listed)
+    every = list(entries)
+    outcomes: list[_Result | WeightsError | None] = [None] * len(every)
 
     def keep(number: int) -> None:
         try:
-            outcomes[number] = read(listed[number])
+            outcomes[number] = read(every[number])
         except WeightsError as error:
             outcomes[number] = error
 
-    large = [number for number, entry in enumerate(listed) if nbytes(entry) >= _LARGE_BYTES]
+    large = [number for number, entry in enumerate(every) if nbytes(entry) >= _LARGE_BYTES]
     with Helpers(keep, large, count_cores() - 1) as helpers:
-        for number in sorted(set(range(len(listed))) - set(large)):
+        for number in sorted(set(range(len(every))) - set(large)):
             keep(number)
         helpers.take_part()
     problems = [outcome for outcome in outcomes if isinstance(outcome, WeightsError)]
@@ -202,6 +209,28 @@ def check_shape(shape: Sequence[int], itemsize: int) -> None:
             raise LimitError(
                 f"its shape {tuple(shape)} takes more bytes than a computer can address.", found=tuple(shape)
             )
+
+
+def check_sharing(taken: int, held: int) -> None:
+    """Refuse tensors that share memory so often that their copies are more likely a bomb than a network.
+
+    Parameters
+    ----------
+    taken : int
+        Bytes of the copies.
+    held : int
+        Bytes that the file holds for them.
+
+    Raises
+    ------
+    LimitError
+    """
+    if taken > _SMALL_BYTES + _MAX_SHARING * held:
+        raise LimitError(
+            f"its tensors take {taken} bytes, and share the {held} that the file holds for them.",
+            expected=held,
+            found=taken,
+        )
 
 
 def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
@@ -273,7 +302,7 @@ def writable(name: str, tensor: np.ndarray) -> np.ndarray:
         message = f"tensor {name!r}: its name cannot be written, as it is not Unicode."
         raise ConfigError(message, tensor=name) from error
     if length > _NAME_MAX_BYTES:
-        raise ConfigError(f"tensor {name[:20]!r}...: its name has {length} bytes; it can have {_NAME_MAX_BYTES}.")
+        raise ConfigError(f"tensor {shown(name)}: its name has {length} bytes; it can have {_NAME_MAX_BYTES}.")
     array = np.asarray(tensor, order="C")
     try:
         check_shape(array.shape, array.itemsize)
@@ -319,10 +348,10 @@ def raise_problems(problems: Sequence[WeightsError]) -> None:
     alike: dict[str, list[WeightsError]] = {}
     for problem in problems:
         alike.setdefault(_reason(problem), []).append(problem)
-    listed = [f"\n  - {_together(reason, group)}" for reason, group in alike.items()]
-    lines = "".join(listed[:_LISTED]) + (f"\n  - and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")
+    lines = [f"\n  - {_together(reason, group)}" for reason, group in alike.items()]
+    text = "".join(lines[:_LISTED]) + (f"\n  - and {len(lines) - _LISTED} more" if len(lines) > _LISTED else "")
     raise kind(
-        f"{len(problems)} problems were found:{lines}", tensor=first.tensor, expected=first.expected, found=first.found
+        f"{len(problems)} problems were found:{text}", tensor=first.tensor, expected=first.expected, found=first.found
     ) from first
 
 
@@ -337,7 +366,7 @@ def _together(reason: str, problems: Sequence[WeightsError]) -> str:
     if len(problems) == 1:
         return problems[0].message
     contexts = [problem.message.removesuffix(f": {reason}") for problem in problems]
-    return f"{reason} ({len(problems)} of them: {some(contexts)})"
+    return f"{reason} ({len(problems)} of them: {listed(contexts)})"
 
 
 def in_context(context: str, error: _Error, *, tensor: str | None = None) -> _Error:

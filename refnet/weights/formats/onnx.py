@@ -139,7 +139,7 @@ def read_onnx(path: str) -> Loaded:
         added=[name for name, tensor in network.tensors.items() if name not in network.names and not tensor.any()],
         remarks=network.remarks,
     )
-    return Loaded(_own(network.tensors), _FORMAT, {"options": network.options}, conversion)
+    return Loaded(_own(network.tensors), _FORMAT, {"options": network.options}, conversion, by_graph=True)
 
 
 def _unread(names: list[str], network: Network) -> dict[str, str]:

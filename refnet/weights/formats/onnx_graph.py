@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import shown
+from refnet.checks import listed, shown
 from refnet.errors import ShapeMismatchError, WeightsError
 from refnet.network.networks import BY_UNIT, network_name
+from refnet.weights.formats.loaded import check_sharing
 from refnet_kernels.contract import same_padding
 
 
@@ -245,7 +246,8 @@ class _Reading:
             for name in node.inputs:
                 self._consumers.setdefault(name, []).append(node)
         self._read: set[str] = set()
-        self._kernels: set[str] = set()
+        #: Bytes of the variables, and of the constants.
+        self._taken, self._held = 0, sum(array.nbytes for array in graph.tensors.values())
         self._epsilons: dict[float, Node] = {}
         self._options: dict[str, Any] = {}
         self._remarks: list[str] = []
@@ -315,7 +317,7 @@ class _Reading:
     def _only_consumer(self, node: Node, op: str) -> Node:
         consumers = self._consumers.get(node.outputs[0], [])
         if len(consumers) != 1 or consumers[0].op != op:
-            found = ", ".join(consumer.op for consumer in consumers[:4]) or "nothing"
+            found = listed(consumer.op for consumer in consumers) or "nothing"
             raise _refused(node, f"must be followed by {op} alone; {found} follows it")
         self._read.update((node.outputs[0], consumers[0].outputs[0]))
         return consumers[0]
@@ -339,11 +341,9 @@ class _Reading:
                 expected=shape,
                 found=array.shape,
             )
-        if None in shape:
-            # The copies of one kernel could take any memory. Vectors are shared where they are equal.
-            if name in self._kernels:
-                raise _refused(node, f"has the kernel {shown(name)}, which another node has too")
-            self._kernels.add(name)
+        # Exporters make one constant of equal ones; each variable becomes a copy.
+        self._taken += array.nbytes
+        check_sharing(self._taken, self._held)
         return _Variable(array, name)
 
     def _integers(self, node: Node, index: int, attribute: str) -> list[int] | None:

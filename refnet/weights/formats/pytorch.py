@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import listed
 from refnet.errors import ConfigError, CorruptError, FormatError, LimitError, WeightsError
 from refnet.files import regular_file_size
 from refnet.resources import is_want
@@ -31,6 +32,7 @@ from refnet.weights.formats.loaded import (
     Arena,
     Loaded,
     check_shape,
+    check_sharing,
     float32_of_bfloat16,
     in_context,
     not_numeric,
@@ -90,8 +92,6 @@ _MAX_DEPTH = 8
 _MAX_TENSORS, _MAX_NAMES_LENGTH = 1 << 16, 16 << 20
 _USUAL = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params")
 _AVERAGES = re.compile(r"(^|[^a-z])(ema|swa|avg|averaged?|averages)([^a-z]|$)", re.IGNORECASE)
-# Tensors that share memory are copied. Networks share a few, and some have one small tensor under many names.
-_MAX_SHARING, _SMALL_BYTES = 4, 1 << 20
 # In messages.
 _FEW, _MAX_SHOWN = 8, 100
 
@@ -272,7 +272,7 @@ def _open_archive(archive: zipfile.ZipFile, file: int, file_size: int) -> _Sourc
     pickles = [name for name in by_name if name.endswith(_PICKLE)]
     if len(pickles) != 1 or pickles[0].count("/") != 1:
         raise FormatError(
-            f"PyTorch's archives have one member FOLDER{_PICKLE}; this one has {', '.join(pickles[:_FEW]) or 'none'}.",
+            f"PyTorch's archives have one member FOLDER{_PICKLE}; this one has {listed(pickles) or 'none'}.",
             found=pickles,
         )
     folder = pickles[0].removesuffix(_PICKLE)
@@ -412,10 +412,7 @@ def _values(tensors: Mapping[str, _Tensor], source: _Source) -> dict[str, np.nda
     alone = {names[0] for names in users.values() if len(names) == 1 and tensors[names[0]].is_whole}
     nbytes = {key: storage.nbytes for key, storage in storages.items()}
     copied = sum(tensor.nbytes for name, tensor in tensors.items() if name not in alone)
-    if copied > _SMALL_BYTES + _MAX_SHARING * sum(nbytes.values()):
-        raise LimitError(
-            f"its tensors take {copied} bytes, and share the {sum(nbytes.values())} that the file holds for them."
-        )
+    check_sharing(copied, sum(nbytes.values()))
     arena = Arena(sum(nbytes.values()) + copied, len(storages) + len(tensors))
 
     def read(key: str) -> np.ndarray:
@@ -682,7 +679,7 @@ def _titled(path: _Path) -> str:
 
 
 def _listed(paths: list[_Path]) -> str:
-    return ", ".join(map(_titled, paths[:_FEW])) + (", ..." if len(paths) > _FEW else "")
+    return listed(map(_titled, paths))
 
 
 def _entries(value: Any) -> Mapping[Any, Any]:

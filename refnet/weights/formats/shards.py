@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+from refnet.checks import listed
 from refnet.errors import CorruptError, FormatError, LimitError
 from refnet.files import json_object, regular_file_size
-from refnet.weights.conversion import some
 from refnet.weights.formats.loaded import METADATA_MAX_BYTES, Loaded, naming
 
 SUFFIX = ".index.json"
@@ -26,6 +26,7 @@ CONFIGURED = (
     "model.safetensors" + SUFFIX,
     "pytorch_model.bin",
     "pytorch_model.bin" + SUFFIX,
+    "model.onnx",
 )
 #: What holds the weights in a directory; the first that is there is taken.
 NAMES = (
@@ -109,7 +110,7 @@ def read_shards(path: str, read: Callable[[str], Loaded]) -> Loaded:
         others = loaded.tensors.keys() - mapped.keys()
         with naming(place):
             if others:
-                raise FormatError(f"it holds tensors that the index does not place there: {some(sorted(others))}.")
+                raise FormatError(f"it holds tensors that the index does not place there: {listed(sorted(others))}.")
         before = loaded if result is None else result
         result = before._replace(
             tensors=(result.tensors if result else {}) | mapped,
@@ -119,5 +120,5 @@ def read_shards(path: str, read: Callable[[str], Loaded]) -> Loaded:
         raise FormatError("the index names no file.")
     missing = sorted(places.keys() - result.tensors.keys() - result.conversion.left_out.keys())
     if missing:
-        raise CorruptError(f"tensors are missing in the files that the index names for them: {some(missing)}.")
+        raise CorruptError(f"tensors are missing in the files that the index names for them: {listed(missing)}.")
     return result

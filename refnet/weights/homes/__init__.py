@@ -5,23 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from refnet.checks import listed
 from refnet.errors import ConfigError
 from refnet.network.architecture import scopes_of
+from refnet.weights.formats.later import later
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes import bit, hugging_face, keras, keras_hub, pytorchcv, tf_official, timm, torchvision
 from refnet.weights.homes.home import Home, Named, refuse_slim_names
 
+
+def _later(module: str, *signs: str, formats: tuple[str, ...] = (), name: str = "HOME") -> Home:
+    """The row of a module that is imported when a file can be of its home.
+
+    Then some tensor's name contains one of the signs, or the format's name starts with one of ``formats``.
+    """
+
+    def may_fit(loaded: Loaded) -> bool:
+        names = "\n".join(loaded.tensors)
+        return loaded.format.startswith(formats) or any(sign in names for sign in signs)
+
+    return later(Home, f"{__name__}.{module}", may_fit, name)
+
+
 #: The first home that fits reads the tensors.
-HOMES = (
+HOMES: tuple[Home, ...] = (
     # Before Keras', which takes every file of Keras' formats.
-    keras_hub.HOME,
-    keras.HOME,
-    timm.HOME,
-    torchvision.HOME,
-    hugging_face.HOME,
-    pytorchcv.HOME,
-    tf_official.HOME,
-    bit.HOME,
+    _later("keras_hub", "stack"),
+    _later("keras", "_block", "_branch", formats=("Keras ",)),
+    _later("timm", "stages."),
+    _later("torchvision", "layer"),
+    _later("torchvision", ".conv1.", name="NUMBERED"),
+    _later("hugging_face", "encoder.stages."),
+    _later("pytorchcv", "features.stage"),
+    # Before the official ones, whose names are the same behind any scope.
+    _later("tf_official", "base_model/", name="SIMCLR"),
+    _later("tf_official", "conv2d", "batch_normalization"),
+    _later("bit", "standardized_conv2d/", "bit."),
 )
 
 
@@ -89,7 +107,8 @@ def network_in(loaded: Loaded, scope: str | None = None) -> Found:
     else:
         prefixes = sorted({m["scope"] for m in map(home.unit.match, names) if m}) if home.unit else [""]
     prefix = _chosen(prefixes, scope)
-    others = {name: other.rstrip("./") for name in names for other in _other_scopes(name, prefix, prefixes)}
+    several = names if set(prefixes) - {prefix} else ()
+    others = {name: other.rstrip("./") for name in several for other in _other_scopes(name, prefix, prefixes)}
     rest = {name: tensor for name, tensor in loaded.tensors.items() if name not in others}
     if home is None:
         return Found(Named(rest, {}, {}, None, [], []), others, outputs_first=False, home="")
@@ -105,6 +124,7 @@ def network_in(loaded: Loaded, scope: str | None = None) -> Found:
         tensors=tensors | outside,
         renamed={name: prefix + original for name, original in named.renamed.items()},
         inside=[prefix + name for name in named.inside],
+        not_run=[prefix + name for name in named.not_run],
     )
     return Found(named, others, home.outputs_first, home.title)
 
@@ -116,10 +136,10 @@ def _chosen(prefixes: Sequence[str], scope: str | None) -> str:
         return prefixes[0] if prefixes else ""
     if scope is None:
         raise ConfigError(
-            f"The weights hold several networks; scope= can be {', '.join(map(repr, scopes))}.", expected=scopes
+            f"The weights hold several networks; scope= can be {listed(map(repr, scopes))}.", expected=scopes
         )
     if scope not in scopes:
-        there = f"there are networks below {', '.join(map(repr, scopes))}" if scopes else "there is none at all"
+        there = f"there are networks below {listed(map(repr, scopes))}" if scopes else "there is none at all"
         raise ConfigError(f"There is no network below scope {scope!r}; {there}.", expected=scopes, found=scope)
     return prefixes[scopes.index(scope)]
 

@@ -34,6 +34,10 @@ class Named(NamedTuple):
         Tensors in the units that have no place in refnet's units, by their names in the file.
     untold : str
         What only a file of configuration can tell about the network, or "".
+    not_run : sequence of str
+        Tensors of heads that do not stand before the classifier, by their names in the file.
+    doubt : str
+        What a user should know before trusting the result, or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -44,6 +48,8 @@ class Named(NamedTuple):
     remarks: list[str]
     inside: Sequence[str] = ()
     untold: str = ""
+    not_run: Sequence[str] = ()
+    doubt: str = ""
 
 
 class Home(NamedTuple):

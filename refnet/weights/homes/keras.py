@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.checks import listed
 from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.names import NUMBER
@@ -131,13 +132,13 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     layers = {name.rpartition("/")[0] for name in tensors}
     places = [place for place in map(Place.of, layers) if place]
     if not places:
-        names = ", ".join(sorted(layers)[:8]) or "none"
+        names = listed(sorted(layers)) or "none"
         raise MissingTensorError(f"These are not the weights of Keras' ResNets; the layers are {names}.{_hint(layers)}")
     scaled = sorted(filter(_SCALED.match, layers))
     if scaled:
         raise MissingTensorError(
             "These are the weights of a ResNet of Keras 2 with layers that refnet does not have, or does not know by "
-            f"these names: {', '.join(scaled[:8])}. refnet has Keras Applications' ResNet50, by its old names too.",
+            f"these names: {listed(scaled)}. refnet has Keras Applications' ResNet50, by its old names too.",
             found=scaled,
         )
     version = _version(layers, {place.end for place in places})

@@ -20,6 +20,22 @@ _OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
 _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
+def below_scope(unit: re.Pattern[str]) -> re.Pattern[str]:
+    """The pattern of a unit's tensor below any scope, as `Home.unit`.
+
+    Parameters
+    ----------
+    unit : re.Pattern
+        Matches the names of a unit's tensors from their start.
+
+    Returns
+    -------
+    re.Pattern
+    """
+    # As few components as possible: the names of a unit do not contain a unit.
+    return re.compile(r"^(?P<scope>(?:[^./]+\.)*?)" + unit.pattern)
+
+
 class StateDict(NamedTuple):
     """A library: its names for what TF-Slim calls ``blockB/unit_U/...``, and how its network differs from TF-Slim's.
 
@@ -89,8 +105,7 @@ class StateDict(NamedTuple):
         -------
         Home
         """
-        # As few components as possible: the names of a unit do not contain a unit.
-        scoped = re.compile(r"^(?P<scope>(?:[^./]+\.)*?)" + self.unit.pattern.removeprefix("^"))
+        scoped = below_scope(self.unit)
 
         def fits(loaded: Loaded) -> bool:
             return any(map(scoped.match, loaded.tensors))

@@ -1,33 +1,86 @@
-"""Weights of the official ResNets of the TensorFlow models repository (``official/r1/resnet``) under TF-Slim's names.
+"""Weights under TF-Slim's names of the official ResNets of the TensorFlow models repository (``official/r1/resnet``),
+and of those that have the same layers: the TPU models' and SimCLR's.
 
 Their variables are numbered in the order of their creation: ``conv2d``, ``conv2d_1``, ..., ``batch_normalization``,
 ``batch_normalization_1``, ... That order is the network's own, with the shortcut's convolution before those of its
 unit. Each first unit of a block has one, and strides. There are no biases; TF-Slim's become zeros.
 
-Source: tensorflow/models, ``official/r1/resnet/resnet_model.py`` and ``imagenet_preprocessing.py``.
+SimCLR's network is below ``base_model``, with its classifier ``head_supervised`` and its projection head
+``head_contrastive`` beside it.
+
+Sources: tensorflow/models, ``official/r1/resnet/resnet_model.py`` and ``imagenet_preprocessing.py``;
+tensorflow/tpu, ``models/official/resnet/resnet_main.py``; google-research/simclr, ``resnet.py``, ``model_util.py`` and
+``data_util.py``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from refnet.errors import MissingTensorError
-from refnet.images.preprocess import VGG
+from refnet.images.preprocess import VGG, Recipe
 from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
 from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, names_by_slim
 
-_NUMBERED = rf"(?P<kind>conv2d|batch_normalization)(_(?P<number>{NUMBER}))?/"
-_LAYER = re.compile(_NUMBERED + r"(kernel|bias|gamma|beta|moving_mean|moving_variance)\Z")
-_UNIT = re.compile(r"(?P<scope>(?:.+/)?)" + _LAYER.pattern)
-_DENSE = "dense"
+_LAYERS = rf"(?P<kind>conv2d|batch_normalization)(_(?P<number>{NUMBER}))?/"
+_LAYERS += r"(kernel|bias|gamma|beta|moving_mean|moving_variance)\Z"
 _ROLES = {"kernel": "weights", "bias": "biases"}
+
+
+class Model(NamedTuple):
+    """A model of such layers.
+
+    Attributes
+    ----------
+    title : str
+    whose : str
+        The model and its home, in the error for others.
+    prefix : str
+        What stands before the names of all layers but the classifier's.
+    dense : str
+        The classifier's name.
+    recipe : Recipe
+    remark : str
+        How the home's pixels differ.
+    other_head : str
+        What stands before the names of a head that does not lead to the classifier, or "".
+    head_remark : str
+        What to know where there is such a head.
+    """
+
+    title: str
+    whose: str
+    prefix: str
+    dense: str
+    recipe: Recipe
+    remark: str
+    other_head: str = ""
+    head_remark: str = ""
+
+    def home(self) -> Home:
+        """The row of `refnet.weights.homes.HOMES`.
+
+        Returns
+        -------
+        Home
+        """
+        unit = re.compile(rf"(?P<scope>(?:[^/]*/)*?){self.prefix}{_LAYERS}")
+
+        def fits(loaded: Loaded) -> bool:
+            matches = [match for match in map(unit.match, loaded.tensors) if match]
+            return {"conv2d", "batch_normalization"} <= {match["kind"] for match in matches}
+
+        # A batch norm can stand in a head, below a scope of its own.
+        convolution = re.compile(unit.pattern.replace("conv2d|batch_normalization", "conv2d"))
+        return Home(self.title, fits, partial(_read, self), convolution)
 
 
 class Layers(NamedTuple):
@@ -38,13 +91,8 @@ class Layers(NamedTuple):
     norms: list[str]
 
 
-def _fits(loaded: Loaded) -> bool:
-    matches = [match for match in map(_UNIT.match, loaded.tensors) if match]
-    return {"conv2d", "batch_normalization"} <= {match["kind"] for match in matches}
-
-
-def _read(tensors: Mapping[str, np.ndarray]) -> Named:
-    scope, places = _places(_layers(tensors))
+def _read(model: Model, tensors: Mapping[str, np.ndarray]) -> Named:
+    scope, places = _places(_layers(model, tensors), model)
 
     def slim_name(name: str) -> str | None:
         layer, _, role = name.rpartition("/")
@@ -63,31 +111,39 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
         if f"{scope}/{place}/weights" in result and place != "logits" and f"{place}/BatchNorm" not in normalized
     }
     biases = {name: zeros for name, zeros in biases.items() if name not in result}
-    remark = "the official models cut the resized side off to a whole number of pixels, where refnet rounds it"
+    heads = [name for name in tensors if model.other_head and name.startswith(model.other_head)]
+    heads = heads if logits in renamed else []
+    remark = model.head_remark if heads else ""
     options = {"stride_place": "first_unit"}
-    return Named(result | biases, renamed, options, VGG, list(biases), [remark])
+    return Named(
+        result | biases, renamed, options, model.recipe, list(biases), [model.remark], not_run=heads, doubt=remark
+    )
 
 
-def _layers(tensors: Mapping[str, np.ndarray]) -> Layers:
+def _layers(model: Model, tensors: Mapping[str, np.ndarray]) -> Layers:
     found: dict[str, dict[int, str]] = {"conv2d": {}, "batch_normalization": {}}
-    for match in filter(None, map(_LAYER.match, tensors)):
+    for match in filter(None, map(re.compile(model.prefix + _LAYERS).match, tensors)):
         layer, number = match.string.rpartition("/")[0], int(match["number"] or 0)
         if found[match["kind"]].setdefault(number, layer) != layer:
-            raise _unknown(f"{found[match['kind']][number]} and {layer} have one number")
+            raise _unknown(model, f"{found[match['kind']][number]} and {layer} have one number")
     for kind, numbered in found.items():
         if sorted(numbered) != list(range(len(numbered))):
-            raise _unknown(f"a {kind} is missing between {min(numbered)} and {max(numbered)}")
+            raise _unknown(model, f"a {kind} is missing between {min(numbered)} and {max(numbered)}")
     convolutions, norms = ([numbered[i] for i in range(len(numbered))] for numbered in found.values())
     shapes = [np.shape(tensors.get(f"{layer}/kernel", ())) for layer in convolutions]
     sizes = [shape[0] if len(shape) == 4 and shape[0] == shape[1] else 0 for shape in shapes]
+    if sizes[:3] == [3, 3, 3]:
+        raise _unknown(
+            model, "its root has three kernels of 3 x 3, as with selective kernels (sk_ratio) or in ResNet-RS"
+        )
     return Layers(convolutions, sizes, norms)
 
 
-def _places(layers: Layers) -> tuple[str, dict[str, str]]:
+def _places(layers: Layers, model: Model) -> tuple[str, dict[str, str]]:
     """The network's name, and TF-Slim's name of each layer."""
     basic = layers.sizes[1:4] == [1, 3, 3]
     kernels = [3, 3] if basic else [1, 3, 1]
-    units = list(_units(layers.sizes[1:], kernels))
+    units = list(_units(layers.sizes[1:], kernels, model))
     blocks: list[int] = []
     for projects in units:
         if projects:
@@ -100,7 +156,8 @@ def _places(layers: Layers) -> tuple[str, dict[str, str]]:
     version = next((version for version, count in expected.items() if count == len(layers.norms)), None)
     if layers.sizes[0] != 7 or not blocks or not units[0] or version is None:
         raise _unknown(
-            f"there are {len(layers.norms)} batch norms and kernels of the sizes {', '.join(map(str, layers.sizes))}"
+            model,
+            f"there are {len(layers.norms)} batch norms and kernels of the sizes {', '.join(map(str, layers.sizes))}",
         )
     family = family_named(f"resnet_v{version}")
     family = family.basic if basic else family
@@ -117,17 +174,17 @@ def _places(layers: Layers) -> tuple[str, dict[str, str]]:
             norms += [f"{place}/preact", *(f"{place}/conv{i}/BatchNorm" for i in range(1, len(kernels)))]
     norms += ["postnorm"] if version == 2 else []
     pairs = [*zip(layers.convolutions, convolutions, strict=True), *zip(layers.norms, norms, strict=True)]
-    return scope, {**dict(pairs), _DENSE: "logits"}
+    return scope, {**dict(pairs), model.dense: "logits"}
 
 
-def _units(sizes: Sequence[int], kernels: Sequence[int]) -> Iterator[bool]:
+def _units(sizes: Sequence[int], kernels: Sequence[int], model: Model) -> Iterator[bool]:
     """For each unit, whether a shortcut's kernel comes before its own."""
     at = 0
     while at < len(sizes):
         projects = list(sizes[at : at + 1 + len(kernels)]) == [1, *kernels]
         at += projects
         if list(sizes[at : at + len(kernels)]) != list(kernels):
-            raise _unknown(f"the kernels' sizes are {', '.join(map(str, sizes))}")
+            raise _unknown(model, f"the kernels' sizes are {', '.join(map(str, sizes))}")
         at += len(kernels)
         yield projects
 
@@ -139,12 +196,35 @@ def _named(blocks: Sequence[int], family: Family) -> Iterator[tuple[str, bool]]:
             yield f"block{block}/unit_{unit}/{family.unit_name}", unit == 1
 
 
-def _unknown(what: str) -> MissingTensorError:
+def _unknown(model: Model, what: str) -> MissingTensorError:
     return MissingTensorError(
-        "The tensors are numbered as in the official ResNets of the TensorFlow models repository, but are not those of "
-        f"one: {what}. refnet has its v1 and v2 for ImageNet, of 18 to 200 layers.",
+        f"The tensors are numbered as in {model.whose}, but are not those of one: {what}. refnet has those for "
+        "ImageNet of 18 to 200 layers.",
         found=what,
     )
 
 
-HOME = Home("TensorFlow's official ResNet", _fits, _read, _UNIT)
+HOME = Model(
+    title="TensorFlow's official ResNet",
+    whose="the official ResNets of the TensorFlow models repository, v1 and v2",
+    prefix="",
+    dense="dense",
+    recipe=VGG,
+    remark="the official models cut the resized side off to a whole number of pixels, where refnet rounds it; those "
+    "for TPUs, of the same names without a scope, take torchvision's means and deviations: for them pass "
+    'recipe=refnet.Recipe(224, 224, 1.0, "torch", 256)',
+).home()
+
+SIMCLR = Model(
+    title="SimCLR's ResNet",
+    whose="SimCLR's ResNets",
+    prefix="base_model/",
+    dense="head_supervised/linear_layer/dense",
+    # Values of 0..1.
+    recipe=Recipe(224, 224, 1.0, "torch", 256, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    remark="SimCLR resizes images bicubically, as TensorFlow 1 does; the recipe does so bilinearly",
+    other_head="head_contrastive/",
+    head_remark="the projection head (head_contrastive) is not run, and the classifier (head_supervised) reads the "
+    "features; if it was fine-tuned behind a layer of the projection head (ft_proj_selector), which the tensors do not "
+    "tell, the logits are wrong: head=None asks for the features",
+).home()

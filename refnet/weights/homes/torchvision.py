@@ -7,6 +7,9 @@ many others, have the same names.
 timm's variants c, d, s and t have three 3x3 convolutions in place of the 7x7 one. Here they have DeepLab's names,
 ``conv1_1`` to ``conv1_3``. In d and t an average pool comes before the shortcut's convolution in units that stride.
 
+A network that is made anew of such a network's children, ``nn.Sequential(*list(model.children())[:-1])``, has their
+numbers in place of their names.
+
 Sources: torchvision's ``models/resnet.py``, timm's ``models/resnet.py``.
 """
 
@@ -18,10 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from refnet.errors import FormatError, MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.names import NUMBER
 from refnet.network.networks import family_named
-from refnet.weights.homes.state_dict import StateDict
+from refnet.weights.formats.loaded import Loaded, raise_problems
+from refnet.weights.homes.home import Home, Named
+from refnet.weights.homes.state_dict import StateDict, below_scope
 
 _POOLED = re.compile(r"\.downsample\.2\.")
 
@@ -72,3 +78,43 @@ HOME = StateDict(
     recipe=Recipe(224, 224, 1.0, "torch", 256, "bilinear"),
     adapted=_adapted,
 ).home()
+
+#: The children with tensors by their numbers. The dense layer is left out: where it was, others put what they like.
+_CHILDREN = {"0": "conv1", "1": "bn1"} | {str(3 + i): f"layer{i}" for i in (1, 2, 3, 4)}
+_IN_UNIT = rf"{NUMBER}\.(conv|bn|downsample\.){NUMBER}\.\w+\Z"
+_STAGE = re.compile(rf"(?P<block>{NUMBER})\.{_IN_UNIT}")
+_NUMBERED = below_scope(re.compile(rf"[4-7]\.{_IN_UNIT}"))
+
+
+def _is_numbered(loaded: Loaded) -> bool:
+    return any(map(_NUMBERED.match, loaded.tensors))
+
+
+def _read_numbered(tensors: Mapping[str, np.ndarray]) -> Named:
+    """Give the children their names, and read what has them now; all that is said of tensors goes by their numbers."""
+    numbers = {match["block"] for match in map(_STAGE.match, tensors) if match} - _CHILDREN.keys()
+    if numbers:
+        raise MissingTensorError(
+            f"The units are numbered as the children of a torchvision ResNet, but there are units in child "
+            f"{min(numbers, key=int)} too, where it has none: its stages are the children 4 to 7, after conv1, bn1, "
+            "relu and maxpool. refnet does not have this network.",
+            found=sorted(numbers, key=int),
+        )
+    taken = [name for name in tensors if name.partition(".")[0] in _CHILDREN.values()]
+    message = "{!r} is a name of torchvision's among its children's numbers: leave out the one that is not meant."
+    raise_problems([FormatError(message.format(name), tensor=name) for name in taken])
+    in_file = {_named(name): name for name in tensors}
+    found = HOME.read({name: tensors[original] for name, original in in_file.items()})
+    return found._replace(
+        tensors={name if name in found.renamed else in_file.get(name, name): t for name, t in found.tensors.items()},
+        renamed={slim: in_file[name] for slim, name in found.renamed.items()},
+        inside=[in_file[name] for name in found.inside],
+    )
+
+
+def _named(name: str) -> str:
+    child, dot, rest = name.partition(".")
+    return f"{_CHILDREN.get(child, child)}{dot}{rest}"
+
+
+NUMBERED = Home(HOME.title, _is_numbered, _read_numbered, _NUMBERED, outputs_first=True)

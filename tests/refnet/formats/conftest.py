@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import refnet.weights.formats.foreign  # noqa: F401
+from refnet.weights.formats import FORMATS
+from refnet.weights.homes import HOMES
 from tests.refnet.formats.tables import Tables
 from tests.support.tensorflow import quiet
 
@@ -118,6 +121,8 @@ def _watch(*allowed: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def watch() -> Any:
     """A context in which only the given paths may be opened, and nothing imported or executed."""
+    for row in (*FORMATS, *HOMES):
+        assert row.title  # imports its module, if nothing has
     # An audit hook cannot be taken away again.
     sys.addaudithook(_hook)
     return _watch

@@ -8,43 +8,38 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import refnet
 from refnet.cli import main
-from refnet.errors import FormatError, LimitError, WeightsError
+from refnet.errors import FormatError
 from refnet.images.preprocess import check_recipe
 from tests.hugging_face.networks import renamed
-from tests.timm import networks as timm_networks
+from tests.onnx.models import Style, model
+from tests.refnet.formats.bad_configs import (
+    BAD as BAD_CONFIGS,
+)
+from tests.refnet.formats.bad_configs import (
+    HUGGING_FACE,
+    PROCESSOR,
+    SMALL,
+    TIMM,
+    WEIGHTS,
+    changed,
+    configured,
+)
+from tests.refnet.formats.bad_files import check_refused, flip
 from tests.torchvision.networks import Description, draw_state
 
-#: Three classes; the second stage strides.
-SMALL = Description(((4, 1), (6, 1)), 3)
 BASIC = Description(((64, 1), (6, 1)), 3, basic=True)
-
-HUGGING_FACE: dict[str, Any] = {
-    "model_type": "resnet", "architectures": ["ResNetForImageClassification"], "hidden_act": "relu",
-    "downsample_in_first_stage": False, "downsample_in_bottleneck": False, "num_channels": 3,
-    "id2label": {"0": "cat", "2": "cow", "1": "dog"}, "label2id": {"cat": 0, "dog": 1, "cow": 2},
-}  # fmt: skip
-PROCESSOR: dict[str, Any] = {
-    "crop_pct": 0.875, "do_normalize": True, "do_resize": True, "feature_extractor_type": "ConvNextFeatureExtractor",
-    "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 3, "size": 224,
-}  # fmt: skip
-TIMM: dict[str, Any] = {
-    "architecture": "resnetv2_50", "num_classes": 3, "global_pool": "avg",
-    "pretrained_cfg": {
-        "input_size": [3, 160, 160], "interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "center",
-        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "fixed_input_size": False,
-    },
-    "label_names": ["cat", "dog", "cow"], "model_args": {"num_classes": 3, "in_chans": 3},
-}  # fmt: skip
 FROM_TIMM = refnet.Recipe(160, 160, 1.0, "torch", 177, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 FROM_PROCESSOR = refnet.Recipe(224, 224, 1.0, "torch", 256, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "down")
 LABELS = ("cat", "dog", "cow")
@@ -68,24 +63,10 @@ def timm(tmp_path: Path) -> Make:
     """Writes a directory as timm has it."""
 
     def make(config: Any = TIMM) -> Path:
-        save_file(
-            timm_networks.draw_state(timm_networks.Description(((3, 1), (5, 1)), 3), 1), tmp_path / "model.safetensors"
-        )
+        save_file(WEIGHTS["timm"](), tmp_path / "model.safetensors")
         return configured(tmp_path, config, None)
 
     return make
-
-
-def configured(directory: Path, config: Any, processor: Any) -> Path:
-    for name, content in (("config.json", config), ("preprocessor_config.json", processor)):
-        (directory / name).unlink(missing_ok=True)
-        if content is not None:
-            (directory / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    return directory
-
-
-def changed(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    return {**config, **changes}
 
 
 def test_hugging_face(hugging_face: Make) -> None:
@@ -104,6 +85,38 @@ def test_timm(timm: Make) -> None:
         weights = refnet.load_weights(path, strict=True)
         assert (weights.recipe, weights.labels) == (FROM_TIMM, LABELS)
         assert weights.conversion.recipe_from == "config.json"
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_onnx(merged: bool, tmp_path: Path) -> None:
+    """As Optimum exports a network, with Hugging Face's files, or timm's beside it."""
+    made = model(Style(1, stages=((4, 1), (6, 1)), classes=3, merged=merged)).proto
+    (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    (tmp_path / "other.onnx").write_bytes(made.SerializeToString())
+    alone = refnet.load_weights(tmp_path / "model.onnx", strict=True)
+    assert (alone.labels, alone.image_size) == (None, None)
+    for config, processor, recipe in (
+        (changed(HUGGING_FACE, depths=[1, 1]), PROCESSOR, FROM_PROCESSOR),
+        (TIMM, None, FROM_TIMM),
+        # A graph shows what strides.
+        (changed(HUGGING_FACE, downsample_in_bottleneck=True), PROCESSOR, FROM_PROCESSOR),
+    ):
+        configured(tmp_path, config, processor)
+        for path in (tmp_path, tmp_path / "model.onnx"):
+            weights = refnet.load_weights(path, strict=True)
+            assert (weights.recipe, weights.labels) == (recipe, LABELS)
+            assert weights.options == alone.options
+            assert weights.conversion.recipe_from == (
+                "config.json" if processor is None else "preprocessor_config.json"
+            )
+        other = refnet.load_weights(tmp_path / "other.onnx")
+        assert (other.recipe, other.labels) == (alone.recipe, None)
+    configured(tmp_path, changed(HUGGING_FACE, depths=[3, 4]), None)
+    with pytest.raises(FormatError, match=r"/config\.json: it is not the configuration of these weights: depths"):
+        refnet.load_weights(tmp_path)
+    configured(tmp_path, changed(HUGGING_FACE, model_type="vit"), None)
+    with pytest.warns(refnet.RefnetWarning, match="model_type 'vit', where the graph is that of a ResNet"):
+        assert refnet.load_weights(tmp_path).labels == LABELS
 
 
 def test_other_names_have_no_configuration(timm: Make) -> None:
@@ -196,44 +209,6 @@ def test_image_processors(hugging_face: Make, processor: Any, recipe: refnet.Rec
     assert refnet.load_weights(hugging_face(processor=processor)).recipe == recipe
 
 
-DEEP = "[" * 100_000 + "]" * 100_000
-#: Contents that are no configuration of any kind.
-NO_CONFIGURATIONS = [
-    "", "{", "[]", "5", "null", '"x"', "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), '{"a": NaN}',
-    '{"a": 1e999}', '{"a": 1, "a": 2}', DEEP, f'{{"a": {DEEP}}}', '{"a": ' + "9" * 5000 + "}",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
-@pytest.mark.parametrize("content", NO_CONFIGURATIONS, ids=range(len(NO_CONFIGURATIONS)))
-def test_no_configuration_at_all(hugging_face: Make, name: str, content: str) -> None:
-    directory = hugging_face()
-    (directory / name).write_text(content)
-    with pytest.raises(FormatError, match=rf"/{name}: its content is not"):
-        refnet.load_weights(directory)
-
-
-@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
-def test_files_that_are_none(hugging_face: Make, name: str) -> None:
-    path = hugging_face() / name
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(FormatError, match=f"{name} is a directory"):
-        refnet.load_weights(path.parent)
-    path.rmdir()
-    os.mkfifo(path)
-    with pytest.raises(FormatError, match=f"{name} is a FIFO"):
-        refnet.load_weights(path.parent)
-    path.unlink()
-    with path.open("wb") as file:
-        file.truncate(1 << 30)
-    with pytest.raises(LimitError, match=name):
-        refnet.load_weights(path.parent)
-    path.write_text(json.dumps({"a": "x" * (5 << 20)}))
-    with pytest.raises(LimitError, match=f"{name} is larger than"):
-        refnet.load_weights(path.parent)
-
-
 #: Values of every type that JSON has.
 ANY = (
     None, True, False, 0, 1, -1, 7.5, 10**400, 1e308, 5e-324, "", "x", [], [1], [[]], ["x"] * 3, [0.5] * 3, [1e308] * 3,
@@ -269,74 +244,61 @@ def test_any_value_anywhere(hugging_face: Make, timm: Make, value: Any) -> None:
             survives(timm(changed(TIMM, **{part: TIMM[part] | {key: value}})))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; refnet has relu only"),
-        ({"downsample_in_first_stage": True}, "downsample_in_first_stage is true; refnet does not have"),
-        ({"downsample_in_bottleneck": "no"}, "downsample_in_bottleneck is 'no'; it is true or false"),
-        (
-            {"depths": [3, 4, 6, 3]},
-            r"not the configuration of these weights: depths is \[3, 4, 6, 3\], .* \[1, 1\]",
-        ),
-        ({"layer_type": "basic"}, "layer_type is 'basic', but the tensors have bottleneck"),
-        ({"num_channels": 1}, "num_channels is 1, but the tensors have 3"),
-        ({"id2label": {"0": "a", "1": "b"}}, "it names 2 labels, but the weights have 3 classes; pass labels="),
-        ({"id2label": {"0": "a", "1": "b", "3": "c"}}, "labels are not numbered from 0 to 2: 3; pass labels="),
-        ({"id2label": ["a", "b", 5]}, "its labels are not understood"),
-    ],
+@pytest.mark.parametrize(("of", "name"), [(of, name) for of, cases in BAD_CONFIGS.items() for name in cases])
+def test_bad_configurations(of: str, name: str, tmp_path: Path, watch: Any) -> None:
+    error = check_refused(BAD_CONFIGS[of][name], tmp_path, watch)
+    assert f"/{of}: " in error.message
+
+
+#: JSON values, and any that a configuration has.
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 500)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.sampled_from(["relu", "resnet", "bilinear", "squash", "BitImageProcessor", "resnetv2_50"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["0", "1", "2", "shortest_edge", "height", "width", "mean"]), inner, max_size=4
+        )
+    ),
+    max_leaves=6,
 )
-def test_what_refnet_does_not_have(hugging_face: Make, changes: Any, words: str) -> None:
-    with pytest.raises(FormatError, match=rf"/config\.json: .*{words}"):
-        refnet.load_weights(hugging_face(changed(HUGGING_FACE, **changes)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"feature_extractor_type": "LevitFeatureExtractor"}, "the image processor is 'LevitFeatureExtractor', where"),
-        ({"do_center_crop": True}, "do_center_crop is true, which refnet does not have for ConvNext"),
-        ({"do_pad": True}, "do_pad is true"),
-        ({"rescale_factor": 1 / 127.5}, "pixels are not divided by 255"),
-        ({"do_rescale": False}, "pixels are not divided by 255"),
-        ({"resample": 9}, "resample is 9; it is the number of one of Pillow's filters"),
-        ({"size": {"height": 5}}, "size is None; it is a number of pixels"),
-        ({"size": 0}, "size is 0; it is a number of pixels"),
-        ({"size": {}}, "size is None; it is a number of pixels"),
-        ({"crop_pct": 1.5}, "resize_side at least as large"),
-        ({"image_mean": [0.5, 0.5]}, "image_mean has 2 values, but the network takes 3 channels"),
-        ({"image_std": [0, 0, 0]}, "refnet does not have the preprocessing .std is"),
-        ({"size": 10_000, "crop_pct": 1}, "of your own"),
-    ],
+KEYS = sorted(
+    {*HUGGING_FACE, *PROCESSOR, *TIMM, *TIMM["pretrained_cfg"], "image_processor_type", "crop_size", "do_pad"}
 )
-def test_image_processors_that_refnet_does_not_have(hugging_face: Make, changes: Any, words: str) -> None:
-    with pytest.raises(WeightsError, match=rf"/preprocessor_config\.json: .*{words}"):
-        refnet.load_weights(hugging_face(processor=changed(PROCESSOR, **changes)))
 
 
-@pytest.mark.parametrize(
-    ("part", "changes", "words"),
-    [
-        ("pretrained_cfg", {"crop_mode": "border"}, "does not have timm's crop_mode 'border'"),
-        ("pretrained_cfg", {"crop_mode": "squash"}, "crop_mode 'squash' with crop_pct 0.9"),
-        ("pretrained_cfg", {"input_size": [3, 160, 192]}, "crop_mode 'center' .* and 160 x 192 pixels"),
-        ("pretrained_cfg", {"interpolation": "random"}, "interpolation is 'random'; it is one of nearest"),
-        ("pretrained_cfg", {"mean": [0.5] * 4}, "mean has 4 values"),
-        ("model_args", {"output_stride": 8}, "output_stride=8; refnet has 32 only"),
-        ("model_args", {"act_layer": "gelu"}, "act_layer='gelu'; refnet has 'relu' only"),
-        ("model_args", {"aa_layer": "blurpool"}, "aa_layer='blurpool'; refnet has None only"),
-        ("model_args", {"global_pool": "max"}, "global_pool is 'max'"),
-    ],
-)
-def test_what_refnet_does_not_have_of_timm(timm: Make, part: str, changes: Any, words: str) -> None:
-    with pytest.raises(FormatError, match=rf"/config\.json: .*{words}"):
-        refnet.load_weights(timm(changed(TIMM, **{part: TIMM[part] | changes})))
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One with weights of each home."""
+    found = {home: tmp_path_factory.mktemp(home) for home in WEIGHTS}
+    for home, directory in found.items():
+        save_file(WEIGHTS[home](), directory / "model.safetensors")
+    return found
 
 
-@pytest.mark.parametrize("name", ["resnetaa50", "resnetblur50d", "resnetaa50d.d_in12k", "resnetaa101d"])
-def test_pools_of_which_tensors_show_nothing(timm: Make, name: str) -> None:
-    with pytest.raises(FormatError, match=f"the architecture '{name}' has pools that smooth"):
-        refnet.load_weights(timm(changed(TIMM, architecture=name)))
+@settings(max_examples=100, deadline=None, database=None)
+@given(data=st.data(), home=st.sampled_from(sorted(WEIGHTS)))
+def test_any_configuration(data: st.DataObject, home: str, directories: dict[str, Path]) -> None:
+    """Configurations with other values, and damaged ones: the weights load, or an error names the file."""
+    config, processor = (HUGGING_FACE, PROCESSOR) if home == "hugging_face" else (TIMM, None)
+    texts = []
+    for sound in (config, processor):
+        content = dict(sound or {})
+        if "pretrained_cfg" in content and data.draw(st.booleans()):
+            content["pretrained_cfg"] = content["pretrained_cfg"] | data.draw(
+                st.dictionaries(st.sampled_from(KEYS), JSON, max_size=2)
+            )
+        content |= data.draw(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3))
+        flips = data.draw(
+            st.just([]) | st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 127)), max_size=2)
+        )
+        texts.append(flip(json.dumps(content).encode(), flips).decode("latin-1"))
+    survives(configured(directories[home], *texts))
 
 
 def test_what_may_change_the_result_is_said(timm: Make, hugging_face: Make) -> None:

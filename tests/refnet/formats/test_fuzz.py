@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refnet.errors import RefnetError
-from refnet.weights.formats import read, write_npz
+from refnet.weights.formats import read
+from refnet.weights.formats.npz import write_npz
 from refnet.weights.formats.table import read_table
 from tests.refnet.formats import torch_files
 from tests.refnet.formats.bad_files import flip, read_or_refuse

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, RefnetError
-from refnet.weights.formats import read, write_npz
+from refnet.weights.formats import read
+from refnet.weights.formats.npz import write_npz
 from tests.refnet.formats.bad_files import BadFile, check_refused
 
 ARRAYS = {
@@ -366,7 +367,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 def test_killed_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     script = (
-        "import sys, numpy as np\nfrom refnet.weights.formats import write_npz\n"
+        "import sys, numpy as np\nfrom refnet.weights.formats.npz import write_npz\n"
         "version = 0\n"
         "while True:\n"
         "    version += 1\n"

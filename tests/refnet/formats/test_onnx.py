@@ -165,6 +165,25 @@ def test_what_changes_nothing_is_passed_over(tmp_path: Path) -> None:
     assert list(found.conversion.left_out.values()) == ["no layer of the network reads it"]
 
 
+def test_equal_kernels_may_be_one_tensor(tmp_path: Path) -> None:
+    """Each use has a copy, which kernels can be packed in: the bits are those of the file with all of them."""
+    made = proto(Style(2, stages=((2, 3), (3, 3)), merged=True, classes=3))
+    apart = onnx.ModelProto.FromString(made.SerializeToString())
+    stored = {each.name: numpy_helper.to_array(each) for each in made.graph.initializer}
+    del apart.graph.initializer[:]
+    for node in apart.graph.node:
+        for i, name in enumerate(node.input):
+            if name in stored:
+                node.input[i] = constant(apart, stored[name])
+    assert len(apart.graph.initializer) > len(made.graph.initializer) + 20
+    found, expected = refnet.load_weights(written(tmp_path, made), strict=True), read(written(tmp_path, apart))
+    assert {name: array.tobytes() for name, array in found.items()} == {
+        name: array.tobytes() for name, array in expected.tensors.items()
+    }
+    arrays = list(found.values())
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
 def test_several_outputs_on_one_way(tmp_path: Path) -> None:
     expected = loaded(tmp_path, proto(V1))
     made = proto(V1)
@@ -417,10 +436,6 @@ def _stride_in_the_last(made: onnx.ModelProto) -> None:
     attribute("Conv", strided[2] + 1, "strides", [2, 2])(made)
 
 
-def _shared_kernel(made: onnx.ModelProto) -> None:
-    nodes(made, "Conv")[-1].input[1] = nodes(made, "Conv")[-4].input[1]
-
-
 def _many_fields(made: onnx.ModelProto) -> None:
     node = helper.make_node("Relu", ["image"] * 100, ["y"])
     made.graph.node.extend([node] * 3000)
@@ -628,7 +643,12 @@ BAD: dict[str, BadFile] = {
     "epsilons": bad(attribute("BatchNormalization", 2, "epsilon", 1e-3), WeightsError, "1e-05 in .* 0.001 in", V2),
     "training": bad(attribute("BatchNormalization", 1, "training_mode", 1), WeightsError, "for inference", V2),
     "a stride in the last convolution": bad(_stride_in_the_last, WeightsError, "stride in another convolution"),
-    "one kernel twice": bad(_shared_kernel, WeightsError, "which another node has too"),
+    "a kernel for many nodes": bad(
+        lambda made: None,
+        LimitError,
+        "take .* bytes, and share the .* that the file holds",
+        Style(1, "basic", merged=True, root=128, stages=((128, 20),)),
+    ),
     "kernels of other channels": bad(
         lambda made: nodes(made, "Conv")[1].input.__setitem__(1, nodes(made, "Conv")[0].input[1]),
         ShapeMismatchError,

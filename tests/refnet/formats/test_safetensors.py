@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, load_file, save_file
 
 from refnet.errors import ConfigError, CorruptError, DtypeError, FormatError, LimitError, RefnetError
-from refnet.weights.formats import read, write_safetensors
+from refnet.weights.formats import read
+from refnet.weights.formats.safetensors import write_safetensors
 from tests.refnet.formats import bad_files
 from tests.refnet.formats.bad_files import BadFile, check_refused, read_or_refuse
 

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refnet.errors import ConfigError, DtypeError, FormatError
-from refnet.weights.formats import read, write_checkpoint
+from refnet.weights.formats import read
 from refnet.weights.formats.table import read_table, write_table
+from refnet.weights.formats.tf_checkpoint_writer import write_checkpoint
 
 UNIT = "resnet_v2_50/block1/unit_1/bottleneck_v2"
 ARRAYS: dict[str, np.ndarray] = {
@@ -168,7 +169,7 @@ def test_the_index_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_killed_while_writing_leaves_a_whole_checkpoint_or_none(tmp_path: Path) -> None:
     prefix = tmp_path / "a.ckpt"
     script = (
-        "import sys, numpy as np\nfrom refnet.weights.formats import write_checkpoint\n"
+        "import sys, numpy as np\nfrom refnet.weights.formats.tf_checkpoint_writer import write_checkpoint\n"
         "print('ready', flush=True)\n"
         "write_checkpoint(sys.argv[1], {'x': np.arange(5_000_000.0)}, {})\n"
     )
