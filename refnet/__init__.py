@@ -42,6 +42,7 @@ from refnet_kernels.system.forks import making
 if TYPE_CHECKING:
     from refnet import golden, seeded, summary, testing  # noqa: F401
     from refnet.comparison.comparison import compare
+    from refnet.diagnosis.diagnosis import diagnose
     from refnet.images.files import load_image
     from refnet.images.labels import decode_predictions
     from refnet.keras_model import KerasModel
@@ -62,6 +63,7 @@ __all__ = [
     "compare",
     "conv2d_same",
     "decode_predictions",
+    "diagnose",
     "forward",
     "load_image",
     "load_weights",
@@ -101,6 +103,7 @@ _LAZY = {
     "KerasModel": "refnet.keras_model",
     "compare": "refnet.comparison.comparison",
     "decode_predictions": "refnet.images.labels",
+    "diagnose": "refnet.diagnosis.diagnosis",
     "load_image": "refnet.images.files",
     "random_weights": "refnet.weights.initial",
 }

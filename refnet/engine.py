@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refnet.checks import as_int, check_positive, names_of, shape_of
 from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
-from refnet.graph.graph import Tensor
+from refnet.graph.graph import ArgScope, Graph, Tensor
 from refnet.images import doubts
 from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
@@ -182,6 +182,16 @@ class Engine:
         """Number of classes; None if there are no logits."""
         return self._architecture.num_classes
 
+    @property
+    def options(self) -> Options:
+        """The options, with the weights' values for those that the caller left open."""
+        return self._options
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of the network, with what the options change."""
+        return self._architecture
+
     @for_images
     def prepared(self, shape: Sequence[int], end_points: bool | Sequence[str] = False) -> Executor:
         """Plan for images of a shape, and compile what they need, before the first of them comes.
@@ -333,13 +343,17 @@ class Engine:
             self._compiled.clear()
             return None
 
-    def trace(self, shape: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def trace(
+        self, shape: Sequence[int], make: Callable[[Mapping[str, Any], ArgScope | None], Graph] = Graph
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The network as operations.
 
         Parameters
         ----------
         shape : sequence of int
             Shape of the images, [H, W, C] or [N, H, W, C].
+        make : callable, optional
+            Makes the graph to which the network's functions add their operations.
 
         Returns
         -------
@@ -357,7 +371,7 @@ class Engine:
         options, batch = self._options, shape_of(shape)
         # Of a batch the weights show whether it fits.
         batch = batch if len(batch) == 4 else self._batch_shape(batch)
-        traced = self._architecture.trace(self._constants.shapes, batch, options.arg_scope, **options.of_network)
+        traced = self._architecture.trace(self._constants.shapes, batch, options.arg_scope, make, **options.of_network)
         traced[0].graph.check_variables()
         return traced
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import refnet
-from refnet.cli import bench, compare, convert, demo, golden, predict, selfcheck, summary
+from refnet.cli import bench, compare, convert, demo, diagnose, golden, predict, selfcheck, summary
 from refnet.cli.console import Output, say
 from refnet.cli.failures import FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -30,6 +30,7 @@ _COMMANDS = {
     "convert": (convert, "write weights in another format"),
     "bench": (bench, "how fast a network runs on this machine"),
     "selfcheck": (selfcheck, "compare this machine's bits with the published ones"),
+    "diagnose": (diagnose, "name the porting mistake that reproduces a port's outputs"),
     "golden": (golden, "record a network's end points in a file, or compare them with a record"),
     "compare": (compare, "find where a network that runs elsewhere diverges, layer by layer"),
 }

@@ -16,16 +16,16 @@ def make_plan(graph: Graph, outputs: Collection[Tensor]) -> Plan:
     """The steps that compute ``outputs``, and nothing that they do not need."""
     needed = _needed(outputs)
     tensors = [tensor for tensor in graph.tensors if tensor.index in needed]
-    aliases = {t.index: _root(t).index for t in tensors if t.op == "squeeze"}
-    wanted = {_root(t).index for t in outputs}
+    aliases = {t.index: root_of(t).index for t in tensors if t.op == "squeeze"}
+    wanted = {root_of(t).index for t in outputs}
     steps = fuse(tensors, wanted)
     shapes = {tensor.index: tensor.shape for tensor in tensors}
     return Plan(graph.tensors[0].index, steps, shapes, [t.index for t in outputs], aliases)
 
 
-def _root(tensor: Tensor) -> Tensor:
+def root_of(tensor: Tensor) -> Tensor:
     """The tensor whose memory this one shares."""
-    return _root(tensor.inputs[0]) if tensor.op == "squeeze" else tensor
+    return root_of(tensor.inputs[0]) if tensor.op == "squeeze" else tensor
 
 
 def _needed(outputs: Collection[Tensor]) -> set[int]:
@@ -44,7 +44,7 @@ def fuse(tensors: list[Tensor], wanted: Collection[int]) -> list[Step]:
     readers: dict[int, list[Tensor]] = {tensor.index: [] for tensor in tensors}
     for tensor in tensors:
         for source in tensor.inputs:
-            readers[_root(source).index].append(tensor)
+            readers[root_of(source).index].append(tensor)
     fuser = _Fuser(readers, wanted)
     for tensor in tensors:
         if tensor.op not in ("input", "squeeze") and tensor.index not in fuser.done:
@@ -61,7 +61,7 @@ class _Fuser:
 
     def add(self, tensor: Tensor) -> None:
         """Make the step that starts with ``tensor`` and takes in the operations that may follow."""
-        inputs = [_root(source).index for source in tensor.inputs]
+        inputs = [root_of(source).index for source in tensor.inputs]
         step = Step(tensor.op, inputs, tensor.index, tensor.geometry, tensor.variables)
         self.done.add(tensor.index)
         last = tensor
@@ -98,7 +98,7 @@ class _Fuser:
         return last
 
     def _take_in_shortcut(self, step: Step, last: Tensor, add: Tensor) -> bool:
-        shortcut, residual = (_root(source) for source in add.inputs)
+        shortcut, residual = (root_of(source) for source in add.inputs)
         ready = shortcut.op == "input" or shortcut.index in self.done
         if residual is not last or shortcut is last or not ready:
             return False

@@ -115,7 +115,9 @@ def assign_slots(plan: Plan, sizes: Mapping[int, int], parts: Parts = WHOLE) -> 
         live.append((offset, offset + size, value))
         total = max(total, offset + size)
 
-    for value in sorted({plan.input} | lasting):
+    # What no step writes is there before the first one: the images, and what else a plan may begin with.
+    given = {value for step in plan.steps for value in step.reads} - {v for step in plan.steps for v in step.writes}
+    for value in sorted({plan.input} | given | lasting):
         place(value)
     for position, step in enumerate(plan.steps):
         in_place = _in_place(step, last_use, position)

@@ -201,7 +201,7 @@ Resize = tuple[int, int, int, Callable[[npt.NDArray[np.uint8]], Float32]]
 def _by_definition(shape: tuple[int, ...], recipe: Recipe) -> Resize:
     """As TensorFlow resizes, in binary32; only the part that is kept."""
     _, height, width, channels = shape
-    (new_height, new_width), (kept_rows, kept_columns) = _resized_size(height, width, recipe)
+    (new_height, new_width), (kept_rows, kept_columns) = resized_size(height, width, recipe)
     half = recipe.interpolation == "tensorflow2"
     rows, y = _part(_interpolation(height, new_height, half), kept_rows)
     columns, x = _part(_interpolation(width, new_width, half), kept_columns)
@@ -222,7 +222,7 @@ def _by_definition(shape: tuple[int, ...], recipe: Recipe) -> Resize:
 def _by_pillow(shape: tuple[int, ...], recipe: Recipe) -> Resize:
     """As Pillow resizes, from uint8 to uint8."""
     _, height, width, channels = shape
-    size, (rows, columns) = _resized_size(height, width, recipe)
+    size, (rows, columns) = resized_size(height, width, recipe)
 
     def resized(image: npt.NDArray[np.uint8]) -> Float32:
         values: Float32 = pillow.resize(image, *size, recipe.interpolation)[rows, columns].astype(np.float32)
@@ -234,7 +234,7 @@ def _by_pillow(shape: tuple[int, ...], recipe: Recipe) -> Resize:
     return kept_height, kept_width, nbytes, resized
 
 
-def _resized_size(height: int, width: int, recipe: Recipe) -> tuple[tuple[int, int], tuple[slice, slice]]:
+def resized_size(height: int, width: int, recipe: Recipe) -> tuple[tuple[int, int], tuple[slice, slice]]:
     """The size to which an image is resized, and the rows and columns of it that are kept."""
     if recipe.resize_side is None:
         size = recipe.height or height, recipe.width or width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,12 @@ class Architecture(NamedTuple):
         return family_of(self.blocks)
 
     def trace(
-        self, variables: Mapping[str, Any], shape: tuple[int, ...], arg_scope: ArgScope | None = None, **options: Any
+        self,
+        variables: Mapping[str, Any],
+        shape: tuple[int, ...],
+        arg_scope: ArgScope | None = None,
+        make: Callable[[Mapping[str, Any], ArgScope | None], Graph] = Graph,
+        **options: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The network as operations.
 
@@ -64,6 +69,8 @@ class Architecture(NamedTuple):
         shape : tuple of int
             Shape of the images, [N, H, W, C].
         arg_scope : ArgScope, optional
+        make : callable
+            Makes the graph to which the network's functions add their operations.
         **options
             As for `refnet.network.resnet_v2.resnet_v2`.
 
@@ -73,7 +80,7 @@ class Architecture(NamedTuple):
         end_points : dict of str to Tensor
             In network order.
         """
-        graph = Graph(variables, arg_scope)
+        graph = make(variables, arg_scope)
         own = {"include_root_block": self.include_root_block, "root_depths": self.root_depths, "scope": self.scope}
         traced: tuple[Tensor, dict[str, Tensor]] = self.family.network(
             graph.placeholder(shape), self.blocks, self.num_classes, **(own | options)

@@ -1,0 +1,1 @@
+"""From a port's outputs to the porting mistake that reproduces them."""

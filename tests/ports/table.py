@@ -1,0 +1,517 @@
+"""The confusion table of `refnet.diagnose`: what it makes of ports with each mistake, of right ones, and of other bugs.
+
+::
+
+    python -m tests.ports.table                      # small networks, every kind but the labels
+    python -m tests.ports.table --full               # resnet_v2_50 at 224
+    python -m tests.ports.table --kind unknown       # one kind; --only epsilon: one mistake; --json: as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import refnet
+from tests.ports.cases import cases, place_of
+from tests.ports.correct import correct_ports
+from tests.ports.mistakes import Mistake, Planted
+from tests.ports.networks import (
+    Variables,
+    draw_variables,
+    for_mistake,
+    inception_scaled,
+    published_net,
+    small_net,
+    smooth_images,
+)
+from tests.ports.pixels import arranged, array_cases, decoded, images_of, pixel_cases, slim_v1, slim_v2
+from tests.ports.tensorflow_port import restrided, run
+from tests.ports.unknown import unknown_ports
+from tests.slim.oracle import Net
+
+Arrays = dict[str, np.ndarray]
+
+KINDS = ("singles", "layers", "pixels", "pairs", "correct", "unknown", "labels")
+
+#: Mistakes that compute the same numbers, and those that are none: no output tells one from the other.
+EQUAL = {
+    "fold-without-mean": {"mean-ignored"},
+    "fold-without-beta": {"beta-ignored"},
+    "mean-ignored": {"fold-without-mean"},
+    "beta-ignored": {"fold-without-beta"},
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network with weights and an image.
+
+    Attributes
+    ----------
+    net : Net
+    variables : dict of str to ndarray
+    images : ndarray
+        What the reference takes.
+    """
+
+    net: Net
+    variables: Variables
+    images: np.ndarray
+
+    @property
+    def weights(self) -> refnet.Weights:
+        """For refnet, with the options that travel with weights."""
+        return self.weights_of(self.variables)
+
+    def weights_of(self, variables: Variables) -> refnet.Weights:
+        """The same with other variables."""
+        net = self.net
+        options: dict[str, Any] = {"pool_mode": net.pool_mode, "avg_down": net.avg_down, "stride_place": place_of(net)}
+        if net.batch_norm_epsilon != 1e-5:
+            options["batch_norm_epsilon"] = net.batch_norm_epsilon
+        return refnet.Weights(variables, options=options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For the call."""
+        return {} if self.net.output_stride is None else {"output_stride": self.net.output_stride}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked, and what should be answered.
+
+    Attributes
+    ----------
+    kind, title : str
+    place : Problem
+    wanted : tuple of Mistake
+        Empty for a correct port and for an unknown bug.
+    ask : callable
+        Gives the diagnosis; None where the mistake has no effect, so that there is nothing to ask.
+    """
+
+    kind: str
+    title: str
+    place: Problem
+    wanted: tuple[Mistake, ...]
+    ask: Callable[[], Any]
+
+
+@dataclass
+class Answer:
+    """What came of a case.
+
+    Attributes
+    ----------
+    case : Case
+    verdict : str
+        "named", "variant" (the right mistake at another site or with another value), "tie", "other", "nothing",
+        "correct" or "error".
+    found : str
+    seconds : float
+    tried : int
+    """
+
+    case: Case
+    verdict: str
+    found: str
+    seconds: float
+    tried: int = 0
+
+
+@dataclass
+class Row:
+    """A line of the table."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+
+# The problems.
+
+
+def first_strides(net: Net) -> Net:
+    """The same network as PyTorch's homes build it."""
+    return net.replace(blocks=restrided(net.blocks, "first_unit"))
+
+
+def problem(net: Net, size: int, seed: int) -> Problem:
+    """With seeded weights and a smooth image, whose sides are not equal."""
+    images = inception_scaled(smooth_images(1, size, size + 6, 3, seed=seed + 50))
+    return Problem(net, draw_variables(net, size, seed), images)
+
+
+def problems(full: bool) -> list[Problem]:
+    """The networks for mistakes inside them: the plain ones, and those that some mistakes need."""
+    if full:
+        return [problem(published_net(), 224, 0)]
+    return [
+        problem(small_net(2, (2, 2)), 66, 1),
+        problem(small_net(1, (2, 2)), 72, 2),
+        problem(small_net(2, (2, 3, 2), output_stride=4), 70, 3),
+        problem(first_strides(small_net(1, (1, 2, 2), pool_mode="torch", avg_down=True)), 67, 4),
+        problem(first_strides(small_net(2, (1, 2, 2), pool_mode="torch")), 66, 5),
+    ]
+
+
+def sampled(found: Sequence[Mistake], count: int, seed: int) -> list[Mistake]:
+    """Of each mistake everywhere and some other sites and values, so many in all; chosen by chance."""
+    rng, by_id = np.random.default_rng(seed), defaultdict(list)
+    for mistake in found:
+        by_id[mistake.id].append(mistake)
+    chosen: list[Mistake] = []
+    for same in by_id.values():
+        everywhere = [mistake for mistake in same if mistake.site is None]
+        first = [everywhere[rng.integers(len(everywhere))]] if everywhere else []
+        rest = [mistake for mistake in same if mistake not in first]
+        count_left = min(count - len(first), len(rest))
+        chosen += first + [rest[i] for i in sorted(rng.choice(len(rest), count_left, replace=False))]
+    return chosen
+
+
+# The cases.
+
+
+def _single(kind: str, place: Problem, mistakes: Sequence[Mistake]) -> Case:
+    """From the logits, or the predictions where only they show the mistake; "layers": from every end point."""
+    net = place.net
+    variables = place.variables
+    for mistake in mistakes:
+        variables = for_mistake(variables, mistake)
+
+    def ask() -> Any:
+        found = run(variables, place.images, net, mistakes)
+        if not _differ(net, run(variables, place.images, net), found):
+            return None
+        ends = [mistake.id for mistake in mistakes if mistake.id.startswith("softmax")]
+        observed: Any = {"predictions": found["predictions"]} if ends else found[f"{net.scope}/logits"].ravel()
+        if kind == "layers":
+            observed = {name: value for name, value in found.items() if not name.endswith(("avg_pool", "pool5"))}
+        return refnet.diagnose(place.weights_of(variables), place.images, observed, **place.options)
+
+    title = f"{net.scope} {' and '.join(map(str, mistakes))}"
+    return Case(kind, title, place, tuple(mistakes), ask)
+
+
+def _differ(net: Net, right: Arrays, wrong: Arrays, least: float = 1e-5) -> bool:
+    """Whether a port's outputs are others than the right ones at all, and numbers."""
+    for name in (f"{net.scope}/logits", "predictions"):
+        if right[name].shape != wrong[name].shape:
+            return True
+        if np.abs(right[name] - wrong[name]).max() > least * np.abs(right[name]).max():
+            return bool(np.isfinite(wrong[name]).all())
+    return False
+
+
+def _has_effect(place: Problem, mistake: Mistake, least: float) -> bool:
+    variables = for_mistake(place.variables, mistake)
+    right, wrong = (run(variables, place.images, place.net, planted) for planted in ([], [mistake]))
+    return _differ(place.net, right, wrong, least)
+
+
+def singles(full: bool, count: int, kind: str = "singles") -> Iterator[Case]:
+    """One mistake in a port, sites and values by chance; those of no effect are left out."""
+    special = (
+        "dilation-early",
+        "dilation-first-only",
+        "dilation-missing",
+        "pool-counts-padding",
+        "stride-place",
+        "pool1",
+    )
+    for i, place in enumerate(problems(full)):
+        found = cases(place.net)
+        if i > 1:
+            found = [mistake for mistake in found if mistake.id in special]
+        for mistake in sampled(found, count, seed=i):
+            yield _single(kind, place, [mistake])
+
+
+def pairs(full: bool, count: int) -> Iterator[Case]:
+    """Two different mistakes."""
+    rng = np.random.default_rng(7)
+    for place in problems(full)[:2]:
+        single = [m for m in sampled(cases(place.net), 3, seed=8) if _has_effect(place, m, 1e-3)]
+        single = [m for m in single if not m.id.startswith(("softmax", "class-offset", "arithmetic"))]
+        for _ in range(4 * count):
+            one, other = (single[i] for i in rng.choice(len(single), 2, replace=False))
+            if one.id != other.id and other.id not in EQUAL.get(one.id, ()):
+                yield _single("pairs", place, [one, other])
+
+
+def from_pixels(full: bool) -> Iterator[Case]:
+    """From an image file, a PNG and a JPEG; and from the network's input."""
+    for version in (2,) if full else (2, 1):
+        net = published_net(50, version) if full else small_net(version, (2, 2))
+        size = 299 if version == 2 else 224
+        steps = slim_v2(size) if version == 2 else slim_v1(size)
+        raw = smooth_images(1, 333, 412, 3, seed=version)[0]
+        variables = draw_variables(net, 128, seed=6)
+        if version == 1:
+            scaled = {
+                f"{net.scope}/conv1/BatchNorm/moving_mean": 75.0,
+                f"{net.scope}/conv1/BatchNorm/moving_variance": 75.0**2,
+            }
+            variables = {name: np.float32(value * scaled.get(name, 1)) for name, value in variables.items()}
+        place = Problem(net, variables, images_of(raw, steps))
+        for mistake in pixel_cases(steps):
+            yield _from_file(place, raw, mistake, images_of(raw, steps, [mistake]), "PNG")
+        reversed_ = Mistake("channels-reversed")
+        for by in ("Pillow", "accurate"):
+            pixels = decoded(_encoded(raw, "JPEG"), by)
+            yield _from_file(place, raw, reversed_, images_of(pixels, steps, [reversed_]), f"JPEG by {by}")
+        for mistake in array_cases():
+            yield _from_array(place, mistake)
+
+
+def _encoded(raw: np.ndarray, form: str) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(raw).save(data, form, **({"quality": 92} if form == "JPEG" else {}))
+    return data.getvalue()
+
+
+def _from_file(place: Problem, raw: np.ndarray, mistake: Mistake | None, x: np.ndarray, form: str) -> Case:
+    def ask() -> Any:
+        logits = run(place.variables, x, place.net)[f"{place.net.scope}/logits"].ravel()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"image.{form.split()[0].lower()}")
+            path.write_bytes(_encoded(raw, path.suffix[1:].upper()))
+            return refnet.diagnose(place.weights, str(path), logits, **place.options)
+
+    wanted = () if mistake is None else (mistake,)
+    return Case("pixels" if wanted else "correct", f"{place.net.scope} {form} {mistake or 'right'}", place, wanted, ask)
+
+
+def _from_array(place: Problem, mistake: Mistake) -> Case:
+    def ask() -> Any:
+        x = arranged(place.images, Planted([mistake]))
+        logits = run(place.variables, x, place.net)[f"{place.net.scope}/logits"].ravel()
+        return refnet.diagnose(place.weights, place.images, logits, **place.options)
+
+    return Case("pixels", f"{place.net.scope} array {mistake}", place, (mistake,), ask)
+
+
+def correct(full: bool) -> Iterator[Case]:
+    """Right ports on every engine that is installed; and right pixels by other decoders."""
+    nets = [(published_net(), 224)] if full else [
+        (small_net(2, (3, 2)), 66), (small_net(1, (3, 2)), 72), (small_net(2, (2, 2, 1), pool_mode="keras"), 64),
+        (small_net(2, (2, 1, 1), depth=8, classes=5), 97), (small_net(1, (1, 1)), 65),
+    ]  # fmt: skip
+    for i, (net, size) in enumerate(nets):
+        for seed in (0,) if full else (0, 1):
+            place = problem(net, size, 10 * i + seed)
+            for name, port in correct_ports(net).items():
+                yield Case("correct", f"{net.scope} {i} {seed} {name}", place, (), _asking(place, port))
+    if not full:
+        net, steps = small_net(2, (2, 2)), slim_v2(299)
+        place = Problem(net, draw_variables(net, 128, seed=6), np.zeros(0))
+        raw = smooth_images(1, 333, 412, 3, seed=1)[0]
+        yield _from_file(place, raw, None, images_of(raw, steps), "PNG")
+        for by in ("Pillow", "fast", "accurate", "plain chroma"):
+            yield _from_file(place, raw, None, images_of(decoded(_encoded(raw, "JPEG"), by), steps), f"JPEG by {by}")
+
+
+def _asking(place: Problem, port: Callable[..., dict[str, np.ndarray]]) -> Callable[[], Any]:
+    def ask() -> Any:
+        logits = port(place.variables, place.images, place.net)[f"{place.net.scope}/logits"].ravel()
+        return refnet.diagnose(place.weights, place.images, logits, **place.options)
+
+    return ask
+
+
+def unknown(full: bool) -> Iterator[Case]:
+    """Bugs that no catalogue has."""
+    nets = [problem(small_net(version, (1, 3)), 66, 20 + version) for version in (2, 1)]
+    for place in problems(full) if full else nets:
+        for name, port in unknown_ports().items():
+            yield Case("unknown", f"{place.net.scope} {name}", place, (), _asking(place, port))
+
+
+def labels(full: bool, count: int = 200) -> Iterator[Case]:
+    """Nothing but the classes of many images."""
+    place = problems(full)[0]
+    images = inception_scaled(smooth_images(count, *place.images.shape[1:], seed=77))
+    for mistake in sampled(cases(place.net), 2, seed=11):
+        if mistake.id.startswith(("softmax", "epsilon")):
+            continue
+
+        def ask(mistake: Mistake = mistake) -> Any:
+            variables = for_mistake(place.variables, mistake)
+            found = [
+                run(variables, x[None], place.net, [mistake])[f"{place.net.scope}/logits"].argmax() for x in images
+            ]
+            return refnet.diagnose(place.weights_of(variables), images, np.array(found), **place.options)
+
+        yield Case("labels", f"{place.net.scope} {mistake}", place, (mistake,), ask)
+
+
+# What comes of them.
+
+
+def _equals(place: Problem, wanted: Mistake, found: Any) -> bool:
+    """Whether a finding is the mistake, in these or in other words: a port gives the same with either."""
+    if found.id != wanted.id and found.id not in EQUAL.get(wanted.id, ()):
+        return False
+    value = None if wanted.value is None else str(wanted.value).split(",")[0]
+    if (found.site, None if found.value is None else str(found.value)) == (wanted.site or "everywhere", value):
+        return True
+    variables = for_mistake(place.variables, wanted)
+    mistake = Mistake(found.id, None if found.site == "everywhere" else found.site, found.value)
+    with suppress(Exception):  # a value that the port has not
+        one, other = (run(variables, place.images, place.net, [m])["predictions"] for m in (wanted, mistake))
+        return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-5, atol=1e-7))
+    return False
+
+
+def judged(case: Case, result: Any) -> tuple[str, str]:
+    """The verdict, and what was named."""
+    named, ties = list(result.mistakes), list(result.ties)
+    text = " and ".join(f"{m.id} {m.site} {'' if m.value is None else m.value}".strip() for m in named)
+    text += f" [or {', '.join(sorted({tie.id for tie in ties}))}]" if ties else ""
+    if not case.wanted:
+        if result.correct:
+            return "correct", ""
+        return ("other", text) if named else ("nothing", "")
+    if result.correct:
+        return "correct", ""
+    if not named:
+        nearest = getattr(result, "nearest", ())
+        return "nothing", f"nearest {', '.join(str(m.id) for m in nearest)}; error {getattr(result, 'error', 0):.1e}"
+
+    def among(findings: Sequence[Any]) -> bool:
+        return all(any(_equals(case.place, wanted, found) for found in findings) for wanted in case.wanted)
+
+    ids = [wanted.id for wanted in case.wanted]
+    if among(named) and len(named) == len(ids):
+        return "named", text
+    if among([*named, *ties]):
+        return "tie", text
+    if sorted(found.id for found in named) == sorted(ids):
+        return "variant", text
+    if all(any(found.id == name or found.id in EQUAL.get(name, ()) for found in named + ties) for name in ids):
+        return "tie", text
+    return "other", text
+
+
+def answered(case: Case) -> Answer | None:
+    """Ask, and judge; None where there was nothing to ask."""
+    started = time.perf_counter()
+    try:
+        result = case.ask()
+    except Exception as error:  # a table shows every case
+        return Answer(case, "error", f"{type(error).__name__}: {error}", time.perf_counter() - started)
+    if result is None:
+        return None
+    verdict, found = judged(case, result)
+    return Answer(case, verdict, found, float(result.seconds), int(result.tried))
+
+
+def all_cases(kinds: Iterable[str], full: bool, count: int, only: str | None = None) -> Iterator[Case]:
+    """The cases of these kinds, in their order."""
+    makers: dict[str, Callable[[], Iterator[Case]]] = {
+        "singles": lambda: singles(full, count),
+        "layers": lambda: singles(full, count, "layers"),
+        "pixels": lambda: from_pixels(full),
+        "pairs": lambda: pairs(full, count),
+        "correct": lambda: correct(full),
+        "unknown": lambda: unknown(full),
+        "labels": lambda: labels(full),
+    }
+    for kind in kinds:
+        for case in makers[kind]():
+            if only is None or only in case.title:
+                yield case
+
+
+#: The verdict that is wanted, by kind.
+WANTED = {"correct": ("correct",), "unknown": ("nothing",)}
+VERDICTS = ("named", "variant", "tie", "other", "nothing", "correct", "error")
+
+
+def rows_of(answers: Iterable[Answer]) -> dict[tuple[str, str], Row]:
+    """By kind and mistake."""
+    rows: dict[tuple[str, str], Row] = defaultdict(Row)
+    for answer in answers:
+        case = answer.case
+        name = case.wanted[0].id if len(case.wanted) == 1 else ""
+        row = rows[case.kind, name]
+        row.verdicts[answer.verdict] += 1
+        row.seconds.append(answer.seconds)
+        if answer.verdict == "other":
+            row.others[answer.found.split()[0]] += 1
+    return rows
+
+
+def shown(answers: Sequence[Answer]) -> str:
+    """The table as text: a line per mistake, the sums of each kind in per cent, and the times."""
+    lines = [f"{'':34}{'cases':>7}" + "".join(f"{verdict:>9}" for verdict in VERDICTS) + "   others"]
+    by_kind: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_kind[answer.case.kind].append(answer)
+    for (kind, name), row in rows_of(answers).items():
+        counts = "".join(f"{row.verdicts[verdict] or '':>9}" for verdict in VERDICTS)
+        others = ", ".join(f"{other} {count}" for other, count in row.others.items())
+        lines.append(f"{f'{kind} {name}':34}{sum(row.verdicts.values()):>7}{counts}   {others}".rstrip())
+    lines.append("")
+    for kind, same in by_kind.items():
+        good = WANTED.get(kind, ("named", "tie"))
+        share = 100 * sum(answer.verdict in good for answer in same) / len(same)
+        seconds = np.array([answer.seconds for answer in same])
+        lines.append(
+            f"{kind}: {len(same)} cases, {' or '.join(good)} {share:.1f} %; seconds per case: "
+            f"median {np.median(seconds):.2f}, most {seconds.max():.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--small", action="store_true", help="small networks (the default)")
+    size.add_argument("--full", action="store_true", help="resnet_v2_50 at 224 x 224")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="one kind of cases; may be repeated")
+    parser.add_argument("--count", type=int, default=3, help="sites and values per mistake")
+    parser.add_argument("--only", help="only cases with this in their titles")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="tell of each case, not of the failed ones alone")
+    options = parser.parse_args(arguments)
+    answers: list[Answer] = []
+    with suppress(KeyboardInterrupt):
+        for case in all_cases(options.kind or KINDS[:-1], options.full, options.count, options.only):
+            answer = answered(case)
+            if answer is None:
+                continue
+            answers.append(answer)
+            if options.verbose:
+                print(f"{len(answers)} {case.kind} {case.title} {answer.seconds:.1f} s", file=sys.stderr, flush=True)
+            if answer.verdict not in WANTED.get(case.kind, ("named",)):
+                print(f"{case.kind} {case.title}: {answer.verdict} {answer.found}", file=sys.stderr, flush=True)
+    if options.json:
+        fields = [
+            {"kind": a.case.kind, "case": a.case.title, "verdict": a.verdict, "found": a.found, "seconds": a.seconds}
+            for a in answers
+        ]
+        print(json.dumps(fields, indent=1))
+    else:
+        print(shown(answers))
+
+
+if __name__ == "__main__":
+    main()
