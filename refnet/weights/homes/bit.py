@@ -21,7 +21,8 @@ from refnet.network.names import NUMBER
 from refnet.network.networks import family_named, network_name
 from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named, missing_biases, names_by_slim, standardized_kernels
+from refnet.weights.homes.home import Home, Named, missing_biases, names_by_slim
+from refnet.weights.homes.standardize import standardized_kernels
 from refnet.weights.homes.state_dict import StateDict, grouped
 
 OPTIONS: dict[str, Any] = {"pool_mode": "keras", "stride_place": "first_unit"}

@@ -11,7 +11,6 @@ import numpy as np
 from refnet.errors import FormatError, WeightsError
 from refnet.images.preprocess import Recipe
 from refnet.weights.formats.loaded import Loaded, raise_problems
-from refnet.weights.homes.standardize import standardized
 
 
 class Named(NamedTuple):
@@ -111,29 +110,6 @@ def missing_biases(tensors: Mapping[str, np.ndarray], biased: re.Pattern[str]) -
         for layer, kernel in kernels.items()
         if (biases := f"{layer}/biases") not in tensors
     }
-
-
-def standardized_kernels(
-    tensors: dict[str, np.ndarray], renamed: Mapping[str, str], epsilon: float
-) -> tuple[dict[str, np.ndarray], str]:
-    """The kernels of a network whose convolutions standardise them, all but the classifier; and a remark that says so.
-
-    Parameters
-    ----------
-    tensors : dict of str to array
-        By TF-Slim's names.
-    renamed : mapping of str to str
-        The tensors of the network.
-    epsilon : float
-
-    Returns
-    -------
-    tensors : dict of str to array
-    remark : str
-    """
-    kernels = [name for name in renamed if name.endswith("/weights") and not name.endswith("/logits/weights")]
-    remark = f"{len(kernels)} kernels are standardised, as their network does with each use (epsilon {epsilon:g})"
-    return tensors | {name: standardized(tensors[name], epsilon) for name in kernels}, remark
 
 
 def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], str | None]) -> dict[str, str]:

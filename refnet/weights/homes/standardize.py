@@ -8,12 +8,37 @@ Source: Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from refnet_kernels.system.float_mode import contract_mode
 
 #: Rows of a block, which bounds the memory; and below how many values of a row a running sum is faster than a loop.
 _ROWS, _FEW = 4096, 64
+
+
+def standardized_kernels(
+    tensors: dict[str, np.ndarray], renamed: Mapping[str, str], epsilon: float
+) -> tuple[dict[str, np.ndarray], str]:
+    """The kernels of a network whose convolutions standardise them, all but the classifier; and a remark that says so.
+
+    Parameters
+    ----------
+    tensors : dict of str to array
+        By TF-Slim's names.
+    renamed : mapping of str to str
+        The tensors of the network.
+    epsilon : float
+
+    Returns
+    -------
+    tensors : dict of str to array
+    remark : str
+    """
+    kernels = [name for name in renamed if name.endswith("/weights") and not name.endswith("/logits/weights")]
+    remark = f"{len(kernels)} kernels are standardised, as their network does with each use (epsilon {epsilon:g})"
+    return tensors | {name: standardized(tensors[name], epsilon) for name in kernels}, remark
 
 
 @contract_mode()

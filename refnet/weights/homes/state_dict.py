@@ -14,7 +14,8 @@ from refnet.images.preprocess import Recipe
 from refnet.network.networks import Family, network_name
 from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named, missing_biases, names_by_slim, standardized_kernels
+from refnet.weights.homes.home import Home, Named, missing_biases, names_by_slim
+from refnet_kernels.system.forks import making
 
 _OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
 _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -174,6 +175,9 @@ class StateDict(NamedTuple):
         inside = [name for slim, name in names.items() if slim == name and name.startswith(units)]
         remarks = [self.remark] if self.remark else []
         if self.standardized is not None:
+            with making:
+                from refnet.weights.homes.standardize import standardized_kernels
+
             result, remark = standardized_kernels(result, renamed, self.standardized)
             remarks.append(remark)
         biases = missing_biases(result, self.biased) if self.biased else {}
