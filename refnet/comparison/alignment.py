@@ -139,10 +139,10 @@ def align(
             aligner.choose(name, [ours.names[mapping[name]]], "mapping")
         elif name in ours.names:
             aligner.choose(name, [ours.names[name], *_others(ours.names[name], sited.get(name), places)], SAME_NAME)
-        elif candidates := _candidates(sited.get(name), places):
-            aligner.choose(name, candidates, sited[name].dialect, _lacking(sited[name], candidates[0]))
         elif (value := spelled.get(_spelling(name))) is not None:
             aligner.choose(name, [value, *_others(value, None, places)], "the same name, with other separators")
+        elif candidates := _candidates(sited.get(name), places):
+            aligner.choose(name, candidates, sited[name].dialect, _lacking(sited[name], candidates[0]))
     pairs = aligner.pairs()
     # A name that means many things says nothing against the shape.
     vague = {pair.name for pair in pairs if pair.layout is None and pair.how == COMMON}
@@ -195,11 +195,15 @@ def _check_mapping(mapping: Mapping[str, str], theirs: Mapping[str, np.ndarray],
 
 
 def _others(value: Value, sited: Sited | None, places: Mapping[str, Sequence[Value]]) -> list[Value]:
-    """The other values that arise at a place, which a name may mean too, unless it says that it is a ReLU's."""
-    if sited is None or sited.sites[0][1] in ("act", "softmax"):
-        return []
-    others = [*reversed(places.get(value.place, ())), *reversed(places.get(unit_of(value.place), ()))]
-    return [other for other in others if other is not value]
+    """The other values that an array can hold whose name means one."""
+    explicit = sited is not None and sited.sites[0][1] in ("act", "softmax")
+    at = places.get(value.place, ())
+    # What follows in place, or is joined with the layer: a later value. Never an earlier one, as then something is
+    # missing; but a layer's name can mean the value before its ReLU.
+    later = [] if explicit else [v for v in at if v.index > value.index]
+    unit = [] if explicit else [v for v in places.get(unit_of(value.place), ()) if v.index > value.index]
+    before = [v for v in at if v.index < value.index][-1:] if value.stage == "act" and not explicit else []
+    return [*later, *reversed(unit), *before]
 
 
 def _candidates(sited: Sited | None, places: Mapping[str, Sequence[Value]]) -> list[Value]:
@@ -210,12 +214,15 @@ def _candidates(sited: Sited | None, places: Mapping[str, Sequence[Value]]) -> l
     for place, stage in sited.sites:
         at = places.get(place, ())
         found += [value for value in at if value.stage == stage] if stage else at[-1:]
-    there = [place for place, _ in sited.sites if place in places]
-    if there and (not found or sited.sites[0][1] != "act"):
-        # What a file calls by the name of a layer is the end of the layer; and a sum may be made in place.
-        place = there[0]
-        found += [*reversed(places[place]), *reversed(places.get(unit_of(place), ()))]
-    return list(dict.fromkeys(found))
+    there = next((places[place] for place, _ in sited.sites if place in places), None)
+    if not found and there:
+        # What a file calls by the name of a layer is the end of the layer.
+        found = [there[-1]]
+    if not found:
+        return []
+    likeliest = found[0]
+    elsewhere = [value for value in found if value.place != likeliest.place]
+    return list(dict.fromkeys([likeliest, *elsewhere, *_others(likeliest, sited, places)]))
 
 
 #: Stages that a name may mean as well as the likeliest one.

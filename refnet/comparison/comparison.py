@@ -26,10 +26,12 @@ from refnet.comparison.statistics import (
     dead_channels,
     differences,
     errors,
+    off_by,
     patch,
     precision_of,
     rounding,
     scale_of,
+    size_of,
     top_1,
 )
 from refnet.errors import ConfigError, InputError
@@ -258,7 +260,7 @@ class _Comparer:
             row = self._row(pair, with_patch=patches < _PATCHES)
             patches += row.patch is not None
             rows.append(row)
-        return self._with_origins(self._strided_too_early(self._without_dead(rows)))
+        return self._with_origins(self._blamed(self._without_dead(rows)))
 
     def _arrays(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """The reference's array and the observed one, in one layout."""
@@ -333,23 +335,33 @@ class _Comparer:
                 later = True
         return result
 
-    def _strided_too_early(self, rows: list[Row]) -> list[Row]:
-        """Blame a value with too few rows and columns where what is computed from it is the first to differ."""
+    def _blamed(self, rows: list[Row]) -> list[Row]:
+        """Blame what only looked harmless, where what is computed from it is the first to differ.
+
+        A value with too few rows and columns may have its stride elsewhere, and a value before its ReLU be one that a
+        hook saw; or the stride comes too early, and the ReLU is missing.
+        """
         first = next((i for i, row in enumerate(rows) if row.status == DIFFERS), None)
         if first is None:
             return rows
-        sources = {self._pairs[i].value.index for i in range(first)}
-        if self._computed:
-            sources = set(self._computed.sources(self._computed.graph.tensors[self._pairs[first].value.index], sources))
-        else:
-            sources = {max(sources, default=-1)}
-        result = list(rows)
-        for i in range(first):
-            row, pair = rows[i], self._pairs[i]
-            if pair.layout is not None and pair.layout.own_step > 1 and pair.value.index in sources:
-                note = f"its shape is {row.found_shape}, the reference's {row.shape}: is there a stride too early?"
-                result[i] = replace(row, status=DIFFERS, note="; ".join(filter(None, (row.note, note))))
+        doubtful = {i: text for i in range(first) if (text := _doubt(rows[i], self._pairs[i]))}
+        result, waiting = list(rows), [first]
+        while waiting:
+            i = waiting.pop()
+            sources = self._sources_of(i)
+            for j in [j for j in doubtful if j < i and self._pairs[j].value.index in sources]:
+                note = "; ".join(filter(None, (rows[j].note, doubtful.pop(j))))
+                result[j] = replace(rows[j], status=DIFFERS, note=note, origin="born")
+                waiting.append(j)
         return result
+
+    def _sources_of(self, i: int) -> set[int]:
+        """The values from which that of a pair is computed, among those that were observed before it."""
+        before = {pair.value.index for pair in self._pairs[:i]} - {self._pairs[i].value.index}
+        if self._computed is None:
+            return {max(before, default=-1)}
+        tensor = self._computed.graph.tensors[self._pairs[i].value.index]
+        return set(self._computed.sources(tensor, before) or ())
 
     def _only_dead(self, pair: Pair, row: Row) -> list[int] | None:
         """The channels that are zero on one side, if the others agree."""
@@ -357,9 +369,9 @@ class _Comparer:
         dead = dead_channels(ours) != dead_channels(theirs)
         if not dead.any() or dead.all():
             return None
-        rest = errors(ours[..., ~dead], theirs[..., ~dead])
-        allowed = FACTOR * (row.scale or 0) * max(rest.size, float(np.abs(ours[np.isfinite(ours)]).max(initial=0)))
-        return [int(c) for c in np.flatnonzero(dead)] if rest.largest * rest.size <= allowed else None
+        rest = float(differences(ours[..., ~dead], theirs[..., ~dead]).max(initial=0))
+        allowed = FACTOR * (row.scale or 0) * size_of(ours)
+        return [int(c) for c in np.flatnonzero(dead)] if rest <= allowed else None
 
     def _with_origins(self, rows: list[Row]) -> list[Row]:
         """Say of each row that differs whether its layer made the difference."""
@@ -383,9 +395,12 @@ class _Comparer:
             since = tuple(agreeing[-1:]) if first else ()
         else:
             tensor = self._computed.graph.tensors[pair.value.index]
-            sources = self._computed.sources(tensor, observed)
+            odd = {p.value.index for p in self._pairs if p.layout is None} - {pair.value.index} - observed.keys()
+            sources = self._computed.sources(tensor, observed, odd) or []
             since = tuple(observed[index][0] if index in observed else "the images" for index in sources)
-            if pair.layout is not None and any(index in observed for index in sources):
+            if row.origin:
+                origin = row.origin
+            elif pair.layout is not None and any(index in observed for index in sources):
                 own = self._own_error(pair, {index: array for index, (_, array) in observed.items()}, sources)
                 if own is not None:
                     own_error, inherited = own
@@ -407,8 +422,8 @@ class _Comparer:
         behind = min(self._computed.values[index].roundings for index in sources)
         scale = scale_of(pair.value.roundings - behind, precision, rounding(single, double))
         expected = pair.layout.own(double if precision is FLOAT64 else single)
-        found = errors(expected, pair.layout.arranged(self._theirs[pair.name]), precision)
-        return found.largest, found.largest <= scale.tolerance
+        found = off_by(expected, pair.layout.arranged(self._theirs[pair.name]))
+        return found, found <= scale.tolerance
 
     def _missing_relu(self, pair: Pair) -> str:
         """Whether an array that should be a ReLU's is the value before it."""
@@ -420,6 +435,17 @@ class _Comparer:
         array = self._computed.arrays([before])[before.index]
         holds = distance(array, self._theirs[pair.name], pair.layout) < _HOLDS
         return "it holds the value before the ReLU: the ReLU is missing" if holds else ""
+
+
+def _doubt(row: Row, pair: Pair) -> str:
+    """What may be wrong with a value that agrees, after all."""
+    if row.status not in (SAME, AGREES) or pair.layout is None or pair.preferred is None:
+        return ""
+    if pair.layout.own_step > 1:
+        return f"its shape is {row.found_shape}, the reference's {row.shape}: is there a stride too early?"
+    if pair.preferred.stage == "act" and pair.value.index < pair.preferred.index:
+        return "is the ReLU missing?"
+    return ""
 
 
 def _precisions(pairs: Sequence[Pair], theirs: Mapping[str, np.ndarray]) -> dict[str, Precision]:
@@ -440,7 +466,7 @@ def _apart_from_relu(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> 
         (theirs, ours, "it holds the value before the ReLU, the reference the one after it: its ReLU agrees"),
         (ours, theirs, "it holds the value after the ReLU, the reference the one before it: its ReLU agrees"),
     ):
-        if errors(after, np.where(before < 0, before.dtype.type(0), before)).largest <= tolerance:
+        if off_by(after, np.where(before < 0, before.dtype.type(0), before)) <= tolerance:
             return text
     return ""
 

@@ -161,8 +161,6 @@ def _slim_sites(name: str) -> tuple[tuple[str, str], ...]:
         if inner := _SLIM_IN_UNIT.match(rest):
             return _with_tail(f"{unit}/{inner['layer']}", inner["tail"] or "")
         return _with_tail(unit, rest)
-    if bare == "global_pool" or bare.endswith("/global_pool"):
-        return (("pool5", "mean"),)
     match = _SLIM_END.match(bare)
     # Layers of other frameworks have such names too, without a scope.
     if match and ("/" in bare or match["layer"].startswith(("pool5", "postnorm", "block"))):

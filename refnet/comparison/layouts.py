@@ -52,12 +52,14 @@ class Layout(NamedTuple):
         array
             A view where possible.
         """
+        if not self.order:
+            return array
         to = "NHWC" if len(self.order) == 4 else "NC"
         view = array.reshape(self.sizes).transpose([self.order.index(axis) for axis in to])
         return view if self.step == 1 else view[:, :: self.step, :: self.step]
 
     def own(self, value: np.ndarray) -> np.ndarray:
-        """The part of the reference's value that the array has.
+        """The part of the reference's value that the array has, with a batch axis.
 
         Parameters
         ----------
@@ -67,6 +69,7 @@ class Layout(NamedTuple):
         -------
         array
         """
+        value = value[np.newaxis] if value.ndim == len(self.order) - 1 else value
         return value if self.own_step == 1 else value[:, :: self.own_step, :: self.own_step]
 
 
@@ -79,16 +82,18 @@ def layouts_of(found: tuple[int, ...], expected: tuple[int, ...]) -> tuple[Layou
     found : tuple of int
         The array's shape.
     expected : tuple of int
-        The value's, [N, H, W, C] or [N, C].
+        The value's, [N, H, W, C] or [N, C], or these without a batch. Arrays of other ranks are compared as they are.
 
     Returns
     -------
     tuple of Layout
         The likeliest first; those that read the elements in the same order are there once.
     """
+    if len(expected) in (1, 3):
+        expected = (1, *expected)
     axes = {4: "NHWC", 2: "NC"}.get(len(expected))
     if axes is None:
-        return (Layout("NC", (1, math.prod(found))),) if found == expected else ()
+        return (Layout("", found),) if found == expected else ()
     if math.prod(found) != math.prod(expected) or 0 in expected:
         return tuple(_subsampled(found, expected)) if axes == "NHWC" and 0 not in found and 0 not in expected else ()
     size_of = dict(zip(axes, expected, strict=True))

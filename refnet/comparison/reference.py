@@ -141,7 +141,7 @@ class ComputedReference:
         self._evaluate([tensor], known, found.__setitem__)
         return found[tensor.index]
 
-    def sources(self, tensor: Tensor, observed: Iterable[int]) -> list[int]:
+    def sources(self, tensor: Tensor, observed: Iterable[int], unusable: Iterable[int] = ()) -> list[int] | None:
         """The nearest observed values from which a value can be computed, or the images.
 
         Parameters
@@ -149,15 +149,19 @@ class ComputedReference:
         tensor : Tensor
         observed : iterable of int
             The indices of the observed tensors.
+        unusable : iterable of int
+            Those of tensors that were observed, but in another shape.
 
         Returns
         -------
-        list of int
-            Indices of tensors, in network order.
+        list of int or None
+            Indices of tensors, in network order; None if what was observed in another shape lies between.
         """
-        known, found, waiting = set(observed), set(), list(tensor.inputs)
+        known, odd, found, waiting = set(observed), set(unusable), set(), list(tensor.inputs)
         while waiting:
             source = waiting.pop()
+            if source.index in odd:
+                return None
             if source.index in known or not source.inputs:
                 found.add(source.index)
             else:

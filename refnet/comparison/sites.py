@@ -20,6 +20,7 @@ STAGES = {
     "bias_add": "bias",
     "batch_norm": "norm",
     "batch_norm_training": "norm",
+    "group_norm": "norm",
     "relu": "act",
     "residual": "sum",
     "max_pool": "pool",
@@ -27,7 +28,15 @@ STAGES = {
     "subsample": "subsample",
 }
 #: How TensorFlow calls the operation, for the name of a value that is not an end point.
-_OPERATIONS = {"conv": "Conv2D", "bias": "BiasAdd", "norm": "FusedBatchNorm", "act": "Relu", "sum": "add"}
+_OPERATIONS = {
+    "conv": "Conv2D",
+    "bias_add": "BiasAdd",
+    "batch_norm": "FusedBatchNorm",
+    "batch_norm_training": "FusedBatchNorm",
+    "group_norm": "GroupNorm",
+    "relu": "Relu",
+    "residual": "add",
+}
 #: What a stage is, in a sentence.
 WORDS = {
     "conv": "the convolution without its bias",
@@ -112,7 +121,8 @@ def values_of(graph: Graph, scope: str, roundings: Sequence[int]) -> list[Value]
     values = []
     for tensor in graph.tensors:
         layer, stage = layers[tensor.index], STAGES.get(tensor.op, tensor.op)
-        name = names.get(tensor.index) or f"{layer}/{_OPERATIONS.get(stage, stage)}"
+        operation = "" if tensor.op == "input" else f"/{_OPERATIONS.get(tensor.op, stage)}"
+        name = names.get(tensor.index) or layer + operation
         values.append(
             Value(
                 name, place_of(layer, scope), stage, tensor.shape, tensor.index, tensor.index in names, tensor.op,

@@ -106,6 +106,8 @@ def _put(found: Arrays, name: str, array: np.ndarray) -> None:
         array = array.astype(np.float32)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         found.left_out[name] = f"its dtype is {array.dtype}; activations are floats of 16, 32 or 64 bits"
+    elif not array.ndim:
+        found.left_out[name] = "it is a number, not an array"
     elif not array.size:
         found.left_out[name] = f"its shape is {array.shape}, which has no elements"
     else:

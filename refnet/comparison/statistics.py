@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,10 +151,37 @@ def rounding(single: np.ndarray, double: np.ndarray) -> float:
     float
         0 where they are not finite.
     """
-    off = differences(double, single)
-    size = float(np.abs(double[np.isfinite(double)]).max(initial=0))
-    largest = float(off.max(initial=0))
-    return largest / size if size and math.isfinite(largest) else 0.0
+    largest = off_by(double, single)
+    return largest if math.isfinite(largest) else 0.0
+
+
+def off_by(expected: np.ndarray, found: np.ndarray) -> float:
+    """The largest difference, relative to the largest expected value, or to the largest found one if all are 0.
+
+    Parameters
+    ----------
+    expected, found : float arrays of one shape
+
+    Returns
+    -------
+    float
+    """
+    size = size_of(expected) or size_of(found)
+    return float(differences(expected, found).max(initial=0)) / (size or 1.0)
+
+
+def size_of(array: np.ndarray) -> float:
+    """The largest absolute value that is finite.
+
+    Parameters
+    ----------
+    array : float array
+
+    Returns
+    -------
+    float
+    """
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
 
 
 class Errors(NamedTuple):
@@ -230,9 +258,8 @@ def errors(expected: np.ndarray, found: np.ndarray, precision: Precision = FLOAT
     Errors
     """
     off = differences(expected, found)
-    finite = np.isfinite(expected)
-    size = float(np.abs(expected[finite]).max(initial=0)) or float(np.abs(found[np.isfinite(found)]).max(initial=0))
-    relative = 1 / size if size else 0.0
+    size = size_of(expected) or size_of(found)
+    relative = 1 / (size or 1.0)
     at = int(off.argmax()) if off.size else 0
     where = tuple(int(i) for i in np.unravel_index(at, off.shape)) if off.size else ()
     nan_expected, nan_found = np.isnan(expected), np.isnan(found)
@@ -294,9 +321,11 @@ def correlation(expected: np.ndarray, found: np.ndarray) -> float | None:
     # Their squares could overflow.
     a, b = (x / (np.abs(x).max() or 1.0) for x in (a, b))
     a, b = a - a.mean(), b - b.mean()
-    lengths = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
+    # Not by BLAS, whose threads would wait for refnet's.
+    dot = partial(np.einsum, "i,i->")
+    lengths = math.sqrt(float(dot(a, a))) * math.sqrt(float(dot(b, b)))
     constant = np.ptp(a) == 0 or np.ptp(b) == 0
-    return None if constant or lengths == 0 else max(-1.0, min(1.0, float(a @ b) / lengths))
+    return None if constant or lengths == 0 else max(-1.0, min(1.0, float(dot(a, b)) / lengths))
 
 
 def dead_channels(array: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ class ArgScope(NamedTuple):
     """The options of TF-Slim's ``resnet_arg_scope``, and ``is_training``.
 
     Where the variables themselves show what a convolution has, they decide: biases without a batch norm are those of a
-    batch norm that was folded into the kernel, and biases beside one are added before it.
+    batch norm that was folded into the kernel, and biases beside one are added before it. ``GroupNorm`` in place of
+    ``BatchNorm`` is group norm.
 
     Attributes
     ----------
@@ -141,6 +142,8 @@ class Graph:
         self.used: set[str] = set()
         #: The convolutions with biases in place of TF-Slim's batch norm.
         self.folded: list[str] = []
+        #: Whether there are group norms: then a norm without moving statistics is one.
+        self.grouped = any(isinstance(name, str) and "/GroupNorm/" in f"/{name}" for name in variables)
         self._scopes: list[str] = []
 
     def __repr__(self) -> str:
@@ -180,6 +183,17 @@ class Graph:
     def has_batch_norm(self, scope: str) -> bool:
         """Whether there is any variable of a batch norm in ``scope``."""
         return any(self.has(f"{scope}/{role}") for role in _OF_BATCH_NORM)
+
+    def has_group_norm(self, scope: str) -> bool:
+        """Whether the variables in ``scope`` are those of a group norm: gamma or beta, without moving statistics.
+
+        A batch norm of which only the moving statistics are missing looks the same. So in a network without any
+        ``GroupNorm`` there is none.
+        """
+        if not self.grouped:
+            return False
+        moving = any(self.has(f"{scope}/{role}") for role in ("moving_mean", "moving_variance"))
+        return not moving and any(self.has(f"{scope}/{role}") for role in ("beta", "gamma"))
 
     def variable(self, leaf: str, shape: tuple[int, ...]) -> str:
         """Note that the network reads the variable, and check its shape. Returns its full name."""

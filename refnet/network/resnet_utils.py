@@ -170,7 +170,8 @@ def conv2d_same(
     activation_fn : {"relu", None}
         The activation that follows; ReLU is ``slim.conv2d``'s default.
     normalizer_fn : {None, "batch_norm"}
-        With it there is no bias, unless the arg scope has ``bias_before_batch_norm``, or the variables have biases.
+        With it there is no bias, unless the arg scope has ``bias_before_batch_norm``, or the variables have biases; and
+        it is a group norm if the variables have ``GroupNorm``.
 
     Returns
     -------
@@ -244,18 +245,35 @@ def conv2d(
         if biased:
             net = graph.bias_add(net)
         if normalized:
-            net = graph.batch_norm(net, "BatchNorm")
+            net = norm(net, "GroupNorm" if graph.has_group_norm("GroupNorm") else "BatchNorm")
     return graph.relu(net) if activation_fn else net
 
 
 def _bias_and_norm(graph: Graph) -> tuple[bool, bool]:
     """Whether the convolution of the current scope, which has a batch norm in TF-Slim, has biases and a batch norm."""
-    biases, norm = graph.has("biases"), graph.has_batch_norm("BatchNorm")
-    before = graph.arg_scope.bias_before_batch_norm
-    if biases and not norm and not before:
+    biases, before = graph.has("biases"), graph.arg_scope.bias_before_batch_norm
+    normalized = graph.has_batch_norm("BatchNorm") or graph.has_group_norm("GroupNorm")
+    if biases and not normalized and not before:
         graph.folded.append(graph.name())
         return True, False
     return (biases if before is None else before), True
+
+
+def norm(inputs: Tensor, scope: str) -> Tensor:
+    """The norm of a scope: group norm if the variables have one there, else batch norm.
+
+    Parameters
+    ----------
+    inputs : Tensor [N, H, W, C]
+    scope : str
+        Name before the names of its variables.
+
+    Returns
+    -------
+    Tensor [N, H, W, C]
+    """
+    graph = inputs.graph
+    return graph.group_norm(inputs, scope) if graph.has_group_norm(scope) else graph.batch_norm(inputs, scope)
 
 
 def activation_and_normalizer(graph: Graph) -> tuple[str | None, str | None]:
@@ -593,8 +611,8 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
         Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ...; None: one 7x7 convolution, with 64 channels
         unless the variables have another one.
     activate : bool
-        Whether batch norm and activation follow the last convolution too. They also do if the variables have a batch
-        norm for it.
+        Whether batch norm and activation follow the last convolution too. They also do if the variables have a norm for
+        it.
 
     Returns
     -------
@@ -608,9 +626,10 @@ def root_block(net: Tensor, depths: Sequence[int] | None, activate: bool) -> Ten
     layers = [(f"conv1_{i + 1}", depth, 3) for i, depth in enumerate(depths)] if depths else plain
     if graph.has_batch_norm("input/BatchNorm"):
         net = graph.collect(graph.name("input"), graph.batch_norm(net, "input/BatchNorm"))
-    activate = activate or graph.has_batch_norm(f"{layers[-1][0]}/BatchNorm")
+    last = layers[-1][0]
+    activate = activate or graph.has_batch_norm(f"{last}/BatchNorm") or graph.has_group_norm(f"{last}/GroupNorm")
     for scope, depth, kernel_size in layers:
-        if scope == layers[-1][0] and not activate:
+        if scope == last and not activate:
             activation_fn = normalizer_fn = None
         net = conv2d_same(
             net, depth, kernel_size, 2 if scope == layers[0][0] else 1, scope=scope,

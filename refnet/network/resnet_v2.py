@@ -25,6 +25,7 @@ from refnet.network.resnet_utils import (
     basic_convolutions,
     bottleneck_convolutions,
     head,
+    norm,
     residual,
     root_block,
     shortcut,
@@ -138,7 +139,7 @@ def basic(
 def _unit(inputs: Tensor, convolutions: Sequence[Convolution], stride: int, scope: str) -> Tensor:
     graph = inputs.graph
     with graph.variable_scope(scope) as name:
-        preact = graph.collect(f"{name}/preact", graph.relu(graph.batch_norm(inputs, "preact")))
+        preact = graph.collect(f"{name}/preact", graph.relu(norm(inputs, "preact")))
         # The input itself, unchanged. If the depth changes, a convolution replaces it. That reads the preact, as every
         # convolution in this version reads normalised values; like the last one's, its output goes into the sum as it
         # is.
@@ -245,7 +246,8 @@ def resnet_v2(
     output_stride : int, optional
         How much smaller the features are than the images; with the root block a multiple of 4. Once the strides have
         reached it, the units after that do not stride, but read pixels further apart (atrous convolution). A feature
-        still sees the same pixels, so the dense features, subsampled, are the nominal ones.
+        still sees the same pixels, so the dense features, subsampled, are the nominal ones; with group norm they are
+        not, as its statistics are those of the denser grid.
     include_root_block : bool
         Whether the 7x7 convolution of stride 2 and the max pool come first.
     spatial_squeeze : bool, optional
@@ -257,8 +259,8 @@ def resnet_v2(
         DeepLab's: the ``unit_rate`` of each unit of the last block.
     root_depths : sequence of int, optional
         Channels of the 3x3 convolutions ``conv1_1``, ``conv1_2``, ... that replace the 7x7 one, as in ResNet-D; the
-        first one strides, and the last one has neither batch norm nor activation, unless the variables have a batch
-        norm for it.
+        first one strides, and the last one has neither batch norm nor activation, unless the variables have a norm for
+        it.
     scope : str
         Name before the names of all variables and end points.
 
@@ -305,7 +307,7 @@ def resnet_v2(
             net = root_block(net, root_depths, activate=False)
         net = stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
         # The last unit ends in a bare sum, and no unit follows whose preact would normalise it.
-        net = graph.collect(f"{name}/postnorm", graph.relu(graph.batch_norm(net, "postnorm")))
+        net = graph.collect(f"{name}/postnorm", graph.relu(norm(net, "postnorm")))
         net = head(net, num_classes, global_pool, spatial_squeeze)
     return net, graph.end_points
 

@@ -4,8 +4,8 @@
 preprocessing, which Hugging Face has in ``preprocessor_config.json``. What would change the result and is not
 understood is an error, which names the file; what may change it is a doubt.
 
-Sources: timm's ``models/_hub.py`` and ``data/config.py``; transformers' ``models/resnet/configuration_resnet.py``, and
-the image processors of ConvNext, BiT and ViT.
+Sources: timm's ``models/_hub.py`` and ``data/config.py``; transformers' ``models/resnet/configuration_resnet.py`` and
+``models/bit/configuration_bit.py``, and the image processors of ConvNext, BiT and ViT.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 from refnet.checks import labels_of, listed, shown
 from refnet.errors import ConfigError, FormatError
 from refnet.files import json_object, read_small
+from refnet.graph.graph import Graph
 from refnet.images import pillow
 from refnet.images.preprocess import MAX_SIDE, Recipe, check_recipe
 from refnet.network.architecture import Architecture
 from refnet.weights.formats.loaded import naming
-from refnet.weights.homes import hugging_face
+from refnet.weights.homes import bit, hugging_face
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
@@ -42,10 +43,13 @@ class Network(NamedTuple):
     architecture : Architecture
     home : str
         The title of the tensors' home, or "" where a graph takes its place.
+    grouped : bool
+        Whether it has group norm.
     """
 
     architecture: Architecture
     home: str
+    grouped: bool
 
 
 class Config(NamedTuple):
@@ -74,13 +78,21 @@ class Config(NamedTuple):
 
 
 def beside(
-    directory: str, architecture: Architecture, home: str, *, with_recipe: bool = True, with_labels: bool = True
+    directory: str,
+    graph: Graph,
+    architecture: Architecture,
+    home: str,
+    *,
+    with_recipe: bool = True,
+    with_labels: bool = True,
 ) -> Config:
     """What the files of configuration in a directory say about the weights there.
 
     Parameters
     ----------
     directory : str
+    graph : Graph
+        Of the tensors.
     architecture : Architecture
     home : str
         The title of the tensors' home, or "" where a graph takes its place.
@@ -98,7 +110,8 @@ def beside(
     PermissionError
         As the system raises it.
     """
-    network = Network(architecture if with_labels else architecture._replace(num_classes=None), home)
+    architecture = architecture if with_labels else architecture._replace(num_classes=None)
+    network = Network(architecture, home, graph.grouped)
     found = Config()
     path = os.path.join(directory, CONFIG)
     if os.path.exists(path):
@@ -240,6 +253,9 @@ def _checked_labels(labels: Any, num_classes: int) -> tuple[str, ...] | None:
 _TIMM_KNOWN = re.compile(
     r"(tv_|gluon_|ssl_|swsl_|wide_)?resnet(v2_)?[0-9]+[cdst]?(_2|_v1[bcds]|_gap|_mlp)?(\.[\w.-]+)?\Z"
 )
+#: Names of its networks with group norm: BiT in all spellings, and the variant d.
+_TIMM_BIT = re.compile(r"resnetv2_[0-9]+x[0-9]+_bit(m|m_in21k|_distilled|_teacher|_teacher_384)?(\.[\w.-]+)?\Z")
+_TIMM_GROUPED = re.compile(r"resnetv2_[0-9]+d_gn(\.[\w.-]+)?\Z")
 #: Names of networks with pools that smooth, of which their tensors show nothing.
 _TIMM_SMOOTHED = re.compile(r"(resnet|ecaresnet|seresnet)(aa|blur)")
 #: Arguments of a model that change nothing in evaluation, or only what the tensors show.
@@ -280,7 +296,9 @@ def _timm_read(content: Json, network: Network) -> Config:
     for place in (content, arguments):
         _check_contradictions(place, shown_by_tensors)
     doubts = []
-    if not isinstance(name, str) or not _TIMM_KNOWN.match(name):
+    if isinstance(name, str) and (kind := next((kind for kind in _TIMM_NORMS if kind.names.match(name)), None)):
+        _check_norm(name, kind, network)
+    else:
         doubts.append(
             f"{CONFIG} names the architecture {shown(name)}, which refnet does not know: is it another function?"
         )
@@ -291,10 +309,43 @@ def _timm_read(content: Json, network: Network) -> Config:
         if key in _TIMM_FIXED and not any(value is known or value == known for known in _TIMM_FIXED[key]):
             known = _TIMM_FIXED[key][0]
             raise FormatError(f"the network has {key}={shown(value)}; refnet has {known!r} only.", found=value)
+    stem = arguments.get("stem_type")
+    if isinstance(stem, str) and ("fixed" in stem or "same" in stem):
+        raise FormatError(f"the network has stem_type={shown(stem)}; refnet has such a stem in BiT only.", found=stem)
     odd = sorted(arguments.keys() - _TIMM_FREE - _TIMM_FIXED.keys())
     if odd:
         doubts.append(f"{CONFIG} gives arguments of the network that refnet does not know: {listed(odd)}")
     return Config(tells=True, doubts=tuple(doubts))
+
+
+class _Norm(NamedTuple):
+    """What the names of timm's networks say about the norm: in words, whether it is group norm, and of which root."""
+
+    names: re.Pattern[str]
+    words: str
+    grouped: bool
+    deep: bool | None = None
+
+
+_TIMM_NORMS = (
+    _Norm(_TIMM_KNOWN, "batch norm", grouped=False),
+    _Norm(_TIMM_BIT, "group norm and standardised kernels", grouped=True, deep=False),
+    _Norm(_TIMM_GROUPED, "group norm and a deep stem", grouped=True, deep=True),
+)
+
+
+def _check_norm(name: str, kind: _Norm, network: Network) -> None:
+    """Refuse the configuration of a network with another norm, or with another root."""
+    deep = network.architecture.root_depths is not None
+    if kind.grouped == network.grouped and kind.deep in (None, deep):
+        return
+    norm = "moving statistics, as with batch norm" if not network.grouped else "no moving statistics"
+    raise FormatError(
+        f"the architecture {name!r} has {kind.words}, but the tensors are those of a network with {norm}, and with "
+        f"{'three convolutions' if deep else 'one convolution'} at the root: are some missing?",
+        expected=kind.words,
+        found=norm,
+    )
 
 
 def _timm_labels(content: Json) -> Any:
@@ -343,26 +394,66 @@ def _is_hugging_face(content: Json) -> bool:
 
 def _hugging_face_read(content: Json, network: Network) -> Config:
     found = content["model_type"]
-    if found != "resnet" or network.home not in ("", hugging_face.HOME.title):
+    title, read = _MODEL_TYPES.get(found, ("", _resnet_read)) if isinstance(found, str) else ("", _resnet_read)
+    if network.home not in ("", title) or not title:
         whose = f"the tensors are those of {network.home}" if network.home else "the graph is that of a ResNet"
         what = f"describes a network of the model_type {shown(found)}, where {whose}"
-        return Config(tells=True, doubts=(f"{CONFIG} {what}: nothing of it but the labels was used",))
-    architecture = network.architecture
-    is_basic = len(architecture.family.kernel_sizes) == 2
-    shown_by_tensors = {
+        return Config(doubts=(f"{CONFIG} {what}: nothing of it but the labels was used",))
+    return read(content, network.architecture)
+
+
+def _resnet_read(content: Json, architecture: Architecture) -> Config:
+    bottleneck = len(architecture.family.kernel_sizes) > 2
+    _check_contradictions(content, _shown(architecture, "bottleneck" if bottleneck else "basic"))
+    _check_activation(content)
+    if _flag(content, "downsample_in_first_stage", False):
+        raise FormatError("downsample_in_first_stage is true; refnet does not have a first stage that strides.")
+    first = _flag(content, "downsample_in_bottleneck", False) and bottleneck
+    return Config(tells=True, options={"stride_place": "first_conv"} if first else {})
+
+
+def _bit_read(content: Json, architecture: Architecture) -> Config:
+    _check_contradictions(content, _shown(architecture, "preactivation"))
+    _check_activation(content)
+    for key, known in {"num_groups": 32, "width_factor": 1, "global_padding": None}.items():
+        value = content.get(key)
+        if value is not None and (isinstance(value, bool) or value != known):
+            raise FormatError(f"{key} is {shown(value)}; refnet has {known} only.", expected=known, found=value)
+    if _flag(content, "embedding_dynamic_padding", False):
+        raise FormatError("embedding_dynamic_padding is true; refnet has pool1 in a border of zeros only.", found=True)
+    # A stage of transformers that leaves out its stride does not dilate, as refnet's and timm's do.
+    nominal = 2 ** (len(architecture.blocks) + 1)
+    if _number(content, "output_stride", nominal) < nominal:
+        stride = content["output_stride"]
+        raise FormatError(
+            f"output_stride is {shown(stride)}; refnet does not have stages that leave out their stride and do not "
+            f"dilate: it has {nominal} only.",
+            expected=nominal,
+            found=stride,
+        )
+    return Config(tells=True)
+
+
+_MODEL_TYPES: dict[str, tuple[str, Callable[[Json, Architecture], Config]]] = {
+    "resnet": (hugging_face.HOME.title, _resnet_read),
+    "bit": (bit.HUGGING_FACE.title, _bit_read),
+}
+
+
+def _shown(architecture: Architecture, layer_type: str) -> Json:
+    """The keys that the tensors show."""
+    return {
         "depths": [len(block.args) for block in architecture.blocks],
         "hidden_sizes": [block.args[-1]["depth"] for block in architecture.blocks],
-        "layer_type": "basic" if is_basic else "bottleneck",
+        "layer_type": layer_type,
         "num_channels": architecture.channels,
     }
-    _check_contradictions(content, shown_by_tensors)
+
+
+def _check_activation(content: Json) -> None:
     activation = content.get("hidden_act")
     if activation not in (None, "relu"):
         raise FormatError(f"hidden_act is {shown(activation)}; refnet has relu only.", found=activation)
-    if _flag(content, "downsample_in_first_stage", False):
-        raise FormatError("downsample_in_first_stage is true; refnet does not have a first stage that strides.")
-    first = _flag(content, "downsample_in_bottleneck", False) and not is_basic
-    return Config(tells=True, options={"stride_place": "first_conv"} if first else {})
 
 
 _KINDS = (

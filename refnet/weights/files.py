@@ -52,8 +52,7 @@ def load_weights(
         A TF checkpoint (V1 or V2, given by its prefix, its directory or any of its files), the directory of a
         SavedModel or of a TensorFlow Hub module, a safetensors file, an .npz, a .pth, .pt or .bin file of PyTorch, an
         .onnx, or a .h5, .weights.h5 or .keras file of Keras Applications' ResNets. The format is detected by the
-        content, not by the name. The tensors can also have timm's or torchvision's names (`refnet.weights.homes.timm`,
-        `refnet.weights.homes.torchvision`).
+        content, not by the name. The tensors can also have the names of another framework (`refnet.weights.homes`).
     scope : str, optional
         Which network, if the file holds several: what stands before the names of its tensors there, such as
         "module.encoder_q" or "FirstStageFeatureExtractor/resnet_v1_101".
@@ -130,7 +129,7 @@ def _configured(
     Weights that refnet saved bring everything with them.
     """
     source = GIVEN if recipe is not None else "the file" if "recipe" in loaded.metadata else ""
-    options, doubts_found, untold = found.options, found.doubts, [found.untold] if found.untold else []
+    options, doubts_found, told = found.options, found.doubts, False
     if directory is not None and (loaded.by_graph or (found.home and not loaded.metadata)):
         with making:
             from refnet.weights import config
@@ -138,21 +137,23 @@ def _configured(
 
         with_labels = labels is None and head == "from_weights"
         said = config.beside(
-            directory, found.architecture, found.home, with_recipe=recipe is None, with_labels=with_labels
-        )
+            directory, found.graph, found.architecture, found.home,
+            with_recipe=recipe is None, with_labels=with_labels,
+        )  # fmt: skip
         if said.recipe is not None:
             with naming(os.path.join(directory, said.recipe_from)):
                 recipe, source = in_bounds(said.recipe), said.recipe_from
         labels = said.labels if labels is None else labels
         # What a graph shows is so, whatever a configuration says.
         options = options if loaded.by_graph else {**options, **said.options}
-        doubts_found = doubts_found + list(said.doubts)
-        untold = [] if said.tells else untold
+        doubts_found, told = doubts_found + list(said.doubts), said.tells
+    untold, unsettled = ([] if told or not sentence else [sentence] for sentence in (found.untold, found.unsettled))
     conversion = replace(
         found.conversion,
         recipe_from=source or found.conversion.recipe_from,
         remarks=found.conversion.remarks + untold,
     )
+    doubts_found = doubts_found + unsettled
     return found._replace(conversion=conversion, options=options, doubts=doubts_found), recipe, labels
 
 

@@ -43,6 +43,8 @@ class Interpretation(NamedTuple):
         The title of the tensors' home; "" if they have TF-Slim's names.
     untold : str
         What the tensors do not tell about the network, or "".
+    unsettled : str
+        The same, where the result is wrong if it is another network; or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -56,6 +58,7 @@ class Interpretation(NamedTuple):
     graph: Graph
     home: str
     untold: str
+    unsettled: str
 
 
 def interpret(
@@ -154,6 +157,7 @@ def interpret(
         graph,
         home,
         named.untold,
+        named.unsettled,
     )
 
 
@@ -214,6 +218,6 @@ def interpret_arrays(tensors: Mapping[str, Any], scope: str | None = None) -> In
     if scope is None and home_of(loaded) is None:
         return None
     found = interpret(loaded, scope=scope)
-    untold = [found.untold] if found.untold else []
+    untold = [sentence for sentence in (found.untold, found.unsettled) if sentence]
     conversion = replace(found.conversion, remarks=found.conversion.remarks + untold + found.doubts)
     return found._replace(conversion=conversion)

@@ -93,7 +93,7 @@ def kind_of(name: str, names: Collection[str]) -> str:
     ----------
     name : str
     names : collection of str
-        All tensors of the file.
+        All tensors of the file, by the names there and by TF-Slim's.
 
     Returns
     -------

@@ -270,6 +270,19 @@ def test_a_mapping_comes_first(v2: ComputedReference) -> None:
     assert found.pairs[0].how == "mapping"
 
 
+@pytest.mark.parametrize("separator", ["_", "__", ".", "-", ":"])
+def test_names_with_other_separators(v2: ComputedReference, separator: str) -> None:
+    """File names cannot hold TensorFlow's."""
+    values = [value for value in v2.values if value.end_point]
+    generator = np.random.default_rng(0)
+    theirs = {
+        value.name.replace("/", separator): generator.standard_normal(value.shape).astype(np.float32)
+        for value in values
+    }
+    found = {pair.name: pair.value.name for pair in align(theirs, v2, by_value=False).pairs}
+    assert found == {value.name.replace("/", separator): value.name for value in values}
+
+
 @pytest.mark.parametrize("mapping", [{"nowhere": "resnet_v2/conv1"}, {"stem.conv": "resnet_v2/conv11"}])
 def test_a_mapping_to_nowhere_is_refused(v2: ComputedReference, mapping: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"is it|stem\.conv"):

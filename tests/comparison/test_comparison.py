@@ -93,6 +93,17 @@ def test_an_array_alone(port: Arrays) -> None:
     assert refnet.compare(WEIGHTS, {"logits": logits}, IMAGES).agrees
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 4), (5, 4, 3), (1, 5, 4, 3), (2, 3, 1, 4, 2)])
+def test_arrays_of_any_rank(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    assert refnet.compare(array, array.copy()).agrees
+    if len(shape) <= 4:
+        assert refnet.compare(array, array[np.newaxis]).agrees
+    assert not refnet.compare({"a": array, "b": array}, {"a": array + 1, "b": array}).agrees
+    with pytest.raises(InputError, match="not an array"):
+        refnet.compare(array, np.float32(3))
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])
 def test_a_missing_relu_is_a_divergence_where_the_name_says_relu(layer: str) -> None:
     """The port leaves one out: what it calls the ReLU's value is the norm's."""
@@ -120,6 +131,33 @@ def test_a_pre_activation_under_a_layers_name_is_a_note(port: Arrays) -> None:
     comparison = refnet.compare(WEIGHTS, port | {f"{UNIT}/conv1": _norm_value("conv1")}, IMAGES)
     assert comparison.agrees
     assert any("before the ReLU" in note and f"{UNIT}/conv1" in note for note in comparison.notes)
+
+
+def test_a_pre_activation_is_blamed_where_what_follows_differs(port: Arrays) -> None:
+    """A layer's name may mean the value before the ReLU, but then the ReLU comes after it."""
+    wrong = port | {f"{UNIT}/conv1": _norm_value("conv1"), f"{UNIT}/conv2": port[f"{UNIT}/conv2"] + 1}
+    first = refnet.compare(WEIGHTS, wrong, IMAGES).first_divergence
+    assert first is not None
+    assert (first.name, first.origin) == (f"{UNIT}/conv1", "born")
+    assert "is the ReLU missing?" in first.note
+
+
+@pytest.mark.parametrize("name", ["logits", "classifier"])
+def test_a_missing_bias_is_a_divergence(name: str, port: Arrays) -> None:
+    """An earlier value of a layer is not one that its name can mean."""
+    logits = port["resnet_v2/spatial_squeeze"] - WEIGHTS["resnet_v2/logits/biases"]
+    assert not refnet.compare(WEIGHTS, {name: logits, "resnet_v2/pool5": port["resnet_v2/pool5"]}, IMAGES).agrees
+
+
+def test_a_missing_norm_is_a_divergence(port: Arrays) -> None:
+    from refnet.comparison.reference import ComputedReference
+
+    reference = ComputedReference(WEIGHTS, IMAGES)
+    value = reference.names[f"{UNIT}/conv1/Conv2D"]
+    theirs = {f"{UNIT}/conv1/BatchNorm/FusedBatchNormV3:0": reference.arrays([value])[value.index]}
+    first = refnet.compare(WEIGHTS, theirs, IMAGES).first_divergence
+    assert first is not None
+    assert first.reference == f"{UNIT}/conv1/FusedBatchNorm"
 
 
 def test_an_in_place_relu_is_a_note(port: Arrays) -> None:

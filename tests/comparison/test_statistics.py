@@ -19,6 +19,7 @@ from refnet.comparison.statistics import (
     Precision,
     dead_channels,
     errors,
+    off_by,
     patch,
     precision_of,
     scale_of,
@@ -86,6 +87,13 @@ def test_extreme_sizes(factor: float) -> None:
 def test_a_dead_reference_is_measured_by_the_other_side() -> None:
     found = errors(np.zeros((1, 4), np.float32), np.array([[0, 1, 2, 4]], np.float32))
     assert (found.size, found.largest) == (4, 1)
+
+
+def test_nothing_finite_to_measure_by() -> None:
+    zeros, nan = np.zeros((1, 4), np.float32), np.full((1, 4), np.nan, np.float32)
+    assert errors(zeros, nan).largest == off_by(zeros, nan) == math.inf
+    assert errors(zeros, zeros).largest == off_by(zeros, zeros) == 0
+    assert errors(nan, nan).largest == off_by(nan, nan) == 0
 
 
 @given(st.floats(1e-6, 1e6), st.integers(0, 2**32 - 1))

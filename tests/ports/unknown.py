@@ -195,7 +195,7 @@ class StrangePort(TensorFlowPort):
             return tf.nn.conv2d(self.padded(x, *[(size - 1, 0)] * 2), kernel, stride, "VALID")
         if self.bug == "a rate of 2 everywhere" and size == 3 and stride == 1:
             rate = 2
-        return super().conv2d(x, kernel, stride, rate, same)
+        return super().conv2d(self.odd(x, stride) if size == 1 else x, kernel, stride, rate, same)
 
     def max_pool(self, x: Any, mode: str) -> Any:
         match self.bug:
@@ -225,9 +225,12 @@ class StrangePort(TensorFlowPort):
         return found * 0.5 if self.bug == "shortcuts halved" else found
 
     def subsampled(self, path: str, x: Any, stride: int) -> Any:
-        if self.bug == "shortcuts read the odd pixels" and stride > 1:
-            return x[:, 1::stride, 1::stride] if x.shape[1] % 2 == x.shape[2] % 2 == 0 else x[:, ::stride, ::stride] * 0
-        return super().subsampled(path, x, stride)
+        return super().subsampled(path, self.odd(x, stride), stride)
+
+    def odd(self, x: Any, stride: int) -> Any:
+        """What a stride without a window reads."""
+        is_bug = self.bug == "shortcuts read the odd pixels" and stride > 1
+        return self.tf.roll(x, [-1, -1], [1, 2]) if is_bug else x
 
     def pooled(self, x: Any) -> Any:
         match self.bug:

@@ -91,26 +91,27 @@ def _patches(x: np.ndarray, size: int, stride: int, rate: int) -> np.ndarray:
     return windows.reshape(*windows.shape[:3], -1)
 
 
-def sums_of_products(x: Bounded, kernel: np.ndarray) -> Bounded:
-    """``x @ kernel``: a product goes through at most one run of fma's and one addition for each run.
+def sums_of_products(x: Bounded, kernel: np.ndarray, kernel_error: float = 0.0) -> Bounded:
+    """``x @ kernel``, where each value of the kernel may be off by ``kernel_error`` of itself.
 
-    With n such roundings, gamma = n u / (1 - n u) bounds the relative error of each term (Higham, 2002, Lemma 3.1). The
-    wider format's sum has one for each term, in any order.
+    A product goes through at most one run of fma's and one addition for each run. With n such roundings,
+    gamma = n u / (1 - n u) bounds the relative error of each term (Higham, 2002, Lemma 3.1). The wider format's sum has
+    one for each term, in any order.
     """
     p = x.precision
     kernel = kernel.astype(p.wide)
     terms = len(kernel)
     n = min(terms, RUN) + -(-terms // RUN)
-    gamma = n * p.u / (1 - n * p.u) + terms * np.finfo(p.wide).eps
+    gamma = n * p.u / (1 - n * p.u) + terms * np.finfo(p.wide).eps + kernel_error
     bound = (x.bound + gamma * (np.abs(x.value) + x.bound)) @ np.abs(kernel)
     return Bounded(x.value @ kernel, (bound + 2 * terms * p.subnormal) * p.slack)
 
 
-def conv2d_same(x: Bounded, weights: np.ndarray, stride: int = 1, rate: int = 1) -> Bounded:
+def conv2d_same(x: Bounded, weights: np.ndarray, stride: int = 1, rate: int = 1, kernel_error: float = 0.0) -> Bounded:
     """Convolution under TF-Slim's explicit padding."""
     size, *_, depth = weights.shape
     patches = Bounded(*(_patches(a, size, stride, rate) for a in x))
-    return sums_of_products(patches, weights.reshape(-1, depth))
+    return sums_of_products(patches, weights.reshape(-1, depth), kernel_error)
 
 
 def add(x: Bounded, y: Bounded | np.ndarray) -> Bounded:
@@ -130,7 +131,7 @@ def batch_norm(x: Bounded, variables: Mapping[str, np.ndarray], scope: str, net:
     beta = variables[f"{scope}/beta"].astype(wide)
     gamma = variables[f"{scope}/gamma"].astype(wide) if net.batch_norm_scale else np.ones_like(beta)
     if net.is_training:
-        mean, variance = _moments(x)
+        mean, variance = _moments(x, (0, 1, 2))
     else:
         mean = exact(variables[f"{scope}/moving_mean"], x.precision)
         variance = exact(variables[f"{scope}/moving_variance"], x.precision)
@@ -254,10 +255,13 @@ class _Pipeline:
         variables: Mapping[str, np.ndarray],
         observed: Mapping[str, np.ndarray] | None,
         precision: Precision,
+        kernel_error: float,
     ):
         self.net, self.variables, self.observed, self.precision = net, variables, observed, precision
+        self.kernel_error = kernel_error
         self.seen: dict[str, Bounded] = {}
         self.rate = self.stride = 1
+        self.grouped = any("/GroupNorm/" in name for name in variables)
 
     def record(self, name: str, x: Bounded) -> Bounded:
         self.seen[name] = x
@@ -266,24 +270,34 @@ class _Pipeline:
     def conv(
         self, name: str, x: Bounded, stride: int = 1, rate: int = 1, normalize: bool = False, activate: bool = False
     ) -> Bounded:
-        """A convolution with bias, or with the batch norm and the activation that resnet_arg_scope gives it.
+        """A convolution with bias, or with the norm and the activation that resnet_arg_scope gives it.
 
         The biases alone are those of a folded batch norm; beside a batch norm they come before it.
         """
         net, biases = self.net, self.variables.get(f"{name}/biases")
-        normalize = normalize and net.use_batch_norm and (f"{name}/BatchNorm/beta" in self.variables or biases is None)
-        x = conv2d_same(x, self.variables[f"{name}/weights"], stride, rate)
+        normed = any(f"{name}/{kind}/beta" in self.variables for kind in ("BatchNorm", "GroupNorm"))
+        normalize = normalize and net.use_batch_norm and (normed or biases is None)
+        x = conv2d_same(x, self.variables[f"{name}/weights"], stride, rate, self.kernel_error)
         if not normalize or (net.bias_before_batch_norm is not False and biases is not None):
             assert biases is not None, name
             x = add(x, biases)
-        if normalize:
+        if normalize and f"{name}/GroupNorm/beta" in self.variables:
+            x = self.group_norm(f"{name}/GroupNorm", x)
+        elif normalize:
             x = batch_norm(x, self.variables, f"{name}/BatchNorm", net)
         if activate and net.activation_fn:
             x = relu(x)
         return self.record(name, x)
 
     def norm(self, name: str, x: Bounded) -> Bounded:
-        return self.record(name, relu(batch_norm(x, self.variables, name, self.net)))
+        """Without moving statistics it is a group norm, if the network has others."""
+        grouped = self.grouped and f"{name}/moving_mean" not in self.variables
+        x = self.group_norm(name, x) if grouped else batch_norm(x, self.variables, name, self.net)
+        return self.record(name, relu(x))
+
+    def group_norm(self, scope: str, x: Bounded) -> Bounded:
+        gamma, beta = (self.variables[f"{scope}/{role}"] for role in ("gamma", "beta"))
+        return group_norm(x, gamma, beta, 32, self.net.batch_norm_epsilon)
 
     def residual(self, name: str, x: Bounded, unit: dict[str, int], stride: int, rate: int, left_out: int) -> Bounded:
         """Batch norm before the convolutions, or in the first version after them.
@@ -343,7 +357,11 @@ class _Pipeline:
         if f"{scope}/input/BatchNorm/beta" in self.variables:
             x = self.record(f"{scope}/input", batch_norm(x, self.variables, f"{scope}/input/BatchNorm", self.net))
         for name in names:
-            more = self.net.version == 1 or name != names[-1] or f"{scope}/{name}/BatchNorm/beta" in self.variables
+            more = (
+                self.net.version == 1
+                or name != names[-1]
+                or any(f"{scope}/{name}/{kind}/beta" in self.variables for kind in ("BatchNorm", "GroupNorm"))
+            )
             stride = 2 if name == names[0] else 1
             x = self.conv(f"{scope}/{name}", x, stride=stride, normalize=more, activate=more)
         return x
@@ -373,6 +391,7 @@ def end_points(
     images: np.ndarray,
     observed: Mapping[str, np.ndarray] | None = None,
     precision: Precision = BINARY32,
+    kernel_error: float = 0.0,
 ) -> dict[str, Bounded]:
     """The exact end points in network order, each with its bound.
 
@@ -389,6 +408,8 @@ def end_points(
         output of the one before it.
     precision : Precision
         Of the arithmetic that is bounded.
+    kernel_error : float
+        How far each value of a kernel may be from that of the other side, relative to itself.
 
     Returns
     -------
@@ -396,4 +417,4 @@ def end_points(
         tf_slim's end points, with pool1, pool5 and in the second version preact and postnorm in their places.
     """
     assert np.finfo(precision.wide).eps <= precision.u * 2.0**-10, "this machine has no wider format"
-    return _Pipeline(net, variables, observed, precision).run(exact(images, precision))
+    return _Pipeline(net, variables, observed, precision, kernel_error).run(exact(images, precision))

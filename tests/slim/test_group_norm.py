@@ -1,4 +1,4 @@
-"""Group norm against ``tf_slim.layers.group_norm`` in float64."""
+"""Group norm against ``slim.group_norm`` in float64."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def slim(case: Case) -> np.ndarray:
     with quiet(), graph.as_default():
         images = lib.tf.placeholder("float64", case.shape)
         activation = lib.tf.nn.relu if case.relu else None
-        net = lib.group_norm(
+        net = lib.slim.group_norm(
             images, case.groups, scale=case.scale, epsilon=case.epsilon, activation_fn=activation, scope="GroupNorm"
         )
         found = {v.op.name: v for v in graph.get_collection(lib.tf.GraphKeys.GLOBAL_VARIABLES)}

@@ -32,7 +32,7 @@ def tensorflow() -> Any:
 
 @cache
 def tf_slim() -> SimpleNamespace:
-    """TensorFlow 1's interface and tf_slim, ready to run: tf, slim, group_norm, resnet_v1, resnet_v2, resnet_utils.
+    """TensorFlow 1's interface and tf_slim, ready to run: tf, slim, resnet_v1, resnet_v2, resnet_utils.
 
     TensorFlow looks for the legacy batch norm in ``tf_keras.legacy_tf_layers``; the wheel keeps it in
     ``tf_keras.src``, so the module is handed over here.
@@ -43,9 +43,6 @@ def tf_slim() -> SimpleNamespace:
         import tf_keras.src.legacy_tf_layers.normalization as legacy_normalization  # type: ignore[import-untyped]
         import tf_slim as slim  # type: ignore[import-untyped]
         from tensorflow.python.layers import normalization  # type: ignore[import-untyped]
-        from tf_slim.layers.normalization import group_norm  # type: ignore[import-untyped]
         from tf_slim.nets import resnet_utils, resnet_v1, resnet_v2  # type: ignore[import-untyped]
     normalization.normalization = legacy_normalization
-    return SimpleNamespace(
-        tf=tf, slim=slim, group_norm=group_norm, resnet_v1=resnet_v1, resnet_v2=resnet_v2, resnet_utils=resnet_utils
-    )
+    return SimpleNamespace(tf=tf, slim=slim, resnet_v1=resnet_v1, resnet_v2=resnet_v2, resnet_utils=resnet_utils)

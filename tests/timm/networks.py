@@ -1,4 +1,4 @@
-"""timm's ResNetV2 with batch norm, written once in terms of a few operations, by the names of its state dict.
+"""timm's ResNetV2, with batch norm or group norm, written once in terms of a few operations, by its state dict's names.
 
 The operations are those of PyTorch, or TensorFlow's with PyTorch's padding made explicit: no refnet, no SAME.
 """
@@ -24,13 +24,22 @@ DEEP = (32, 32, 64)
 class Description(NamedTuple):
     """Stages as (width of the 3x3 kernels, units) each, and classes.
 
-    ``deep``: the variants d; ``basic``: units of two 3x3 kernels.
+    ``deep``: the variants d; ``basic``: units of two 3x3 kernels; ``grouped``: group norm in place of batch norm;
+    ``epsilon``: BiT, whose kernels are standardised with it; ``root``: channels of a root of one convolution.
     """
 
     stages: tuple[tuple[int, int], ...]
     classes: int
     deep: bool = False
     basic: bool = False
+    grouped: bool = False
+    epsilon: float | None = None
+    root: int = 64
+
+    @property
+    def pool_mode(self) -> str:
+        """pool1's padding: zeros in BiT, else what never wins."""
+        return "torch" if self.epsilon is None else "keras"
 
     @property
     def unit(self) -> str:
@@ -56,9 +65,10 @@ class Description(NamedTuple):
         shapes: dict[str, tuple[int, ...]] = {}
 
         def norm(name: str, channels: int) -> None:
-            shapes.update({f"{name}.{r}": (channels,) for r in ("weight", "bias", "running_mean", "running_var")})
+            statistics = () if self.grouped else ("running_mean", "running_var")
+            shapes.update({f"{name}.{r}": (channels,) for r in ("weight", "bias", *statistics)})
 
-        channels = 64
+        channels = DEEP[-1] if self.deep else self.root
         if self.deep:
             shapes["stem.conv1.weight"] = (DEEP[0], 3, 3, 3)
             norm("stem.norm1", DEEP[0])
@@ -66,7 +76,7 @@ class Description(NamedTuple):
             norm("stem.norm2", DEEP[1])
             shapes["stem.conv3.weight"] = (DEEP[2], DEEP[1], 3, 3)
         else:
-            shapes["stem.conv.weight"] = (64, 3, 7, 7)
+            shapes["stem.conv.weight"] = (self.root, 3, 7, 7)
         for stage, (width, units) in enumerate(self.stages):
             for unit in range(units):
                 place = f"stages.{stage}.blocks.{unit}"
@@ -103,6 +113,10 @@ def draw_state(description: Description, seed: int) -> dict[str, np.ndarray]:
         noise = rng.standard_normal(shape)
         if len(shape) == 4:
             he = np.sqrt(2 / np.prod(shape[1:]))
+            if description.epsilon is not None:
+                # Of some outputs, so that any epsilon matters; and of a mean of its own.
+                noise[::5] *= 1e-4
+                noise += 0.5 * rng.standard_normal((shape[0], 1, 1, 1))
             last = f".conv{2 if description.basic else 3}."
             return np.asarray(noise * he * (1 / 3 if last in name and "stages" in name else 1))
         if name.endswith("running_var"):
@@ -124,8 +138,14 @@ class Operations(Protocol):
     def norm_relu(self, x: Any, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Any:
         """``relu((x - mean) / sqrt(variance + 1e-5) * weight + bias)``."""
 
-    def max_pool(self, x: Any) -> Any:
-        """3 x 3, stride 2, one row and column of -inf all round."""
+    def group_norm_relu(self, x: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
+        """The same of 32 groups, each with the mean and the variance of its channels in one image."""
+
+    def standardized(self, kernel: np.ndarray, epsilon: float) -> np.ndarray:
+        """An OIHW kernel, of each output ``(w - mean) / sqrt(variance + epsilon)``."""
+
+    def max_pool(self, x: Any, border: float = -np.inf) -> Any:
+        """3 x 3, stride 2, one row and column of ``border`` all round."""
 
     def avg_pool(self, x: Any) -> Any:
         """2 x 2, stride 2; windows that are cut off at the border are means of what they hold."""
@@ -161,8 +181,16 @@ class Torch:
         gamma, beta, mean, variance = map(self._tensor, (weight, bias, mean, variance))
         return self.functional.batch_norm(x, mean, variance, gamma, beta, False, 0.0, 1e-5).relu()
 
-    def max_pool(self, x: Any) -> Any:
-        return self.functional.max_pool2d(x, 3, 2, 1)
+    def group_norm_relu(self, x: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
+        return self.functional.group_norm(x, 32, self._tensor(weight), self._tensor(bias), 1e-5).relu()
+
+    def standardized(self, kernel: np.ndarray, epsilon: float) -> np.ndarray:
+        rows = self._tensor(kernel).reshape(1, len(kernel), -1)
+        rows = self.functional.batch_norm(rows, None, None, training=True, momentum=0.0, eps=epsilon)
+        return np.asarray(rows.numpy().reshape(kernel.shape))
+
+    def max_pool(self, x: Any, border: float = -np.inf) -> Any:
+        return self.functional.max_pool2d(self.functional.pad(x, (1, 1, 1, 1), value=border), 3, 2)
 
     def avg_pool(self, x: Any) -> Any:
         return self.functional.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
@@ -197,8 +225,20 @@ class TensorFlow:
         gamma, beta, mean, variance = map(self.images, (weight, bias, mean, variance))
         return self.tf.nn.relu((x - mean) * (gamma / self.tf.sqrt(variance + 1e-5)) + beta)
 
-    def max_pool(self, x: Any) -> Any:
-        return self.tf.nn.max_pool2d(self._padded(x, 1, -np.inf), 3, 2, "VALID")
+    def group_norm_relu(self, x: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
+        n, height, width, channels = x.shape
+        groups = self.tf.reshape(x, (n, height, width, 32, channels // 32))
+        mean, variance = self.tf.nn.moments(groups, (1, 2, 4), keepdims=True)
+        normalized = self.tf.reshape((groups - mean) / self.tf.sqrt(variance + 1e-5), x.shape)
+        return self.tf.nn.relu(normalized * self.images(weight) + self.images(bias))
+
+    def standardized(self, kernel: np.ndarray, epsilon: float) -> np.ndarray:
+        rows = self.images(kernel)
+        mean, variance = self.tf.nn.moments(rows, (1, 2, 3), keepdims=True)
+        return np.asarray(((rows - mean) / self.tf.sqrt(variance + epsilon)).numpy())
+
+    def max_pool(self, x: Any, border: float = -np.inf) -> Any:
+        return self.tf.nn.max_pool2d(self._padded(x, 1, border), 3, 2, "VALID")
 
     def avg_pool(self, x: Any) -> Any:
         pads = [[0, 0], *([0, size % 2] for size in x.shape[1:3]), [0, 0]]
@@ -212,23 +252,32 @@ class TensorFlow:
 def run(
     operations: Operations, description: Description, state: Mapping[str, np.ndarray], images: np.ndarray, scope: str
 ) -> dict[str, np.ndarray]:
-    """Every layer's output, NHWC, by the name of TF-Slim's end point, in network order."""
-    ops, seen = operations, {}
+    """Every layer's output, NHWC, by the name of TF-Slim's end point, in network order.
+
+    Kernels that are standardised are rounded to float32, as data of both sides.
+    """
+    ops, seen, epsilon = operations, {}, description.epsilon
 
     def record(name: str, x: Any) -> Any:
         seen[f"{scope}/{name}"] = ops.array(x)
         return x
 
     def norm(name: str, x: Any) -> Any:
+        if description.grouped:
+            return ops.group_norm_relu(x, state[f"{name}.weight"], state[f"{name}.bias"])
         return ops.norm_relu(x, *(state[f"{name}.{r}"] for r in ("weight", "bias", "running_mean", "running_var")))
 
+    def conv(x: Any, kernel: np.ndarray, stride: int) -> Any:
+        standard = kernel if epsilon is None else ops.standardized(kernel, epsilon).astype(np.float32)
+        return ops.conv(x, standard, stride)
+
     if description.deep:
-        x = record("conv1_1", norm("stem.norm1", ops.conv(ops.images(images), state["stem.conv1.weight"], 2)))
-        x = record("conv1_2", norm("stem.norm2", ops.conv(x, state["stem.conv2.weight"], 1)))
-        x = record("conv1_3", ops.conv(x, state["stem.conv3.weight"], 1))
+        x = record("conv1_1", norm("stem.norm1", conv(ops.images(images), state["stem.conv1.weight"], 2)))
+        x = record("conv1_2", norm("stem.norm2", conv(x, state["stem.conv2.weight"], 1)))
+        x = record("conv1_3", conv(x, state["stem.conv3.weight"], 1))
     else:
-        x = record("conv1", ops.conv(ops.images(images), state["stem.conv.weight"], 2))
-    x = record("pool1", ops.max_pool(x))
+        x = record("conv1", conv(ops.images(images), state["stem.conv.weight"], 2))
+    x = record("pool1", ops.max_pool(x, -np.inf if epsilon is None else 0.0))
     for stage, (_, units) in enumerate(description.stages):
         for unit in range(units):
             place, slim = f"stages.{stage}.blocks.{unit}", f"block{stage + 1}/unit_{unit + 1}/{description.unit}"
@@ -238,11 +287,11 @@ def run(
                 kernel = state[f"{place}.downsample.conv.weight"]
                 pooled = description.deep and stride > 1
                 x = record(f"{slim}/avg_pool", ops.avg_pool(preact)) if pooled else preact
-                x = record(f"{slim}/shortcut", ops.conv(x, kernel, 1 if pooled else stride))
+                x = record(f"{slim}/shortcut", conv(x, kernel, 1 if pooled else stride))
             strides = (stride, 1) if description.basic else (1, stride, 1)
             inner = preact
             for i, s in enumerate(strides, 1):
-                inner = ops.conv(inner, state[f"{place}.conv{i}.weight"], s)
+                inner = conv(inner, state[f"{place}.conv{i}.weight"], s)
                 inner = record(f"{slim}/conv{i}", norm(f"{place}.norm{i + 1}", inner) if i < len(strides) else inner)
             x = record(slim, inner + x)
     x = record("postnorm", norm("norm", x))

@@ -19,14 +19,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
-def assert_same_logits(weights: refnet.Weights, model: Any, pixels: Any) -> None:
-    """Within a few roundings of the largest, for models of few layers."""
+def assert_same_logits(weights: refnet.Weights, model: Any, pixels: Any, standardized: bool = False) -> None:
+    """Within a few roundings of the largest, for models of few layers; and one of binary32 per standardised kernel."""
     torch = pytest.importorskip("torch")
     with torch.no_grad():
         expected = model.double().eval()(pixels.double())
     expected = np.asarray(getattr(expected, "logits", expected))
     found = refnet.forward(weights, np.asarray(pixels, np.float32).transpose(0, 2, 3, 1), dtype="float64")
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+    kernels = sum(value.ndim == 4 for value in weights.values()) if standardized else 0
+    atol = (1e-9 + kernels * 2.0**-24) * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,39 @@ def test_timm(name: str, arguments: dict[str, Any], tmp_path: Path) -> None:
     assert weights.architecture.channels == channels == len(weights.recipe.mean or ())
     assert_same_logits(weights, model, torch.rand((1, channels, 64, 64), generator=torch.Generator().manual_seed(1)))
     assert refnet.load_weights(tmp_path / "pytorch_model.bin").recipe == weights.recipe
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "resnetv2_50d_gn"])
+def test_timms_group_norm(name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    model = timm.create_model(name, num_classes=7)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization="both")
+    weights = refnet.load_weights(tmp_path, strict=True)
+    assert not any("was taken for" in note for note in weights.notes)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model.pretrained_cfg))
+    assert_same_pixels(transform, weights.recipe)
+    pixels = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    assert_same_logits(weights, model, pixels, standardized="bit" in name)
+
+
+def test_transformers_bit(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    labels = {0: "cat", 1: "dog", 2: "cow"}
+    torch.manual_seed(1)
+    config = transformers.BitConfig(depths=[1, 2], hidden_sizes=[128, 256], id2label=labels)
+    model = transformers.BitForImageClassification(config)
+    model.save_pretrained(tmp_path)
+    values = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": 448}, "resample": 2}
+    processor = transformers.BitImageProcessorPil(crop_size={"height": 448, "width": 448}, **values)
+    processor.save_pretrained(tmp_path)
+    weights = refnet.load_weights(tmp_path, strict=True)
+    assert weights.labels == tuple(labels.values())
+    assert_same_pixels(lambda image: processor(image, return_tensors="np")["pixel_values"][0], weights.recipe)
+    pixels = torch.rand((1, 3, 63, 61), generator=torch.Generator().manual_seed(2))
+    assert_same_logits(weights, model, pixels, standardized=True)
 
 
 @pytest.mark.parametrize("number", ["18", "34", "50", "101", "50d", "34d"])

@@ -216,8 +216,8 @@ class _Index:
         fields = Fields(take_checked(self._extents, start, 72, what), what)
         fields.expect(b"EAHD\0" + bytes([self._is_filtered]))
         entry_bytes, bits, first, least, pointers, page_bits = (fields.number(1) for _ in range(6))
-        fields.take(6 * 8)
-        address = fields.number()
+        fields.take(4 * 8)
+        used, _, address = (fields.number() for _ in range(3))
         for number in (least, pointers):
             if number == 0 or number & (number - 1) or bits > 60:
                 raise damaged(f"{what} has {number} where a power of two belongs")
@@ -234,6 +234,8 @@ class _Index:
         (addresses,) = columns(index[first * entry_bytes :], _ADDRESS_BYTES)
         parts = [(0, index[: first * entry_bytes])]
         parts += self._grown(array, addresses.tolist(), block_levels, levels[direct:])
+        # Blocks are longer than what is used of them.
+        parts = [(place, content[: max(used - place, 0) * entry_bytes]) for place, content in parts]
         return self._listed(parts, entry_bytes)
 
     def _grown(

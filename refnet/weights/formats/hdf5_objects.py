@@ -142,7 +142,7 @@ class Hdf5File:
             messages = list(self._messages_v2(address) if start == b"OHDR" else self._messages_v1(address, start))
             unknown = [kind for kind, flags, _ in messages if kind >= _KNOWN and flags & _REFUSED_IF_UNKNOWN]
             if unknown:
-                raise FormatError(f"the HDF5 file has messages {unknown}, which only later versions of HDF5 know.")
+                raise FormatError(f"the HDF5 file has a message {unknown[0]}, which only later versions of HDF5 know.")
             found = Object(messages)
             if not (found.is_group or found.is_dataset or found.is_type):
                 raise damaged("an object is neither a group nor a dataset")

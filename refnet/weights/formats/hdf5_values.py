@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet.errors import CorruptError, DtypeError, FormatError, LimitError
+from refnet.resources import is_want
 from refnet.weights.formats.hdf5_chunks import Chunks, Space, find_chunks
 from refnet.weights.formats.hdf5_objects import (
     DATASPACE,
@@ -222,6 +223,9 @@ def _compact(extents: Extents, fields: Fields, version: int, dataset: Dataset) -
 def _contiguous(extents: Extents, fields: Fields, version: int, dataset: Dataset) -> Dataset:
     start, stored = fields.number(), fields.number()
     _check_stored(dataset, 0 if start == UNDEFINED else stored, 1, extents)
+    # HDF5 writes the size that the shape has: damage to either shows.
+    if start != UNDEFINED and stored != dataset.nbytes:
+        raise damaged(f"its shape {dataset.shape} takes {dataset.nbytes} bytes, and not the {stored} that it has")
     if dataset.nbytes:
         extents.claim(start, dataset.nbytes)
     return dataset._replace(values=start, expanded=dataset.nbytes)
@@ -319,6 +323,8 @@ def _inflate(content: bytes | bytearray, nbytes: int) -> bytes:
     try:
         found = inflater.decompress(content, nbytes + 1)
     except zlib.error as error:
+        if is_want(error):
+            raise
         raise damaged(f"a chunk cannot be decompressed: {error}") from error
     if not inflater.eof:
         raise damaged(f"a compressed chunk is cut off, or has more than its {nbytes} bytes")

@@ -30,16 +30,17 @@ def _later(module: str, *signs: str, formats: tuple[str, ...] = (), name: str = 
 HOMES: tuple[Home, ...] = (
     # Before Keras', which takes every file of Keras' formats.
     _later("keras_hub", "stack"),
+    _later("bit", "standardized_conv2d/", name="GOOGLE"),
     _later("keras", "_block", "_branch", formats=("Keras ",)),
     _later("timm", "stages."),
     _later("torchvision", "layer"),
     _later("torchvision", ".conv1.", name="NUMBERED"),
     _later("hugging_face", "encoder.stages."),
+    _later("bit", "encoder.stages.", name="HUGGING_FACE"),
     _later("pytorchcv", "features.stage"),
     # Before the official ones, whose names are the same behind any scope.
     _later("tf_official", "base_model/", name="SIMCLR"),
     _later("tf_official", "conv2d", "batch_normalization"),
-    _later("bit", "standardized_conv2d/", "bit."),
 )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from refnet.errors import FormatError, WeightsError
 from refnet.images.preprocess import Recipe
 from refnet.weights.formats.loaded import Loaded, raise_problems
+from refnet.weights.homes.standardize import standardized
 
 
 class Named(NamedTuple):
@@ -38,6 +39,8 @@ class Named(NamedTuple):
         Tensors of heads that do not stand before the classifier, by their names in the file.
     doubt : str
         What a user should know before trusting the result, or "".
+    unsettled : str
+        What only a file of configuration can tell, where the result is wrong if it is another network; or "".
     """
 
     tensors: dict[str, np.ndarray]
@@ -50,6 +53,7 @@ class Named(NamedTuple):
     untold: str = ""
     not_run: Sequence[str] = ()
     doubt: str = ""
+    unsettled: str = ""
 
 
 class Home(NamedTuple):
@@ -83,6 +87,53 @@ class Home(NamedTuple):
     outputs_first: bool = False
     layers: Callable[[Collection[str]], Callable[[str], str | None]] | None = None
     in_unit: Sequence[str] = ()
+
+
+def missing_biases(tensors: Mapping[str, np.ndarray], biased: re.Pattern[str]) -> dict[str, np.ndarray]:
+    """Zeros for the biases that TF-Slim has and a home lacks.
+
+    They change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        By TF-Slim's names.
+    biased : re.Pattern
+        Matches the names of kernels that have biases in TF-Slim: ``layer``.
+
+    Returns
+    -------
+    dict of str to array
+    """
+    kernels = {match["layer"]: kernel for name, kernel in tensors.items() if (match := biased.match(name))}
+    return {
+        biases: np.zeros(kernel.shape[-1:], np.float32)
+        for layer, kernel in kernels.items()
+        if (biases := f"{layer}/biases") not in tensors
+    }
+
+
+def standardized_kernels(
+    tensors: dict[str, np.ndarray], renamed: Mapping[str, str], epsilon: float
+) -> tuple[dict[str, np.ndarray], str]:
+    """The kernels of a network whose convolutions standardise them, all but the classifier; and a remark that says so.
+
+    Parameters
+    ----------
+    tensors : dict of str to array
+        By TF-Slim's names.
+    renamed : mapping of str to str
+        The tensors of the network.
+    epsilon : float
+
+    Returns
+    -------
+    tensors : dict of str to array
+    remark : str
+    """
+    kernels = [name for name in renamed if name.endswith("/weights") and not name.endswith("/logits/weights")]
+    remark = f"{len(kernels)} kernels are standardised, as their network does with each use (epsilon {epsilon:g})"
+    return tensors | {name: standardized(tensors[name], epsilon) for name in kernels}, remark
 
 
 def names_by_slim(names: Iterable[str], scope: str, slim_name: Callable[[str], str | None]) -> dict[str, str]:

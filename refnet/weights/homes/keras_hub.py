@@ -10,7 +10,7 @@ Source: keras-hub's ``models/resnet/resnet_backbone.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from refnet.network.names import NUMBER
 from refnet.network.networks import Family, family_named, network_name
 from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named, names_by_slim
+from refnet.weights.homes.home import Home, Named, missing_biases, names_by_slim
 
 _UNIT = re.compile(
     rf"stack(?P<stack>{NUMBER})_block(?P<block>{NUMBER})_(?P<layer>pre_activation_bn|[0-3]_conv|[0-3]_bn)\Z"
@@ -63,7 +63,7 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     logits = f"{scope}/logits/weights"
     if logits in renamed:
         result[logits] = hwio(result[logits], outputs_first=False)
-    biases = dict(_missing_biases(result)) if second else {}
+    biases = missing_biases(result, _BIASED) if second else {}
     options: dict[str, Any] = {"pool_mode": "torch", "stride_place": "first_unit"}
     remarks = ["KerasHub's presets bring their own resize; refnet's recipe is TensorFlow 1's bilinear one"]
     if deep and not second:
@@ -83,13 +83,6 @@ def _slim_name(name: str, scope: str, family: Family, ends: Mapping[str, str]) -
         unit = f"block{int(match['stack']) + 1}/unit_{int(match['block']) + 1}/{family.unit_name}"
         return f"{scope}/{unit}/{_IN_UNIT[match['layer']]}/{role}"
     return f"{scope}/{ends[layer]}/{role}" if layer in ends else None
-
-
-def _missing_biases(tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    for name, kernel in tensors.items():
-        match = _BIASED.match(name)
-        if match and (biases := f"{match['layer']}/biases") not in tensors:
-            yield biases, np.zeros(kernel.shape[-1:], np.float32)
 
 
 def _layers(layers: Collection[str]) -> Callable[[str], str | None]:

@@ -14,10 +14,25 @@ from refnet.images.preprocess import Recipe
 from refnet.network.networks import Family, network_name
 from refnet.network.shapes import hwio
 from refnet.weights.formats.loaded import Loaded
-from refnet.weights.homes.home import Home, Named, names_by_slim
+from refnet.weights.homes.home import Home, Named, missing_biases, names_by_slim, standardized_kernels
 
 _OF_CONVOLUTION = {"weight": "weights", "bias": "biases"}
 _OF_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+def grouped(norms: Mapping[str, str]) -> dict[str, str]:
+    """TF-Slim's names of norms, where those of the convolutions are group norms.
+
+    Parameters
+    ----------
+    norms : mapping of str to str
+        As in `StateDict`.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return {layer: slim.replace("/BatchNorm", "/GroupNorm") for layer, slim in norms.items()}
 
 
 def below_scope(unit: re.Pattern[str]) -> re.Pattern[str]:
@@ -67,15 +82,21 @@ class StateDict(NamedTuple):
         What else differs in the library, or "".
     biased : re.Pattern, optional
         Matches TF-Slim's names of kernels that have biases in TF-Slim but not in the library: ``layer``. The biases
-        become zeros, which change no bit: a convolution's sum starts at +0, so it is never -0 (rule A1).
+        become zeros.
     first_unit : int
         The number of a block's first unit.
     resize_sides : dict of str to int
         The ``resize_side`` of the recipe, by the network's name, where the library has another one for it.
     untold : str
         What the tensors do not tell, or "".
+    unsettled : str
+        What the tensors do not tell, where the result is wrong if it is another network; or "".
+    standardized : float, optional
+        The epsilon with which all convolutions but the classifier standardise their kernels; None: they do not.
     adapted : callable, optional
         Gives the record for a file, from this one and the names of its tensors, where names depend on each other.
+    by_tensors : callable, optional
+        The same from its tensors, where they show another kind of norm.
     """
 
     title: str
@@ -96,7 +117,10 @@ class StateDict(NamedTuple):
     first_unit: int = 0
     resize_sides: Mapping[str, int] = MappingProxyType({})
     untold: str = ""
+    unsettled: str = ""
+    standardized: float | None = None
     adapted: Callable[[StateDict, Collection[str]], StateDict] | None = None
+    by_tensors: Callable[[StateDict, Mapping[str, np.ndarray]], StateDict] | None = None
 
     def home(self) -> Home:
         """The row of `refnet.weights.homes.HOMES`.
@@ -128,6 +152,7 @@ class StateDict(NamedTuple):
         """Rename the tensors, put their axes in TF-Slim's order, and add the biases that the network lacks."""
         self._refuse_variants(tensors)
         home = self.adapted(self, tensors) if self.adapted else self
+        home = home.by_tensors(home, tensors) if home.by_tensors else home
         return home._renamed(tensors, home._family(tensors))
 
     def _family(self, names: Iterable[str]) -> Family:
@@ -147,11 +172,15 @@ class StateDict(NamedTuple):
         }
         units = tuple({name[: match.start("layer")] for name in tensors if (match := self.unit.match(name))})
         inside = [name for slim, name in names.items() if slim == name and name.startswith(units)]
-        biases = dict(self._missing_biases(result))
-        recipe = self.recipe._replace(resize_side=self.resize_sides.get(scope, self.recipe.resize_side))
         remarks = [self.remark] if self.remark else []
+        if self.standardized is not None:
+            result, remark = standardized_kernels(result, renamed, self.standardized)
+            remarks.append(remark)
+        biases = missing_biases(result, self.biased) if self.biased else {}
+        recipe = self.recipe._replace(resize_side=self.resize_sides.get(scope, self.recipe.resize_side))
         options = self.options(tensors)
-        return Named(result | biases, renamed, options, recipe, list(biases), remarks, inside, self.untold)
+        named = Named(result | biases, renamed, options, recipe, list(biases), remarks, inside, self.untold)
+        return named._replace(unsettled=self.unsettled)
 
     def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
         found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]
@@ -185,9 +214,3 @@ class StateDict(NamedTuple):
             if layer in layers and role in roles:
                 return f"{place}/{layers[layer]}/{roles[role]}"
         return None
-
-    def _missing_biases(self, tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-        for name, kernel in tensors.items():
-            match = self.biased.match(name) if self.biased else None
-            if match and (biases := f"{match['layer']}/biases") not in tensors:
-                yield biases, np.zeros(kernel.shape[-1:], np.float32)

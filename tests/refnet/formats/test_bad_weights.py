@@ -29,6 +29,7 @@ from refnet.errors import (
 from refnet.network.options import SLIM_OPTIONS
 from refnet.summary import summarize
 from refnet.weights.formats import write
+from tests.bit import networks as bit_networks
 from tests.hugging_face.networks import renamed as by_hugging_face
 from tests.keras.test_bad_networks import network
 from tests.refnet.formats.bad_files import BadFile, check_refused
@@ -44,7 +45,12 @@ TIMM = draw_timm(Description(((3, 1), (5, 2)), 7), 0)
 TORCHVISION = torchvision.draw_state(torchvision.Description(((3, 1), (5, 2)), 7), 0)
 HUGGING_FACE = by_hugging_face(TORCHVISION)
 KERAS = network(2)
-SOUND = {"slim": SLIM, "timm": TIMM, "torchvision": TORCHVISION, "hugging face": HUGGING_FACE, "keras": KERAS}
+BIT = draw_timm(Description(((32, 1), (32, 2)), 7, grouped=True, epsilon=1e-8), 0)
+GOOGLES_BIT, HUGGING_FACES_BIT = bit_networks.by_google(BIT), bit_networks.by_hugging_face(BIT)
+SOUND = {
+    "slim": SLIM, "timm": TIMM, "torchvision": TORCHVISION, "hugging face": HUGGING_FACE, "keras": KERAS,
+    "timm's BiT": BIT, "Google's BiT": GOOGLES_BIT, "Hugging Face's BiT": HUGGING_FACES_BIT,
+}  # fmt: skip
 UNIT = "resnet_v2/block1/unit_1/bottleneck_v2"
 LONG = "9" * 5000
 
@@ -118,6 +124,14 @@ NAMES: dict[str, BadFile] = {
     "torchvision's unit in Arabic": bad(
         renamed("layer2.0.", "layer2.٠.", TORCHVISION), MissingTensorError, "unit_1/.* is missing", TORCHVISION,
     ),
+    "BiT's unit with 5,000 digits": bad(
+        renamed("resnet/block2/unit01/", f"resnet/block2/unit{LONG}/", GOOGLES_BIT), MissingTensorError, "unit_1/",
+        GOOGLES_BIT,
+    ),
+    "BiT's unit with one digit": bad(
+        renamed("resnet/block2/unit01/", "resnet/block2/unit1/", GOOGLES_BIT), MissingTensorError, "unit_1/",
+        GOOGLES_BIT,
+    ),
     "Keras' block with 5,000 digits": bad(
         renamed("conv2_block1_", f"conv2_block{LONG}_", KERAS), MissingTensorError, "unit_1/.* is missing", KERAS,
     ),
@@ -136,6 +150,13 @@ TAKEN: dict[str, BadFile] = {
     ),
     "a hidden tensor, of Keras": bad(
         {"resnet_v2/postnorm/beta": ONE}, FormatError, "'resnet_v2/postnorm/beta' is a name of TF-Slim's", KERAS,
+    ),
+    "a hidden tensor, of Google's BiT": bad(
+        {"resnet_v2/postnorm/beta": ONE}, FormatError, "'resnet_v2/postnorm/beta' is a name of TF-Slim's", GOOGLES_BIT,
+    ),
+    "a hidden norm, of Hugging Face's BiT": bad(
+        {f"{UNIT}/conv1/BatchNorm/beta": ONE}, FormatError, f"'{UNIT}/conv1/BatchNorm/beta' is a name of TF-Slim's",
+        HUGGING_FACES_BIT,
     ),
     "a kernel and its other name, of Keras": bad(
         {"conv1_conv/weights": ONE}, FormatError, "'conv1_conv/kernel' and .* are both TF-Slim's", KERAS,
@@ -168,6 +189,24 @@ SHAPES: dict[str, BadFile] = {
     ),
     "a dense layer of torchvision's without a dimension": bad(
         {"fc.bias": np.float32(1)}, ShapeMismatchError, r"logits/biases has shape \(\)", TORCHVISION,
+    ),
+    **{
+        f"BiT's {name} of shape {shape}": bad({name: np.ones(shape, "f4")}, ShapeMismatchError, message, GOOGLES_BIT)
+        for name, shape, message in (
+            ("resnet/group_norm/gamma", (33,), r"postnorm/gamma has shape \(33,\); a group norm has 32 groups of the"),
+            ("resnet/block1/unit01/b/group_norm/beta", (1,), r"conv1/GroupNorm/beta has shape \(1,\); a group norm"),
+            ("resnet/block1/unit01/b/group_norm/beta", (), r"conv1/GroupNorm/beta has shape \(\); it has one value"),
+            ("resnet/block1/unit01/a/group_norm/beta", (0,), r"preact/beta has shape \(0,\); none of its sizes"),
+            ("resnet/root_block/standardized_conv2d/kernel", (7, 7, 3), "conv1/weights has shape .* four dimensions"),
+            ("resnet/root_block/standardized_conv2d/kernel", (7, 7, 3, 0), "conv1/weights .* can be 0"),
+        )
+    },
+    "timm's BiT of other channels": bad(
+        {"stages.0.blocks.0.norm2.weight": np.ones(8, "f4")}, MissingTensorError, "channels that are no multiple of 32",
+        BIT,
+    ),
+    "a classifier of timm's BiT without a dimension": bad(
+        {"head.fc.weight": np.float32(1)}, ShapeMismatchError, r"logits/weights has shape \(\)", BIT,
     ),
     "an OIHW kernel": bad({f"{UNIT}/conv3/weights": np.ones((12, 3, 1, 1), "f4")}, ShapeMismatchError, "has shape"),
 }  # fmt: skip
@@ -241,8 +280,12 @@ BAD = {
     ),
     "NaN": bad({VECTOR: np.full(7, np.nan, "f4")}, CorruptError, r"logits/biases \(7\)"),
     "a float64 that float32 cannot hold": bad({VECTOR: np.full(7, 1e300)}, CorruptError, r"logits/biases \(7\)"),
+    "NaN in a kernel that is standardised": bad(
+        {"stages.0.blocks.0.conv2.weight": np.full((32, 32, 3, 3), np.nan, "f4")}, CorruptError,
+        r"conv2/weights \(9216\)", BIT,
+    ),
     "integers": bad({VECTOR: np.ones(7, np.int32)}, DtypeError, "logits/biases has dtype int32"),
-    "BiT": bad({"bit.x": ONE}, MissingTensorError, "weights of BiT"),
+    "BiT": bad({"bit.encoder.stages.0.layers.0.norm1.weight": ONE}, FormatError, "a name of TF-Slim's among another"),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ import refnet
 from refnet.cli import main
 from refnet.errors import FormatError
 from refnet.images.preprocess import check_recipe
+from tests.bit import networks as bit_networks
 from tests.hugging_face.networks import renamed
 from tests.onnx.models import Style, model
 from tests.refnet.formats.bad_configs import (
@@ -37,9 +38,19 @@ from tests.refnet.formats.bad_configs import (
     configured,
 )
 from tests.refnet.formats.bad_files import check_refused, flip
+from tests.timm import networks as timm_networks
 from tests.torchvision.networks import Description, draw_state
 
 BASIC = Description(((64, 1), (6, 1)), 3, basic=True)
+BIT = timm_networks.Description(((32, 1), (32, 1)), 3, grouped=True, epsilon=1e-8)
+GROUPED = BIT._replace(deep=True, epsilon=None)
+
+HUGGING_FACES_BIT: dict[str, Any] = {
+    "model_type": "bit", "architectures": ["BitForImageClassification"], "hidden_act": "relu", "num_channels": 3,
+    "embedding_size": 64, "hidden_sizes": [128, 128], "depths": [1, 1], "layer_type": "preactivation",
+    "global_padding": None, "num_groups": 32, "drop_path_rate": 0.0, "embedding_dynamic_padding": False,
+    "output_stride": 32, "width_factor": 1, "id2label": {"0": "cat", "2": "cow", "1": "dog"},
+}  # fmt: skip
 FROM_TIMM = refnet.Recipe(160, 160, 1.0, "torch", 177, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 FROM_PROCESSOR = refnet.Recipe(224, 224, 1.0, "torch", 256, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "down")
 LABELS = ("cat", "dog", "cow")
@@ -64,6 +75,19 @@ def timm(tmp_path: Path) -> Make:
 
     def make(config: Any = TIMM) -> Path:
         save_file(WEIGHTS["timm"](), tmp_path / "model.safetensors")
+        return configured(tmp_path, config, None)
+
+    return make
+
+
+@pytest.fixture
+def bit(tmp_path: Path) -> Make:
+    """Writes a directory of BiT, or of another network with group norm, as Hugging Face or timm has it."""
+
+    def make(config: Any, home: str = "hugging face", description: timm_networks.Description = BIT) -> Path:
+        state = timm_networks.draw_state(description, 1)
+        state = bit_networks.by_hugging_face(state) if home == "hugging face" else state
+        save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, tmp_path / "model.safetensors")
         return configured(tmp_path, config, None)
 
     return make
@@ -299,6 +323,92 @@ def test_any_configuration(data: st.DataObject, home: str, directories: dict[str
         )
         texts.append(flip(json.dumps(content).encode(), flips).decode("latin-1"))
     survives(configured(directories[home], *texts))
+
+
+def test_bit(bit: Make) -> None:
+    weights = refnet.load_weights(bit(HUGGING_FACES_BIT), strict=True)
+    assert weights.options == {"pool_mode": "keras", "stride_place": "first_unit"}
+    assert weights.labels == LABELS
+    assert not any("config.json" in note for note in weights.notes)
+    assert any("only config.json" in note for note in refnet.load_weights(bit(None)).notes)
+
+
+def test_any_value_anywhere_of_bit(bit: Make) -> None:
+    for value in ANY:
+        for key in HUGGING_FACES_BIT:
+            survives(bit(changed(HUGGING_FACES_BIT, **{key: value})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; refnet has relu only"),
+        ({"num_groups": 16}, "num_groups is 16; refnet has 32 only"),
+        ({"num_groups": True}, "num_groups is True; refnet has 32 only"),
+        ({"global_padding": "SAME"}, "global_padding is 'SAME'; refnet has None only"),
+        ({"global_padding": "valid"}, "global_padding is 'valid'; refnet has None only"),
+        ({"width_factor": 3}, "width_factor is 3; refnet has 1 only"),
+        ({"layer_type": "bottleneck"}, "layer_type is 'bottleneck', but the tensors have preactivation"),
+        ({"embedding_dynamic_padding": True}, "embedding_dynamic_padding is true"),
+        ({"output_stride": 4}, "output_stride is 4; refnet does not have stages .* it has 8 only"),
+        ({"output_stride": "8"}, "output_stride is '8'; it is a number"),
+        ({"depths": [3, 4, 6, 3]}, r"depths is \[3, 4, 6, 3\]"),
+        ({"hidden_sizes": [128, 256]}, r"hidden_sizes is \[128, 256\]"),
+    ],
+)
+def test_what_refnet_does_not_have_of_bit(bit: Make, changes: Any, words: str) -> None:
+    with pytest.raises(FormatError, match=rf"/config\.json: .*{words}"):
+        refnet.load_weights(bit(changed(HUGGING_FACES_BIT, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        ("resnetv2_50x1_bit", BIT),
+        ("resnetv2_50x1_bit.goog_in21k_ft_in1k", BIT),
+        ("resnetv2_152x4_bitm", BIT),
+        ("resnetv2_101x3_bitm_in21k", BIT),
+        ("resnetv2_50x1_bit_distilled", BIT),
+        ("resnetv2_50d_gn", GROUPED),
+        ("resnetv2_50d_gn.ah_in1k", GROUPED),
+        ("resnetv2_50", BIT._replace(grouped=False, epsilon=None)),
+        ("resnetv2_50d", GROUPED._replace(grouped=False)),
+    ],
+)
+def test_the_architecture_settles_the_norm(bit: Make, name: str, description: timm_networks.Description) -> None:
+    """Without a warning, where the name and the tensors agree; an error where they do not."""
+    names = {"resnetv2_50x1_bit": BIT, "resnetv2_50d_gn": GROUPED, "resnetv2_34": None}
+    weights = refnet.load_weights(bit(changed(TIMM, architecture=name), "timm", description), strict=True)
+    assert (weights.recipe, weights.labels) == (FROM_TIMM, LABELS)
+    assert not any("moving statistics" in note for note in weights.notes)
+    for other, fitting in names.items():
+        fits = fitting == description if fitting else not description.grouped
+        directory = bit(changed(TIMM, architecture=other), "timm", description)
+        if fits:
+            refnet.load_weights(directory)
+        else:
+            with pytest.raises(FormatError, match=rf"/config\.json: the architecture '{other}' has .* norm.* are some"):
+                refnet.load_weights(directory)
+
+
+def test_configurations_that_settle_nothing(bit: Make) -> None:
+    for config, words in (
+        (None, "was taken for timm's BiT"),
+        ({"keras_version": "3"}, "was taken for timm's BiT"),
+        (HUGGING_FACES_BIT, "was taken for timm's BiT"),
+        (changed(TIMM, architecture="my_net"), "names the architecture 'my_net'"),
+    ):
+        with pytest.warns(refnet.RefnetWarning) as caught:
+            refnet.load_weights(bit(config, "timm"))
+        assert any(words in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("stem", ["fixed", "same", "deep_fixed"])
+def test_stems_whose_pool_no_tensor_shows(timm: Make, stem: str) -> None:
+    arguments = TIMM["model_args"] | {"stem_type": stem}
+    with pytest.raises(FormatError, match=f"stem_type='{stem}'; refnet has such a stem in BiT only"):
+        refnet.load_weights(timm(changed(TIMM, model_args=arguments)))
+    refnet.load_weights(timm(changed(TIMM, model_args=TIMM["model_args"] | {"stem_type": "deep"})))
 
 
 def test_what_may_change_the_result_is_said(timm: Make, hugging_face: Make) -> None:

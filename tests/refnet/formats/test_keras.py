@@ -425,6 +425,12 @@ def _absent_chunk(folder: Path) -> Path:
     return folder / "a.h5"
 
 
+def _growing(path: Path) -> Path:
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("x/x/kernel", data=np.zeros(6, "f4"), chunks=(2,), maxshape=(None,))
+    return path
+
+
 def _deep(folder: Path) -> Path:
     with h5py.File(folder / "a.h5", "w") as file:
         file["/".join(["x"] * 5000)] = np.zeros(3)
@@ -466,6 +472,10 @@ def _large_header(folder: Path) -> Path:
     content[40:48] = len(content).to_bytes(8, "little")
     (folder / "a.h5").write_bytes(content)
     return folder / "a.h5"
+
+
+def _shape(*sizes: int) -> bytes:
+    return b"".join(size.to_bytes(8, "little") for size in sizes)
 
 
 def _table(path: Path) -> bytes:
@@ -534,6 +544,9 @@ FORGED: dict[str, tuple[Callable[[Path], Path], type[RefnetError], str]] = {
     "a chunk beyond the end": (
         lambda f: forge(write_filtered(f / "a.h5"), b"TREE\x01", 48, HUGE), CorruptError, "beyond its end",
     ),
+    "a growing array of which nothing is used": (
+        lambda f: forge(_growing(f / "a.h5"), b"EAHD", 44, bytes(8)), LimitError, "holds 0 for it",
+    ),
     "a chunk that was never written": (_absent_chunk, FormatError, "2 of its 3 chunks"),
     "a chunk that expands too far": (_swollen_chunk, CorruptError, "more than its 4096 bytes"),
     "a chunk that expands too little": (_chunk(zlib.compress(bytes(7))), CorruptError, "7 bytes in place of 8"),
@@ -559,6 +572,10 @@ FORGED: dict[str, tuple[Callable[[Path], Path], type[RefnetError], str]] = {
     ),
     "an entry of an unknown kind": (
         lambda f: forge(write(f / "a.h5"), b"SNOD", 24, b"\3"), CorruptError, "an entry of kind 3",
+    ),
+    "a shape of fewer values than are there": (
+        lambda f: forge(write(f / "a.h5"), _shape(2, 1, 3, 4), 0, b"\1"),
+        CorruptError, "takes 48 bytes, and not the 96",
     ),
     "a message that is not aligned": (
         lambda f: forge(write(f / "a.h5"), b"\x08\0\x18\0", 2, b"\x17"), CorruptError, "a message of 23 bytes",
