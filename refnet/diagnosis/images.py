@@ -125,16 +125,17 @@ def _crops(context: Context) -> dict[str | None, list[Change]]:
     recipe = context.pipeline.recipe
     if not context.pipeline.is_raw or not recipe.height or not recipe.width:
         return {}
-    side = round(max(recipe.height, recipe.width) / 0.875)
-    crops = {
-        "none": recipe._replace(central_fraction=1.0, resize_side=None),
-        "0.875": recipe._replace(central_fraction=0.875, resize_side=None),
-        "shorter side": recipe._replace(central_fraction=1.0, resize_side=side),
-        "shorter side without a margin": recipe._replace(
-            central_fraction=1.0, resize_side=max(recipe.height, recipe.width)
-        ),
+    largest = max(recipe.height, recipe.width)
+    whole = recipe._replace(central_fraction=1.0, resize_side=None)
+    # torchvision's sides are rounded, timm's are cut to whole numbers; most are 256 for 224.
+    sides = sorted({round(largest / 0.875), int(largest / 0.875)})
+    crops: dict[str | None, list[Recipe]] = {
+        "none": [whole],
+        "0.875": [whole._replace(central_fraction=0.875)],
+        "shorter side": [whole._replace(resize_side=side) for side in sides],
+        "shorter side without a margin": [whole._replace(resize_side=largest)],
     }
-    return {value: [_cropped_by(crop)] for value, crop in crops.items() if crop != recipe}
+    return {value: [_cropped_by(crop) for crop in found if crop != recipe] for value, found in crops.items()}
 
 
 def _cropped_by(crop: Recipe) -> Change:

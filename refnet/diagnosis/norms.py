@@ -11,15 +11,15 @@ import numpy as np
 from refnet.diagnosis.mistake import Context, Edit, Hypothesis, Mend, Mistake, anywhere, fixed, in_graph, substitute
 from refnet.diagnosis.patched import Around, Call
 from refnet.graph.graph import Tensor
-from refnet_kernels.contract import NormGeometry
+from refnet_kernels.contract import GroupNormGeometry, NormGeometry
 
 EPSILONS = (0.0, 1e-6, 1e-5, 1.001e-5, 2e-5, 1e-4, 1e-3)
 
 
 def _epsilon(epsilon: float) -> Around:
-    def around(call: Call, proceed: Callable[..., Tensor], inputs: Tensor, scope: str) -> Tensor:
-        made = proceed(inputs, scope)
-        if not isinstance(made.geometry, NormGeometry):
+    def around(call: Call, proceed: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        made = proceed(*arguments)
+        if not isinstance(made.geometry, NormGeometry | GroupNormGeometry):
             return made
         return call.graph.changed(made, geometry=made.geometry._replace(epsilon=epsilon))
 
@@ -29,7 +29,11 @@ def _epsilon(epsilon: float) -> Around:
 def _epsilons(mistake: Mistake, context: Context) -> list[Hypothesis]:
     meant = context.options["batch_norm_epsilon"]
     values = [epsilon for epsilon in EPSILONS if epsilon != meant]
-    return list(in_graph(Edit("batch_norm", anywhere, _epsilon), values=values)(mistake, context))
+    return list(
+        in_graph(Edit("batch_norm", anywhere, _epsilon), Edit("group_norm", anywhere, _epsilon), values=values)(
+            mistake, context
+        )
+    )
 
 
 def _statistics(value: str) -> Around:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.graph.graph import ArgScope, Graph, Tensor
+from refnet.graph.graph import GROUPS, ArgScope, Graph, Tensor
 
 #: The site of a mistake that the port makes at every place where it can occur.
 EVERYWHERE = "everywhere"
@@ -157,7 +157,7 @@ class PatchedGraph(Graph):
     def site(self, name: str) -> str:
         """The site of a scope's or a variable's full name."""
         name = name.removeprefix(self._scope).strip("/")
-        return "/".join(part for part in name.split("/") if part != "BatchNorm")
+        return "/".join(part for part in name.split("/") if part not in ("BatchNorm", "GroupNorm"))
 
     def layer_of(self, tensor: Tensor) -> str:
         """The site of the layer whose variables made a tensor; of a sum, its unit."""
@@ -237,6 +237,13 @@ class PatchedGraph(Graph):
         site = self.site(self.name(scope))
         self._note_unit(site, inputs)
         made: Tensor = self._made("batch_norm", site, inputs, scope)
+        return made
+
+    def group_norm(self, inputs: Tensor, scope: str, groups: int = GROUPS) -> Tensor:
+        """As `Graph.group_norm`."""
+        site = self.site(self.name(scope))
+        self._note_unit(site, inputs)
+        made: Tensor = self._made("group_norm", site, inputs, scope, groups)
         return made
 
     def relu(self, inputs: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from tests.ports.mistakes import Mistake
 from tests.ports.networks import Variables, draw_variables, inception_scaled, run_numpy, small_net, smooth_images
 from tests.ports.tensorflow_port import run
 from tests.slim.oracle import Net
+from tests.support.nets import lively_weights
 
 SIZE = 48
 IMAGE = inception_scaled(smooth_images(1, SIZE, SIZE, 3, seed=5))
@@ -189,3 +190,17 @@ def test_labels_of_many_images() -> None:
     assert not unknown.mistakes
     with pytest.raises(refnet.errors.InputError, match="one label per image"):
         found(np.arange(5))
+
+
+def test_networks_with_group_norm() -> None:
+    blocks = [refnet.resnet_v2_block("block1", 32, 1, 1)]
+    weights = {
+        name.replace("/BatchNorm/", "/GroupNorm/"): value
+        for name, value in lively_weights(blocks=blocks, num_classes=20).items()
+        if "/moving_" not in name
+    }
+    images = IMAGE[:, :33, :33]
+    assert refnet.diagnose(weights, images, refnet.forward(weights, images), threads=1).correct
+    theirs = refnet.forward(weights, images, batch_norm_epsilon=1e-3)
+    (entry,) = refnet.diagnose(weights, images, theirs, pairs=False, threads=1).mistakes
+    assert (entry.id, entry.value) == ("epsilon", 1e-3)

@@ -38,7 +38,17 @@ from tests.ports.networks import (
     small_net,
     smooth_images,
 )
-from tests.ports.pixels import arranged, array_cases, decoded, images_of, pixel_cases, slim_v1, slim_v2
+from tests.ports.pixels import (
+    Steps,
+    arranged,
+    array_cases,
+    decoded,
+    images_of,
+    pixel_cases,
+    slim_v1,
+    slim_v2,
+    torchvision,
+)
 from tests.ports.tensorflow_port import restrided, run
 from tests.ports.unknown import unknown_ports
 from tests.slim.oracle import Net
@@ -66,11 +76,14 @@ class Problem:
     variables : dict of str to ndarray
     images : ndarray
         What the reference takes.
+    recipe : refnet.Recipe, optional
+        How pixels become that; by default refnet's own.
     """
 
     net: Net
     variables: Variables
     images: np.ndarray
+    recipe: refnet.Recipe | None = None
 
     @property
     def weights(self) -> refnet.Weights:
@@ -83,7 +96,7 @@ class Problem:
         options: dict[str, Any] = {"pool_mode": net.pool_mode, "avg_down": net.avg_down, "stride_place": place_of(net)}
         if net.batch_norm_epsilon != 1e-5:
             options["batch_norm_epsilon"] = net.batch_norm_epsilon
-        return refnet.Weights(variables, options=options)
+        return refnet.Weights(variables, options=options, recipe=self.recipe)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -257,19 +270,23 @@ def pairs(full: bool, count: int) -> Iterator[Case]:
 
 def from_pixels(full: bool) -> Iterator[Case]:
     """From an image file, a PNG and a JPEG; and from the network's input."""
-    for version in (2,) if full else (2, 1):
-        net = published_net(50, version) if full else small_net(version, (2, 2))
-        size = 299 if version == 2 else 224
-        steps = slim_v2(size) if version == 2 else slim_v1(size)
-        raw = smooth_images(1, 333, 412, 3, seed=version)[0]
+    vgg = refnet.Recipe(224, 224, 1.0, "vgg", 256)
+    torch = refnet.Recipe(112, 112, 1.0, "torch", 128, "bilinear")
+    kinds: list[tuple[Net, Steps, refnet.Recipe | None]] = [(published_net(), slim_v2(299), None)]
+    if not full:
+        kinds = [
+            (small_net(2, (2, 2)), slim_v2(299), None),
+            (small_net(1, (2, 2)), slim_v1(224), vgg),
+            (small_net(2, (1, 1)), torchvision(112), torch),
+        ]
+    for i, (net, steps, recipe) in enumerate(kinds):
+        raw = smooth_images(1, 333, 412, 3, seed=i)[0]
         variables = draw_variables(net, 128, seed=6)
-        if version == 1:
-            scaled = {
-                f"{net.scope}/conv1/BatchNorm/moving_mean": 75.0,
-                f"{net.scope}/conv1/BatchNorm/moving_variance": 75.0**2,
-            }
-            variables = {name: np.float32(value * scaled.get(name, 1)) for name, value in variables.items()}
-        place = Problem(net, variables, images_of(raw, steps))
+        if steps.mode == "vgg":  # pixels of 127.5 times the size
+            norm = f"{net.scope}/conv1/BatchNorm"
+            for name, factor in ((f"{norm}/moving_mean", 127.5), (f"{norm}/moving_variance", 127.5**2)):
+                variables[name] = np.float32(variables[name] * factor)
+        place = Problem(net, variables, images_of(raw, steps), recipe)
         for mistake in pixel_cases(steps):
             yield _from_file(place, raw, mistake, images_of(raw, steps, [mistake]), "PNG")
         reversed_ = Mistake("channels-reversed")
