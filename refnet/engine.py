@@ -343,17 +343,13 @@ class Engine:
             self._compiled.clear()
             return None
 
-    def trace(
-        self, shape: Sequence[int], make: Callable[[Mapping[str, Any], ArgScope | None], Graph] = Graph
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def trace(self, shape: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The network as operations.
 
         Parameters
         ----------
         shape : sequence of int
             Shape of the images, [H, W, C] or [N, H, W, C].
-        make : callable, optional
-            Makes the graph to which the network's functions add their operations.
 
         Returns
         -------
@@ -368,6 +364,12 @@ class Engine:
         WeightsError
             Tensors are missing or have other shapes; the message lists them all.
         """
+        return self._trace(shape, Graph)
+
+    def _trace(
+        self, shape: Sequence[int], make: Callable[[Mapping[str, Any], ArgScope | None], Graph]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `trace`; ``make`` makes the graph to which the network's functions add their operations."""
         options, batch = self._options, shape_of(shape)
         # Of a batch the weights show whether it fits.
         batch = batch if len(batch) == 4 else self._batch_shape(batch)

@@ -118,8 +118,10 @@ def row_of(of: str, wrong: str, act: Callable[[], object], error: type[RefnetErr
     found = refusal(act)
     if found is None:
         return Row(of, wrong, "none", "", expected=False)
-    text = found.message.splitlines()[0]
-    return Row(of, wrong, type(found).__name__, text, isinstance(found, error) and bool(re.search(message, text)))
+    # A list of problems begins on the second line.
+    text = " ".join(line.strip() for line in found.message.splitlines()[:2])
+    expected = isinstance(found, error) and bool(re.search(message, found.message))
+    return Row(of, wrong, type(found).__name__, text, expected)
 
 
 def bad_files() -> Iterator[Row]:

@@ -95,9 +95,10 @@ def _of_mapping(arrays: Mapping[Any, Any], what: str) -> Arrays:
 
 def _on_host(value: Any) -> Any:
     """A tensor of PyTorch without its gradient, and with a dtype that NumPy has; anything else as it is."""
-    value = value.detach() if hasattr(value, "detach") else value
-    is_half = str(getattr(value, "dtype", "")) == "torch.bfloat16"
-    return value.float() if is_half else value
+    if not type(value).__module__.startswith("torch"):
+        return value
+    value = value.detach()
+    return value.float() if str(value.dtype) == "torch.bfloat16" else value
 
 
 def _put(found: Arrays, name: str, array: np.ndarray) -> None:

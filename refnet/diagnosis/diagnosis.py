@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_bool, check_mapping
+from refnet.checks import check_bool, check_mapping, shown
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
 from refnet.diagnosis.layers import chosen, stretches
@@ -22,7 +22,7 @@ from refnet.diagnosis.observing import Point, observe
 from refnet.diagnosis.pairs import pairs as pairs_of
 from refnet.diagnosis.pixels import Pipeline
 from refnet.diagnosis.search import Candidate, Explanation, Progress, Search, hypotheses_of
-from refnet.errors import InputError
+from refnet.errors import ConfigError, InputError
 from refnet.images.files import load_image
 from refnet.resources import for_images
 from refnet.run.inputs import as_array, check_floats
@@ -207,10 +207,14 @@ def diagnose(
     check_bool(pairs=pairs)
     mapping = {} if mapping is None else mapping
     check_mapping(mapping=mapping)
+    if mapping and not isinstance(observed, str | os.PathLike | Mapping):
+        raise ConfigError("mapping is for the names of several arrays, and one array alone was observed.")
+    if progress is not None and not callable(progress):
+        raise ConfigError(f"progress is {shown(progress)}; it is a function of what is done, how much and of how much.")
     begun = time.monotonic()
     loaded = weights_of(weights, options.get("scope"))
     with contract_mode():
-        told = progress or (lambda what, done, total: None)
+        told = progress if progress is not None else (lambda what, done, total: None)
         labels = _labels(observed)
         if labels is not None:
             found = _by_labels(loaded, _pipeline(image, loaded), options, labels, told)

@@ -139,7 +139,7 @@ class Lab:
             made.append(PatchedGraph(variables, arg_scope, engine.architecture.scope, patches))
             return made[-1]
 
-        net, end_points = engine.trace(array.shape, make)
+        net, end_points = engine._trace(array.shape, make)
         (graph,) = made
         return Traced(graph, net, end_points, images, self._keys(self.runner, graph, images), ending)
 

@@ -131,6 +131,14 @@ KINDS = {
         RefnetError, "end_points is|no end points|needs end points|cannot be read|not arrays of real",
         (5, "x", [], {}, {5: 5}, {"nowhere": np.zeros(1)}, {"net": [[1], [2, 3]]}, {"net": "x"}, Strange()),
     ),
+    "activations": Kind(
+        RefnetError, "",
+        (5, None, [], {}, {5: 5}, {"nowhere": np.zeros(1)}, {"net": [[1], [2, 3]]}, {"net": "x"}, np.zeros(0),
+         np.array(["x"]), np.array([1j]), np.array([None]), np.zeros((2, 3, 4, 5, 6)), object(), Strange()),
+    ),
+    "reference": Kind(RefnetError, "", (5, None, [], {}, {5: 5}, {"a": "b"}, object(), Strange())),
+    "image": Kind(InputError, "(?i)image", [value for value in _NO_ARRAYS if not isinstance(value, str)]),
+    "mapping": Kind(RefnetError, "mapping|map", (5, "x", [1], {5: 5}, {"a": 1}, {"nowhere": "net"}, Strange())),
     "labels": Kind(
         ConfigError, "label", (5, 1.5, "abcdefg", b"x", [5], [None], {"a": 1}, range(10**18), Strange()),
     ),
@@ -403,6 +411,15 @@ def functions(folder: Path) -> dict[str, Function]:
             {"path": g, "weights": WEIGHTS, "images": IMAGE, "end_points": None, "max_ulps": 0, "hashes_only": False},
             {"path": "path", "weights": "any weights", "images": "any images", "end_points": "end points",
              "max_ulps": "number", "hashes_only": "bool"},
+        ),
+        "compare": Function(
+            refnet.compare, {"reference": WEIGHTS, "observed": end_points, "images": IMAGE, "mapping": None},
+            {"reference": "reference", "observed": "activations", "images": "any images", "mapping": "mapping"},
+        ),
+        "diagnose": Function(
+            refnet.diagnose,
+            {"weights": WEIGHTS, "image": IMAGE, "observed": net, "mapping": None, "pairs": False, "progress": None},
+            {"weights": "weights", "image": "image", "observed": "activations", "mapping": "mapping", "pairs": "bool"},
         ),
         "seeded.random_images": Function(
             seeded.random_images, {"shape": (9, 9, 3), "seed": 0}, {"shape": "any shape", "seed": "seed"}

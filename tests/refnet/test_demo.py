@@ -1,4 +1,5 @@
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refnet.cli import demo, main, plot
+from refnet.cli import demo, main
 
 GOLDENS = np.load(Path(__file__).parents[1] / "slim" / "goldens" / "digits_logits.npz")
 
@@ -112,6 +113,6 @@ class TestCommand:
     def test_plot_without_matplotlib(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         assert main(["demo", "--plot", str(tmp_path / "digits.png")]) == 2
         assert "uv run --extra plots" in capsys.readouterr().err
