@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, NoReturn
 
 from refnet.errors import ConfigError, FormatError, LimitError
-from refnet_kernels.system.left_over import hold, remove_left_over
+from refnet_kernels.system.left_over import hold, remove_left_over, waited_for
 
 #: The unit of ``st_blocks``.
 _BLOCK_BYTES = 512
@@ -78,7 +78,8 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
                     _make_like(file.fileno(), status)
                 os.fsync(file.fileno())
             # Each is open, and so locked, until it has its own name.
-            _replace_all(list(zip(temporaries, targets, strict=True)))
+            with _alone(targets):
+                _replace_all(list(zip(temporaries, targets, strict=True)))
     except BaseException as error:
         for temporary in temporaries:
             _remove(temporary)
@@ -139,6 +140,18 @@ def _remove_left_over(paths: Sequence[str], extension: str) -> None:
     for path in paths:
         directory, name = os.path.split(path)
         remove_left_over(directory or ".", rf"{re.escape(name)}\.[0-9a-f]{{16}}\.{extension}")
+
+
+@contextlib.contextmanager
+def _alone(paths: Sequence[str]) -> Iterator[None]:
+    """Keep other writers of several files from moving theirs in between: the files that stay are of one writer."""
+    with contextlib.ExitStack() as stack:
+        # One file's move is whole by itself. In one order, so that no two writers wait for each other.
+        for directory in sorted({os.path.dirname(path) for path in paths}) if len(paths) > 1 else []:
+            descriptor = os.open(directory or ".", os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            stack.enter_context(waited_for(descriptor))
+        yield
 
 
 @contextlib.contextmanager

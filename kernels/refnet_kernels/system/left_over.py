@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 if os.name == "posix":
     import fcntl
@@ -33,6 +34,24 @@ def hold(descriptor: int) -> bool:
     except (OSError, NameError):
         pass  # there are no locks here
     return os.fstat(descriptor).st_nlink > 0
+
+
+@contextmanager
+def waited_for(descriptor: int) -> Iterator[None]:
+    """Wait for the lock of an open file or directory, and keep it meanwhile.
+
+    Parameters
+    ----------
+    descriptor : int
+    """
+    with suppress(OSError, NameError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        # Closing does not unlock it where a process forked meanwhile has it too.
+        with suppress(OSError, NameError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def remove_left_over(directory: str, name: str) -> None:
