@@ -382,7 +382,7 @@ class Engine:
         names = list(end_points) if wanted is True else list(wanted or ())
         outputs = [net, *(end_points[name] for name in full_names(names, list(end_points), "end point"))]
         plan = make_plan(net.graph, outputs)
-        executor = self._device.executor(plan, self._constants, self._threads, self._dtype)
+        executor = self._device.executor(plan, self._constants, self._threads, self._dtype, self._options.zeros)
         return _Compiled(executor, names)
 
 

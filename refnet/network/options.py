@@ -55,6 +55,9 @@ class Options:
         ``refnet[cuda]`` and an NVIDIA GPU; an error names the one that is missing, and no other device takes over.
     threads : int, optional
         None: as many as the process has cores. The bits do not depend on it.
+    zeros : bool
+        Whether the CPU may leave out products with zeros, of which a ReLU makes many. False: all products inside the
+        image are computed, so that the time does not depend on the image's content. The bits do not depend on it.
     dtype : {"float32", "float64"} or NumPy dtype
         The dtype of the images, the outputs and all values between them. "float64": the same sums in the same order in
         binary64, as the truth for float32 (rule A8); the weights are the same float32 values.
@@ -80,6 +83,7 @@ class Options:
     scope: str | None = None
     device: str = _of_run("cpu")
     threads: int | None = _of_run(None)
+    zeros: bool = _of_run(True)
     dtype: DTypeLike = "float32"
 
     def resolved(self, of_weights: Mapping[str, Any]) -> Options:
