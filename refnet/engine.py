@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import warnings
@@ -23,13 +22,14 @@ from refnet.images import doubts
 from refnet.images.preprocess import Recipe, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.names import full_names
-from refnet.network.options import Options
+from refnet.network.options import KEYWORDS, Options
 from refnet.network.resnet_utils import Block
 from refnet.resources import for_images, for_weights, is_want
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
 from refnet.run.inputs import as_array, check_floats, converted
+from refnet.signatures import shows
 from refnet.summary import Summary, summary_of
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
@@ -81,6 +81,7 @@ class Engine:
     """
 
     @for_weights
+    @shows(KEYWORDS)
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
         loaded = weights_of(weights, self._given.scope)
@@ -413,6 +414,7 @@ def forward(
     stream: Any = None,
     **options: Any,
 ) -> Any: ...
+@shows(KEYWORDS)
 def forward(
     weights: Mapping[str, Any] | str | os.PathLike[str],
     images: Any,
@@ -548,12 +550,3 @@ def _architecture(weights: Weights, options: Options) -> Architecture:
         )
     blocks = list(options.blocks) if options.blocks else found.blocks
     return found._replace(blocks=blocks, num_classes=classes, channels=channels)
-
-
-# What help() and editors show in place of **options.
-Engine.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        *list(inspect.signature(Engine.__init__).parameters.values())[:2],
-        *inspect.signature(Options).parameters.values(),
-    ]
-)

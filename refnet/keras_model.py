@@ -14,8 +14,10 @@ from refnet.engine import Engine
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
 from refnet.network.eager import works_on_arrays
+from refnet.network.options import KEYWORDS
 from refnet.resources import for_images
 from refnet.run.inputs import as_array
+from refnet.signatures import shows
 from refnet_kernels.contract import FloatArray
 
 
@@ -47,6 +49,7 @@ class KerasModel:
         As `Engine` raises them.
     """
 
+    @shows(KEYWORDS, without=("num_classes", "global_pool"))
     def __init__(
         self,
         weights: Mapping[str, Any] | str | os.PathLike[str],
