@@ -40,5 +40,5 @@ def groups_of(controller: str, root: str = "/") -> Iterator[tuple[int, str]]:
 
 def text_of(file: str) -> str:
     """What one of the system's files holds."""
-    with open(file, encoding="ascii") as opened:
+    with open(file, encoding="utf-8") as opened:  # another codec would be imported
         return opened.read()
