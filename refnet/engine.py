@@ -19,7 +19,7 @@ from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import ArgScope, Graph, Tensor
 from refnet.images import doubts
-from refnet.images.preprocess import Recipe, preprocessing
+from refnet.images.preprocess import Recipe, is_raw_list, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.names import full_names
 from refnet.network.options import KEYWORDS, Options
@@ -124,8 +124,9 @@ class Engine:
 
         Parameters
         ----------
-        images : array [H, W, C] or [N, H, W, C]
-            Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe. With a CUDA engine
+        images : array [H, W, C] or [N, H, W, C], or a list of uint8 arrays [H, W, C]
+            Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe, which makes those of a
+            list equally large. With a CUDA engine
             also a C-contiguous float32 array on its device (PyTorch's, CuPy's, Numba's, JAX's: whatever has DLPack or
             ``__cuda_array_interface__``); its values are not checked.
         end_points : bool or sequence of str
@@ -271,10 +272,14 @@ class Engine:
             self._check_size(view.shape[-3:-1])
             batch = view.batch()
             return single, batch.shape, lambda: batch, False
-        array = as_array(images)
-        single = self._is_single(array.shape)
-        batch = array[None] if single else array
-        raw = array.dtype == np.uint8
+        if is_raw_list(images):
+            for image in images:
+                self._is_single(image.shape)
+            batch, single, raw = images, False, True
+        else:
+            array = as_array(images)
+            single = self._is_single(array.shape)
+            batch, raw = array[None] if single else array, array.dtype == np.uint8
         if raw:
             if self._recipe is None:
                 raise InputError(
@@ -430,7 +435,7 @@ def forward(
     weights : Weights, mapping of str to array, or path
         With `Weights`, the engine is kept for the next call; a plain mapping may change between calls, so its
         engine is built again each time.
-    images : array [H, W, C] or [N, H, W, C]
+    images : array [H, W, C] or [N, H, W, C], or a list of uint8 arrays [H, W, C]
         Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe.
     end_points : bool or sequence of str
         True: also return every end point; or the names of some.
