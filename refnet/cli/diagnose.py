@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look for two mistakes at once where no single one explains the outputs (default: yes)",
     )  # fmt: skip
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="how many threads (default: one per core); no result depends on it"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="how many threads (default: one for each core that it may use); no result depends on it",
     )
     add_weights_options(parser)
     add_json_option(parser)
