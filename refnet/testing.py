@@ -27,13 +27,16 @@ from refnet.checks import check_bool, check_mapping, check_number, path_of
 from refnet.errors import ConfigError
 from refnet.evidence.golden import check, compare_end_points, encode_options, record
 from refnet.evidence.golden_file import read_golden
+from refnet.network.options import KEYWORDS
 from refnet.run.devices import check_settings
+from refnet.signatures import shows
 from refnet_kernels.system.settings import setting
 
 #: Where this is 1, goldens are recorded, not compared.
 UPDATE = "REFNET_UPDATE_GOLDENS"
 
 
+@shows(KEYWORDS)
 def assert_golden(
     path: str | os.PathLike[str],
     weights: Mapping[str, Any] | str | os.PathLike[str] | None = None,

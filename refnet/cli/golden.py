@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_weights_options(parser, with_options=False)
     parser.add_argument("--weights", metavar="W", help=f"a checkpoint, safetensors, an .npz, or {', '.join(NETWORKS)}")
-    parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF or BMP file")
+    parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file")
 
 
 def _finish(parser: argparse.ArgumentParser, action: Any) -> None:

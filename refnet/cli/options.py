@@ -47,7 +47,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="how many threads (default: one per core); the bits do not depend on it",
+        help="how many threads (default: one for each core that it may use); the bits do not depend on it",
     )
     parser.add_argument(
         "--device",

@@ -42,7 +42,7 @@ others are still classified; the exit code is that of the first error.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF or BMP file")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file")
     parser.add_argument(
         "--weights",
         required=True,

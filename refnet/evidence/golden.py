@@ -21,11 +21,12 @@ from refnet.graph.graph import Tensor
 from refnet.images.preprocess import Recipe, check_recipe, preprocess
 from refnet.network.names import full_names
 from refnet.network.networks import BY_UNIT, FAMILIES, NETWORKS, family_of
-from refnet.network.options import BIT_OPTIONS, BOOLEANS
+from refnet.network.options import BIT_OPTIONS, BOOLEANS, KEYWORDS
 from refnet.network.resnet_utils import Block, check_blocks
 from refnet.resources import for_images
 from refnet.run.devices import check_device, check_dtype, check_threads
 from refnet.run.inputs import as_array, images_of
+from refnet.signatures import shows
 from refnet.tables import html_table
 from refnet.weights.files import check_stored, weights_of
 from refnet.weights.formats.loaded import naming
@@ -85,6 +86,7 @@ class Report(NamedTuple):
         return "\n".join(lines)
 
 
+@shows(KEYWORDS)
 @for_images
 @contract_mode()
 def record(

@@ -15,6 +15,7 @@ from refnet.network.architecture import STRIDE_PLACES
 from refnet.network.resnet_utils import Block, check_blocks, check_multi_grid, check_stride
 from refnet.network.resnet_v2 import resnet_v2
 from refnet.run.devices import check_device, check_dtype, check_threads
+from refnet.signatures import keywords_of
 
 
 def _of_weights(slim: Any, otherwise: Any = ...) -> Any:
@@ -54,7 +55,8 @@ class Options:
         "reference" computes with the NumPy definitions, very slowly, and gives the same bits. CUDA needs
         ``refnet[cuda]`` and an NVIDIA GPU; an error names the one that is missing, and no other device takes over.
     threads : int, optional
-        None: as many as the process has cores. The bits do not depend on it.
+        None: one for each core that the process may use, by its affinity and by the processor time that a container
+        grants it. The bits do not depend on it.
     zeros : bool
         Whether the CPU may leave out products with zeros, of which a ReLU makes many. False: all products inside the
         image are computed, so that the time does not depend on the image's content. The bits do not depend on it.
@@ -132,6 +134,8 @@ class Options:
         return {name: getattr(self, name) for name in _OF_NETWORK}
 
 
+#: As keywords of functions that pass them on.
+KEYWORDS = keywords_of(Options)
 #: The options that are true or false, some of which may also be None.
 BOOLEANS = tuple(entry.name for entry in fields(Options) if str(entry.type).startswith("bool"))
 _MAY_BE_NONE = frozenset(entry.name for entry in fields(Options) if str(entry.type).endswith("None"))
@@ -145,7 +149,7 @@ BIT_OPTIONS = frozenset(entry.name for entry in fields(Options) if "run" not in 
 #: The options of the function that makes a network; its scope is the architecture's.
 _OF_NETWORK = tuple(
     name
-    for name, parameter in inspect.signature(resnet_v2).parameters.items()
+    for name, parameter in inspect.signature(inspect.unwrap(resnet_v2)).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and name != "scope" and name in Options.__dataclass_fields__
 )
 

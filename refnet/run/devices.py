@@ -153,7 +153,7 @@ def check_stream(stream: object, name: str) -> Any:
 
 
 def check_threads(threads: object) -> int:
-    """How many threads to use: ``threads``, or for None as many as the process has cores.
+    """How many threads to use: ``threads``, or for None as many cores as the process may use.
 
     Raises
     ------

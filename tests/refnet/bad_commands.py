@@ -81,6 +81,26 @@ KINDS = {
     ),
     "refused golden": Kind(2, "exists already|is a directory|path", ("folder", "g.safetensors", "fifo", "")),
     "picture": Kind(2, "picture|matplotlib", ("o.xyz", "o", "no/o.png", "d.png", "fifo.png")),
+    "conv": Kind(
+        2, "HEIGHTxWIDTHxCHANNELS,KHxKW,OUTPUTS|expected one argument",
+        ("", "x", "28x28x128", "28x28x128,3x3", "28x28,3x3,256", "28x28x128,3,256", "28x28x128,3x3,256,2",
+         "-1x9x9,3x3,9", "28x28x128;3x3;256", "0x28x128,3x3,256", "28x28x128,3x3,0", "2.5x28x128,3x3,256",
+         "\u00b2x9x9,3x3,9", " 9x9x9,3x3,9", f"{DIGITS_30}x9x9,3x3,9", f"9x9x9,3x3,{DIGITS_5000}"),
+    ),
+    "conv without memory": Kind(
+        5, "would take", ("1000000x1000000x9,3x3,9", "9x9x1000000,99x99,1000000"),
+    ),
+    "share": Kind(
+        2, "is not a share, from 0 to 1|expected one", ("-0.1", "1.1", "nan", "inf", "x", "", "50%", DIGITS_400),
+    ),
+    "not with conv": Kind(
+        2, "cannot be used with --conv",
+        ("resnet_v2_50", "w.npz", "--size=9", "--layers", "--scope=a", "--head=none", "--averages", "--recipe=vgg",
+         "--option=pool_mode=torch"),
+    ),
+    "only with conv": Kind(2, "can only be used with --conv", ("--stride=2", "--rate=1", "--zeros=0.5", "--zeros=0")),
+    "only with layers": Kind(2, "can only be used with --layers or --conv", ("--roofline=o.png",)),
+    "not of layers": Kind(2, "compiled kernels", ("--device=reference",)),
     "check": Kind(2, "There is no check", ("nope", "", "resnet_v2_51", DIGITS_400)),
     "network": Kind(2, "nearest networks", ("resnet_v2_51", "ResNet50", "resnet_v2_500")),
     "option": Kind(
@@ -105,6 +125,7 @@ KINDS = {
 
 _PREDICT = "predict a.png --weights w.npz"
 _RECORD = "golden record n.safetensors --weights w.npz"
+_CONV = "bench --conv 9x9x9,3x3,9"
 #: A command line, and the kind of the argument after it.
 ARGUMENTS = (
     ("", "unknown"), ("demo", "unknown"), (_PREDICT, "unknown"), ("golden", "unknown"), ("summary w.npz", "unknown"),
@@ -117,6 +138,11 @@ ARGUMENTS = (
     ("convert {} n.npz", "weights"), ("convert {} n.npz", "path"),
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
+    ("bench --conv", "conv"), ("bench --conv", "conv without memory"), (f"{_CONV} --stride", "count"),
+    (f"{_CONV} --rate", "count"), (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
+    (_CONV, "not with conv"), (_CONV, "not of layers"), (f"{_CONV} --roofline", "picture"), ("bench", "only with conv"),
+    ("bench --layers", "only with conv"), ("bench", "only with layers"), ("bench --layers", "not of layers"),
+    ("bench --layers --roofline", "picture"), ("bench --layers", "weights"),
     ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"),
     ("selfcheck", "check"), ("selfcheck --threads", "threads"), ("selfcheck --device", "device"),
     (f"{_RECORD} --random", "seed"), (f"{_RECORD} --random 1 --size", "count"), (f"{_RECORD} --image", "image"),

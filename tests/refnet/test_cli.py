@@ -1,5 +1,6 @@
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -129,8 +130,9 @@ FAILURES = [
 
 
 def sentences(err: str) -> list[str]:
-    """What stderr says beside which recipe is used and what is compiled."""
-    return [line for line in err.splitlines() if not line.startswith(("refnet: recipe:", "refnet: compiling"))]
+    """What stderr says beside which recipe is used, what is done with images and what is compiled."""
+    usual = ("refnet: recipe:", "refnet: note:", "refnet: compiling")
+    return [line for line in err.splitlines() if not line.startswith(usual)]
 
 
 @pytest.mark.usefixtures("in_files")
@@ -210,7 +212,7 @@ def test_ctrl_c_stops_a_long_prediction(files: Path) -> None:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert err == "refnet: interrupted\n"
+    assert sentences(err) == ["refnet: interrupted"]
 
 
 class TestStdout:
@@ -290,6 +292,18 @@ class TestPredict:
             assert found[0] == np.argmax(expected)
             assert image["predictions"][0]["label"] == str(np.argmax(expected))
             assert len(set(found)) == 5
+
+    def test_says_what_becomes_of_images(self, run: Run, in_files: Path) -> None:
+        """What is done with all of a kind once, what is left out of each."""
+        pixels = np.full((8, 8, 4), 77, np.uint8)
+        for name in ("clear.png", "clear.webp"):
+            Image.fromarray(pixels).save(in_files / name)
+        images = ["digit0.png", "clear.png", "digit1.png", "clear.webp"]
+        lines = run("predict", *images, "--weights", "digits.npz").err.splitlines()
+        notes = [line for line in lines if "note:" in line]
+        assert notes == ["refnet: note: digit0.png is grey: its values are those of red, green and blue (said once)"]
+        assert [line.split()[2] for line in lines if "warning:" in line] == ["clear.png", "clear.webp"]
+        assert logging.getLogger("refnet.images").level == logging.NOTSET
 
     def test_probabilities_are_the_engines_and_fall(self, run: Run, in_files: Path) -> None:
         answer = json.loads(run("predict", "digit1.png", "--weights", "digits.npz", "--top", 10, "--json").out)
