@@ -149,7 +149,7 @@ def tuning(is_compiled_here: bool, measure: Callable[[], Tuning | None]) -> Tuni
             if setting("REFNET_TUNE") == "off":
                 _chosen = of_table()
             else:
-                _chosen = read() or (is_compiled_here and keep(measure())) or of_table()
+                _chosen = read() or (_kept(measure()) if is_compiled_here else None) or of_table()
     return _chosen
 
 
@@ -177,13 +177,18 @@ def read() -> Tuning | None:
     return numbers if numbers is not None and can_be(numbers) else None
 
 
-def keep(numbers: Tuning | None) -> Tuning | None:
-    """Keep numbers for later processes. Returns them."""
-    global _chosen
-    if numbers is not None:
-        jit.write_note(FILE, json.dumps({"place": _place(), "numbers": numbers._asdict()}).encode())
-        _chosen = None
+def _kept(numbers: Tuning | None) -> Tuning | None:
+    keep(numbers)
     return numbers
+
+
+def keep(numbers: Tuning | None) -> str | None:
+    """Keep numbers for later processes. The file; None if there is none."""
+    global _chosen
+    _chosen = None
+    if numbers is None:
+        return None
+    return jit.write_note(FILE, json.dumps({"place": _place(), "numbers": numbers._asdict()}).encode())
 
 
 def _place() -> str:
