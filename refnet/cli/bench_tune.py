@@ -44,7 +44,7 @@ def tune(as_json: bool) -> None:
     conv, tuning = _conv(), _tuning()
     trial = conv.measured(BINARY32, SECONDS)
     table = tuning.of_table()
-    fitted = tuning.fitted(trial, table)
+    fitted = conv.fitted(trial)
     kept = tuning.keep(fitted)
     used = table if fitted is None or setting("REFNET_TUNE") == "off" else fitted
     times = [

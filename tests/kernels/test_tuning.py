@@ -16,7 +16,8 @@ import pytest
 from refnet_kernels import jit
 from refnet_kernels.contract import BINARY32, Target
 from refnet_kernels.conv import cpu, tuning
-from refnet_kernels.conv.tuning import FILE, GROUPS, LIMITS, Trial, Tuning, fitted
+from refnet_kernels.conv.trials import Trial, fitted
+from refnet_kernels.conv.tuning import FILE, GROUPS, LIMITS, Tuning
 from refnet_kernels.jit import function_address
 
 TABLE = Tuning(most_nonzero=700, group_panels=GROUPS[0])

@@ -14,7 +14,8 @@ from refnet.benchmark import layers
 from refnet.cli import main
 from refnet_kernels import jit
 from refnet_kernels.conv import cpu, tuning
-from refnet_kernels.conv.tuning import GROUPS, Trial, Tuning
+from refnet_kernels.conv.trials import Trial
+from refnet_kernels.conv.tuning import GROUPS, Tuning
 from tests.support.arrays import random_images
 from tests.support.nets import lively_weights
 

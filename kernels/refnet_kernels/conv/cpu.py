@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Flags, FloatArray, Frame, Norm, Packed, Target
-from refnet_kernels.conv.tuning import ITEM_TILES_MOST, LARGE_GROUP, Trial, Tuning, fitted, of_table, tuning
+from refnet_kernels.conv.tuning import ITEM_TILES_MOST, LARGE_GROUP, Tuning, of_table, tuning
 from refnet_kernels.cpu.layout import TILE_BYTES, pack_channels, tiles_of
 from refnet_kernels.cpu.team import Launch, aligned_zeros, run_once
 from refnet_kernels.jit import function_address, is_compiled_here
@@ -268,15 +268,20 @@ def _trials() -> ModuleType:
     return trials
 
 
-def measured(dtype: np.dtype[Any], seconds: float = TRIAL_SECONDS) -> Trial:
-    """What trials of the kernel show on this machine, in about this time."""
-    trial: Trial = _trials().trial(_launch, dtype, of_table(), seconds)
-    return trial
+def measured(dtype: np.dtype[Any], seconds: float) -> Any:
+    """The `refnet_kernels.conv.trials.Trial` of the kernel on this machine, in about this time."""
+    return _trials().trial(_launch, dtype, of_table(), seconds)
+
+
+def fitted(trial: Any) -> Tuning | None:
+    """The numbers that follow from a trial; None if it cannot be believed."""
+    numbers: Tuning | None = _trials().fitted(trial, of_table())
+    return numbers
 
 
 def _numbers(dtype: np.dtype[Any]) -> Tuning:
     """How this machine divides the work. It is asked once the kernel is there."""
-    return tuning(is_compiled_here(*KERNEL, dtype.name), lambda: fitted(measured(dtype), of_table()))
+    return tuning(is_compiled_here(*KERNEL, dtype.name), lambda: fitted(measured(dtype, TRIAL_SECONDS)))
 
 
 def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:

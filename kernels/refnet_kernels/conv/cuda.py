@@ -28,7 +28,7 @@ from refnet_kernels.contract import RUN, ConvGeometry, Flags, Float32Array, Norm
 from refnet_kernels.conv.cuda_copies import OUTSIDE
 from refnet_kernels.conv.cuda_kernel import INTEGERS, OPERANDS, conv_kernel
 from refnet_kernels.conv.cuda_tile import CHANNELS, PANEL, PRODUCTS, TEAMS, TILES, Tile
-from refnet_kernels.conv.tuning import cuda_tuning
+from refnet_kernels.conv.cuda_tuning import cuda_tuning
 from refnet_kernels.gpu.device import first_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
 from refnet_kernels.gpu.program import run_once

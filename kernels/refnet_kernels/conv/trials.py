@@ -1,15 +1,17 @@
-"""Trials of the CPU's convolution on this machine, from which `conv/tuning.py` fits its numbers."""
+"""Trials of the CPU's convolution on this machine, and the numbers of `conv/tuning.py` that follow from them."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet_kernels.contract import ConvGeometry, Flags, Target
-from refnet_kernels.conv.tuning import GROUPS, THOUSAND, Trial, Tuning
+from refnet_kernels.conv.tuning import GROUPS, THOUSAND, Tuning
 from refnet_kernels.cpu.team import Launch, Program, aligned_zeros
 
 #: Of a middle layer of ResNet-50, which fits the second-level cache: on a Zen 4 the shares at which zeros pay differ by
@@ -22,8 +24,31 @@ STEADY = 1.1
 #: Rounds, at least and at most.
 ROUNDS = 3, 100
 
+#: Another group than the table's has to be faster by this factor.
+CLEARLY = 0.97
+#: What `most_nonzero` can be by measurement: even where machines differ more than known ones, most of the gain stays.
+MOST_NONZERO_LEAST, MOST_NONZERO_MOST = 300, 950
+
 #: Makes the launch of a geometry with its operands' addresses, flags and target by the numbers of a tuning.
 Make = Callable[[ConvGeometry, Mapping[str, int], Flags, Target, Tuning], Launch]
+
+
+class Trial(NamedTuple):
+    """The best times of a layer, in milliseconds.
+
+    Attributes
+    ----------
+    dense : float
+        If all products are computed.
+    without_zeros : dict of int to dict of int to float
+        If products with zeros are left out: by the panels of a group, then by thousandths of inputs that are not 0.
+    is_steady : bool
+        Whether the best rounds of each agree.
+    """
+
+    dense: float
+    without_zeros: dict[int, dict[int, float]]
+    is_steady: bool
 
 
 def trial(make: Make, dtype: np.dtype[Any], table: Tuning, seconds: float) -> Trial:
@@ -80,3 +105,25 @@ def _alternate(programs: Mapping[Any, Program], seconds: float) -> dict[Any, lis
             program.run()
             times[key].append(time.perf_counter() - start)
     return times
+
+
+def fitted(trial: Trial, table: Tuning) -> Tuning | None:
+    """The numbers that a trial shows, otherwise the table's; None if the trial cannot be believed."""
+    times = [trial.dense, *(time for group in trial.without_zeros.values() for time in group.values())]
+    if not trial.is_steady or not all(math.isfinite(time) and time > 0 for time in times):
+        return None
+
+    def total(group: int) -> float:
+        return sum(trial.without_zeros[group].values()) * (1 if group == table.group_panels else 1 / CLEARLY)
+
+    group = min(trial.without_zeros, key=total)
+    points = sorted(trial.without_zeros[group].items())
+    shares, values = zip(*points, strict=True)
+    if any(later <= earlier for earlier, later in pairwise(values)) or values[0] >= trial.dense:
+        return None
+    # The last two shares between which, or after which, it takes as long as all products.
+    after = next((i for i, value in enumerate(values) if value >= trial.dense), len(values) - 1)
+    slope = (values[after] - values[after - 1]) / (shares[after] - shares[after - 1])
+    even = shares[after - 1] + (trial.dense - values[after - 1]) / slope
+    bounded = min(max(round(even), MOST_NONZERO_LEAST), MOST_NONZERO_MOST)
+    return table._replace(most_nonzero=bounded, group_panels=group)

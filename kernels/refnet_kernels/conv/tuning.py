@@ -9,10 +9,8 @@ variable ``REFNET_TUNE`` can be ``off``: then they are the table's.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import NamedTuple
 
 from refnet_kernels import jit
@@ -86,37 +84,6 @@ TABLE = {
     # Measured in groups of three panels: 1.23 of the time of all products if 35% of the inputs were 0, and 1.47 if 20%.
     "znver5": Tuning(most_nonzero=500),
 }
-
-
-class CudaTuning(NamedTuple):
-    """Clocks of a CUDA device's multiprocessor, for `refnet_kernels.conv.cuda`.
-
-    Attributes
-    ----------
-    issue : float
-        Instructions that a scheduler issues per clock.
-    reads : float
-        Instructions per number that a thread reads from shared memory.
-    wait, copies : float
-        The wait for a step's copies: ``wait``, and ``copies`` shared by all buffers but one.
-    block : float
-        What a block needs in addition.
-    """
-
-    issue: float = 0.8
-    reads: float = 0.5
-    wait: float = 300
-    copies: float = 600
-    block: float = 5000
-
-
-#: By compute capability; all devices have the numbers that fit ResNet-50's layers on an H200 until they are measured.
-CUDA_TABLE = {"sm_90": CudaTuning()}
-
-
-def cuda_tuning(model: str) -> CudaTuning:
-    """The numbers of a CUDA device of this compute capability."""
-    return CUDA_TABLE.get(model, CUDA_TABLE["sm_90"])
 
 
 def of_table() -> Tuning:
@@ -204,49 +171,3 @@ def can_be(numbers: Tuning) -> bool:
         type(value) is type(usual[name]) and LIMITS[name][0] <= value <= LIMITS[name][1]
         for name, value in numbers._asdict().items()
     )
-
-
-class Trial(NamedTuple):
-    """The best times of a layer, in milliseconds.
-
-    Attributes
-    ----------
-    dense : float
-        If all products are computed.
-    without_zeros : dict of int to dict of int to float
-        If products with zeros are left out: by the panels of a group, then by thousandths of inputs that are not 0.
-    is_steady : bool
-        Whether the best rounds of each agree.
-    """
-
-    dense: float
-    without_zeros: dict[int, dict[int, float]]
-    is_steady: bool
-
-
-#: Another group than the table's has to be faster by this factor.
-CLEARLY = 0.97
-#: What `most_nonzero` can be by measurement: even where machines differ more than known ones, most of the gain stays.
-MOST_NONZERO_LEAST, MOST_NONZERO_MOST = 300, 950
-
-
-def fitted(trial: Trial, table: Tuning) -> Tuning | None:
-    """The numbers that a trial shows, otherwise the table's; None if the trial cannot be believed."""
-    times = [trial.dense, *(time for group in trial.without_zeros.values() for time in group.values())]
-    if not trial.is_steady or not all(math.isfinite(time) and time > 0 for time in times):
-        return None
-
-    def total(group: int) -> float:
-        return sum(trial.without_zeros[group].values()) * (1 if group == table.group_panels else 1 / CLEARLY)
-
-    group = min(trial.without_zeros, key=total)
-    points = sorted(trial.without_zeros[group].items())
-    shares, values = zip(*points, strict=True)
-    if any(later <= earlier for earlier, later in pairwise(values)) or values[0] >= trial.dense:
-        return None
-    # The last two shares between which, or after which, it takes as long as all products.
-    after = next((i for i, value in enumerate(values) if value >= trial.dense), len(values) - 1)
-    slope = (values[after] - values[after - 1]) / (shares[after] - shares[after - 1])
-    even = shares[after - 1] + (trial.dense - values[after - 1]) / slope
-    bounded = min(max(round(even), MOST_NONZERO_LEAST), MOST_NONZERO_MOST)
-    return table._replace(most_nonzero=bounded, group_panels=group)
