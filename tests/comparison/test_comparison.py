@@ -181,7 +181,7 @@ def test_nan_on_one_side_is_a_divergence(port: Arrays) -> None:
     first = comparison.first_divergence
     assert first is not None
     assert (first.name, first.nan_one, first.largest) == (f"{UNIT}/conv1", 1, np.inf)
-    assert json.loads(comparison.json())["rows"]
+    assert json.loads(comparison.to_json())["rows"]
 
 
 def test_a_channel_that_is_zero_on_one_side_and_that_nothing_reads_is_a_note() -> None:
@@ -398,7 +398,7 @@ def test_bad_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
 def test_json_has_its_schema() -> None:
     conv = f"{UNIT}/conv2"
     comparison = refnet.compare(WEIGHTS, end_points({f"{conv}/weights": WEIGHTS[f"{conv}/weights"][::-1]}), IMAGES)
-    document = json.loads(comparison.json())
+    document = json.loads(comparison.to_json())
     assert document["schema"] == 1
     assert document["agrees"] is False
     assert document["first_divergence"] == conv
