@@ -274,6 +274,18 @@ def test_a_wrong_shape_is_a_divergence(port: Arrays) -> None:
     assert "its shape is" in first.note
 
 
+def test_what_follows_a_wrong_stride_is_not_born_again() -> None:
+    blocks = [refnet.resnet_v2_block(f"block{i}", 2 * i, 2, 2 if i < 3 else 1) for i in (1, 2, 3)]
+    weights = lively_weights(blocks=blocks, num_classes=7)
+    images = np.random.default_rng(3).uniform(-1, 1, (1, 66, 64, 3)).astype(np.float32)
+    # A port without the last unit of block2, which is the one that strides.
+    short = refnet.resnet_v2_block("block2", 4, 1, 1)
+    theirs = refnet.forward(weights, images, blocks=[blocks[0], short, blocks[2]], end_points=True)[1]
+    comparison = refnet.compare(weights, theirs, images, blocks=blocks)
+    assert [row.name for row in comparison.rows if row.origin == "born"] == ["resnet_v2/block2"]
+    assert {row.origin for row in comparison.differing} == {"born", "unknown", "inherited"}
+
+
 def test_arrays_that_match_nothing_are_listed(port: Arrays) -> None:
     comparison = refnet.compare(WEIGHTS, port | {"resnet_v2/block1x": np.ones((3, 7), np.float32)}, IMAGES)
     left = comparison.rows[-1]
