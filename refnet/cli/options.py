@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,17 @@ def fraction(text: str) -> float:
         number = 0.0
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a number above 0, up to 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A finite number of 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds: a finite one of 0 or more")
     return number
 
 

@@ -430,8 +430,10 @@ def functions(folder: Path) -> dict[str, Function]:
         ),
         "diagnose": Function(
             refnet.diagnose,
-            {"weights": WEIGHTS, "image": IMAGE, "observed": net, "mapping": None, "pairs": False, "progress": None},
-            {"weights": "weights", "image": "image", "observed": "activations", "mapping": "mapping", "pairs": "bool"},
+            {"weights": WEIGHTS, "image": IMAGE, "observed": net, "mapping": None, "pairs": False, "limit": 120.0,
+             "progress": None},
+            {"weights": "weights", "image": "image", "observed": "activations", "mapping": "mapping", "pairs": "bool",
+             "limit": "number"},
         ),
         "seeded.random_images": Function(
             seeded.random_images, {"shape": (9, 9, 3), "seed": 0}, {"shape": "any shape", "seed": "seed"}

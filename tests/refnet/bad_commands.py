@@ -47,6 +47,9 @@ KINDS = {
         2, "not a number above 0, up to 1",
         ("0", "-1", "1.5", "nan", "inf", "x", "", "1e400", DIGITS_400, DIGITS_5000),
     ),
+    "seconds": Kind(
+        2, "not a number of seconds|expected one argument", ("-1", "nan", "inf", "x", "", "1e400", DIGITS_400),
+    ),
     "device": Kind(3, "device", ("tpu", "", "cuda:99", "cpu:1", "cuda:-1", "cuda:\u00b2", "CPU", "cpu ", DIGITS_400)),
     "weights": Kind(
         4, "none|folder|fifo|null|empty|text|a.png|g.safetensors|xxx",
@@ -156,6 +159,10 @@ ARGUMENTS = (
     ("compare {} w.npz", "activations"), ("compare w.npz", "activations"), ("compare w.npz w.npz --map", "mapping"),
     ("compare w.npz w.npz --plot", "picture"), ("compare w.npz --image a.png --weights", "weights"),
     ("compare w.npz --weights w.npz --image", "image"),
+    ("diagnose w.npz --image a.png --weights w.npz --limit", "seconds"),
+    ("diagnose --weights w.npz --image a.png", "activations"),
+    ("diagnose g.safetensors --image a.png --weights", "weights"),
+    ("diagnose g.safetensors --weights w.npz --image", "image"),
     ("golden check", "golden"), ("golden check g.safetensors --weights", "weights"),
     ("golden check g.safetensors --weights w.npz --image", "image"),
     ("golden check g.safetensors --weights w.npz --threads", "threads"),
