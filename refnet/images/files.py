@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from types import ModuleType
@@ -83,16 +84,42 @@ def load_image(path: str | os.PathLike[str], channels: int = 3) -> npt.NDArray[n
     if not stat.S_ISREG(os.stat(name).st_mode):  # checked before opening, as opening a FIFO would wait for a writer
         raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
     with naming_file(name), open(name, "rb") as file:
-        image_format = _image_format(name, file)
-        try:
-            return _to_channels(name, _decode(name, file, image_format), channels)
-        except (InputError, ConfigError):
+        return _read(name, file, channels)
+
+
+@for_images
+def image_of(content: bytes | bytearray | memoryview, channels: int = 3) -> npt.NDArray[np.uint8]:
+    """The pixels of an image file whose bytes are in memory, as `load_image` reads them.
+
+    Parameters
+    ----------
+    content : bytes-like
+    channels : {3, 1}
+
+    Returns
+    -------
+    numpy.ndarray of uint8
+        [H, W, channels].
+
+    Raises
+    ------
+    InputError, ConfigError
+        As for `load_image`.
+    """
+    return _read("The image", io.BytesIO(content), channels)
+
+
+def _read(name: str, file: BinaryIO, channels: int) -> npt.NDArray[np.uint8]:
+    image_format = _image_format(name, file)
+    try:
+        return _to_channels(name, _decode(name, file, image_format), channels)
+    except (InputError, ConfigError):
+        raise
+    except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error ...
+        if is_want(error):
             raise
-        except Exception as error:  # on damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error ...
-            if is_want(error):
-                raise
-            message = f"{name} is a damaged or incomplete {image_format} file ({error}); get a fresh copy."
-            raise InputError(message, found=image_format) from error
+        message = f"{name} is a damaged or incomplete {image_format} file ({error}); get a fresh copy."
+        raise InputError(message, found=image_format) from error
 
 
 def _image_format(name: str, file: BinaryIO) -> str:
@@ -144,7 +171,7 @@ def _decode(name: str, file: BinaryIO, image_format: str) -> Image.Image:
             expected=MAX_PIXELS,
             found=pixels,
         )
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     if pixels > max(_FEW_PIXELS, size * _PIXELS_PER_BYTE[image_format]):
         raise InputError(
             f"{name} has {image.width} x {image.height} = {pixels:,} pixels, but only {size:,} bytes, which cannot "
