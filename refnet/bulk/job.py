@@ -16,23 +16,20 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from refnet.bulk import daft_runner
+from refnet.bulk import BATCH, FORMATS, RUNNERS, SHARD_ROWS, daft_runner
 from refnet.bulk.arrow import pyarrow
 from refnet.bulk.pipeline import Settings, rows_of
-from refnet.bulk.predictor import BATCH, Predictor
+from refnet.bulk.predictor import Predictor
 from refnet.bulk.rows import Row, check_ids, hash_of_rows
-from refnet.bulk.shards import FORMATS, Directory, Head, index_of, not_done, without_errors, write_shard
+from refnet.bulk.shards import Directory, Head, errors_of, index_of, not_done, without_errors, write_shard
 from refnet.bulk.sources import Item, Source, source_of
 from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, path_of
 from refnet.errors import ConfigError, InputError, RefnetWarning
 from refnet.images.preprocess import Recipe
 from refnet_kernels.system.forks import making
 
-#: Rows of a shard, at most: what a killed job loses of its work.
-SHARD_ROWS = 1000
 #: Bytes of a shard's values, at most, unless one row has more.
 _SHARD_BYTES = 128 << 20
-RUNNERS = ("local", "daft", "ray")
 #: Seconds between two calls of the caller's progress.
 _TELL_SECONDS = 0.1
 
@@ -196,10 +193,12 @@ def batch(
     )  # fmt: skip
     if runner != "local":
         daft_runner.check(runner)
-    os.makedirs(directory.path, exist_ok=True)
+    # Before anything is written, the inputs are looked at.
+    fresh = None if os.path.isdir(directory.path) else _survey(inputs, [])
+    directory.make()
     with directory.locked():
         job = _Job(directory, inputs, predictor, format, max_errors, progress)
-        job.prepare(retry_errors)
+        job.prepare(retry_errors, fresh)
         settings = Settings(None, row_seconds)
         if runner == "local":
             job.run_here(shard_rows, settings)
@@ -222,13 +221,13 @@ class _Job:
     ) -> None:
         self._directory, self._source, self._predictor, self._format = directory, source, predictor, format
         self._max_errors, self._progress = max_errors, progress
-        self._left_out: Counter[str] = Counter()
+        self._left_out: Mapping[str, int] = {}
         self._heads: list[Head] = []
         self._done = self._errors = self._total = self._made = 0
         self._started = self._told = time.monotonic()
 
-    def prepare(self, retry_errors: bool) -> None:
-        """Look at what is done, and at all the inputs."""
+    def prepare(self, retry_errors: bool, fresh: _Survey | None) -> None:
+        """Look at what is done, and at all the inputs, if they were not looked at just now."""
         job = {**self._predictor.job(), "source": self._source.name, "format": self._format}
         with making:
             from importlib.metadata import version
@@ -240,11 +239,11 @@ class _Job:
         self._heads = self._directory.heads()
         self._done = sum(head.rows for head in self._heads)
         self._errors = sum(sum(head.errors.values()) for head in self._heads)
-        items = self._source.items(self._left_out)
-        pending = sum(1 for _ in not_done(items if self._source.ids_differ else _distinct(items), self._heads))
+        pending, self._left_out = fresh if fresh and not self._heads else _survey(self._source, self._heads)
         self._total = self._done + pending
-        if not self._total:
-            raise InputError(f"There are no images in the {self._source.name}{_left_out(self._left_out)}.")
+        manifest = self._directory.manifest()
+        if pending and manifest is not None and manifest.get("result") is not None:
+            self._directory.write_manifest({**manifest, "result": None})
         self._check_errors()
 
     def _items(self) -> Iterator[Item]:
@@ -330,17 +329,103 @@ class _Job:
         )  # fmt: skip
 
 
-def result_of(heads: Sequence[Head]) -> dict[str, Any]:
-    """What the shards hold together, as the manifest has it."""
+class Status(NamedTuple):
+    """How far the job of a directory is.
+
+    Attributes
+    ----------
+    rows, errors, shards : int
+    by_type : mapping of str to int
+        The error rows by type.
+    running : bool
+        Whether a process works at it now, on a machine that shares its locks with this one.
+    sha256 : str or None
+        The hash of the rows, once all inputs had theirs; None if it is not finished.
+    examples : list of (str, str, str)
+        Of some error rows the id, the type and the message.
+    job : mapping
+        What the rows depend on.
+    """
+
+    rows: int
+    errors: int
+    shards: int
+    by_type: Mapping[str, int]
+    running: bool
+    sha256: str | None
+    examples: list[tuple[str, str, str]]
+    job: Mapping[str, Any]
+
+
+#: Error rows that a status shows.
+_EXAMPLES = 5
+
+
+def status_of(out: str | os.PathLike[str]) -> Status:
+    """How far the job of a directory is.
+
+    Raises
+    ------
+    ConfigError
+        It has no job, or another version's.
+    CorruptError
+        A shard is damaged.
+    """
+    directory = Directory(path_of(out))
+    manifest = directory.manifest()
+    if manifest is None:
+        raise ConfigError(f"{directory.path} has no job of refnet batch.", found=directory.path)
+    heads = directory.heads()
+    by_type = _by_type(heads)
+    rows, result = sum(head.rows for head in heads), manifest.get("result") or {}
+    examples = islice((example for head in heads if head.errors for example in errors_of(head.path)), _EXAMPLES)
+    is_finished = result.get("rows") == rows and result.get("by_type") == by_type
+    return Status(
+        rows, sum(by_type.values()), len(heads), by_type, directory.is_locked(),
+        result.get("sha256") if is_finished else None, list(examples), manifest.get("job") or {},
+    )  # fmt: skip
+
+
+def _by_type(heads: Sequence[Head]) -> dict[str, int]:
+    """The error rows by type."""
     by_type: Counter[str] = Counter()
     for head in heads:
         by_type.update(head.errors)
+    return dict(sorted(by_type.items()))
+
+
+def result_of(heads: Sequence[Head]) -> dict[str, Any]:
+    """What the shards hold together, as the manifest has it."""
+    by_type = _by_type(heads)
     return {
         "rows": sum(head.rows for head in heads),
-        "errors": by_type.total(),
-        "by_type": dict(sorted(by_type.items())),
+        "errors": sum(by_type.values()),
+        "by_type": by_type,
         "sha256": hash_of_rows(index_of(head.path) for head in heads),
     }
+
+
+class _Survey(NamedTuple):
+    """How many inputs have no row, and what is left out, by ending."""
+
+    pending: int
+    left_out: Mapping[str, int]
+
+
+def _survey(source: Source, heads: Sequence[Head]) -> _Survey:
+    """Look at all the inputs.
+
+    Raises
+    ------
+    InputError
+        There are none, two have one id, or there are rows for others.
+    """
+    left_out: Counter[str] = Counter()
+    items = source.items(left_out)
+    pending = sum(1 for _ in not_done(items if source.ids_differ else _distinct(items), heads))
+    if not pending and not heads:
+        raise InputError(f"There are no images in the {source.name}{_left_out(left_out)}.")
+    return _Survey(pending, dict(sorted(left_out.items())))
 
 
 def _left_out(endings: Mapping[str, int]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from refnet.bulk import arrow
+from refnet.bulk import BATCH, TOP, arrow
 from refnet.bulk.rows import COLUMNS, TEXT, Failure, Field, Row, check_ids, id_of_path, make_row
 from refnet.checks import as_int, check_choice, check_positive, labels_of, names_of, path_of, shown
 from refnet.engine import Engine
@@ -31,10 +31,6 @@ from refnet_kernels.contract import CONTRACT_VERSION, Float32Array
 from refnet_kernels.system.cores import count_cores
 from refnet_kernels.system.forks import Lock
 
-#: Images that go through the network at once.
-BATCH = 16
-#: How many classes are wanted if the caller says nothing.
-TOP = 5
 #: The side of an image where the recipe keeps its size: to know the ranks of end points, any will do.
 _ANY_SIDE = 224
 
@@ -231,7 +227,7 @@ class Predictor:
             "wanted": {"top": self._top, "features": self._features, "end_points": self._end_points},
         }
         # As it is once it was read again.
-        plain: dict[str, Any] = json.loads(json.dumps(found, default=repr))
+        plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
         return plain
 
     def __getstate__(self) -> dict[str, Any]:
@@ -419,6 +415,11 @@ class Predictor:
 
 #: What an image can be given as.
 _CONTENTS = (bytes, bytearray, memoryview, str, os.PathLike)
+
+
+def _plain(value: Any) -> str:
+    """A dtype, or the function of a unit, without what differs from one process to another."""
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)
 
 
 def _failure(error: Exception) -> Failure:

@@ -19,11 +19,12 @@ from refnet.errors import ConfigError, CorruptError, InputError
 from refnet.files import json_object, read_small, written_whole
 from refnet_kernels.system.left_over import hold, remove_left_over
 
-FORMATS = ("parquet", "jsonl")
 #: The version of the directory's format; other versions of refnet may write others.
 VERSION = 1
 _MANIFEST, _LOCK = "manifest.json", ".lock"
 _SHARD = re.compile(r"part-([0-9]{6,})\.(parquet|jsonl)")
+#: What a killed job leaves, besides shards.
+_LEFT = re.compile(r".*\.[0-9a-f]{16}\.tmp")
 #: In the metadata of a Parquet file, or the first line of JSON lines.
 _KEY = "refnet"
 #: To get the lock.
@@ -96,6 +97,23 @@ class Directory:
         with written_whole(os.path.join(self.path, _MANIFEST)) as file:
             file.write(text.encode())
 
+    def make(self) -> None:
+        """Make it if it is not there.
+
+        Raises
+        ------
+        ConfigError
+            It holds other files than those of a job.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        if self.manifest() is None:
+            others = sorted(name for name in os.listdir(self.path) if name != _LOCK and not _LEFT.fullmatch(name))
+            if others:
+                raise ConfigError(
+                    f"{self.path} holds other files ({listed(others, 3)}) and no job: give an empty directory.",
+                    found=others[:3],
+                )
+
     def open(self, job: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
         """Make the directory one for this job, or check that it is.
 
@@ -114,16 +132,10 @@ class Directory:
         Raises
         ------
         ConfigError
-            It has another job, or other files.
+            It has another job.
         """
         found = self.manifest()
         if found is None:
-            others = sorted(name for name in os.listdir(self.path) if name != _LOCK and not name.endswith(".tmp"))
-            if others:
-                raise ConfigError(
-                    f"{self.path} holds other files ({listed(others, 3)}) and no job: give an empty directory.",
-                    found=others[:3],
-                )
             self.write_manifest({"job": job, "notes": notes, "result": None})
             return []
         differences = list(_differences(found.get("job"), job))
@@ -157,7 +169,7 @@ class Directory:
                 raise ConfigError(f"Another job writes to {self.path} (process {process or 'unknown'}): wait for it.")
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            remove_left_over(self.path, r".*\.[0-9a-f]{16}\.tmp")
+            remove_left_over(self.path, _LEFT.pattern)
             yield
         finally:
             os.close(descriptor)
@@ -284,6 +296,19 @@ def index_of(path: str) -> Index:
     with _reading(path):
         table = pyarrow().parquet.read_table(path, columns=["id", "digest"], page_checksum_verification=True)
         return Index(table.column("id").to_pylist(), table.column("digest").to_pylist())
+
+
+def errors_of(path: str) -> Iterator[tuple[str, str, str]]:
+    """Of each error row of a shard the id, the type and the message."""
+    if path.endswith(".jsonl"):
+        for id, _, error, line in _lines(path):
+            if error is not None:
+                yield id, error, str(json.loads(line)["message"])
+        return
+    with _reading(path):
+        table = pyarrow().parquet.read_table(path, columns=["id", "error", "message"], page_checksum_verification=True)
+        table = table.filter(table.column("error").is_valid())
+    yield from zip(*(table.column(name).to_pylist() for name in ("id", "error", "message")), strict=True)
 
 
 def without_errors(head: Head) -> None:

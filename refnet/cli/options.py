@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,22 @@ def count(text: str) -> int:
     if not text.isdecimal() or len(text) > _DIGITS or not 1 <= int(text) <= MOST:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of 1 or more, up to {MOST:,}")
     return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    return 0 if text == "0" else count(text)
+
+
+def seconds(text: str) -> float:
+    """A time above 0, in seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds")
+    return number
 
 
 def fraction(text: str) -> float:

@@ -439,9 +439,9 @@ def functions(folder: Path) -> dict[str, Function]:
         "batch": Function(
             refnet.batch,
             {"source": [folder / "a.png"], "weights": WEIGHTS, "out": folder / "rows", "top": 2, "features": None,
-             "end_points": (), "recipe": refnet.Recipe(9, 9), "labels": None, "column": None, "id_column": None, "format": "jsonl",
-             "batch_size": 2, "shard_rows": 3, "max_errors": None, "row_seconds": None, "retry_errors": False,
-             "runner": "local", "workers": None, "progress": None},
+             "end_points": (), "recipe": refnet.Recipe(9, 9), "labels": None, "column": None, "id_column": None,
+             "format": "jsonl", "batch_size": 2, "shard_rows": 3, "max_errors": None, "row_seconds": None,
+             "retry_errors": False, "runner": "local", "workers": None, "progress": None},
             {"source": "source", "weights": "weights", "out": "path", "top": "whole", "features": "choice",
              "end_points": "names of end points", "recipe": "recipe", "labels": "labels", "column": "column",
              "id_column": "column", "format": "choice", "batch_size": "whole", "shard_rows": "whole",
