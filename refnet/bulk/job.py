@@ -23,7 +23,7 @@ from refnet.bulk.predictor import Predictor
 from refnet.bulk.rows import Row, check_ids, hash_of_rows
 from refnet.bulk.shards import Directory, Head, errors_of, index_of, not_done, without_errors, write_shard
 from refnet.bulk.sources import Item, Source, source_of
-from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, path_of
+from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, listed, path_of
 from refnet.errors import ConfigError, InputError, RefnetWarning
 from refnet.images.preprocess import Recipe
 from refnet_kernels.system.forks import making
@@ -421,8 +421,8 @@ def _survey(source: Source, heads: Sequence[Head]) -> _Survey:
         There are none, two have one id, or there are rows for others.
     """
     left_out: Counter[str] = Counter()
-    items = source.items(left_out)
-    pending = sum(1 for _ in not_done(items if source.ids_differ else _distinct(items), heads))
+    items = source.items(left_out) if source.ids_differ else _distinct(source, left_out)
+    pending = sum(1 for _ in not_done(items, heads))
     if not pending and not heads:
         raise InputError(f"There are no images in the {source.name}{_left_out(left_out)}.")
     return _Survey(pending, dict(sorted(left_out.items())))
@@ -435,16 +435,22 @@ def _left_out(endings: Mapping[str, int]) -> str:
     return f" (files that are not images by their names: {counted})"
 
 
-def _distinct(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, whose ids must differ. Eight bytes per id are kept."""
+def _distinct(source: Source, left_out: Counter[str]) -> Iterator[Item]:
+    """The items of a source, whose ids must differ. Eight bytes per id are kept."""
     hashes = array("q")
-    for item in items:
+    for item in source.items(left_out):
         check_ids([item.id])
         hashes.append(hash(item.id))
         yield item
     ordered = np.sort(np.frombuffer(hashes, np.int64)) if hashes else np.zeros(0, np.int64)
-    if (ordered[1:] == ordered[:-1]).any():
-        raise InputError("Two inputs have one id.")
+    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if suspects:
+        counted = Counter(item.id for item in source.items(Counter()) if hash(item.id) in suspects)
+        twice = [id for id, count in counted.items() if count > 1]
+        if twice:
+            raise InputError(
+                f"Several inputs have one id: {listed(twice)}. Each id can be there once.", found=twice[:8]
+            )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from itertools import islice
@@ -17,8 +18,9 @@ from refnet.bulk import BATCH, TOP, arrow
 from refnet.bulk.rows import COLUMNS, TEXT, Failure, Field, Row, check_ids, id_of_path, make_row
 from refnet.checks import as_int, check_choice, check_positive, labels_of, names_of, path_of, shown
 from refnet.engine import Engine
-from refnet.errors import ConfigError, InputError, RefnetError
+from refnet.errors import ConfigError, InputError, RefnetError, RefnetWarning
 from refnet.evidence.digest import digest_all
+from refnet.images import doubts
 from refnet.images.files import image_of, load_image
 from refnet.images.preprocess import Recipe, check_recipe, fields_of, preprocess
 from refnet.network.names import full_names
@@ -118,6 +120,16 @@ class Predictor:
             raise ConfigError("With is_training=True a result depends on the other images of its batch: leave it out.")
         self._top = self._checked_top(top, engine.num_classes)
         self._names, self.fields = self._wanted(engine)
+        self._doubt_size()
+
+    def _doubt_size(self) -> None:
+        """Warn about a recipe for images of another size than those that the classifier was trained on."""
+        weights, _ = self._open()
+        height, width = weights.recipe.height, weights.recipe.width
+        if self._top and height and width and self._options.get("output_stride") is None:
+            doubt = doubts.size((height, width), weights.image_size)
+            if doubt:
+                warnings.warn(doubt, RefnetWarning, stacklevel=4)
 
     def _for_features(self, options: Mapping[str, Any], top: object) -> dict[str, Any]:
         """The engine's options that the features need."""

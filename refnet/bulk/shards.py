@@ -279,6 +279,8 @@ def head_of(path: str) -> Head:
         for id, _, error, _ in _lines(path):
             first, count = first if count else id, count + 1
             errors.update([error] if error is not None else [])
+        if not count:
+            raise CorruptError(f"{path} is empty; remove it, and its rows are made again.", found=path)
         return Head(path, count, first, errors)
     with _reading(path):
         metadata = pyarrow().parquet.read_metadata(path)
