@@ -40,7 +40,9 @@ def pyarrow() -> Any:
 def is_table(values: object) -> bool:
     """Whether these are Arrow's columns; pyarrow is not imported for this."""
     loaded = sys.modules.get("pyarrow")
-    return loaded is not None and isinstance(values, loaded.Table | loaded.RecordBatch)
+    # Another thread may be importing it.
+    kinds = [getattr(loaded, name, None) for name in ("Table", "RecordBatch")]
+    return any(kind is not None and isinstance(values, kind) for kind in kinds)
 
 
 def contents_of(table: Any) -> tuple[Any, Any]:

@@ -20,8 +20,8 @@ from refnet.bulk import BATCH, FORMATS, RUNNERS, SHARD_ROWS, daft_runner
 from refnet.bulk.arrow import pyarrow
 from refnet.bulk.pipeline import Settings, rows_of
 from refnet.bulk.predictor import Predictor
-from refnet.bulk.rows import Row, check_ids, hash_of_rows
-from refnet.bulk.shards import Directory, Head, errors_of, index_of, not_done, without_errors, write_shard
+from refnet.bulk.rows import Row, check_ids, entries_of, hash_of_rows
+from refnet.bulk.shards import Directory, Head, Index, errors_of, index_of, not_done, without_errors, write_shard
 from refnet.bulk.sources import Item, Source, source_of
 from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, listed, path_of
 from refnet.errors import ConfigError, InputError, RefnetWarning
@@ -222,6 +222,7 @@ class _Job:
         self._directory, self._source, self._predictor, self._format = directory, source, predictor, format
         self._max_errors, self._progress = max_errors, progress
         self._left_out: Mapping[str, int] = {}
+        self._entries: list[bytes] | None = None
         self._heads: list[Head] = []
         self._done = self._errors = self._total = self._made = 0
         self._started = self._told = time.monotonic()
@@ -239,7 +240,9 @@ class _Job:
         self._heads = self._directory.heads()
         self._done = sum(head.rows for head in self._heads)
         self._errors = sum(sum(head.errors.values()) for head in self._heads)
-        pending, self._left_out = fresh if fresh and not self._heads else _survey(self._source, self._heads)
+        pending, self._left_out, self._entries = (
+            fresh if fresh and not self._heads else _survey(self._source, self._heads)
+        )
         self._total = self._done + pending
         manifest = self._directory.manifest()
         if pending and manifest is not None and manifest.get("result") is not None:
@@ -319,7 +322,7 @@ class _Job:
     def finish(self, seconds: float) -> Batch:
         """Compute the hash, and keep the result."""
         heads = self._directory.heads()
-        result = result_of(heads)
+        result = _result_of(heads, self._entries)
         manifest = self._directory.manifest()
         if manifest is not None and manifest.get("result") != result:
             self._directory.write_manifest({**manifest, "result": result})
@@ -394,22 +397,25 @@ def _by_type(heads: Sequence[Head]) -> dict[str, int]:
     return dict(sorted(by_type.items()))
 
 
-def result_of(heads: Sequence[Head]) -> dict[str, Any]:
+def _result_of(heads: Sequence[Head], entries: list[bytes] | None) -> dict[str, Any]:
     """What the shards hold together, as the manifest has it."""
     by_type = _by_type(heads)
+    if entries is None:
+        entries = [entry for head in heads for entry in entries_of(*index_of(head.path))]
     return {
         "rows": sum(head.rows for head in heads),
         "errors": sum(by_type.values()),
         "by_type": by_type,
-        "sha256": hash_of_rows(index_of(head.path) for head in heads),
+        "sha256": hash_of_rows(entries),
     }
 
 
 class _Survey(NamedTuple):
-    """How many inputs have no row, and what is left out, by ending."""
+    """How many inputs have no row; what is left out, by ending; and if all have one, what their hash needs."""
 
     pending: int
     left_out: Mapping[str, int]
+    entries: list[bytes] | None
 
 
 def _survey(source: Source, heads: Sequence[Head]) -> _Survey:
@@ -422,10 +428,20 @@ def _survey(source: Source, heads: Sequence[Head]) -> _Survey:
     """
     left_out: Counter[str] = Counter()
     items = source.items(left_out) if source.ids_differ else _distinct(source, left_out)
-    pending = sum(1 for _ in not_done(items, heads))
+    entries: list[bytes] | None = []
+
+    def index(path: str) -> Index:
+        found = index_of(path)
+        if entries is not None:
+            entries.extend(entries_of(*found))
+        return found
+
+    pending = 0
+    for _ in not_done(items, heads, index):
+        pending, entries = pending + 1, None
     if not pending and not heads:
         raise InputError(f"There are no images in the {source.name}{_left_out(left_out)}.")
-    return _Survey(pending, dict(sorted(left_out.items())))
+    return _Survey(pending, dict(sorted(left_out.items())), entries)
 
 
 def _left_out(endings: Mapping[str, int]) -> str:

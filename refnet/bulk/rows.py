@@ -144,13 +144,19 @@ def make_row(id: str, fields: Sequence[Field], outcome: Sequence[Any] | Failure)
     return Row(id, _digest(parts), outcome, None)
 
 
-def hash_of_rows(shards: Iterable[tuple[Iterable[str], Iterable[str]]]) -> str:
+def entries_of(ids: Iterable[str], digests: Iterable[str]) -> list[bytes]:
+    """What the hash of a job needs of rows: about a hundred bytes for each."""
+    # No id has the character NUL, so that these are in the order of the ids.
+    return [id.encode() + b"\0" + bytes.fromhex(digest) for id, digest in zip(ids, digests, strict=True)]
+
+
+def hash_of_rows(entries: list[bytes]) -> str:
     """The hash of a job.
 
     Parameters
     ----------
-    shards : iterable
-        Of each shard the ids of its rows, and their digests.
+    entries : list of bytes
+        Of all rows, in any order; they are sorted.
 
     Returns
     -------
@@ -162,14 +168,8 @@ def hash_of_rows(shards: Iterable[tuple[Iterable[str], Iterable[str]]]) -> str:
     InputError
         Two rows have one id.
     """
-    # No id has the character NUL, so these are in the order of the ids. It takes a hundred bytes per row.
-    entries = [
-        id.encode() + b"\0" + bytes.fromhex(digest)
-        for ids, digests in shards
-        for id, digest in zip(ids, digests, strict=True)
-    ]
     entries.sort()
-    twice = [a[:-33].decode() for a, b in pairwise(entries) if a[:-33] == b[:-33]]
+    twice = [a[:-33].decode() for a, b in pairwise(entries) if a[:-32] == b[:-32]]
     if twice:
         raise InputError(f"These ids have more than one row: {listed(dict.fromkeys(twice))}.", found=twice[:8])
     sha = hashlib.sha256()

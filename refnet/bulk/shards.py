@@ -271,6 +271,11 @@ def _reading(path: str) -> Iterator[None]:
         raise CorruptError(" ".join(message.split()), found=path) from error
 
 
+def _table(path: str, columns: Sequence[str] | None = None) -> Any:
+    with pyarrow().parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(columns)
+
+
 def head_of(path: str) -> Head:
     """What a shard says of itself."""
     if path.endswith(".jsonl"):
@@ -283,7 +288,8 @@ def head_of(path: str) -> Head:
             raise CorruptError(f"{path} is empty; remove it, and its rows are made again.", found=path)
         return Head(path, count, first, errors)
     with _reading(path):
-        metadata = pyarrow().parquet.read_metadata(path)
+        with pyarrow().parquet.ParquetFile(path) as file:
+            metadata = file.metadata
         head = json.loads(metadata.metadata[_KEY.encode()])
         if metadata.num_rows != head["rows"]:
             raise ValueError(f"it has {metadata.num_rows} rows, not {head['rows']}")
@@ -296,7 +302,7 @@ def index_of(path: str) -> Index:
         found = [(id, digest) for id, digest, _, _ in _lines(path)]
         return Index([id for id, _ in found], [digest for _, digest in found])
     with _reading(path):
-        table = pyarrow().parquet.read_table(path, columns=["id", "digest"], page_checksum_verification=True)
+        table = _table(path, ["id", "digest"])
         return Index(table.column("id").to_pylist(), table.column("digest").to_pylist())
 
 
@@ -308,7 +314,7 @@ def errors_of(path: str) -> Iterator[tuple[str, str, str]]:
                 yield id, error, str(json.loads(line)["message"])
         return
     with _reading(path):
-        table = pyarrow().parquet.read_table(path, columns=["id", "error", "message"], page_checksum_verification=True)
+        table = _table(path, ["id", "error", "message"])
         table = table.filter(table.column("error").is_valid())
     yield from zip(*(table.column(name).to_pylist() for name in ("id", "error", "message")), strict=True)
 
@@ -325,7 +331,7 @@ def without_errors(head: Head) -> None:
             file.writelines(lines)
     else:
         with _reading(head.path):
-            table = pyarrow().parquet.read_table(head.path, page_checksum_verification=True)
+            table = _table(head.path)
         table = table.filter(table.column("error").is_null())
         text = json.dumps({"rows": len(table), "first": table.column("id")[0].as_py(), "errors": {}})
         _write_table(head.path, table, text)

@@ -186,11 +186,11 @@ def _in_list(path: str) -> Iterator[Item]:
         with open(path, encoding="utf-8", newline="\n") as lines:
             while line := lines.readline(_LONGEST_LINE):
                 number += 1
-                name = line.removesuffix("\n").removesuffix("\r")
+                name = line.rstrip("\r\n")
                 if "\0" in name or len(line) == _LONGEST_LINE:
                     raise InputError(f"Line {number} of {path} is not a path.", found=number)
                 if name:
-                    yield Item(name, ("file", os.path.join(base, name)))
+                    yield Item(name, ("file", name if name[0] == "/" else f"{base}/{name}"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text, after its line {number}; it has a path per line.") from error
 

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
@@ -18,8 +19,13 @@ from tests.reliability.figures import Row
 
 def ids(out: Path) -> list[str]:
     # Without threads, as processes are forked later.
-    tables = [pq.read_table(path, columns=["id"], use_threads=False) for path in sorted(out.glob("part-*"))]
+    tables = [pq.read_table(path, columns=["id"], use_threads=False) for path in sorted(out.glob("part-*.parquet"))]
     return [id for table in tables for id in table.column("id").to_pylist()]
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    tables = [pq.read_table(path, use_threads=False) for path in sorted(out.glob("part-*.parquet"))]
+    return [row for table in tables for row in table.to_pylist()]
 
 
 def killed(folder: Path, out: Path, seconds: float, **options: object) -> bool:
@@ -56,6 +62,8 @@ def kills(count: int, images: int, longest: float, **options: object) -> Row:
                 kept = len(found)
             finished = refnet.batch(folder, WEIGHTS, out, **options)  # type: ignore[arg-type]
             assert sorted(ids(out)) == sorted(wanted)
+            wrong = [row for row in rows(out) if row["digest"] != wanted[row["id"]][1].hex()]
+            assert not wrong, f"{len(wrong)} other rows: {wrong[0]}, where {wanted[wrong[0]['id']]} is expected"
             assert finished.sha256 == hash_of(wanted)
             assert finished.errors == len(BAD)
             assert not list(out.glob("*.tmp"))
@@ -65,3 +73,7 @@ def kills(count: int, images: int, longest: float, **options: object) -> Row:
         count,
         "a row per input each time; the hash of an unbroken job",
     )
+
+
+def long() -> list[Row]:
+    return [kills(200, 5000, 0.6), kills(100, 2000, 0.6, format="parquet", batch_size=3)]

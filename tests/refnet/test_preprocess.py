@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from fractions import Fraction
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -361,3 +363,9 @@ def test_bad_arrays_of_the_steps() -> None:
         resize_bilinear(np.zeros((1, 0, 4, 3), np.float32), 2, 2)
     with pytest.raises(InputError, match="central_crop"):
         central_crop(np.zeros((4, 4)), 0.5)
+
+
+def test_while_another_thread_imports_masked_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then the module is there without its class."""
+    monkeypatch.setitem(sys.modules, "numpy.ma", ModuleType("numpy.ma"))
+    assert preprocess(np.zeros((9, 9, 3), np.uint8)).shape == (299, 299, 3)
