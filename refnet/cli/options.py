@@ -31,6 +31,19 @@ def count(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    return 0 if text == "0" else count(text)
+
+
+def some_seconds(text: str) -> float:
+    """A time above 0, in seconds."""
+    number = seconds(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds above 0")
+    return number
+
+
 def fraction(text: str) -> float:
     """A number above 0, up to 1."""
     try:

@@ -6,7 +6,9 @@ which is put at their end, or in the place of ``{}``.
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -123,10 +125,24 @@ KINDS = {
          "std=0,0,0", "std=1e999,1,1", "crop_offset=up", "mode=[1]", "height={}"),
     ),
     "end point": Kind(2, "no end point|expected at least one", ("nowhere", "", DIGITS_400)),
+    "whole": Kind(2, "not a whole number of 1 or more", ("-1", "1.5", "x", "", "\u00b2", DIGITS_400, DIGITS_5000)),
+    "some seconds": Kind(2, "number of seconds", ("0", "-1", "nan", "inf", "x", "", DIGITS_400)),
+    "choice": Kind(2, "invalid choice", ("x", "", "csv", "Dense", DIGITS_400)),
+    "many images": Kind(
+        5, "no images|No such file|No file matches|damaged|cut off|is empty",
+        ("folder", "none", "*.none", "x" * 300, "bad.tar", "half.tar"),
+    ),
+    "directory of rows": Kind(
+        2, "holds other files|another version|is damaged|The path is|Pass SRC", ("d.rows", "new.rows", "bad.rows", "")
+    ),
+    "job": Kind(
+        2, "no job|another version|is damaged|The path is", ("folder", "none", "", "d.rows", "new.rows", "bad.rows")
+    ),
     "unknown": Kind(2, "unrecognized arguments|are required", ("--colour", "--thread", "--jsonx", "-z")),
 }  # fmt: skip
 
 _PREDICT = "predict a.png --weights w.npz"
+_BATCH = "batch a.png --weights w.npz --out rows"
 _RECORD = "golden record n.safetensors --weights w.npz"
 _CONV = "bench --conv 9x9x9,3x3,9"
 #: A command line, and the kind of the argument after it.
@@ -136,6 +152,14 @@ ARGUMENTS = (
     (f"{_PREDICT} --width", "count"), (f"{_PREDICT} --central-fraction", "fraction"),
     (f"{_PREDICT} --threads", "threads"), (f"{_PREDICT} --device", "device"), (f"{_PREDICT} --labels", "labels"),
     ("predict --weights w.npz", "image"), ("predict a.png --weights", "weights"), ("predict a.png --weights", "path"),
+    (f"{_BATCH} --top", "count"), (f"{_BATCH} --batch", "count"), (f"{_BATCH} --shard-rows", "count"),
+    (f"{_BATCH} --max-errors", "whole"), (f"{_BATCH} --row-seconds", "some seconds"),
+    (f"{_BATCH} --features", "choice"),
+    (f"{_BATCH} --format", "choice"), (f"{_BATCH} --runner", "choice"), (f"{_BATCH} --end-points", "end point"),
+    (f"{_BATCH} --threads", "threads"), (f"{_BATCH} --device", "device"), (f"{_BATCH} --recipe", "recipe"),
+    (f"{_BATCH} --labels", "labels"), ("batch a.png --out rows --weights", "weights"),
+    ("batch --weights w.npz --out rows", "many images"), ("batch a.png --weights w.npz --out", "directory of rows"),
+    ("batch --status", "job"), (_BATCH, "unknown"),
     ("summary", "weights"), ("summary", "network"), ("summary", "path"), ("summary w.npz --size", "count"),
     ("convert w.npz", "refused weights"), ("convert w.npz", "written weights"),
     ("convert {} n.npz", "weights"), ("convert {} n.npz", "path"),
@@ -171,6 +195,14 @@ ARGUMENTS = (
 
 #: Command lines that are wrong as a whole.
 LINES = (
+    BadCommand(["batch"], 2, "SRC, --weights, --out"),
+    BadCommand(["batch", "a.png", "--out", "rows"], 2, "missing: --weights"),
+    BadCommand(["batch", "a.png", "--status", "rows"], 2, "stands alone"),
+    BadCommand([*_BATCH.split(), "--workers", "2"], 2, "workers are for"),
+    BadCommand([*_BATCH.split(), "--column", "image"], 2, "Columns are for Parquet"),
+    BadCommand([*_BATCH.split(), "--features", "dense", "--top", "3"], 2, "without logits"),
+    BadCommand(["batch", "a.png", "bad.tar", "--weights", "w.npz", "--out", "rows"], 2, "several kinds"),
+    BadCommand(["batch", "a.tar.gz", "--weights", "w.npz", "--out", "rows"], 5, "No such file"),
     BadCommand(["golden"], 2, "required: record|check"),
     BadCommand(["golden", "record"], 2, "required"),
     BadCommand(["golden", "check"], 2, "required: GOLDEN"),
@@ -198,6 +230,14 @@ LINES = (
 )
 
 
+def _tar(name: str, content: bytes) -> bytes:
+    file, member = io.BytesIO(), tarfile.TarInfo(name)
+    member.size = len(content)
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
 def make_bad_files(folder: Path) -> None:
     """The sound files of `make_files`, and those that the command lines name."""
     make_files(folder)
@@ -205,6 +245,11 @@ def make_bad_files(folder: Path) -> None:
         (folder / name).mkdir()
     for name in ("fifo", "fifo.png"):
         os.mkfifo(folder / name)
+    for name, content in {"d": None, "new": '{"kind": "refnet batch", "version": 99}', "bad": "{"}.items():
+        (folder / f"{name}.rows").mkdir()
+        (folder / f"{name}.rows" / ("manifest.json" if content else "others")).write_text(content or "")
+    (folder / "bad.tar").write_bytes(b"x" * 1024)
+    (folder / "half.tar").write_bytes(_tar("a.png", bytes(2000))[:1500])
     (folder / "empty.npz").touch()
     (folder / "text.ckpt").write_text("no weights\n")
     (folder / "latin1.txt").write_bytes("zw\u00f6lf\n".encode("latin-1"))
