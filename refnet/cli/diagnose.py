@@ -7,9 +7,9 @@ import argparse
 from refnet.cli.compare import image_of, mapping_of
 from refnet.cli.console import announce_compilation, print_json, printable, progress_bar
 from refnet.cli.failures import file_errors
-from refnet.cli.options import add_json_option, add_weights_options, load
+from refnet.cli.options import add_json_option, add_weights_options, load, seconds
 from refnet.comparison.sources import arrays_of
-from refnet.diagnosis.diagnosis import Diagnosis, Finding, diagnose
+from refnet.diagnosis.diagnosis import PAIR_SECONDS, Diagnosis, Finding, diagnose
 from refnet.errors import InputError
 
 EPILOG = """\
@@ -40,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look for two mistakes at once where no single one explains the outputs (default: yes)",
     )  # fmt: skip
     parser.add_argument(
+        "--limit", type=seconds, default=PAIR_SECONDS, metavar="SECONDS",
+        help="for how long pairs are tried (default: %(default)g); single mistakes are tried to the end",
+    )  # fmt: skip
+    parser.add_argument(
         "--threads",
         type=int,
         metavar="N",
@@ -66,8 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"threads": arguments.threads} if arguments.threads is not None else {}
     with progress_bar() as progress:
         found = diagnose(
-            weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, progress=progress, **options
-        )
+            weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, limit=arguments.limit,
+            progress=progress, **options,
+        )  # fmt: skip
     if arguments.json:
         print_json(found.to_dict())
     else:
