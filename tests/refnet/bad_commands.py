@@ -95,6 +95,9 @@ KINDS = {
     "conv without memory": Kind(
         5, "would take", ("1000000x1000000x9,3x3,9", "9x9x1000000,99x99,1000000"),
     ),
+    "rate without memory": Kind(
+        5, "would take", ("1000000000", "1000000"),
+    ),
     "share": Kind(
         2, "is not a share, from 0 to 1|expected one", ("-0.1", "1.1", "nan", "inf", "x", "", "50%", DIGITS_400),
     ),
@@ -166,7 +169,8 @@ ARGUMENTS = (
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
     ("bench --conv", "conv"), ("bench --conv", "conv without memory"), (f"{_CONV} --stride", "count"),
-    (f"{_CONV} --rate", "count"), (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
+    (f"{_CONV} --rate", "count"), (f"{_CONV} --rate", "rate without memory"),
+    (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
     (_CONV, "not with conv"), (_CONV, "not of layers"), (f"{_CONV} --roofline", "picture"), ("bench", "only with conv"),
     ("bench --layers", "only with conv"), ("bench", "only with layers"), ("bench --layers", "not of layers"),
     ("bench --layers --roofline", "picture"), ("bench --layers", "weights"),
