@@ -103,7 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_engine_options(arguments)
     if arguments.plot:
         check_plot(arguments.plot)
-    folder = None if arguments.save is None else demo_files.check_folder(arguments.save)
+    with file_errors(ConfigError):
+        folder = None if arguments.save is None else demo_files.check_folder(arguments.save)
     result = classify(arguments.device, arguments.threads)
     if arguments.plot:
         save_plot(arguments.plot, result.images, result.labels, result.probabilities)

@@ -99,6 +99,9 @@ KINDS = {
          "central_fraction=NaN", "mode=x", "interpolation=random", "mean=0.5", "mean=0.5,0.5", "mean=x,y,z",
          "std=0,0,0", "std=1e999,1,1", "crop_offset=up", "mode=[1]", "height={}"),
     ),
+    "folder": Kind(
+        2, "path|not a directory|Not a directory|too long", ("", "a.png", "fifo", "/dev/null", "a.png/x", "x" * 300),
+    ),
     "end point": Kind(2, "no end point|expected at least one", ("nowhere", "", DIGITS_400)),
     "unknown": Kind(2, "unrecognized arguments|are required", ("--colour", "--thread", "--jsonx", "-z")),
 }  # fmt: skip
@@ -117,7 +120,7 @@ ARGUMENTS = (
     ("convert {} n.npz", "weights"), ("convert {} n.npz", "path"),
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
-    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"),
+    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"), ("demo --save", "folder"),
     ("selfcheck", "check"), ("selfcheck --threads", "threads"), ("selfcheck --device", "device"),
     (f"{_RECORD} --random", "seed"), (f"{_RECORD} --random 1 --size", "count"), (f"{_RECORD} --image", "image"),
     (f"{_RECORD} --random 1 --size 9 --option", "option"), (f"{_RECORD} --random 1 --threads", "threads"),
