@@ -1,5 +1,5 @@
-"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck``, ``golden`` and
-``compare``.
+"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck``, ``diagnose``,
+``golden`` and ``compare``.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits or values differ or any other failure,
 2 usage, 3 device, 4 weights that cannot be read or written, 5 images, goldens and other inputs, 130 interrupted. Where
@@ -37,7 +37,7 @@ _COMMANDS = {
 
 _EPILOG = """\
 examples:
-  refnet demo
+  refnet demo --save play      # and files for the other commands
   refnet predict cat.jpg --weights resnet_v2_50.ckpt
   refnet summary resnet_v2_50
 
