@@ -42,12 +42,12 @@ from benchmarks.common import (
     summary,
     write_result,
 )
-from benchmarks.layers import products_inside
 from benchmarks.models import network_graph, share_of_zeros
-from benchmarks.peaks import FmaPeak
 from benchmarks.peers import PEERS, Opened
 from benchmarks.plots import check_plot, save_bars
 from benchmarks.slim import SlimNetwork
+from refnet.benchmark.work import products_inside
+from refnet_kernels.cpu.measure import FmaPeak
 from tests.support.arrays import random_images
 
 WARM_UP = 3

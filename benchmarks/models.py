@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Case
-from benchmarks.layers import products_inside
 from benchmarks.slim import tensorflow
+from refnet.benchmark.work import products_inside
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.resnet_v2 import network_blocks, resnet_v2

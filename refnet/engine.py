@@ -386,7 +386,8 @@ class Engine:
     def _make(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
         net, end_points = self.trace(shape)
         names = list(end_points) if wanted is True else list(wanted or ())
-        outputs = [net, *(end_points[name] for name in full_names(names, list(end_points), "end point"))]
+        full = names if wanted is True else full_names(names, list(end_points), "end point")
+        outputs = [net, *(end_points[name] for name in full)]
         plan = make_plan(net.graph, outputs)
         executor = self._device.executor(plan, self._constants, self._threads, self._dtype)
         return _Compiled(executor, names)

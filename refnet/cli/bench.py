@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.cli import bench_layers
 from refnet.cli.console import print_json, print_table, track
 from refnet.cli.options import (
     add_engine_options,
@@ -34,22 +35,28 @@ examples:
   refnet bench resnet_v2_101 --batch 8 --threads 2
   refnet bench mine.ckpt --size 321 --json
   refnet bench --batch 32 --device cuda
+  refnet bench resnet_v2_50 --layers --roofline roofline.png
+  refnet bench --conv 28x28x128,3x3,256 --stride 2 --batch 8 --zeros 0.5
 
 Before anything is timed, the logits are compared, bit by bit, with those of one CPU thread. On a GPU the time includes
 the transfer of images and logits. The CPU kernels leave out products with zeros, about half of them after a ReLU, so
 their time depends on the weights and on the images.
+
+--layers and --conv read the clock between the steps of complete runs, and measure the machine's limits beside them:
+multiply-adds in registers, and copies of memory. Products with zeros count as done. "GB/s" counts each operand once.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "network", nargs="?", default="resnet_v2_50",
+        "network", nargs="?",
         help="resnet_v2_50 (default), _101, _152 or _200 with random weights, or a weights file",
     )  # fmt: skip
-    parser.add_argument("--size", type=count, default=224, metavar="N", help="height and width (default: 224)")
+    parser.add_argument("--size", type=count, metavar="N", help="height and width (default: 224)")
     parser.add_argument("--batch", type=count, default=1, metavar="N", help="images per forward (default: 1)")
     parser.add_argument("--rounds", type=count, default=20, metavar="N", help="forwards to time (default: 20)")
+    bench_layers.add_arguments(parser, count)
     add_engine_options(parser)
     add_weights_options(parser)
     add_json_option(parser)
@@ -58,7 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Time the network and print the result; 0."""
     check_engine_options(arguments)
-    threads = check_threads(arguments.threads) if device_named(arguments.device).backend.has_threads else None
+    device = device_named(arguments.device)
+    bench_layers.check_arguments(arguments, device)
+    threads = check_threads(arguments.threads) if device.backend.has_threads else None
+    if arguments.conv is not None:
+        bench_layers.time_conv(arguments, device, threads)
+        return 0
+    arguments.network = "resnet_v2_50" if arguments.network is None else arguments.network
+    arguments.size = arguments.size or 224
     known = arguments.network in NETWORKS
     weights = random_weights(arguments.network) if known else load(arguments.network, arguments)
     architecture = weights.architecture
@@ -74,6 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
     first_call = planned + time.perf_counter() - started
     if threads != 1:
         _check(weights, images, logits)
+    if arguments.layers:
+        bench_layers.time_layers(arguments, engine, weights, images, threads)
+        return 0
     seconds = [_time(engine, images) for _ in track(range(arguments.rounds), "timing")]
     _print(arguments, threads, seconds, first_call, products(architecture, shape))
     return 0

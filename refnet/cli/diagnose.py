@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from refnet.cli.compare import image_of, mapping_of
-from refnet.cli.console import announce_compilation, print_json, printable
+from refnet.cli.console import announce_compilation, print_json, printable, progress_bar
 from refnet.cli.failures import file_errors
-from refnet.cli.options import add_json_option, add_weights_options, load
+from refnet.cli.options import add_json_option, add_weights_options, load, seconds
 from refnet.comparison.sources import arrays_of
-from refnet.diagnosis.diagnosis import Diagnosis, Finding, diagnose
+from refnet.diagnosis.diagnosis import PAIR_SECONDS, Diagnosis, Finding, diagnose
 from refnet.errors import InputError
 
 EPILOG = """\
@@ -46,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look for two mistakes at once where no single one explains the outputs (default: yes)",
     )  # fmt: skip
     parser.add_argument(
+        "--limit", type=seconds, default=PAIR_SECONDS, metavar="SECONDS",
+        help="for how long pairs are tried (default: %(default)g); single mistakes are tried to the end",
+    )  # fmt: skip
+    parser.add_argument(
         "--threads",
         type=int,
         metavar="N",
@@ -70,29 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
     image = image_of(arguments.image, weights.architecture.channels)
     announce_compilation()
     options = {"threads": arguments.threads} if arguments.threads is not None else {}
-    with _progress() as progress:
+    with progress_bar() as progress:
         found = diagnose(
-            weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, progress=progress, **options
-        )
+            weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, limit=arguments.limit,
+            progress=progress, **options,
+        )  # fmt: skip
     if arguments.json:
         print_json(found.to_dict())
     else:
         _print(found)
     return 0 if found.correct else 1
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A bar on stderr, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
 def _print(found: Diagnosis) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,6 +31,19 @@ def count(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    return 0 if text == "0" else count(text)
+
+
+def some_seconds(text: str) -> float:
+    """A time above 0, in seconds."""
+    number = seconds(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds above 0")
+    return number
+
+
 def fraction(text: str) -> float:
     """A number above 0, up to 1."""
     try:
@@ -38,6 +52,17 @@ def fraction(text: str) -> float:
         number = 0.0
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a number above 0, up to 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A finite number of 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds: a finite one of 0 or more")
     return number
 
 

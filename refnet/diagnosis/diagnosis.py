@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_bool, check_mapping, shown
+from refnet.checks import check_bool, check_mapping, check_number, shown
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
 from refnet.diagnosis.layers import chosen, stretches
@@ -32,7 +32,7 @@ from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.float_mode import contract_mode
 
-#: Seconds after which no more pairs of mistakes are tried.
+#: Seconds for which pairs of mistakes are tried, unless the caller says otherwise.
 PAIR_SECONDS = 120.0
 
 
@@ -168,6 +168,7 @@ def diagnose(
     *,
     mapping: Mapping[str, str] | None = None,
     pairs: bool = True,
+    limit: float = PAIR_SECONDS,
     progress: Progress | None = None,
     **options: Any,
 ) -> Diagnosis:
@@ -191,6 +192,8 @@ def diagnose(
         For names of observed arrays, those of the network's values.
     pairs : bool
         Whether to look for two mistakes at once if no single one explains the outputs.
+    limit : float
+        Seconds after which no more pairs are tried.
     progress : callable, optional
         ``progress(what, done, total)`` is told how far it is.
     **options
@@ -208,6 +211,7 @@ def diagnose(
         As `Engine` raises them.
     """
     check_bool(pairs=pairs)
+    check_number(limit=limit)
     mapping = {} if mapping is None else mapping
     check_mapping(mapping=mapping)
     if mapping and not isinstance(observed, str | os.PathLike | Mapping):
@@ -224,8 +228,10 @@ def diagnose(
             return replace(found, seconds=time.monotonic() - begun)
         lab = Lab(loaded, _pipeline(image, loaded), options)
         points, notes = observe(observed, lab, loaded, options, mapping)
-        diagnose_points = _by_outputs if len(points) == 1 else _by_layers
-        found = diagnose_points(lab, points, pairs, told)
+        if len(points) == 1:
+            found = _by_outputs(lab, points[0], float(limit) if pairs else None, told)
+        else:
+            found = _by_layers(lab, points, told)
     return replace(found, notes=(*notes, *found.notes), seconds=time.monotonic() - begun)
 
 
@@ -276,9 +282,8 @@ def _by_labels(
     )
 
 
-def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
-    """From one value of the network."""
-    (point,) = points
+def _by_outputs(lab: Lab, point: Point, pair_seconds: float | None, progress: Progress) -> Diagnosis:
+    """From one value of the network; pairs of mistakes are tried for so long, or not at all."""
     search = Search(lab, point.outputs, progress)
     context = lab.context()
     before = search.before
@@ -293,8 +298,8 @@ def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progre
     hypotheses = hypotheses_of(lab)
     candidates = search.singles(hypotheses)
     found = search.explanations(candidates)
-    if not found and pairs:
-        found = pairs_of(search, candidates, hypotheses, PAIR_SECONDS)
+    if not found and pair_seconds is not None:
+        found = pairs_of(search, candidates, hypotheses, pair_seconds)
     named = [_findings(explanation, context, search) for explanation in found]
     return replace(
         result,
@@ -306,7 +311,7 @@ def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progre
     )
 
 
-def _by_layers(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
+def _by_layers(lab: Lab, points: Sequence[Point], progress: Progress) -> Diagnosis:
     """From several values of the network: stretch by stretch."""
     context = lab.context()
     found = stretches(lab, points, hypotheses_of(lab), progress)

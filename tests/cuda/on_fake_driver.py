@@ -376,6 +376,15 @@ def test_each_kernel_is_timed(driver: Driver) -> None:
     assert driver.asked()[0] == f"synchronize event {done} on 0"
 
 
+def test_each_step_is_timed(driver: Driver) -> None:
+    network = engine()
+    network(IMAGES)
+    executor = executor_of(network)
+    times = executor.timer(IMAGES if IMAGES.ndim == 4 else IMAGES[None])()
+    assert len(times) == len(executor.plan.steps)
+    assert sum(times) == len(executor._program._launches)
+
+
 def test_images_on_another_device_are_refused(driver: Driver) -> None:
     with pytest.raises(errors.InputError, match=r"on the CUDA device 1, and the network runs on 0.*device='cuda:1'"):
         engine()(on_device(IMAGES, index=1))
