@@ -54,7 +54,12 @@ exit codes: 0 the same bits, 1 other bits, 4 other weights, 5 another image, or 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``record`` and ``check``."""
     actions = parser.add_subparsers(metavar="record|check", required=True)
-    sub = actions.add_parser("record", help="run a network and keep its end points", allow_abbrev=False)
+    sub = actions.add_parser(
+        "record",
+        help="run a network and keep its end points",
+        description="Run a network and keep its end points.",
+        allow_abbrev=False,
+    )
     sub.add_argument("golden", metavar="OUT", help="the .safetensors to write")
     _add_inputs(sub)
     add_recipe_option(sub)
@@ -71,7 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--store-image", action="store_true", help="keep the normalised image too")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
     _finish(sub, _record)
-    sub = actions.add_parser("check", help="compare with a record", epilog=_CHECK_EPILOG, allow_abbrev=False)
+    sub = actions.add_parser(
+        "check",
+        help="compare with a record",
+        description="Compare a network with a record.",
+        epilog=_CHECK_EPILOG,
+        allow_abbrev=False,
+    )
     sub.formatter_class = argparse.RawDescriptionHelpFormatter
     sub.add_argument("golden", metavar="GOLDEN", help="a file that `refnet golden record` wrote")
     _add_inputs(sub)
@@ -80,7 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_weights_options(parser, with_options=False)
-    parser.add_argument("--weights", metavar="W", help=f"a checkpoint, safetensors, an .npz, or {', '.join(NETWORKS)}")
+    parser.add_argument(
+        "--weights", metavar="W", help=f"a weights file, as for refnet predict, or one of {', '.join(NETWORKS)}"
+    )
     parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file")
 
 

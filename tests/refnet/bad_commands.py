@@ -127,6 +127,9 @@ KINDS = {
          "central_fraction=NaN", "mode=x", "interpolation=random", "mean=0.5", "mean=0.5,0.5", "mean=x,y,z",
          "std=0,0,0", "std=1e999,1,1", "crop_offset=up", "mode=[1]", "height={}"),
     ),
+    "folder": Kind(
+        2, "path|not a directory|Not a directory|too long", ("", "a.png", "fifo", "/dev/null", "a.png/x", "x" * 300),
+    ),
     "end point": Kind(2, "no end point|expected at least one", ("nowhere", "", DIGITS_400)),
     "whole": Kind(2, "not a whole number of 1 or more", ("-1", "1.5", "x", "", "\u00b2", DIGITS_400, DIGITS_5000)),
     "some seconds": Kind(2, "number of seconds", ("0", "-1", "nan", "inf", "x", "", DIGITS_400)),
@@ -174,7 +177,7 @@ ARGUMENTS = (
     (_CONV, "not with conv"), (_CONV, "not of layers"), (f"{_CONV} --roofline", "picture"), ("bench", "only with conv"),
     ("bench --layers", "only with conv"), ("bench", "only with layers"), ("bench --layers", "not of layers"),
     ("bench --layers --roofline", "picture"), ("bench --layers", "weights"),
-    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"),
+    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"), ("demo --save", "folder"),
     ("selfcheck", "check"), ("selfcheck --threads", "threads"), ("selfcheck --device", "device"),
     (f"{_RECORD} --random", "seed"), (f"{_RECORD} --random 1 --size", "count"), (f"{_RECORD} --image", "image"),
     (f"{_RECORD} --random 1 --size 9 --option", "option"), (f"{_RECORD} --random 1 --threads", "threads"),
