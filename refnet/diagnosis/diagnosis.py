@@ -313,6 +313,15 @@ def _by_layers(lab: Lab, points: Sequence[Point], progress: Progress) -> Diagnos
     context = lab.context()
     found = stretches(lab, points, hypotheses_of(lab), progress)
     mistakes, ties, unexplained = chosen(found)
+    if unexplained:
+        # What was observed under a name may be another value: of a unit that runs twice, the later one.
+        whole = _by_outputs(lab, points[-1], None, progress)
+        if whole.explained:
+            return replace(
+                whole,
+                notes=(*whole.notes, f"Said of {points[-1].name} alone: other values are not those of their names."),
+                tried=whole.tried + sum(stretch.search.tried for stretch in found),
+            )
     differing = [stretch for stretch in found if not stretch.is_right]
     by_explanation = {id(entry): stretch.search for stretch in found for entry in stretch.found.values()}
 
