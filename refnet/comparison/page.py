@@ -34,7 +34,8 @@ overflow-wrap:anywhere}
 .refnet .same{color:var(--same)}.refnet .agrees{color:var(--agrees)}.refnet .differs{color:var(--differs)}
 .refnet .left{color:var(--soft)}.refnet .card{background:var(--card);border:1px solid var(--line);border-radius:6px;
 padding:10px 14px;margin:8px 0;white-space:pre-wrap}
-.refnet svg{max-width:100%;height:auto}.refnet svg.chart{min-width:640px}.refnet svg text{fill:var(--soft);font:11px system-ui,sans-serif}
+.refnet svg{max-width:100%;height:auto}.refnet svg.chart{min-width:640px}
+.refnet svg text{fill:var(--soft);font:11px system-ui,sans-serif}
 .refnet .axis{stroke:var(--line);stroke-width:1}.refnet .scale{stroke:var(--soft);fill:none;stroke-width:1.5}
 .refnet .rule{stroke:var(--soft);fill:none;stroke-width:1;stroke-dasharray:4 3}
 .refnet circle{stroke:none}.refnet circle.same{fill:none;stroke:var(--same)}.refnet circle.agrees{fill:var(--agrees)}
