@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet.benchmark.limits import Peak, copy_speeds
-from refnet.benchmark.work import bytes_of, flop_of, name_of
+from refnet.benchmark.work import bytes_of, flop_of, name_of, products_inside
 from refnet.engine import Engine
 from refnet.errors import RefnetError
 from refnet.graph.fuse import make_plan
@@ -135,7 +135,9 @@ def measure_network(
 
 @for_images
 @contract_mode()
-def measure_conv(g: ConvGeometry, zeros: float, device: Device, threads: int | None, rounds: Iterable[int]) -> Measured:
+def measure_conv(
+    g: ConvGeometry, zeros: float, device: Device, threads: int | None, rounds: Iterable[int], dense: bool = False
+) -> Measured:
     """Check and time a convolution of random numbers.
 
     Parameters
@@ -149,6 +151,8 @@ def measure_conv(g: ConvGeometry, zeros: float, device: Device, threads: int | N
         None: the device has none.
     rounds : iterable of int
         One run per item.
+    dense : bool
+        Whether the CPU computes the products with zeros, too.
 
     Raises
     ------
@@ -168,7 +172,8 @@ def measure_conv(g: ConvGeometry, zeros: float, device: Device, threads: int | N
     shape = (g.kernel_height, g.kernel_width, g.channels, g.out_channels)
     weights = drawn.standard_normal(shape, np.float32) * np.float32(g.products**-0.5)
     plan = _conv_plan(g, weights)
-    executor = device.executor(plan, Constants({"weights": weights}, owned=False), threads or 1, BINARY32)
+    constants = Constants({"weights": weights}, owned=False)
+    executor = device.executor(plan, constants, threads or 1, BINARY32, zeros=not dense)
     assert isinstance(executor, CompiledExecutor)
     found = executor.run(x)[0][-1]
     _check_conv(g, x, weights, plan, found)
@@ -205,6 +210,25 @@ def _zeros(engine: Engine, weights: Weights, image: Float32Array, threads: int |
     plan, constants = make_plan(net.graph, list(read.values())), Constants(weights, owned=False)
     values, _ = device_named(engine.options.device).executor(plan, constants, threads or 1, BINARY32).run(image)
     return {index: _share_of_zeros(value) for index, value in zip(read, values, strict=True)}
+
+
+def share_of_zeros(engine: Engine, weights: Weights, image: Float32Array, threads: int | None) -> float:
+    """The share of the products inside the image, in all convolutions of a network, whose input is 0.
+
+    Parameters
+    ----------
+    engine : Engine
+    weights : Weights
+        Those of the engine.
+    image : float32 array [1, H, W, C]
+    threads : int or None
+        None: the device has none.
+    """
+    net, _ = engine.trace(image.shape)
+    convs = [(t.inputs[0].index, t.geometry) for t in net.graph.tensors if isinstance(t.geometry, ConvGeometry)]
+    shares = _zeros(engine, weights, image, threads)
+    counts = [(products_inside(geometry), shares[read]) for read, geometry in convs]
+    return sum(count * share for count, share in counts) / max(1, sum(count for count, _ in counts))
 
 
 def _share_of_zeros(values: FloatArray) -> float:

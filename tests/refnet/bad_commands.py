@@ -107,6 +107,10 @@ KINDS = {
          "--option=pool_mode=torch"),
     ),
     "only with conv": Kind(2, "can only be used with --conv", ("--stride=2", "--rate=1", "--zeros=0.5", "--zeros=0")),
+    "not with tune": Kind(
+        2, "leave out|is for the CPU",
+        ("--layers", "--conv=9x9x9,3x3,9", "--size=9", "resnet_v2_50", "--averages", "--device=reference"),
+    ),
     "only with layers": Kind(2, "can only be used with --layers or --conv", ("--roofline=o.png",)),
     "not of layers": Kind(2, "compiled kernels", ("--device=reference",)),
     "check": Kind(2, "There is no check", ("nope", "", "resnet_v2_51", DIGITS_400)),
@@ -175,6 +179,7 @@ ARGUMENTS = (
     (f"{_CONV} --rate", "count"), (f"{_CONV} --rate", "rate without memory"),
     (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
     (_CONV, "not with conv"), (_CONV, "not of layers"), (f"{_CONV} --roofline", "picture"), ("bench", "only with conv"),
+    ("bench --tune", "not with tune"),
     ("bench --layers", "only with conv"), ("bench", "only with layers"), ("bench --layers", "not of layers"),
     ("bench --layers --roofline", "picture"), ("bench --layers", "weights"),
     ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"), ("demo --save", "folder"),
