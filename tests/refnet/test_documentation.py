@@ -8,6 +8,8 @@ import importlib
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,10 @@ def test_the_site_has_every_environment_variable() -> None:
     assert set(rows) == asked | named
     for name, choices in SETTINGS.items():
         assert rows[name] == ", ".join(f"`{choice}`" for choice in choices)
+
+
+def test_the_diagrams_are_those_that_the_code_draws() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/site/pictures.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
