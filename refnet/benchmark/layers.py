@@ -7,6 +7,7 @@ the inputs and the caches that it has in the network.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -160,10 +161,11 @@ def measure_conv(
     RefnetError
         The kernel gives other bits than one CPU thread, or than the definition.
     """
-    # Input and outputs lie in the arena, too, and in copies; the weights are packed.
+    # Input and outputs lie in the arena, too, and in copies; the weights are packed; the definition pads an image.
     each = 12 * (g.height * g.width * g.channels + g.out_height * g.out_width * g.out_channels)
-    kernel = 8 * g.products * g.out_channels
-    check_room(each, f"The convolution {name_of(g)}", g.batch, lambda images: images * each + kernel)
+    reach = [size + (kernel - 1) * g.rate for size, kernel in ((g.height, g.kernel_height), (g.width, g.kernel_width))]
+    once = 8 * g.products * g.out_channels + 4 * math.prod(reach) * g.channels
+    check_room(each, f"The convolution {name_of(g)}", g.batch, lambda images: images * each + once)
     drawn = np.random.default_rng(0)
     x = drawn.standard_normal((g.batch, g.height, g.width, g.channels), np.float32)
     x[drawn.random(x.shape, np.float32) < zeros] = 0

@@ -38,7 +38,7 @@ _COMMANDS = {
 
 _EPILOG = """\
 examples:
-  refnet demo
+  refnet demo --save play      # and files for the other commands
   refnet predict cat.jpg --weights resnet_v2_50.ckpt
   refnet summary resnet_v2_50
 

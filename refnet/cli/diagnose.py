@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("observed", metavar="OBSERVED", help="what the port gave: .npy, .npz or safetensors")
     parser.add_argument("--weights", required=True, metavar="W", help="the weights, as for refnet predict")
-    parser.add_argument("--image", required=True, metavar="I", help="the image: a PNG or JPEG file, or an .npy")
+    parser.add_argument(
+        "--image", required=True, metavar="I", help="the image: an image file, as for refnet predict, or an .npy"
+    )
     parser.add_argument(
         "--map", dest="mapping", action="append", default=[], metavar="THEIRS=OURS",
         help="which value of the network an array is, by both names (can be repeated)",

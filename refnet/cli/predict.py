@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,6 +35,7 @@ EPILOG = """\
 examples:
   refnet predict cat.jpg dog.png --weights resnet_v2_50.ckpt --labels imagenet.txt
   refnet predict digit.png --weights digits.npz --size 32 --central-fraction 1 --json
+  refnet predict - --weights digits.npz < digit.png
 
 An image that cannot be read, or whose logits are NaN or infinite, is reported, and the
 others are still classified; the exit code is that of the first error.
@@ -42,7 +44,9 @@ others are still classified; the exit code is that of the first error.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file; - for one on stdin"
+    )
     parser.add_argument(
         "--weights",
         required=True,
@@ -132,7 +136,7 @@ def _check_top(top: int, classes: int | None) -> None:
 def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict[str, Any]]:
     """The ``top`` most probable classes of an image; equal ones are in the order of the classes."""
     with file_errors(InputError):
-        image = load_image(path, weights.architecture.channels)
+        image = load_image(_stdin() if path == "-" else path, weights.architecture.channels)
     logits, end_points = engine(image, end_points=["predictions"])
     if not np.isfinite(logits).all():
         raise InputError(
@@ -149,6 +153,13 @@ def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict
         }
         for index in np.argsort(-probabilities, kind="stable")[:top]
     ]
+
+
+def _stdin() -> BinaryIO:
+    """Standard input, which the shell may have closed (``<&-``)."""
+    if sys.stdin is None:
+        raise InputError("Standard input is closed, and an image was expected there.", found="-")
+    return sys.stdin.buffer
 
 
 def _print(results: list[dict[str, Any]]) -> None:

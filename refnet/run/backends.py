@@ -6,6 +6,7 @@ Importing this module imports no kernel and opens no device.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -94,7 +95,7 @@ class Backend(NamedTuple):
 
 
 #: Machine code is kept as object files, called by addresses and run by threads as Linux has them.
-_IS_POSIX = os.name == "posix"
+_IS_POSIX = os.name == "posix" and sys.platform != "emscripten"
 
 
 def _open_cpu(plan: Plan, constants: Constants, _: int, threads: int, dtype: np.dtype[Any], zeros: bool) -> Executor:

@@ -95,6 +95,9 @@ KINDS = {
     "conv without memory": Kind(
         5, "would take", ("1000000x1000000x9,3x3,9", "9x9x1000000,99x99,1000000"),
     ),
+    "rate without memory": Kind(
+        5, "would take", ("1000000000", "1000000"),
+    ),
     "share": Kind(
         2, "is not a share, from 0 to 1|expected one", ("-0.1", "1.1", "nan", "inf", "x", "", "50%", DIGITS_400),
     ),
@@ -127,6 +130,9 @@ KINDS = {
          f"resize_side={DIGITS_400}", f"height={DIGITS_5000}", "height=true", "central_fraction=0",
          "central_fraction=NaN", "mode=x", "interpolation=random", "mean=0.5", "mean=0.5,0.5", "mean=x,y,z",
          "std=0,0,0", "std=1e999,1,1", "crop_offset=up", "mode=[1]", "height={}"),
+    ),
+    "folder": Kind(
+        2, "path|not a directory|Not a directory|too long", ("", "a.png", "fifo", "/dev/null", "a.png/x", "x" * 300),
     ),
     "end point": Kind(2, "no end point|expected at least one", ("nowhere", "", DIGITS_400)),
     "whole": Kind(2, "not a whole number of 1 or more", ("-1", "1.5", "x", "", "\u00b2", DIGITS_400, DIGITS_5000)),
@@ -170,12 +176,13 @@ ARGUMENTS = (
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
     ("bench --conv", "conv"), ("bench --conv", "conv without memory"), (f"{_CONV} --stride", "count"),
-    (f"{_CONV} --rate", "count"), (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
+    (f"{_CONV} --rate", "count"), (f"{_CONV} --rate", "rate without memory"),
+    (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
     (_CONV, "not with conv"), (_CONV, "not of layers"), (f"{_CONV} --roofline", "picture"), ("bench", "only with conv"),
     ("bench --tune", "not with tune"),
     ("bench --layers", "only with conv"), ("bench", "only with layers"), ("bench --layers", "not of layers"),
     ("bench --layers --roofline", "picture"), ("bench --layers", "weights"),
-    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"),
+    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"), ("demo --save", "folder"),
     ("selfcheck", "check"), ("selfcheck --threads", "threads"), ("selfcheck --device", "device"),
     (f"{_RECORD} --random", "seed"), (f"{_RECORD} --random 1 --size", "count"), (f"{_RECORD} --image", "image"),
     (f"{_RECORD} --random 1 --size 9 --option", "option"), (f"{_RECORD} --random 1 --threads", "threads"),
