@@ -7,6 +7,7 @@ the inputs and the caches that it has in the network.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet.benchmark.limits import Peak, copy_speeds
-from refnet.benchmark.work import bytes_of, flop_of, name_of
+from refnet.benchmark.work import bytes_of, flop_of, name_of, products_inside
 from refnet.engine import Engine
 from refnet.errors import RefnetError
 from refnet.graph.fuse import make_plan
@@ -134,7 +135,9 @@ def measure_network(
 
 @for_images
 @contract_mode()
-def measure_conv(g: ConvGeometry, zeros: float, device: Device, threads: int | None, rounds: Iterable[int]) -> Measured:
+def measure_conv(
+    g: ConvGeometry, zeros: float, device: Device, threads: int | None, rounds: Iterable[int], dense: bool = False
+) -> Measured:
     """Check and time a convolution of random numbers.
 
     Parameters
@@ -148,6 +151,8 @@ def measure_conv(g: ConvGeometry, zeros: float, device: Device, threads: int | N
         None: the device has none.
     rounds : iterable of int
         One run per item.
+    dense : bool
+        Whether the CPU computes the products with zeros, too.
 
     Raises
     ------
@@ -156,17 +161,19 @@ def measure_conv(g: ConvGeometry, zeros: float, device: Device, threads: int | N
     RefnetError
         The kernel gives other bits than one CPU thread, or than the definition.
     """
-    # Input and outputs lie in the arena, too, and in copies; the weights are packed.
+    # Input and outputs lie in the arena, too, and in copies; the weights are packed; the definition pads an image.
     each = 12 * (g.height * g.width * g.channels + g.out_height * g.out_width * g.out_channels)
-    kernel = 8 * g.products * g.out_channels
-    check_room(each, f"The convolution {name_of(g)}", g.batch, lambda images: images * each + kernel)
+    reach = [size + (kernel - 1) * g.rate for size, kernel in ((g.height, g.kernel_height), (g.width, g.kernel_width))]
+    once = 8 * g.products * g.out_channels + 4 * math.prod(reach) * g.channels
+    check_room(each, f"The convolution {name_of(g)}", g.batch, lambda images: images * each + once)
     drawn = np.random.default_rng(0)
     x = drawn.standard_normal((g.batch, g.height, g.width, g.channels), np.float32)
     x[drawn.random(x.shape, np.float32) < zeros] = 0
     shape = (g.kernel_height, g.kernel_width, g.channels, g.out_channels)
     weights = drawn.standard_normal(shape, np.float32) * np.float32(g.products**-0.5)
     plan = _conv_plan(g, weights)
-    executor = device.executor(plan, Constants({"weights": weights}, owned=False), threads or 1, BINARY32)
+    constants = Constants({"weights": weights}, owned=False)
+    executor = device.executor(plan, constants, threads or 1, BINARY32, zeros=not dense)
     assert isinstance(executor, CompiledExecutor)
     found = executor.run(x)[0][-1]
     _check_conv(g, x, weights, plan, found)
@@ -203,6 +210,25 @@ def _zeros(engine: Engine, weights: Weights, image: Float32Array, threads: int |
     plan, constants = make_plan(net.graph, list(read.values())), Constants(weights, owned=False)
     values, _ = device_named(engine.options.device).executor(plan, constants, threads or 1, BINARY32).run(image)
     return {index: _share_of_zeros(value) for index, value in zip(read, values, strict=True)}
+
+
+def share_of_zeros(engine: Engine, weights: Weights, image: Float32Array, threads: int | None) -> float:
+    """The share of the products inside the image, in all convolutions of a network, whose input is 0.
+
+    Parameters
+    ----------
+    engine : Engine
+    weights : Weights
+        Those of the engine.
+    image : float32 array [1, H, W, C]
+    threads : int or None
+        None: the device has none.
+    """
+    net, _ = engine.trace(image.shape)
+    convs = [(t.inputs[0].index, t.geometry) for t in net.graph.tensors if isinstance(t.geometry, ConvGeometry)]
+    shares = _zeros(engine, weights, image, threads)
+    counts = [(products_inside(geometry), shares[read]) for read, geometry in convs]
+    return sum(count * share for count, share in counts) / max(1, sum(count for count, _ in counts))
 
 
 def _share_of_zeros(values: FloatArray) -> float:

@@ -86,6 +86,8 @@ def check_arguments(arguments: argparse.Namespace, device: Device) -> None:
             else "can only be used with --conv"
         )
         raise ConfigError(f"{names} {text}.", found=sorted(wrong))
+    if arguments.tune:
+        _check_tune(arguments, device, given)
     if not arguments.layers and not arguments.conv:
         if arguments.roofline is not None:
             raise ConfigError("--roofline can only be used with --layers or --conv.")
@@ -98,8 +100,20 @@ def check_arguments(arguments: argparse.Namespace, device: Device) -> None:
         _plot().check_plot(arguments.roofline)
 
 
+def _check_tune(arguments: argparse.Namespace, device: Device, given: set[str]) -> None:
+    """Refuse what ``--tune`` would leave aside."""
+    others = {"--conv": arguments.conv, "--layers": arguments.layers, "--roofline": arguments.roofline}
+    names = [name for name, value in others.items() if value]
+    names += ["the network and its options"] * bool(given - {"layers", *_OF_CONV})
+    if names:
+        raise ConfigError(f"--tune times the machine's own trials: leave out {', '.join(names)}.", found=names)
+    if not device.backend.leaves_out_zeros:
+        raise ConfigError("--tune is for the CPU: only its convolutions leave out products with zeros.")
+
+
 @once
-def _layers() -> ModuleType:
+def layers() -> ModuleType:
+    """The module that times layers."""
     from refnet.benchmark import layers
 
     return layers
@@ -124,7 +138,7 @@ def time_layers(
 ) -> None:
     """Time each layer of a network and print the result."""
     rounds = track(range(arguments.rounds), "timing")
-    measured = _layers().measure_network(engine, weights, images, threads, rounds)
+    measured = layers().measure_network(engine, weights, images, threads, rounds)
     about = {"network": arguments.network, "size": images.shape[1], "batch": images.shape[0]}
     _show(arguments, measured, about, threads)
 
@@ -140,7 +154,7 @@ def time_conv(arguments: argparse.Namespace, device: Device, threads: int | None
         arguments.rate or 1,
     )
     rounds = track(range(arguments.rounds), "timing")
-    measured = _layers().measure_conv(g, arguments.zeros or 0.0, device, threads, rounds)
+    measured = layers().measure_conv(g, arguments.zeros or 0.0, device, threads, rounds, arguments.dense)
     about = {"conv": g._asdict(), "batch": arguments.batch}
     _show(arguments, measured, about, threads)
 

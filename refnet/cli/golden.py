@@ -27,6 +27,7 @@ from refnet.evidence.end_points import Difference
 from refnet.evidence.environment import versions
 from refnet.evidence.golden import OPTIONS, Report, check, record
 from refnet.evidence.golden_file import Golden, read_golden
+from refnet.evidence.updating import size_text
 from refnet.images.files import load_image
 from refnet.images.preprocess import Recipe, check_recipe, for_size
 from refnet.network.networks import NETWORKS
@@ -150,6 +151,7 @@ def _record(arguments: argparse.Namespace) -> int:
     print(f"net's SHA-256      {net.sha256}")
     print(f"weights' SHA-256   {golden.weights}")
     print(f"images' SHA-256    {golden.images}")
+    print(f"file's size        {size_text(os.path.getsize(arguments.golden), bool(golden.values), '--hashes-only')}")
     return 0
 
 

@@ -81,6 +81,15 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dense_option(parser: argparse.ArgumentParser) -> None:
+    """``--dense``."""
+    parser.add_argument(
+        "--dense",
+        action="store_true",
+        help="compute the products with zeros, too, so that the time does not depend on the image; the bits are equal",
+    )
+
+
 def add_weights_options(parser: argparse.ArgumentParser, *, with_options: bool = True) -> None:
     """What to take from a weights file: ``--scope``, ``--head``, ``--averages``; and what it may not tell."""
     parser.add_argument(
@@ -234,10 +243,10 @@ def check_image_channels(weights: Weights) -> None:
         )
 
 
-def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
+def make_engine(weights: Weights, device: str, threads: int | None, dense: bool = False) -> Engine:
     """An engine that reports which kernels it has to compile."""
     announce_compilation()
-    return Engine(weights, device=device, threads=threads)
+    return Engine(weights, device=device, threads=threads, zeros=not dense)
 
 
 def read_labels(path: str | None) -> list[str] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from refnet.cli.console import print_json, print_table, printable, say, track
 from refnet.cli.failures import FileError, as_object, file_errors
 from refnet.cli.options import (
+    add_dense_option,
     add_engine_options,
     add_json_option,
     add_weights_options,
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--central-fraction", type=fraction, metavar="F", help="keep this part of each side (default: the recipe's)"
     )
     add_engine_options(parser)
+    add_dense_option(parser)
     add_weights_options(parser)
     add_json_option(parser)
 
@@ -86,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"recipe: {recipe_text(weights.recipe)}")
     if weights.labels is None and classes in (IMAGENET, WITH_BACKGROUND):
         weights = weights.replace(labels=_imagenet_labels(classes))
-    engine = make_engine(weights, arguments.device, arguments.threads)
+    engine = make_engine(weights, arguments.device, arguments.threads, arguments.dense)
     results, exit_code = [], 0
     for path in track(arguments.images, "classifying"):
         try:

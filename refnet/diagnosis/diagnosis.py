@@ -16,7 +16,7 @@ import numpy as np
 from refnet.checks import check_bool, check_mapping, check_number, shown
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
-from refnet.diagnosis.layers import chosen, stretches
+from refnet.diagnosis.layers import chosen, stretches, with_pairs
 from refnet.diagnosis.mistake import Context, Hypothesis
 from refnet.diagnosis.observing import Point, observe
 from refnet.diagnosis.pairs import pairs as pairs_of
@@ -231,7 +231,7 @@ def diagnose(
         if len(points) == 1:
             found = _by_outputs(lab, points[0], float(limit) if pairs else None, told)
         else:
-            found = _by_layers(lab, points, told)
+            found = _by_layers(lab, points, float(limit) if pairs else None, told)
     return replace(found, notes=(*notes, *found.notes), seconds=time.monotonic() - begun)
 
 
@@ -311,11 +311,22 @@ def _by_outputs(lab: Lab, point: Point, pair_seconds: float | None, progress: Pr
     )
 
 
-def _by_layers(lab: Lab, points: Sequence[Point], progress: Progress) -> Diagnosis:
+def _by_layers(lab: Lab, points: Sequence[Point], pair_seconds: float | None, progress: Progress) -> Diagnosis:
     """From several values of the network: stretch by stretch."""
     context = lab.context()
     found = stretches(lab, points, hypotheses_of(lab), progress)
     mistakes, ties, unexplained = chosen(found)
+    if unexplained:
+        # What was observed under a name may be another value: of a unit that runs twice, the later one.
+        whole = _by_outputs(lab, points[-1], None, progress)
+        if whole.explained:
+            return replace(
+                whole,
+                notes=(*whole.notes, f"Said of {points[-1].name} alone: other values are not those of their names."),
+                tried=whole.tried + sum(stretch.search.tried for stretch in found),
+            )
+        if pair_seconds is not None:
+            mistakes, ties, unexplained = chosen(with_pairs(found, pair_seconds))
     differing = [stretch for stretch in found if not stretch.is_right]
     by_explanation = {id(entry): stretch.search for stretch in found for entry in stretch.found.values()}
 

@@ -31,10 +31,12 @@ _NUMBERS_PER_PIXEL, _NUMBERS_MEANWHILE = 3, 14
 class CpuExecutor(CompiledExecutor):
     """The plan as one program of compiled kernels over one arena of memory."""
 
-    def __init__(self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any], zeros: bool = True
+    ) -> None:
         images = plan.shapes[plan.input]
         plan, place = _framed(plan)
-        super().__init__(plan, constants, "cpu", Target(dtype, threads))
+        super().__init__(plan, constants, "cpu", Target(dtype, threads, zeros))
         sizes = {value: self._bytes(shape[1:]) for value, shape in plan.shapes.items()}
         copies = self._bytes(images[1:]) + sum(self._bytes(plan.shapes[index][1:]) for index in plan.outputs)
         weights = 0 if constants.owned else sum(self._bytes(constants.shape(name)) for name in self._unprepared())

@@ -52,7 +52,7 @@ class CudaExecutor(CompiledExecutor):
     def __init__(self, plan: Plan, constants: Constants, index: int) -> None:
         with device_errors():
             self._device = open_device(index)
-            super().__init__(plan, constants, "cuda", Target(workers=self._device.processors))
+            super().__init__(plan, constants, "cuda", Target(workers=self._device.processors, model=self._device.model))
             self._check_memory()
             self._program = self._make_program()
             with self._device.current():

@@ -19,7 +19,7 @@ from refnet_kernels.catalog import rows, select
 from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.gpu.device import missing
 
-SCRIPTS = {"forward": [], "peers": ["--plot"], "kernels": ["--plot"]}
+SCRIPTS = {"forward": [], "peers": ["--plot"], "kernels": ["--plot"], "price": []}
 #: TF-Slim's networks have no average pool and no group norm.
 CPU_OPS = {op for op, backend in rows() if backend == "cpu"} - {"avg_pool", "group_norm"}
 
@@ -71,6 +71,17 @@ def test_the_kernels_of_the_whole_catalog_are_timed(result: dict[str, Any], fold
     assert_picture(folder / "kernels.png")
 
 
+@pytest.mark.parametrize("result", ["price"], indirect=True)
+def test_the_price_is_that_of_a_layer_of_all_and_of_the_network(result: dict[str, Any]) -> None:
+    assert list(result["rows"])[1:] == ["all convolutions", "resnet_v2_50"]
+    assert_timed(result)
+    for row in result["rows"].values():
+        for kind, price in row["price"].items():
+            assert price == pytest.approx(row["ms"][kind] / row["without"][kind] - 1)
+    # Another order of the sums, and the same function.
+    assert 0 < result["rows"]["resnet_v2_50"]["error"] < 1e-5
+
+
 @pytest.mark.parametrize("result", ["forward"], indirect=True)
 def test_a_forward_is_timed_against_slim(result: dict[str, Any]) -> None:
     assert list(result["rows"]) == ["refnet", "TF-Slim"]
@@ -105,6 +116,7 @@ def assert_timed(result: dict[str, Any]) -> None:
     assert result["machine"]["versions"]["refnet"]
     for row in result["rows"].values():
         assert 0 < row["ms"]["min"] <= row["ms"]["median"]
+        assert row["ms"]["median"] <= row["ms"].get("p99", row["ms"]["median"])
 
 
 def assert_picture(path: Path) -> None:

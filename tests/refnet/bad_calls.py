@@ -211,6 +211,7 @@ OPTIONS = {
     "multi_grid": "grid", "batch_norm_epsilon": "number", "pool_mode": "choice", "avg_down": "bool or none",
     "stride_place": "choice", "bias_before_batch_norm": "bool or none", "batch_norm_scale": "bool",
     "activation_fn": "choice", "use_batch_norm": "bool", "scope": "text", "device": "device", "threads": "threads",
+    "zeros": "bool",
     "dtype": "dtype",
 }  # fmt: skip
 

@@ -95,6 +95,9 @@ KINDS = {
     "conv without memory": Kind(
         5, "would take", ("1000000x1000000x9,3x3,9", "9x9x1000000,99x99,1000000"),
     ),
+    "rate without memory": Kind(
+        5, "would take", ("1000000000", "1000000"),
+    ),
     "share": Kind(
         2, "is not a share, from 0 to 1|expected one", ("-0.1", "1.1", "nan", "inf", "x", "", "50%", DIGITS_400),
     ),
@@ -104,6 +107,10 @@ KINDS = {
          "--option=pool_mode=torch"),
     ),
     "only with conv": Kind(2, "can only be used with --conv", ("--stride=2", "--rate=1", "--zeros=0.5", "--zeros=0")),
+    "not with tune": Kind(
+        2, "leave out|is for the CPU",
+        ("--layers", "--conv=9x9x9,3x3,9", "--size=9", "resnet_v2_50", "--averages", "--device=reference"),
+    ),
     "only with layers": Kind(2, "can only be used with --layers or --conv", ("--roofline=o.png",)),
     "not of layers": Kind(2, "compiled kernels", ("--device=reference",)),
     "check": Kind(2, "There is no check", ("nope", "", "resnet_v2_51", DIGITS_400)),
@@ -169,8 +176,10 @@ ARGUMENTS = (
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
     ("bench --conv", "conv"), ("bench --conv", "conv without memory"), (f"{_CONV} --stride", "count"),
-    (f"{_CONV} --rate", "count"), (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
+    (f"{_CONV} --rate", "count"), (f"{_CONV} --rate", "rate without memory"),
+    (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
     (_CONV, "not with conv"), (_CONV, "not of layers"), (f"{_CONV} --roofline", "picture"), ("bench", "only with conv"),
+    ("bench --tune", "not with tune"),
     ("bench --layers", "only with conv"), ("bench", "only with layers"), ("bench --layers", "not of layers"),
     ("bench --layers --roofline", "picture"), ("bench --layers", "weights"),
     ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"), ("demo --save", "folder"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from refnet.run.devices import device_named
 from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.cpu import measure
 from refnet_kernels.cpu.measure import Timed
+from refnet_kernels.cpu.team import Launch
 from refnet_kernels.system.memory import Room
 from tests.support.arrays import random_images
 from tests.support.nets import lively_weights
@@ -130,11 +132,20 @@ def test_launches_that_are_timed_leave_the_same_bits() -> None:
     assert min(times) > 0
 
 
-def test_the_clock_is_read_between_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    peaks = [measure.FmaPeak(1, steps) for steps in (1_000, 1_000_000)]
-    launches = [launch for peak in peaks for launch in peak.run.__self__._launches]  # type: ignore[attr-defined]
-    short, long = Timed(launches, 1).run()
-    assert 0 < 10 * short < long
+def test_the_clock_is_read_between_launches() -> None:
+    own = np.zeros((2, 2), np.int64)
+    clock = measure._address("clock_kernel")
+    launches = [Launch(clock, 1, (time.CLOCK_MONOTONIC, own.ctypes.data + 16 * i), 0) for i in range(2)]
+    timed = Timed(launches, 2)
+    begin = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    times = timed.run()
+    end = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    first, mine, second, mine_too, last = (
+        1_000_000_000 * seconds + nanoseconds
+        for seconds, nanoseconds in (timed._times[0], own[0], timed._times[1], own[1], timed._times[2])
+    )
+    assert begin <= first <= mine <= second <= mine_too <= last <= end
+    assert times == pytest.approx([(second - first) / 1e6, (last - second) / 1e6], abs=2e-6)
 
 
 def test_other_bits_than_one_threads_are_not_timed(

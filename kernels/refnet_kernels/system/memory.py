@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from refnet_kernels.system.groups import groups_of, text_of
 
-if sys.platform != "win32":
+# Neither Windows nor a browser has it.
+_HAS_LIMITS = sys.platform not in ("win32", "emscripten")
+if _HAS_LIMITS:
     import resource
 
 
@@ -51,7 +53,7 @@ def room_for_more(root: str = "/") -> Room | None:
 
 def _limits(root: str) -> Iterator[Room]:
     """What the limits of the process leave."""
-    if sys.platform == "win32":
+    if not _HAS_LIMITS:
         return
     for which, field, name in ((resource.RLIMIT_AS, 0, "address space"), (resource.RLIMIT_DATA, 5, "data")):
         most, _ = resource.getrlimit(which)
