@@ -455,7 +455,7 @@ def _listed(values: Any, what: str) -> list[Any]:
     """The values one by one, as Python's: of a list, a NumPy array, an Arrow array, or a pandas Series."""
     found = None
     if isinstance(values, Iterable) and not isinstance(values, (*_CONTENTS, Mapping)):
-        with suppress(TypeError):  # an array without axes is iterable by its type alone
+        with suppress(TypeError):  # of an array without axes
             found = list(islice(values, _MOST + 1))
     if found is None or len(found) > _MOST:
         raise InputError(f"The {what}s are {shown(values)}; they are a sequence of at most {_MOST:,}.", found=values)
