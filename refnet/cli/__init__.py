@@ -1,5 +1,5 @@
-"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck``, ``golden`` and
-``compare``.
+"""The command line: ``refnet demo``, ``predict``, ``batch``, ``summary``, ``convert``, ``bench``, ``selfcheck``,
+``golden``, ``compare`` and ``diagnose``.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits or values differ or any other failure,
 2 usage, 3 device, 4 weights that cannot be read or written, 5 images, goldens and other inputs, 130 interrupted. Where
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import refnet
-from refnet.cli import bench, compare, convert, demo, diagnose, golden, predict, selfcheck, summary
+from refnet.cli import batch, bench, compare, convert, demo, diagnose, golden, predict, selfcheck, summary
 from refnet.cli.console import Output, say
 from refnet.cli.failures import FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -26,6 +26,7 @@ from refnet_kernels.system import interrupts
 _COMMANDS = {
     "demo": (demo, "read handwritten digits with a network that comes with refnet"),
     "predict": (predict, "the most probable classes of images"),
+    "batch": (batch, "predictions or features of many images, a row for each"),
     "summary": (summary, "the layers and parameters of a network"),
     "convert": (convert, "write weights in another format"),
     "bench": (bench, "how fast a network runs on this machine"),
@@ -37,7 +38,7 @@ _COMMANDS = {
 
 _EPILOG = """\
 examples:
-  refnet demo
+  refnet demo --save play      # and files for the other commands
   refnet predict cat.jpg --weights resnet_v2_50.ckpt
   refnet summary resnet_v2_50
 
@@ -109,8 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     stdout, stderr = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Output(stdout, "standard output"), Output(stderr, "standard error")
-    log = logging.getLogger("refnet")
-    log.addHandler(_LOG)
+    log, images = logging.getLogger("refnet"), logging.getLogger("refnet.images")
+    said, level = _Said(), images.level
+    log.addHandler(said)
+    images.setLevel(logging.INFO)
     try:
         interrupts.answered_by_exceptions()
         code = _run(arguments)
@@ -121,19 +124,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("interrupted")
         return interrupts.INTERRUPTED
     finally:
-        log.removeHandler(_LOG)
+        log.removeHandler(said)
+        images.setLevel(level)
         sys.stdout, sys.stderr = stdout, stderr
     return code
 
 
 class _Said(logging.Handler):
-    """What refnet logs, as the other lines for the user."""
+    """What refnet logs, as the other lines for the user: warnings, and once each what is done with images."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._noted: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"warning: {record.getMessage()}")
-
-
-_LOG = _Said(logging.WARNING)
+        if record.levelno >= logging.WARNING:
+            say(f"warning: {record.getMessage()}")
+        elif record.name == "refnet.images" and record.msg not in self._noted:
+            self._noted.add(record.msg)
+            say(f"note: {record.getMessage()} (said once)")
 
 
 def _run(arguments: list[str]) -> int:

@@ -35,7 +35,9 @@ from refnet.comparison.statistics import (
     top_1,
 )
 from refnet.errors import ConfigError, InputError
+from refnet.network.options import KEYWORDS
 from refnet.resources import for_images
+from refnet.signatures import shows
 from refnet.weights.weights import Weights
 from refnet_kernels.system.float_mode import contract_mode
 
@@ -84,6 +86,7 @@ class Comparison(Result):
         return fragment(self)
 
 
+@shows(KEYWORDS, without=("dtype",))
 @for_images
 @contract_mode()
 def compare(

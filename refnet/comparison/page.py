@@ -12,7 +12,7 @@ from refnet.checks import path_of
 from refnet.comparison.result import Result, Row
 from refnet.comparison.statistics import FACTOR, Patch
 from refnet.errors import ConfigError
-from refnet.files import written_whole
+from refnet.files import check_target, written_whole
 
 #: Characters of a name that are shown.
 _LONGEST = 160
@@ -86,32 +86,13 @@ def save_page(comparison: Result, path: str | os.PathLike[str], diagnosis: str =
         The file cannot be written.
     """
     name = path_of(path)
-    check_target(name)
+    check_target(name, "page")
     content = page(comparison, diagnosis).encode()
     try:
         with written_whole(name) as file:
             file.write(content)
     except OSError as error:
         raise ConfigError(f"The page cannot be written to {name}: {error}.", found=name) from error
-
-
-def check_target(path: str) -> None:
-    """Refuse, before any work, a file that could not be written.
-
-    Parameters
-    ----------
-    path : str
-
-    Raises
-    ------
-    ConfigError
-        It is there and is not a file, or there is no such directory.
-    """
-    directory = os.path.dirname(path) or "."
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"The page cannot be written to {path}: it is there, and is not a file.", found=path)
-    if not os.path.isdir(directory):
-        raise ConfigError(f"The page cannot be written to {path}: there is no such directory.", found=path)
 
 
 def page(comparison: Result, diagnosis: str = "") -> str:

@@ -24,8 +24,10 @@ from refnet.diagnosis.pixels import Pipeline
 from refnet.diagnosis.search import Candidate, Explanation, Progress, Search, hypotheses_of
 from refnet.errors import ConfigError, InputError
 from refnet.images.files import load_image
+from refnet.network.options import KEYWORDS
 from refnet.resources import for_images
 from refnet.run.inputs import as_array, check_floats
+from refnet.signatures import shows
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.float_mode import contract_mode
@@ -157,6 +159,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@shows(KEYWORDS)
 @for_images
 def diagnose(
     weights: Mapping[str, Any] | str | os.PathLike[str],
