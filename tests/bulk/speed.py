@@ -21,7 +21,7 @@ def write_photos(folder: Path, count: int, different: int = 50) -> None:
     draw = np.random.default_rng(0)
     contents = []
     folder.mkdir()
-    for number in range(different):
+    for _ in range(different):
         smooth = Image.fromarray(draw.integers(0, 256, (24, 32, 3), np.uint8)).resize(
             (500, 375), Image.Resampling.BICUBIC
         )
