@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import warnings
@@ -20,16 +19,17 @@ from refnet.errors import ConfigError, InputError, RefnetWarning, WeightsError
 from refnet.graph.fuse import make_plan
 from refnet.graph.graph import ArgScope, Graph, Tensor
 from refnet.images import doubts
-from refnet.images.preprocess import Recipe, preprocessing
+from refnet.images.preprocess import Recipe, is_raw_list, preprocessing
 from refnet.network.architecture import Architecture, infer_architecture
 from refnet.network.names import full_names
-from refnet.network.options import Options
+from refnet.network.options import KEYWORDS, Options
 from refnet.network.resnet_utils import Block
 from refnet.resources import for_images, for_weights, is_want
 from refnet.run.backends import Executor
 from refnet.run.constants import Constants
 from refnet.run.devices import check_dtype, check_stream, check_threads, device_named
 from refnet.run.inputs import as_array, check_floats, converted
+from refnet.signatures import shows
 from refnet.summary import Summary, summary_of
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
@@ -81,6 +81,7 @@ class Engine:
     """
 
     @for_weights
+    @shows(KEYWORDS)
     def __init__(self, weights: Mapping[str, Any] | str | os.PathLike[str], **options: Any) -> None:
         self._given = Options(**options)
         loaded = weights_of(weights, self._given.scope)
@@ -123,8 +124,9 @@ class Engine:
 
         Parameters
         ----------
-        images : array [H, W, C] or [N, H, W, C]
-            Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe. With a CUDA engine
+        images : array [H, W, C] or [N, H, W, C], or a list of uint8 arrays [H, W, C]
+            Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe, which makes those of a
+            list equally large. With a CUDA engine
             also a C-contiguous float32 array on its device (PyTorch's, CuPy's, Numba's, JAX's: whatever has DLPack or
             ``__cuda_array_interface__``); its values are not checked.
         end_points : bool or sequence of str
@@ -270,10 +272,14 @@ class Engine:
             self._check_size(view.shape[-3:-1])
             batch = view.batch()
             return single, batch.shape, lambda: batch, False
-        array = as_array(images)
-        single = self._is_single(array.shape)
-        batch = array[None] if single else array
-        raw = array.dtype == np.uint8
+        if is_raw_list(images):
+            for image in images:
+                self._is_single(image.shape)
+            batch, single, raw = images, False, True
+        else:
+            array = as_array(images)
+            single = self._is_single(array.shape)
+            batch, raw = array[None] if single else array, array.dtype == np.uint8
         if raw:
             if self._recipe is None:
                 raise InputError(
@@ -380,9 +386,10 @@ class Engine:
     def _make(self, shape: tuple[int, ...], wanted: bool | tuple[str, ...]) -> _Compiled:
         net, end_points = self.trace(shape)
         names = list(end_points) if wanted is True else list(wanted or ())
-        outputs = [net, *(end_points[name] for name in full_names(names, list(end_points), "end point"))]
+        full = names if wanted is True else full_names(names, list(end_points), "end point")
+        outputs = [net, *(end_points[name] for name in full)]
         plan = make_plan(net.graph, outputs)
-        executor = self._device.executor(plan, self._constants, self._threads, self._dtype)
+        executor = self._device.executor(plan, self._constants, self._threads, self._dtype, self._options.zeros)
         return _Compiled(executor, names)
 
 
@@ -413,6 +420,7 @@ def forward(
     stream: Any = None,
     **options: Any,
 ) -> Any: ...
+@shows(KEYWORDS)
 def forward(
     weights: Mapping[str, Any] | str | os.PathLike[str],
     images: Any,
@@ -428,7 +436,7 @@ def forward(
     weights : Weights, mapping of str to array, or path
         With `Weights`, the engine is kept for the next call; a plain mapping may change between calls, so its
         engine is built again each time.
-    images : array [H, W, C] or [N, H, W, C]
+    images : array [H, W, C] or [N, H, W, C], or a list of uint8 arrays [H, W, C]
         Floats are normalised pixels; uint8 are raw ones, and go through the weights' recipe.
     end_points : bool or sequence of str
         True: also return every end point; or the names of some.
@@ -548,12 +556,3 @@ def _architecture(weights: Weights, options: Options) -> Architecture:
         )
     blocks = list(options.blocks) if options.blocks else found.blocks
     return found._replace(blocks=blocks, num_classes=classes, channels=channels)
-
-
-# What help() and editors show in place of **options.
-Engine.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        *list(inspect.signature(Engine.__init__).parameters.values())[:2],
-        *inspect.signature(Options).parameters.values(),
-    ]
-)

@@ -96,6 +96,26 @@ def written_together(*paths: str) -> Iterator[Sequence[IO[bytes]]]:
     _remove_left_over(targets, "old")
 
 
+def check_target(path: str, what: str) -> None:
+    """Refuse, before any work, a file that could not be written.
+
+    Parameters
+    ----------
+    path : str
+    what : str
+        What is to be written, for errors: "page".
+
+    Raises
+    ------
+    ConfigError
+        It is there and is not a file, or there is no such directory.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"The {what} cannot be written to {path}: it is there, and is not a file.", found=path)
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise ConfigError(f"The {what} cannot be written to {path}: there is no such directory.", found=path)
+
+
 def _status_of(path: str) -> os.stat_result | None:
     """What is known of a file that is to be replaced; None if there is none."""
     try:

@@ -13,9 +13,12 @@ from refnet.checks import as_int, check_bool, check_choice, check_positive
 from refnet.engine import Engine
 from refnet.errors import ConfigError
 from refnet.graph.graph import Tensor
+from refnet.images.preprocess import is_raw_list
 from refnet.network.eager import works_on_arrays
+from refnet.network.options import KEYWORDS
 from refnet.resources import for_images
 from refnet.run.inputs import as_array
+from refnet.signatures import shows
 from refnet_kernels.contract import FloatArray
 
 
@@ -47,6 +50,7 @@ class KerasModel:
         As `Engine` raises them.
     """
 
+    @shows(KEYWORDS, without=("num_classes", "global_pool"))
     def __init__(
         self,
         weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -90,7 +94,7 @@ class KerasModel:
 
         Parameters
         ----------
-        images : array [N, H, W, 3] or [H, W, 3]
+        images : array [N, H, W, 3] or [H, W, 3], or a list of uint8 arrays [H, W, 3] of any sizes
             uint8: raw pixels, which go through the weights' recipe; floats: what Keras' ``preprocess_input`` gives.
         batch_size : int, optional
             How many images are computed at once, which changes no bit. None: all.
@@ -114,7 +118,8 @@ class KerasModel:
         size = as_int(batch_size)
         check_positive(batch_size=size)
         # An image without a batch axis, or on a device, is one batch.
-        if not isinstance(images, np.ndarray) or images.ndim != 4 or len(images) <= size:
+        is_batch = is_raw_list(images) or (isinstance(images, np.ndarray) and images.ndim == 4)
+        if not is_batch or len(images) <= size:
             return self._predict(images)
         parts = []
         for start in range(0, len(images), size):

@@ -54,10 +54,11 @@ def checked(call: Callable[..., Any], dtypes: Sequence[np.dtype[Any]] = (BINARY3
     ValueError
         An array has another shape or another dtype than the others and the geometry ask for.
     """
-    signature = inspect.signature(call)
 
     @wraps(call)
     def checking(*args: Any, **kwargs: Any) -> Any:
+        # Not before it is called: a network's steps only launch.
+        signature = inspect.signature(call)
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         _check(given.arguments, _geometry_type(signature), dtypes)

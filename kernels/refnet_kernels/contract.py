@@ -6,7 +6,7 @@ are resolved here, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -264,9 +264,26 @@ class PoolGeometry(NamedTuple):
         x : array [N, H, W, C], or its shape
         window, stride : int
         """
+        return cls.padded(x, window, stride, same_padding)
+
+    @classmethod
+    def padded(
+        cls, x: Any, window: int, stride: int, padding: Callable[[int, int, int], tuple[int, int]],
+        zero_padding: int = 0,
+    ) -> PoolGeometry:  # fmt: skip
+        """Any padding, alike along both axes.
+
+        Parameters
+        ----------
+        x : array [N, H, W, C], or its shape
+        window, stride : int
+        padding : callable
+            ``padding(size, window, stride)`` gives the output's size, and the pads before the first element.
+        zero_padding : int
+        """
         batch, height, width, channels = _shape(x)
-        (out_height, top), (out_width, left) = (same_padding(size, window, stride) for size in (height, width))
-        return cls(batch, height, width, channels, out_height, out_width, window, stride, top, left)
+        (out_height, top), (out_width, left) = (padding(size, window, stride) for size in (height, width))
+        return cls(batch, height, width, channels, out_height, out_width, window, stride, top, left, zero_padding)
 
     @property
     def pixels(self) -> int:
@@ -301,10 +318,16 @@ class Target(NamedTuple):
         The dtype of all arrays; CUDA supports float32 only.
     workers : int
         The number of CPU threads, or of a CUDA device's multiprocessors, that share the work.
+    zeros : bool
+        Whether products with zeros may be left out. If not, a launch takes the same time whatever its images are.
+    model : str
+        A CUDA device's compute capability, as "sm_90".
     """
 
     dtype: np.dtype[Any] = BINARY32
     workers: int = 1
+    zeros: bool = True
+    model: str = ""
 
 
 class Packed(NamedTuple):
@@ -346,3 +369,14 @@ def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
     out = -(-size // stride)
     total = max((out - 1) * stride + window - size, 0)
     return out, total // 2
+
+
+def border_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Half a window on each side, then "VALID": the output's size, and the pads before the first element."""
+    pad = window // 2
+    return (size + 2 * pad - window) // stride + 1, pad
+
+
+def valid_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "VALID": the output's size, and no pads."""
+    return (size - window) // stride + 1, 0

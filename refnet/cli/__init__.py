@@ -38,7 +38,7 @@ _COMMANDS = {
 
 _EPILOG = """\
 examples:
-  refnet demo
+  refnet demo --save play      # and files for the other commands
   refnet predict cat.jpg --weights resnet_v2_50.ckpt
   refnet summary resnet_v2_50
 
@@ -110,8 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     stdout, stderr = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Output(stdout, "standard output"), Output(stderr, "standard error")
-    log = logging.getLogger("refnet")
-    log.addHandler(_LOG)
+    log, images = logging.getLogger("refnet"), logging.getLogger("refnet.images")
+    said, level = _Said(), images.level
+    log.addHandler(said)
+    images.setLevel(logging.INFO)
     try:
         interrupts.answered_by_exceptions()
         code = _run(arguments)
@@ -122,19 +124,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("interrupted")
         return interrupts.INTERRUPTED
     finally:
-        log.removeHandler(_LOG)
+        log.removeHandler(said)
+        images.setLevel(level)
         sys.stdout, sys.stderr = stdout, stderr
     return code
 
 
 class _Said(logging.Handler):
-    """What refnet logs, as the other lines for the user."""
+    """What refnet logs, as the other lines for the user: warnings, and once each what is done with images."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._noted: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"warning: {record.getMessage()}")
-
-
-_LOG = _Said(logging.WARNING)
+        if record.levelno >= logging.WARNING:
+            say(f"warning: {record.getMessage()}")
+        elif record.name == "refnet.images" and record.msg not in self._noted:
+            self._noted.add(record.msg)
+            say(f"note: {record.getMessage()} (said once)")
 
 
 def _run(arguments: list[str]) -> int:

@@ -24,7 +24,7 @@ from refnet.cli.options import (
     load,
     read_labels,
     recipe_text,
-    seconds,
+    some_seconds,
     whole,
 )
 from refnet.errors import ConfigError, InputError
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard-rows", type=count, default=SHARD_ROWS, metavar="N", help=f"rows per file (default {SHARD_ROWS:,})"
     )
     parser.add_argument("--max-errors", type=whole, metavar="N", help="stop when there are more error rows")
-    parser.add_argument("--row-seconds", type=seconds, metavar="S", help="the time to read and decode one image")
+    parser.add_argument("--row-seconds", type=some_seconds, metavar="S", help="the time to read and decode one image")
     parser.add_argument("--retry-errors", action="store_true", help="do again what has error rows")
     parser.add_argument(
         "--runner", choices=RUNNERS, default=RUNNERS[0],

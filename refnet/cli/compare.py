@@ -17,11 +17,12 @@ from refnet.cli.options import (
     check_engine_options,
     load,
 )
-from refnet.comparison import page, plot
+from refnet.comparison import plot
 from refnet.comparison.comparison import Comparison, compare
 from refnet.comparison.result import NOT_COMPARED, Row
 from refnet.comparison.sources import pixels_in
 from refnet.errors import ConfigError, InputError
+from refnet.files import check_target
 from refnet.images.files import load_image
 
 EPILOG = """\
@@ -75,14 +76,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         plot.check_plot(arguments.plot)
     if arguments.html:
-        page.check_target(arguments.html)
+        check_target(arguments.html, "page")
     comparison = _compared(arguments, mapping)
     if arguments.plot:
         comparison.plot(arguments.plot)
     if arguments.html:
         comparison.html(arguments.html)
     if arguments.json:
-        print_json(comparison.to_json())
+        print_json(comparison.to_dict())
     else:
         _print(comparison, everything=arguments.all)
     return 0 if comparison.agrees else 1

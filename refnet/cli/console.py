@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol, TextIO, TypeVar
 
@@ -116,20 +117,27 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeri
     Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False).print(table)
 
 
-def track(items: SizedIterable[T], description: str | Callable[[T], str]) -> Iterator[T]:
-    """Loop over ``items``, with a bar on stderr if that is a terminal; ``description`` may depend on the item."""
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
+    """What sets a bar on stderr, by a description, what is done, and the total; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
-        yield from items
+        yield None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("", total=len(items))
-        for item in items:
-            progress.update(task, description=description if isinstance(description, str) else description(item))
+        task = progress.add_task("", total=None)
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+
+
+def track(items: SizedIterable[T], description: str | Callable[[T], str]) -> Iterator[T]:
+    """Loop over ``items``, with a bar on stderr if that is a terminal; ``description`` may depend on the item."""
+    with progress_bar() as show:
+        for done, item in enumerate(items):
+            if show is not None:
+                show(description if isinstance(description, str) else description(item), done, len(items))
             yield item
-            progress.advance(task)
 
 
 @cache  # once is enough, as nothing unsubscribes

@@ -36,14 +36,11 @@ def whole(text: str) -> int:
     return 0 if text == "0" else count(text)
 
 
-def seconds(text: str) -> float:
+def some_seconds(text: str) -> float:
     """A time above 0, in seconds."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds")
+    number = seconds(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds above 0")
     return number
 
 
@@ -58,18 +55,38 @@ def fraction(text: str) -> float:
     return number
 
 
+def seconds(text: str) -> float:
+    """A finite number of 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds: a finite one of 0 or more")
+    return number
+
+
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """``--threads`` and ``--device``."""
     parser.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="how many threads (default: one per core); the bits do not depend on it",
+        help="how many threads (default: one for each core that it may use); the bits do not depend on it",
     )
     parser.add_argument(
         "--device",
         default="cpu",
         help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, which are slow",
+    )
+
+
+def add_dense_option(parser: argparse.ArgumentParser) -> None:
+    """``--dense``."""
+    parser.add_argument(
+        "--dense",
+        action="store_true",
+        help="compute the products with zeros, too, so that the time does not depend on the image; the bits are equal",
     )
 
 
@@ -226,10 +243,10 @@ def check_image_channels(weights: Weights) -> None:
         )
 
 
-def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
+def make_engine(weights: Weights, device: str, threads: int | None, dense: bool = False) -> Engine:
     """An engine that reports which kernels it has to compile."""
     announce_compilation()
-    return Engine(weights, device=device, threads=threads)
+    return Engine(weights, device=device, threads=threads, zeros=not dense)
 
 
 def read_labels(path: str | None) -> list[str] | None:

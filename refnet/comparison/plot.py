@@ -9,6 +9,7 @@ from refnet.checks import path_of
 from refnet.comparison.result import Result
 from refnet.comparison.statistics import FACTOR
 from refnet.errors import ConfigError
+from refnet.files import check_target
 from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.forks import making
 
@@ -38,10 +39,7 @@ def check_plot(path: str) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if suffix not in known:
         raise ConfigError(f"matplotlib cannot write {path!r}; the name can end in .{', .'.join(sorted(known))}.")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"The picture cannot be written to {path}: it is there, and is not a file.", found=path)
-    if not os.path.isdir(os.path.dirname(path) or "."):
-        raise ConfigError(f"The picture cannot be written to {path}: there is no such directory.", found=path)
+    check_target(path, "picture")
 
 
 def save_plot(comparison: Result, path: str | os.PathLike[str]) -> None:

@@ -9,7 +9,7 @@ from refnet.diagnosis.mistake import Context, Edit, Hypothesis, Mend, Mistake, f
 from refnet.diagnosis.patched import Around, Call, PatchedGraph
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.architecture import STRIDE_PLACES
-from refnet_kernels.contract import PoolGeometry, same_padding
+from refnet_kernels.contract import PoolGeometry, border_padding, same_padding, valid_padding
 
 
 def _strides(call: Call) -> bool:
@@ -25,15 +25,6 @@ def _same(
     return proceed(inputs, outputs, size, stride, rate, True)
 
 
-def _border(size: int, window: int, stride: int) -> tuple[int, int]:
-    pad = window // 2
-    return (size + 2 * pad - window) // stride + 1, pad
-
-
-def _valid(size: int, window: int, stride: int) -> tuple[int, int]:
-    return (size - window) // stride + 1, 0
-
-
 def _ceil(size: int, window: int, stride: int, pad: int) -> tuple[int, int]:
     """PyTorch's and Caffe's ``ceil_mode``: the last window begins within the image or the padding before it."""
     out = -(-(size + 2 * pad - window) // stride) + 1
@@ -43,9 +34,9 @@ def _ceil(size: int, window: int, stride: int, pad: int) -> tuple[int, int]:
 #: How ports pad a max pool.
 POOLS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
     "slim": same_padding,
-    "keras": _border,
-    "torch": _border,
-    "valid": _valid,
+    "keras": border_padding,
+    "torch": border_padding,
+    "valid": valid_padding,
     "ceil": partial(_ceil, pad=1),
     "ceil without padding": partial(_ceil, pad=0),
 }
@@ -53,12 +44,9 @@ POOLS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
 
 def max_pool(graph: PatchedGraph, inputs: Tensor, window: int, stride: int, mode: str) -> Tensor:
     """A max pool that pads in one of the ways of `POOLS`."""
-    batch, height, width, channels = inputs.shape
-    (rows, top), (columns, left) = (POOLS[mode](size, window, stride) for size in (height, width))
-    geometry = PoolGeometry(
-        batch, height, width, channels, rows, columns, window, stride, top, left, int(mode == "keras")
-    )
-    return graph._add("max_pool", (inputs,), (batch, rows, columns, channels), geometry)
+    geometry = PoolGeometry.padded(inputs.shape, window, stride, POOLS[mode], int(mode == "keras"))
+    shape = (geometry.batch, geometry.out_height, geometry.out_width, geometry.channels)
+    return graph._add("max_pool", (inputs,), shape, geometry)
 
 
 def _pool1(mode: str) -> Around:
@@ -247,7 +235,7 @@ MISTAKES = (
         ),
         ("pytorch-deeplab-xception#34",),
         in_graph(
-            Edit("conv", lambda call: _rate(call) > 1 and not call.unit.endswith("unit_1"), fixed(_dense(1))),
+            Edit("conv", lambda call: _rate(call) > 1 and "/unit_1/" not in call.unit, fixed(_dense(1))),
             by_unit=True,
             only_everywhere=True,
         ),

@@ -24,7 +24,9 @@ from refnet_kernels.contract import (
     NormGeometry,
     PoolGeometry,
     SubsampleGeometry,
+    border_padding,
     same_padding,
+    valid_padding,
 )
 
 Shape = tuple[int, int, int, int]
@@ -326,20 +328,17 @@ class Graph:
 
     def max_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
         """Max pool with the arg scope's ``pool_mode``."""
-        batch, height, width, channels = inputs.shape
         mode = self.arg_scope.pool_mode
-        padding = {"slim": same_padding, "valid": _no_padding}.get(mode, _border)
-        (out_height, top), (out_width, left) = (padding(size, window, stride) for size in (height, width))
-        if out_height < 1 or out_width < 1:
+        padding = {"slim": same_padding, "valid": valid_padding}.get(mode, border_padding)
+        geometry = PoolGeometry.padded(inputs.shape, window, stride, padding, int(mode == "keras"))
+        shape = (geometry.batch, geometry.out_height, geometry.out_width, geometry.channels)
+        if geometry.out_height < 1 or geometry.out_width < 1:
             raise InputError(
-                f"A max pool of {window} x {window} without padding (pool_mode='valid') has no place in {height} x "
-                f"{width} pixels: pass larger images.",
+                f"A max pool of {window} x {window} without padding (pool_mode='valid') has no place in "
+                f"{geometry.height} x {geometry.width} pixels: pass larger images.",
                 found=inputs.shape,
             )
-        geometry = PoolGeometry(
-            batch, height, width, channels, out_height, out_width, window, stride, top, left, int(mode == "keras")
-        )
-        return self._add("max_pool", (inputs,), (batch, out_height, out_width, channels), geometry)
+        return self._add("max_pool", (inputs,), shape, geometry)
 
     def avg_pool(self, inputs: Tensor, window: int, stride: int) -> Tensor:
         """The mean of each window that begins inside the image; the last windows end with the image."""
@@ -376,17 +375,6 @@ def _check_geometry(geometry: Geometry) -> None:
         raise ConfigError(
             f"A layer would have the stride, rate or size {largest:,}; it can be up to {MOST:,}.", found=largest
         )
-
-
-def _border(size: int, window: int, stride: int) -> tuple[int, int]:
-    """Half a window on each side, then "VALID": the output's size, and the pads before the first element."""
-    pad = window // 2
-    return (size + 2 * pad - window) // stride + 1, pad
-
-
-def _no_padding(size: int, window: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "VALID": the output's size, and no pads."""
-    return (size - window) // stride + 1, 0
 
 
 def _shape_line(name: str, expected: tuple[int, ...], found: tuple[int, ...]) -> str:

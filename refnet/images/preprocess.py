@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.checks import as_int, check_bool, check_choice, check_fraction, check_positive, numbers_of, shown
+from refnet.checks import as_int, check_bool, check_choice, check_fraction, check_positive, listed, numbers_of, shown
 from refnet.errors import ConfigError, InputError
 from refnet.images import pillow
 from refnet.resources import check_room, for_images
@@ -94,7 +94,9 @@ VGG = Recipe(224, 224, 1.0, "vgg", 256)
 
 
 @for_images
-def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> Float32:
+def preprocess(
+    images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], recipe: Recipe | None = None
+) -> Float32:
     """Scale, crop, resize and centre raw pixels, as TF-Slim does in evaluation.
 
     The arithmetic, operation by operation:
@@ -132,22 +134,23 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
 
     Parameters
     ----------
-    images : numpy.ndarray of uint8
-        RGB pixels, [H, W, 3] or [N, H, W, 3]; or grey ones, [H, W, 1] or [N, H, W, 1].
+    images : numpy.ndarray of uint8, or a list of them
+        RGB pixels, [H, W, 3] or [N, H, W, 3]; or grey ones, [H, W, 1] or [N, H, W, 1]. In a list, [H, W, 3] or
+        [H, W, 1] each, of any sizes that the recipe makes equal.
     recipe : Recipe, optional
         By default TF-Slim's: the central 87.5 %, resized to 299 x 299 whatever the aspect ratio.
 
     Returns
     -------
     numpy.ndarray of float32
-        A new array of the same rank, with values in [-1, 1]; in mode "torch" up to 2.64 from 0, in modes "vgg" and
-        "caffe" up to 151.1. It has as many channels as the images.
+        A new array of the same rank, for a list [N, H, W, C], with values in [-1, 1]; in mode "torch" up to 2.64 from
+        0, in modes "vgg" and "caffe" up to 151.1. It has as many channels as the images.
 
     Raises
     ------
     InputError
-        The images are not a uint8 array of such a shape, are empty or too large, or would be too large after the
-        resize of the shorter side.
+        The images are not uint8 arrays of such a shape, are empty or too large, or would be too large after the
+        resize of the shorter side; or the recipe gives those of a list different sizes.
     ConfigError
         A value of the recipe is out of range, or they do not fit together or to the number of channels.
     """
@@ -156,13 +159,15 @@ def preprocess(images: npt.NDArray[np.uint8], recipe: Recipe | None = None) -> F
 
 @contract_mode()
 def preprocessing(
-    images: npt.NDArray[np.uint8], recipe: Recipe | None = None, channels: int | None = None
+    images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
+    recipe: Recipe | None = None,
+    channels: int | None = None,
 ) -> tuple[tuple[int, ...], Callable[[], Float32]]:
     """The shape of what `preprocess` gives, after all checks, and the work itself.
 
     Parameters
     ----------
-    images : numpy.ndarray of uint8
+    images : numpy.ndarray of uint8, or a list of them
     recipe : Recipe, optional
     channels : int, optional
         How many channels the images have; None: 3 or 1.
@@ -173,10 +178,12 @@ def preprocessing(
     work : callable
     """
     recipe = check_recipe(Recipe() if recipe is None else recipe)
-    _check_images(images, (3, 1) if channels is None else (channels,))
-    count = images.shape[-1]
+    if is_raw_list(images):
+        return _one_by_one(images, recipe, channels)
+    array = _checked_images(images, (3, 1) if channels is None else (channels,))
+    count = array.shape[-1]
     _check_channels(recipe, count)
-    cropped = central_crop(np.asarray(images), recipe.central_fraction)
+    cropped = central_crop(np.asarray(array), recipe.central_fraction)
     batch = cropped if cropped.ndim == 4 else cropped[np.newaxis]
     resize = _by_pillow if recipe.interpolation in pillow.FILTERS else _by_definition
     height, width, one, resized = resize(batch.shape, recipe)
@@ -189,9 +196,53 @@ def preprocessing(
         result = np.empty(shape, np.float32)
         for image, out in zip(batch, result, strict=True):  # one by one: only one is float32 at its full size
             _centre(resized(image), recipe, out)
-        return result if images.ndim == 4 else result[0]
+        return result if array.ndim == 4 else result[0]
 
-    return shape[4 - images.ndim :], work
+    return shape[4 - array.ndim :], work
+
+
+def is_raw_list(images: Any) -> TypeGuard[Sequence[npt.NDArray[np.uint8]]]:
+    """Whether this is a list of raw images [H, W, C], which can have different sizes.
+
+    Parameters
+    ----------
+    images : Any
+
+    Returns
+    -------
+    bool
+    """
+    return (
+        isinstance(images, list | tuple)
+        and len(images) > 0
+        and all(
+            isinstance(image, np.ndarray) and not is_masked(image) and image.dtype == np.uint8 and image.ndim == 3
+            for image in images
+        )
+    )
+
+
+def _one_by_one(
+    images: Sequence[npt.NDArray[np.uint8]], recipe: Recipe, channels: int | None
+) -> tuple[tuple[int, ...], Callable[[], Float32]]:
+    """`preprocessing` of each image of a list."""
+    parts = [preprocessing(image, recipe, channels) for image in images]
+    sizes = list(dict.fromkeys(shape for shape, _ in parts))
+    if len(sizes) > 1:
+        raise InputError(
+            f"With this recipe the raw images have different shapes: {listed(sizes)}. Give it a height and a width, "
+            "or pass the images one by one.",
+            found=sizes,
+        )
+    check_room(4 * math.prod(sizes[0]), f"Preprocessing of {len(parts)} images", len(parts))
+
+    def work() -> Float32:
+        result = np.empty((len(parts), *sizes[0]), np.float32)
+        for (_, preprocessed), out in zip(parts, result, strict=True):
+            out[...] = preprocessed()
+        return result
+
+    return (len(parts), *sizes[0]), work
 
 
 #: The height and width of the result, the bytes that are taken for one image until it is resized, and how that is done.
@@ -464,10 +515,13 @@ def is_masked(images: Any) -> bool:
     return kind is not None and isinstance(images, kind)
 
 
-def _check_images(images: Any, channels: tuple[int, ...]) -> None:
-    """Raise an InputError unless ``images`` are uint8 [H, W, C] or [N, H, W, C], with pixels and not too many."""
+def _checked_images(images: Any, channels: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The images, if they are uint8 [H, W, C] or [N, H, W, C], with pixels and not too many; else an InputError."""
     if not isinstance(images, np.ndarray) or is_masked(images):
-        raise InputError(f"The raw images are a {type(images).__name__}; pass a plain NumPy array, by numpy.asarray.")
+        raise InputError(
+            f"The raw images are a {type(images).__name__}; pass a plain NumPy array, by numpy.asarray, or a list of "
+            "such."
+        )
     shape = images.shape
     if images.dtype != np.uint8:
         raise InputError(
@@ -487,6 +541,7 @@ def _check_images(images: Any, channels: tuple[int, ...]) -> None:
         raise InputError(
             f"An image of {height} x {width} has {height * width:,} pixels; it can have 1 to {MAX_PIXELS:,}."
         )
+    return images
 
 
 def check_recipe(recipe: object) -> Recipe:

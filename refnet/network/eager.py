@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from numpy.typing import DTypeLike
 
 from refnet.errors import InputError
 from refnet.graph.graph import ArgScope, Graph, Tensor
@@ -13,14 +15,28 @@ from refnet.resources import for_images
 from refnet.run.compute import compute
 from refnet.run.devices import check_dtype
 from refnet.run.inputs import images_of
+from refnet.signatures import keywords_of, shows
+
+
+def _with_arrays(
+    *,
+    variables: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    dtype: DTypeLike = "float32",
+) -> None:
+    """The keywords that a function takes with an array, beside the fields of `ArgScope`."""
+
+
+_WITH_ARRAYS = [*keywords_of(_with_arrays), *keywords_of(ArgScope)]
 
 
 def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of symbolic tensors accept an array in place of its first argument, and compute.
 
     With an array it also takes the keywords ``variables`` (a mapping of names, in its scopes, to arrays), the
-    fields of `ArgScope`, ``device``, ``threads`` and ``dtype``. It returns arrays in place of tensors. It raises
-    `refnet.errors.InputError` if the array does not hold images [N, H, W, C].
+    fields of `ArgScope`, ``device``, ``threads`` and ``dtype``, and its signature shows them. It returns arrays in
+    place of tensors. It raises `refnet.errors.InputError` if the array does not hold images [N, H, W, C].
 
     Parameters
     ----------
@@ -32,10 +48,10 @@ def works_on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     callable
         The function for tensors and arrays.
     """
-    signature = inspect.signature(function)
-    first = next(iter(signature.parameters))
-    own = set(signature.parameters)
+    own = inspect.signature(function).parameters
+    first = next(iter(own))
 
+    @shows(_WITH_ARRAYS)
     @functools.wraps(function)
     @for_images
     def wrapper(*args: Any, **kwargs: Any) -> Any:

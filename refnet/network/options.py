@@ -15,6 +15,7 @@ from refnet.network.architecture import STRIDE_PLACES
 from refnet.network.resnet_utils import Block, check_blocks, check_multi_grid, check_stride
 from refnet.network.resnet_v2 import resnet_v2
 from refnet.run.devices import check_device, check_dtype, check_threads
+from refnet.signatures import keywords_of
 
 
 def _of_weights(slim: Any, otherwise: Any = ...) -> Any:
@@ -54,7 +55,11 @@ class Options:
         "reference" computes with the NumPy definitions, very slowly, and gives the same bits. CUDA needs
         ``refnet[cuda]`` and an NVIDIA GPU; an error names the one that is missing, and no other device takes over.
     threads : int, optional
-        None: as many as the process has cores. The bits do not depend on it.
+        None: one for each core that the process may use: the least of its affinity, of the processor time that a
+        container grants it, and, from Python 3.13 on, of ``PYTHON_CPU_COUNT``. The bits do not depend on it.
+    zeros : bool
+        Whether the CPU may leave out products with zeros, of which a ReLU makes many. False: all products inside the
+        image are computed, so that the time does not depend on the image's content. The bits do not depend on it.
     dtype : {"float32", "float64"} or NumPy dtype
         The dtype of the images, the outputs and all values between them. "float64": the same sums in the same order in
         binary64, as the truth for float32 (rule A8); the weights are the same float32 values.
@@ -80,6 +85,7 @@ class Options:
     scope: str | None = None
     device: str = _of_run("cpu")
     threads: int | None = _of_run(None)
+    zeros: bool = _of_run(True)
     dtype: DTypeLike = "float32"
 
     def resolved(self, of_weights: Mapping[str, Any]) -> Options:
@@ -128,6 +134,8 @@ class Options:
         return {name: getattr(self, name) for name in _OF_NETWORK}
 
 
+#: As keywords of functions that pass them on.
+KEYWORDS = keywords_of(Options)
 #: The options that are true or false, some of which may also be None.
 BOOLEANS = tuple(entry.name for entry in fields(Options) if str(entry.type).startswith("bool"))
 _MAY_BE_NONE = frozenset(entry.name for entry in fields(Options) if str(entry.type).endswith("None"))
@@ -141,7 +149,7 @@ BIT_OPTIONS = frozenset(entry.name for entry in fields(Options) if "run" not in 
 #: The options of the function that makes a network; its scope is the architecture's.
 _OF_NETWORK = tuple(
     name
-    for name, parameter in inspect.signature(resnet_v2).parameters.items()
+    for name, parameter in inspect.signature(inspect.unwrap(resnet_v2)).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and name != "scope" and name in Options.__dataclass_fields__
 )
 

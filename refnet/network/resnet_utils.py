@@ -124,6 +124,8 @@ def subsample(inputs: Tensor, factor: int, scope: str | None = None) -> Tensor:
         1 gives the input itself.
     scope : str, optional
         Only for TF-Slim's signature; nothing is stored under it.
+    variables, device, threads, dtype, ... : optional
+        Only with an array: where and how it is computed, as for `conv2d_same`. There are no weights.
 
     Returns
     -------
@@ -172,6 +174,9 @@ def conv2d_same(
     normalizer_fn : {None, "batch_norm"}
         With it there is no bias, unless the arg scope has ``bias_before_batch_norm``, or the variables have biases; and
         it is a group norm if the variables have ``GroupNorm``.
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------
@@ -408,6 +413,9 @@ def stack_blocks_dense(
         all of them.
     store_non_strided_activations : bool
         Whether the end point of each block holds the activations before its stride (as in the models repository).
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the block's scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------

@@ -33,6 +33,7 @@ from refnet.network.resnet_utils import (
 from refnet.network.resnet_v2 import BASIC_NETWORKS as V2_BASIC_NETWORKS
 from refnet.network.resnet_v2 import NETWORKS as V2_NETWORKS
 from refnet.network.resnet_v2 import resnet_v2_basic_block, resnet_v2_block
+from refnet.signatures import keywords_of, shows
 
 
 @works_on_arrays
@@ -56,6 +57,9 @@ def bottleneck(
     inputs : Tensor or float array [N, H, W, C]
     depth, depth_bottleneck, stride, rate, scope, unit_rate, stride_in_1x1, left_out
         As for `refnet.network.resnet_v2.bottleneck`.
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------
@@ -96,6 +100,9 @@ def basic(
     inputs : Tensor or float array [N, H, W, C]
     depth, depth_bottleneck, stride, rate, scope, unit_rate, left_out
         As for `refnet.network.resnet_v2.basic`.
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------
@@ -195,6 +202,9 @@ def resnet_v1(
     blocks, num_classes, global_pool, output_stride, include_root_block, spatial_squeeze, \
     store_non_strided_activations, multi_grid, root_depths, scope
         As for `refnet.network.resnet_v2.resnet_v2`.
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------
@@ -258,6 +268,11 @@ def network_blocks(name: str) -> list[Block]:
     return [block(f"block{i}", *sizes) for i, sizes in enumerate((NETWORKS | BASIC_NETWORKS)[name], 1)]
 
 
+#: What the published networks pass on.
+_OPTIONS = keywords_of(resnet_v1)
+
+
+@shows(_OPTIONS)
 def resnet_v1_18(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_18", **options: Any) -> Any:
     """ResNet-18, of basic units; TF-Slim does not have it.
 
@@ -274,6 +289,7 @@ def resnet_v1_18(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     return resnet_v1(inputs, network_blocks("resnet_v1_18"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v1_34(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_34", **options: Any) -> Any:
     """ResNet-34, of basic units; TF-Slim does not have it.
 
@@ -290,6 +306,7 @@ def resnet_v1_34(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     return resnet_v1(inputs, network_blocks("resnet_v1_34"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v1_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_50", **options: Any) -> Any:
     """ResNet-50 (``resnet_v1.resnet_v1_50``).
 
@@ -306,6 +323,7 @@ def resnet_v1_50(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     return resnet_v1(inputs, network_blocks("resnet_v1_50"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v1_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_101", **options: Any) -> Any:
     """ResNet-101 (``resnet_v1.resnet_v1_101``).
 
@@ -322,6 +340,7 @@ def resnet_v1_101(inputs: Any, num_classes: int | None = None, *, scope: str = "
     return resnet_v1(inputs, network_blocks("resnet_v1_101"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v1_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_152", **options: Any) -> Any:
     """ResNet-152 (``resnet_v1.resnet_v1_152``).
 
@@ -338,6 +357,7 @@ def resnet_v1_152(inputs: Any, num_classes: int | None = None, *, scope: str = "
     return resnet_v1(inputs, network_blocks("resnet_v1_152"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v1_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v1_200", **options: Any) -> Any:
     """ResNet-200 (``resnet_v1.resnet_v1_200``).
 

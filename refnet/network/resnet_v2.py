@@ -32,6 +32,7 @@ from refnet.network.resnet_utils import (
     stack_blocks_dense,
     with_multi_grid,
 )
+from refnet.signatures import keywords_of, shows
 
 
 @works_on_arrays
@@ -72,6 +73,9 @@ def bottleneck(
     left_out : int
         A stride that the unit leaves out, for atrous convolution: it multiplies the rate of the convolutions that come
         after the one that would have strided.
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------
@@ -117,6 +121,9 @@ def basic(
         Stride of conv1 and of the shortcut.
     rate, scope, unit_rate, left_out
         As for `bottleneck`, for both convolutions.
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------
@@ -263,6 +270,9 @@ def resnet_v2(
         it.
     scope : str
         Name before the names of all variables and end points.
+    variables : mapping of str to array, optional
+        Only with an array: the weights by their names, which begin with the scope. ``device``, ``threads``
+        and ``dtype`` are then options too, as for `refnet.Engine`, and so are the fields of `refnet.resnet_arg_scope`.
 
     Returns
     -------
@@ -350,6 +360,11 @@ def network_blocks(name: str) -> list[Block]:
     return [block(f"block{i}", *sizes) for i, sizes in enumerate(networks[name], 1)]
 
 
+#: What the published networks pass on.
+_OPTIONS = keywords_of(resnet_v2)
+
+
+@shows(_OPTIONS)
 def resnet_v2_18(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_18", **options: Any) -> Any:
     """ResNet-18, of basic units; TF-Slim does not have it.
 
@@ -366,6 +381,7 @@ def resnet_v2_18(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     return resnet_v2(inputs, network_blocks("resnet_v2_18"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v2_34(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_34", **options: Any) -> Any:
     """ResNet-34, of basic units; TF-Slim does not have it.
 
@@ -382,6 +398,7 @@ def resnet_v2_34(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     return resnet_v2(inputs, network_blocks("resnet_v2_34"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_50", **options: Any) -> Any:
     """ResNet-50 (``resnet_v2.resnet_v2_50``).
 
@@ -398,6 +415,7 @@ def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     return resnet_v2(inputs, network_blocks("resnet_v2_50"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_101", **options: Any) -> Any:
     """ResNet-101 (``resnet_v2.resnet_v2_101``).
 
@@ -414,6 +432,7 @@ def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "
     return resnet_v2(inputs, network_blocks("resnet_v2_101"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_152", **options: Any) -> Any:
     """ResNet-152 (``resnet_v2.resnet_v2_152``).
 
@@ -430,6 +449,7 @@ def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "
     return resnet_v2(inputs, network_blocks("resnet_v2_152"), num_classes, scope=scope, **options)
 
 
+@shows(_OPTIONS)
 def resnet_v2_200(inputs: Any, num_classes: int | None = None, *, scope: str = "resnet_v2_200", **options: Any) -> Any:
     """ResNet-200 (``resnet_v2.resnet_v2_200``).
 

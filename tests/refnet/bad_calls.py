@@ -6,6 +6,7 @@ that a parameter of a kind refuses. `bad_calls` puts the two together. ``tools/b
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +114,13 @@ KINDS = {
     ),
     "classes": Kind(ConfigError, "num_classes is", (0, -1, 1.5, NAN, True, "3", b"3", [3], {}, 2**31, 10**400, DIGITS)),
     "path": Kind(ConfigError, "The path is", (5, None, 1.5, [], {}, "", "a\0b", "\ud800", b"", object(), Strange())),
+    "image file": Kind(
+        ConfigError, "The path is .*; it is the path of an image file, or the file's bytes, or the file opened in",
+        (5, None, 1.5, [], {}, "", "a\0b", "\ud800", object(), Strange()),
+    ),
+    "bytes of an image": Kind(
+        InputError, "The image in ", (b"", b"a.png", bytearray(3), memoryview(b"x"), io.BytesIO(), io.StringIO("x")),
+    ),
     "images": Kind(InputError, "(?i)images", _NO_ARRAYS),
     "raw images": Kind(InputError, "raw images", (*_NO_ARRAYS, np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8))),
     "weights": Kind(
@@ -203,6 +211,7 @@ OPTIONS = {
     "multi_grid": "grid", "batch_norm_epsilon": "number", "pool_mode": "choice", "avg_down": "bool or none",
     "stride_place": "choice", "bias_before_batch_norm": "bool or none", "batch_norm_scale": "bool",
     "activation_fn": "choice", "use_batch_norm": "bool", "scope": "text", "device": "device", "threads": "threads",
+    "zeros": "bool",
     "dtype": "dtype",
 }  # fmt: skip
 
@@ -308,7 +317,11 @@ def functions(folder: Path) -> dict[str, Function]:
             {"path": "path", "weights": "tensors"},
         ),
         "load_image": Function(
-            refnet.load_image, {"path": folder / "a.png", "channels": 3}, {"path": "path", "channels": "whole"}
+            refnet.load_image, {"path": folder / "a.png", "channels": 3}, {"path": "image file", "channels": "whole"},
+        ),
+        "load_image of bytes": Function(
+            lambda **given: refnet.load_image(**given), {"path": (folder / "a.png").read_bytes()},
+            {"path": "bytes of an image"},
         ),
         "preprocess": Function(
             refnet.preprocess, {"images": RAW, "recipe": None}, {"images": "raw images", "recipe": "recipe"},
@@ -419,8 +432,10 @@ def functions(folder: Path) -> dict[str, Function]:
         ),
         "diagnose": Function(
             refnet.diagnose,
-            {"weights": WEIGHTS, "image": IMAGE, "observed": net, "mapping": None, "pairs": False, "progress": None},
-            {"weights": "weights", "image": "image", "observed": "activations", "mapping": "mapping", "pairs": "bool"},
+            {"weights": WEIGHTS, "image": IMAGE, "observed": net, "mapping": None, "pairs": False, "limit": 120.0,
+             "progress": None},
+            {"weights": "weights", "image": "image", "observed": "activations", "mapping": "mapping", "pairs": "bool",
+             "limit": "number"},
         ),
         "Predictor": Function(
             refnet.Predictor,

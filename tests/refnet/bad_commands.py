@@ -49,6 +49,9 @@ KINDS = {
         2, "not a number above 0, up to 1",
         ("0", "-1", "1.5", "nan", "inf", "x", "", "1e400", DIGITS_400, DIGITS_5000),
     ),
+    "seconds": Kind(
+        2, "not a number of seconds|expected one argument", ("-1", "nan", "inf", "x", "", "1e400", DIGITS_400),
+    ),
     "device": Kind(3, "device", ("tpu", "", "cuda:99", "cpu:1", "cuda:-1", "cuda:\u00b2", "CPU", "cpu ", DIGITS_400)),
     "weights": Kind(
         4, "none|folder|fifo|null|empty|text|a.png|g.safetensors|xxx",
@@ -83,6 +86,33 @@ KINDS = {
     ),
     "refused golden": Kind(2, "exists already|is a directory|path", ("folder", "g.safetensors", "fifo", "")),
     "picture": Kind(2, "picture|matplotlib", ("o.xyz", "o", "no/o.png", "d.png", "fifo.png")),
+    "conv": Kind(
+        2, "HEIGHTxWIDTHxCHANNELS,KHxKW,OUTPUTS|expected one argument",
+        ("", "x", "28x28x128", "28x28x128,3x3", "28x28,3x3,256", "28x28x128,3,256", "28x28x128,3x3,256,2",
+         "-1x9x9,3x3,9", "28x28x128;3x3;256", "0x28x128,3x3,256", "28x28x128,3x3,0", "2.5x28x128,3x3,256",
+         "\u00b2x9x9,3x3,9", " 9x9x9,3x3,9", f"{DIGITS_30}x9x9,3x3,9", f"9x9x9,3x3,{DIGITS_5000}"),
+    ),
+    "conv without memory": Kind(
+        5, "would take", ("1000000x1000000x9,3x3,9", "9x9x1000000,99x99,1000000"),
+    ),
+    "rate without memory": Kind(
+        5, "would take", ("1000000000", "1000000"),
+    ),
+    "share": Kind(
+        2, "is not a share, from 0 to 1|expected one", ("-0.1", "1.1", "nan", "inf", "x", "", "50%", DIGITS_400),
+    ),
+    "not with conv": Kind(
+        2, "cannot be used with --conv",
+        ("resnet_v2_50", "w.npz", "--size=9", "--layers", "--scope=a", "--head=none", "--averages", "--recipe=vgg",
+         "--option=pool_mode=torch"),
+    ),
+    "only with conv": Kind(2, "can only be used with --conv", ("--stride=2", "--rate=1", "--zeros=0.5", "--zeros=0")),
+    "not with tune": Kind(
+        2, "leave out|is for the CPU",
+        ("--layers", "--conv=9x9x9,3x3,9", "--size=9", "resnet_v2_50", "--averages", "--device=reference"),
+    ),
+    "only with layers": Kind(2, "can only be used with --layers or --conv", ("--roofline=o.png",)),
+    "not of layers": Kind(2, "compiled kernels", ("--device=reference",)),
     "check": Kind(2, "There is no check", ("nope", "", "resnet_v2_51", DIGITS_400)),
     "network": Kind(2, "nearest networks", ("resnet_v2_51", "ResNet50", "resnet_v2_500")),
     "option": Kind(
@@ -101,9 +131,12 @@ KINDS = {
          "central_fraction=NaN", "mode=x", "interpolation=random", "mean=0.5", "mean=0.5,0.5", "mean=x,y,z",
          "std=0,0,0", "std=1e999,1,1", "crop_offset=up", "mode=[1]", "height={}"),
     ),
+    "folder": Kind(
+        2, "path|not a directory|Not a directory|too long", ("", "a.png", "fifo", "/dev/null", "a.png/x", "x" * 300),
+    ),
     "end point": Kind(2, "no end point|expected at least one", ("nowhere", "", DIGITS_400)),
     "whole": Kind(2, "not a whole number of 1 or more", ("-1", "1.5", "x", "", "\u00b2", DIGITS_400, DIGITS_5000)),
-    "seconds": Kind(2, "number of seconds|expected one argument", ("0", "-1", "nan", "inf", "x", "", DIGITS_400)),
+    "some seconds": Kind(2, "number of seconds", ("0", "-1", "nan", "inf", "x", "", DIGITS_400)),
     "choice": Kind(2, "invalid choice", ("x", "", "csv", "Dense", DIGITS_400)),
     "many images": Kind(
         5, "no images|No such file|No file matches|damaged|cut off|is empty",
@@ -121,6 +154,7 @@ KINDS = {
 _PREDICT = "predict a.png --weights w.npz"
 _BATCH = "batch a.png --weights w.npz --out rows"
 _RECORD = "golden record n.safetensors --weights w.npz"
+_CONV = "bench --conv 9x9x9,3x3,9"
 #: A command line, and the kind of the argument after it.
 ARGUMENTS = (
     ("", "unknown"), ("demo", "unknown"), (_PREDICT, "unknown"), ("golden", "unknown"), ("summary w.npz", "unknown"),
@@ -129,7 +163,8 @@ ARGUMENTS = (
     (f"{_PREDICT} --threads", "threads"), (f"{_PREDICT} --device", "device"), (f"{_PREDICT} --labels", "labels"),
     ("predict --weights w.npz", "image"), ("predict a.png --weights", "weights"), ("predict a.png --weights", "path"),
     (f"{_BATCH} --top", "count"), (f"{_BATCH} --batch", "count"), (f"{_BATCH} --shard-rows", "count"),
-    (f"{_BATCH} --max-errors", "whole"), (f"{_BATCH} --row-seconds", "seconds"), (f"{_BATCH} --features", "choice"),
+    (f"{_BATCH} --max-errors", "whole"), (f"{_BATCH} --row-seconds", "some seconds"),
+    (f"{_BATCH} --features", "choice"),
     (f"{_BATCH} --format", "choice"), (f"{_BATCH} --runner", "choice"), (f"{_BATCH} --end-points", "end point"),
     (f"{_BATCH} --threads", "threads"), (f"{_BATCH} --device", "device"), (f"{_BATCH} --recipe", "recipe"),
     (f"{_BATCH} --labels", "labels"), ("batch a.png --out rows --weights", "weights"),
@@ -140,7 +175,14 @@ ARGUMENTS = (
     ("convert {} n.npz", "weights"), ("convert {} n.npz", "path"),
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
-    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"),
+    ("bench --conv", "conv"), ("bench --conv", "conv without memory"), (f"{_CONV} --stride", "count"),
+    (f"{_CONV} --rate", "count"), (f"{_CONV} --rate", "rate without memory"),
+    (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
+    (_CONV, "not with conv"), (_CONV, "not of layers"), (f"{_CONV} --roofline", "picture"), ("bench", "only with conv"),
+    ("bench --tune", "not with tune"),
+    ("bench --layers", "only with conv"), ("bench", "only with layers"), ("bench --layers", "not of layers"),
+    ("bench --layers --roofline", "picture"), ("bench --layers", "weights"),
+    ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"), ("demo --save", "folder"),
     ("selfcheck", "check"), ("selfcheck --threads", "threads"), ("selfcheck --device", "device"),
     (f"{_RECORD} --random", "seed"), (f"{_RECORD} --random 1 --size", "count"), (f"{_RECORD} --image", "image"),
     (f"{_RECORD} --random 1 --size 9 --option", "option"), (f"{_RECORD} --random 1 --threads", "threads"),
@@ -153,6 +195,10 @@ ARGUMENTS = (
     ("compare {} w.npz", "activations"), ("compare w.npz", "activations"), ("compare w.npz w.npz --map", "mapping"),
     ("compare w.npz w.npz --plot", "picture"), ("compare w.npz --image a.png --weights", "weights"),
     ("compare w.npz --weights w.npz --image", "image"),
+    ("diagnose w.npz --image a.png --weights w.npz --limit", "seconds"),
+    ("diagnose --weights w.npz --image a.png", "activations"),
+    ("diagnose g.safetensors --image a.png --weights", "weights"),
+    ("diagnose g.safetensors --weights w.npz --image", "image"),
     ("golden check", "golden"), ("golden check g.safetensors --weights", "weights"),
     ("golden check g.safetensors --weights w.npz --image", "image"),
     ("golden check g.safetensors --weights w.npz --threads", "threads"),

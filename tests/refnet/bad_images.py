@@ -6,12 +6,12 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from refnet.errors import InputError
 from refnet.images.files import load_image
@@ -63,15 +63,84 @@ def _place(make: Callable[[Path], object]) -> BadFile:
     return BadFile(write, InputError, "image.png is not a regular file", load_image)
 
 
-_WHOLE = {kind: encode(Image.fromarray(RGB), kind) for kind in ("PNG", "JPEG", "GIF", "BMP")}
+def tiff(tags: Mapping[int, int], pixels: bytes = b"") -> bytes:
+    """A TIFF of one strip, little-endian, with these tags of 32 bits in place of those of 1 x 1 grey pixels."""
+    place = 8 + 2 + 12 * 9 + 4
+    known = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: place, 277: 1, 278: 1, 279: len(pixels), **tags}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(known.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(known)) + entries + struct.pack("<I", 0) + pixels
+
+
+def webp(kind: bytes, size: bytes) -> bytes:
+    """The header of a WebP of this kind, and nothing else."""
+    chunk = kind + struct.pack("<I", len(size)) + size
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+def webp_headers(width: int, height: int) -> dict[str, bytes]:
+    """WebP files of this size without any pixels: lossless, lossy and with extensions."""
+    lossless = struct.pack("<BI", 0x2F, (width - 1) | (height - 1) << 14) + bytes(8)
+    lossy = b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", width, height) + bytes(8)
+    extended = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return {"VP8L": webp(b"VP8L", lossless), "VP8": webp(b"VP8 ", lossy), "VP8X": webp(b"VP8X", extended)}
+
+
+def avif_of(width: int, height: int) -> bytes:
+    """An AVIF that claims this size."""
+    data = encode(Image.fromarray(RGB), "AVIF")
+    place = data.index(b"ispe") + 8
+    return data[:place] + struct.pack(">II", width, height) + data[place + 8 :]
+
+
+def _whole(kind: str) -> bytes:
+    return encode(Image.fromarray(RGB), kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))
+
+
+KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", *(kind for kind in ("WebP", "AVIF") if features.check(kind.lower())))
+_WHOLE = {kind: _whole(kind) for kind in KINDS}
 
 FILES: dict[str, BadFile] = {
     "empty": _file(b"", "empty"),
-    "text": _file(b"once upon a time", "Known formats: BMP, GIF, JPEG, PNG"),
+    "text": _file(b"once upon a time", "Known formats: AVIF, BMP, GIF, JPEG, PNG, TIFF, WebP"),
     "an array of NumPy": _file(b"\x93NUMPY\x01\x00", "not an image that refnet reads"),
     "PostScript": _file(b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image that refnet reads"),
-    "a TIFF": _file(encode(Image.fromarray(RGB), "TIFF"), "not an image that refnet reads"),
-    "a WebP": _file(b"RIFF\x24\0\0\0WEBPVP8 ", "not an image that refnet reads"),
+    "a sound": _file(b"RIFF\x24\0\0\0WAVEfmt ", "not an image that refnet reads"),
+    "a film": _file(b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2", "not an image that refnet reads"),
+    "a HEIC": _file(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not an image that refnet reads"),
+    "the first bytes of a TIFF": _file(b"II*\0", "damaged or incomplete TIFF"),
+    "the first bytes of a WebP": _file(b"RIFF\x24\0\0\0WEBPVP8 ", "damaged or incomplete WebP|0 x 0"),
+    "the first bytes of an AVIF": _file(b"\0\0\0\x20ftypavif", "damaged or incomplete AVIF"),
+    "a TIFF without pages": _file(b"II*\0\0\0\0\0", "damaged or incomplete TIFF"),
+    "a TIFF whose page is at its end": _file(b"II*\0\xff\xff\xff\x7f", "damaged or incomplete TIFF"),
+    "a TIFF of width 0": _file(tiff({256: 0}), "damaged or incomplete TIFF|0 pixels"),
+    "a TIFF without its pixels": _file(tiff({256: 9, 257: 9}), "damaged or incomplete TIFF"),
+    "a TIFF of floats": _file(tiff({258: 32, 339: 3}, bytes(4)), "mode F"),
+    "a TIFF of integers": _file(tiff({258: 32, 339: 2}, bytes(4)), "mode I"),
+    "a TIFF in which 0 is white": _file(tiff({258: 16, 262: 0}, bytes(2)), "16-bit values in which 0 is white"),
+    "a preview in a TIFF": _file(tiff({254: 1}, bytes(1)), "begins with a preview"),
+    "a raw photograph": _file(b"II*\0\x10\0\0\0CR\2\0\0\0\0\0" + tiff({}, b"\0")[8:], "begins with a preview"),
+    "a TIFF of large tiles": _file(tiff({259: 5, 322: 40_000, 323: 40_000, 324: 8, 325: 9}), "tiles of 40000 x 40000"),
+    "a TIFF of 400 million pixels": _file(tiff({256: 20_000, 257: 20_000}), "400,000,000"),
+    "a TIFF of 89 million pixels": _file(tiff({256: 8_900, 257: 10_000}), "fewer than one per"),
+    "a TIFF of 90 million pixels": _file(tiff({256: 9_000, 257: 10_000}), "90,000,000 pixels; it can have"),
+    **{
+        f"a {kind} of 262 million pixels": _file(data, r"262,128,000 pixels; it can have")
+        for kind, data in webp_headers(16_000, 16_383).items()
+        if "WebP" in KINDS
+    },
+    **{
+        f"a {kind} of 99 million pixels": _file(data, "fewer than one per")
+        for kind, data in webp_headers(9_900, 10_000).items()
+        if "WebP" in KINDS
+    },
+    **(
+        {
+            "an AVIF of 400 million pixels": _file(avif_of(20_000, 20_000), "400,000,000|damaged or incomplete AVIF"),
+            "an AVIF of 99 million pixels": _file(avif_of(9_900, 10_000), "fewer than one per|damaged"),
+        }
+        if "AVIF" in KINDS
+        else {}
+    ),
     "an SVG": _file(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image that refnet reads"),
     "the first bytes of a PNG": _file(b"\x89PNG\r\n\x1a\n", "damaged or incomplete PNG"),
     "the first bytes of a JPEG": _file(b"\xff\xd8\xff", "damaged or incomplete JPEG"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
+import inspect
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,14 @@ import pytest
 from PIL import Image
 
 import refnet
+from refnet import errors, golden, seeded
 from refnet.cli import _parser
-from tests.documentation import PAGES, ROOT, python_blocks
+from refnet_kernels.system.settings import SETTINGS
+from tests.documentation import PAGES, ROOT, SESSIONS, TEXTS, python_blocks
 
 MODULES = ["refnet.network.resnet_utils", "refnet.network.resnet_v1", "refnet.network.resnet_v2"]
-#: These run in `tests/keras/test_walk_through.py`, or need PyTorch and a GPU.
-ELSEWHERE = {"docs/keras.md", "docs/gpu.md"}
+#: These run in `test_readme.py` and `tests/keras/test_walk_through.py`, or need PyTorch and a GPU.
+ELSEWHERE = {"README.md", "docs/keras.md", "docs/gpu.md"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -35,9 +41,9 @@ def test_every_block_is_python(page: str) -> None:
     compile(python_blocks(page), page, "exec")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
-def test_the_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The network of the pages with few channels, under the name of its file.
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """The image of the pages, where its file lies, and that of the weights: the pages' network with few channels."""
     blocks = [
         refnet.resnet_v2_block(f"block{i + 1}", 4, units, 2 if i < 3 else 1) for i, units in enumerate((3, 4, 6, 3))
     ]
@@ -46,7 +52,22 @@ def test_the_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (320, 300, 3), np.uint8)).save("cat.jpg")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes((tmp_path / "cat.jpg").read_bytes())
-    image = refnet.load_image("cat.jpg")
+    return refnet.load_image("cat.jpg")
+
+
+@pytest.mark.parametrize("page", SESSIONS)
+def test_the_sessions_print_what_the_page_says(page: str, image: np.ndarray) -> None:
+    # Of an error's message a page may leave out the rest.
+    test = doctest.DocTestParser().get_doctest(python_blocks(page, "pycon"), {}, page, page, 0)
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(test, out=report.append)
+    assert not runner.failures, "".join(report)
+    assert runner.tries > 0
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
+def test_the_blocks_run(page: str, image: np.ndarray) -> None:
 
     def port(image: np.ndarray) -> dict[str, np.ndarray]:
         net, end_points = refnet.forward("resnet_v2_50.ckpt", image, end_points=True)
@@ -61,9 +82,7 @@ def test_the_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def command_lines() -> list[str]:
     """The lines of the pages in blocks that begin with ``refnet``, without what is said beside them."""
-    texts = [page.read_text(encoding="utf-8") for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
-    blocks = [block for text in texts for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
-    found = [line for block in blocks for line in re.findall(r"^refnet .+$", block, re.MULTILINE)]
+    found = [line for page in TEXTS for line in python_blocks(page, "").splitlines() if line.startswith("refnet ")]
     return sorted({line.partition(" #")[0].strip() for line in found})
 
 
@@ -77,7 +96,82 @@ def test_there_are_command_lines() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("kernels/*.md")):
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    for page, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name} has a link to {target}"
+                assert ((ROOT / page).parent / target).exists(), f"{page} has a link to {target}"
+
+
+def error_classes() -> dict[str, type[Exception]]:
+    return {
+        name: value
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and value.__module__ == errors.__name__
+    }
+
+
+def test_the_site_has_every_public_name_once() -> None:
+    listed, module = [], ""
+    for directive, name in re.findall(r"^\.\. ([\w:]+):: ([\w.]+)", TEXTS["docs/api.md"], re.MULTILINE):
+        module = name if directive == "currentmodule" else module
+        if directive != "currentmodule" and "." not in name:
+            listed.append(f"{module}.{name}")
+    classes = error_classes()
+    public = {f"refnet.{name}" for name in refnet.__all__ if name not in classes}
+    public |= {f"refnet.golden.{name}" for name in golden.__all__} | {
+        f"refnet.seeded.{name}" for name in seeded.__all__
+    }
+    public |= {"refnet.testing.assert_golden"} | {f"refnet.errors.{name}" for name in classes}
+    assert sorted(listed) == sorted(public)
+
+
+def test_the_site_has_every_error_by_the_name_of_its_class() -> None:
+    classes = error_classes()
+    entries = re.split(r"^## ", TEXTS["docs/errors.md"], flags=re.MULTILINE)[1:]
+    assert {entry.partition("\n")[0] for entry in entries} == set(classes)
+    for entry in entries:
+        kind = classes[entry.partition("\n")[0]]
+        if issubclass(kind, errors.RefnetError) and kind is not errors.RefnetError:
+            assert "**Cause.**" in entry
+            assert "**Cure.**" in entry
+        code = re.search(r"^Exit code (\d)", entry, re.MULTILINE)
+        if code is not None:
+            assert kind.exit_code == int(code[1])
+        else:
+            assert issubclass(kind, (errors.WeightsError, Warning)) or kind.exit_code == 1
+
+
+def variables_of(file: Path) -> set[str]:
+    """The environment variables that a module asks for by name."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case (
+                ast.Subscript(value=ast.Attribute(attr="environ"), slice=ast.Constant(value=str(name)))
+                | ast.Compare(left=ast.Constant(value=str(name)), comparators=[ast.Attribute(attr="environ")])
+                | ast.Call(
+                    func=ast.Attribute(value=ast.Attribute(attr="environ")), args=[ast.Constant(value=str(name)), *_]
+                )
+                | ast.Call(func=ast.Attribute(attr="getenv"), args=[ast.Constant(value=str(name)), *_])
+            ):
+                found.add(name)
+    return found
+
+
+def test_the_site_has_every_environment_variable() -> None:
+    files = [*(ROOT / "refnet").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
+    asked = set().union(*map(variables_of, files)) | set(SETTINGS)
+    assert "REFNET_CACHE" in asked
+    # Whatever the code or the text of a module calls by refnet's prefix is one of them.
+    named = {name for file in files for name in re.findall(r"REFNET_[A-Z]\w*", file.read_text(encoding="utf-8"))}
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", TEXTS["docs/environment.md"], re.MULTILINE))
+    assert set(rows) == asked | named
+    for name, choices in SETTINGS.items():
+        assert rows[name] == ", ".join(f"`{choice}`" for choice in choices)
+
+
+def test_the_diagrams_are_those_that_the_code_draws() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/site/pictures.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

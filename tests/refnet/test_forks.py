@@ -188,6 +188,9 @@ FIRST_USES = {
     "load .keras": ("", "refused('a.keras')"),
     "load_image .png": ("", "refnet.load_image('a.png')"),
     "load_image .jpg": ("", "refnet.load_image('a.jpg')"),
+    "load_image .webp": ("", "refnet.load_image('a.webp')"),
+    "load_image .tif": ("", "refnet.load_image('a.tif')"),
+    "load_image of bytes": ("", "refnet.load_image(open('a.gif', 'rb').read())"),
     "save .npz": (WEIGHTS, "refnet.save_weights(f'{os.getpid()}.npz', weights)"),
     "save .safetensors": (WEIGHTS, "refnet.save_weights(f'{os.getpid()}.safetensors', weights)"),
     "save .ckpt": (WEIGHTS, "refnet.save_weights(f'{os.getpid()}.ckpt', weights)"),
@@ -261,7 +264,7 @@ def write_files(folder: Path) -> None:
     image = Image.fromarray(np.zeros((8, 9, 3), np.uint8))
     upright = Image.Exif()
     upright[0x112] = 6
-    for name in ("a.png", "a.jpg"):
+    for name in ("a.png", "a.jpg", "a.webp", "a.tif", "a.gif"):
         image.save(folder / name, exif=upright)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +17,25 @@ import pytest
 from PIL import Image, ImageFile
 
 from refnet import resources
-from refnet.errors import ConfigError, InputError
+from refnet.errors import ConfigError, InputError, RefnetWarning
 from refnet.images.files import load_image
 from refnet_kernels.system.memory import Room
-from tests.refnet.bad_images import RGB, encode, png_header
+from tests.refnet.bad_images import KINDS, RGB, avif_of, encode, png_header, tiff, webp_headers
 
 RNG = np.random.default_rng(12)
 GREY = RGB[:, :, 0].copy()
 ALPHA = RGB[:, :, 1].copy()
 
 
-def load(folder: Path, data: bytes, name: str = "image.png") -> np.ndarray:
+def load(folder: Path, data: bytes, name: str = "image.png", says: str = "") -> np.ndarray:
+    """The pixels of a file of these bytes; ``says``: words of the warning about what they leave out."""
     path = folder / name
     path.write_bytes(data)
-    return load_image(path)
+    with pytest.warns(RefnetWarning, match=f"{name} {says}") if says else nullcontext():
+        return load_image(path)
+
+
+CLEAR, SEVERAL = "is transparent in places", "has several frames or pages"
 
 
 def palette_image() -> Image.Image:
@@ -54,7 +62,7 @@ LOSSLESS = {
 def test_lossless_files_give_tensorflows_pixels(tf: Any, tmp_path: Path, case: str) -> None:
     data = LOSSLESS[case]()
     expected = tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
-    found = load(tmp_path, data)
+    found = load(tmp_path, data, says=CLEAR if "alpha" in case or "transparent" in case else "")
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.uint8
     assert found.flags.c_contiguous
@@ -66,7 +74,7 @@ def test_16_bit_png_gives_the_high_bytes_as_tensorflow_does(tf: Any, tmp_path: P
     values = RNG.integers(0, 2**16, (9, 7, channels), dtype=np.uint16)
     data = tf.io.encode_png(values).numpy()
     expected = (values[:, :, :1] if channels < 3 else values[:, :, :3]) >> 8
-    found = load(tmp_path, data)
+    found = load(tmp_path, data, says="" if channels % 2 else CLEAR)
     np.testing.assert_array_equal(found, np.broadcast_to(expected, (9, 7, 3)))
     np.testing.assert_array_equal(found, tf.io.decode_image(data, channels=3).numpy())
 
@@ -79,14 +87,15 @@ def test_a_palette_bmp_gives_the_colours_of_its_palette(tmp_path: Path) -> None:
 
 def test_alpha_is_dropped_not_composed(tmp_path: Path) -> None:
     clear = np.dstack([RGB, np.zeros_like(GREY)])
-    np.testing.assert_array_equal(load(tmp_path, encode(Image.fromarray(clear), "PNG")), RGB)
+    np.testing.assert_array_equal(load(tmp_path, encode(Image.fromarray(clear), "PNG"), says=CLEAR), RGB)
 
 
-@pytest.mark.parametrize("image_format", ["GIF", "PNG"])
+@pytest.mark.parametrize("image_format", ["GIF", "PNG", "TIFF", *KINDS[5:]])
 def test_an_animation_gives_its_first_frame(tmp_path: Path, image_format: str) -> None:
     frames = [Image.fromarray(np.full((5, 6, 3), value, np.uint8)) for value in (10, 200, 90)]
-    data = encode(frames[0], image_format, save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(load(tmp_path, data), np.full((5, 6, 3), 10))
+    exact = {"WebP": {"lossless": True}, "AVIF": {"quality": 100}}.get(image_format, {})
+    data = encode(frames[0], image_format, save_all=True, append_images=frames[1:], **exact)
+    np.testing.assert_array_equal(load(tmp_path, data, says=SEVERAL), np.full((5, 6, 3), 10))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -154,10 +163,13 @@ CUT = {
     "progressive_jpeg": ("JPEG", {"progressive": True}),
     "gif": ("GIF", {}),
     "bmp": ("BMP", {}),
+    "tiff": ("TIFF", {"compression": "tiff_lzw"}),
+    "webp": ("WebP", {"lossless": True}),
+    "avif": ("AVIF", {}),
 }
 
 
-@pytest.mark.parametrize("case", CUT)
+@pytest.mark.parametrize("case", [case for case, (kind, _) in CUT.items() if kind in KINDS])
 def test_a_file_cut_off_anywhere_is_an_error_or_the_whole_image(tmp_path: Path, case: str) -> None:
     image_format, options = CUT[case]
     data = encode(Image.fromarray(RGB), image_format, **options)
@@ -185,7 +197,7 @@ def test_a_flipped_bit_in_a_png_is_an_error_or_changes_no_pixel(tmp_path: Path) 
         np.testing.assert_array_equal(found, RGB[:5, :5])
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "GIF", "BMP", "PNG"])
+@pytest.mark.parametrize("image_format", KINDS)
 def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, image_format: str) -> None:
     data = encode(Image.fromarray(RGB), image_format)
     rng = np.random.default_rng(3)
@@ -195,7 +207,7 @@ def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, image_form
         damaged[places] = rng.integers(0, 256, 3)
         try:
             found = load(tmp_path, damaged.tobytes())
-        except InputError:
+        except (InputError, RefnetWarning):
             continue
         assert found.dtype == np.uint8
         assert found.ndim == 3
@@ -259,13 +271,21 @@ def bombs() -> dict[str, bytes]:
         "JPEG": jpeg,
         "PNG": png_header(10_000, 9_999),
         "PNG, five": png_header(2500, 2000),
+        "TIFF": tiff({256: 8_000, 257: 10_000}),
+        "TIFF, five": tiff({256: 2500, 257: 2000}),
     }
+    if "WebP" in KINDS:
+        files |= webp_headers(10_000, 9_999)
+    if "AVIF" in KINDS:
+        files["AVIF"] = avif_of(10_000, 9_999)
     return {name: bytes(file) for name, file in files.items()}
 
 
 @pytest.mark.parametrize("name", bombs())
 def test_pixels_that_the_bytes_cannot_hold(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"000 pixels, but only [\d,]+ bytes, which cannot hold so many"):
+    with pytest.raises(
+        InputError, match=r"0,000 pixels, but only [\d,]+ bytes, (which cannot hold so many|fewer than one)"
+    ):
         load(tmp_path, bombs()[name])
 
 
@@ -281,3 +301,202 @@ def test_strips_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(load(tmp_path, encode(Image.fromarray(RGB), "PNG")), RGB)
     sixteen = GREY.astype(np.uint16) * 257
     assert np.array_equal(load(tmp_path, encode(Image.fromarray(sixteen), "PNG")), GREY[:, :, None].repeat(3, axis=2))
+
+
+#: Files without loss, and the pixels that were put in.
+WITHOUT_LOSS = {
+    "WebP": ("WebP", RGB, {"lossless": True}),
+    "WebP with alpha": ("WebP", np.dstack([RGB, np.full_like(GREY, 255)]), {"lossless": True}),
+    "TIFF": ("TIFF", RGB, {}),
+    "TIFF, LZW": ("TIFF", RGB, {"compression": "tiff_lzw"}),
+    "TIFF, deflate": ("TIFF", RGB, {"compression": "tiff_adobe_deflate"}),
+    "TIFF, packbits": ("TIFF", GREY, {"compression": "packbits"}),
+    "TIFF, fax": ("TIFF", GREY > 99, {"compression": "group4"}),
+    "TIFF, grey": ("TIFF", GREY, {}),
+    "TIFF, opaque": ("TIFF", np.dstack([RGB, np.full_like(GREY, 255)]), {}),
+    "TIFF, 16 bits": ("TIFF", GREY.astype(np.uint16) * 251 + 77, {}),
+    "TIFF, 16 bits, big-endian": ("TIFF", (GREY.astype(np.uint16) * 251 + 77).astype(">u2"), {}),
+    "BigTIFF": ("TIFF", RGB, {"big_tiff": True}),
+}
+
+
+@pytest.mark.parametrize("case", [case for case, (kind, _, _) in WITHOUT_LOSS.items() if kind in KINDS])
+def test_files_without_loss_give_what_was_saved(tmp_path: Path, case: str) -> None:
+    image_format, values, options = WITHOUT_LOSS[case]
+    expected = values[..., :3] if values.ndim == 3 else np.repeat(values[..., np.newaxis], 3, axis=2)
+    if expected.dtype.itemsize == 2:
+        expected = expected >> 8
+    if expected.dtype == bool:
+        expected = expected * np.uint8(255)
+    np.testing.assert_array_equal(load(tmp_path, encode(Image.fromarray(values), image_format, **options)), expected)
+
+
+def test_a_palette_and_white_as_0_in_a_tiff(tmp_path: Path) -> None:
+    image = palette_image()
+    colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    np.testing.assert_array_equal(load(tmp_path, encode(image, "TIFF")), colours[np.asarray(image)])
+    np.testing.assert_array_equal(load(tmp_path, tiff({262: 0}, b"\x05")), np.full((1, 1, 3), 250))
+
+
+def test_a_cmyk_tiff_is_the_cmyk_that_pillow_converts(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (3, 2), (20, 0, 155, 40))
+    found = load(tmp_path, encode(image, "TIFF"))
+    # Less ink is lighter: (255 - ink) * (255 - black) / 255.
+    expected = np.array([(255 - ink) * (255 - 40) / 255 for ink in (20, 0, 155)])
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.skipif("AVIF" not in KINDS, reason="Pillow has no AVIF")
+def test_avif_is_close_to_what_was_saved(tmp_path: Path) -> None:
+    smooth = np.asarray(Image.fromarray(RGB).resize((64, 48)))
+    found = load(tmp_path, encode(Image.fromarray(smooth), "AVIF", quality=100, subsampling="4:4:4"))
+    assert np.abs(found.astype(int) - smooth).max() <= 8
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", *KINDS[5:]])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_orientations_of_other_formats(tmp_path: Path, image_format: str, orientation: int) -> None:
+    """The dark half of the picture is where the orientation says."""
+    stored = np.full((16, 24, 3), 200, np.uint8)
+    stored[:, :12] = 20
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = load(tmp_path, encode(Image.fromarray(stored), image_format, exif=exif))
+    expected = {
+        1: stored,
+        3: stored[::-1, ::-1],
+        6: stored[::-1].transpose(1, 0, 2),
+        8: stored[:, ::-1].transpose(1, 0, 2),
+    }
+    assert found.shape == expected[orientation].shape
+    assert np.abs(found.astype(int) - expected[orientation]).mean() < 5
+
+
+class Slow(io.RawIOBase):
+    """A stream that gives a few bytes at a time, and cannot go back."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = data
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def read(self, size: int = -1) -> bytes:
+        piece, self._left = self._left[:7], self._left[7:]
+        return piece
+
+
+SOURCES = {
+    "bytes": bytes,
+    "bytearray": bytearray,
+    "memoryview": memoryview,
+    "every other byte": lambda data: memoryview(np.repeat(np.frombuffer(data, np.uint8), 2).tobytes())[::2],
+    "BytesIO": io.BytesIO,
+    "a stream": Slow,
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("image_format", KINDS)
+def test_bytes_and_files_give_the_pixels_of_the_path(tmp_path: Path, image_format: str, source: str) -> None:
+    data = encode(Image.fromarray(RGB), image_format)
+    expected = load(tmp_path, data)
+    np.testing.assert_array_equal(load_image(SOURCES[source](data)), expected)
+    np.testing.assert_array_equal(load_image(SOURCES[source](data), channels=1), load_image(tmp_path / "image.png", 1))
+
+
+def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
+    data = encode(Image.fromarray(RGB), "PNG")
+    (tmp_path / "image").write_bytes(b"before" + data)
+    with open(tmp_path / "image", "rb") as file:
+        file.seek(6)
+        np.testing.assert_array_equal(load_image(file), RGB)
+        assert not file.closed
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: b"", r"The image in memory is empty \(0 bytes\)"),
+        (lambda path: b"text", "The image in memory is not an image that refnet reads: it begins with b'text'"),
+        (lambda path: bytes(path), "The image in memory is not an image"),
+        (lambda path: io.BytesIO(), r"in the BytesIO gives no bytes. If it was just written, call its seek\(0\) first"),
+        (lambda path: io.StringIO("x"), "in the StringIO gives str where bytes were expected: open it in binary mode"),
+        (lambda path: open(path, encoding="latin-1"), 'image.png gives str where bytes were expected: .* mode, "rb"'),  # noqa: SIM115
+        (lambda path: open("/dev/zero", "rb"), "/dev/zero is not an image that refnet reads"),  # noqa: SIM115
+        (lambda path: closed(path), "image.png cannot be read: read of closed file"),
+        (lambda path: io.BytesIO(path.read_bytes()[:-20]), "The image in the BytesIO is a damaged or incomplete PNG"),
+        (lambda path: path.read_bytes()[:-20], "The image in memory is a damaged or incomplete PNG"),
+        (lambda path: png_header(20_000, 20_000), "The image in memory has 20000 x 20000 = 400,000,000 pixels"),
+        (lambda path: released(path), "The image in memory cannot be read"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:unclosed file")
+def test_bytes_and_files_that_are_refused(tmp_path: Path, make: Any, message: str) -> None:
+    (tmp_path / "image.png").write_bytes(encode(Image.fromarray(RGB), "PNG"))
+    with pytest.raises(InputError, match=message):
+        load_image(make(tmp_path / "image.png"))
+
+
+def closed(path: Path) -> Any:
+    with open(path, "rb") as file:
+        return file
+
+
+def released(path: Path) -> memoryview:
+    view = memoryview(path.read_bytes())
+    view.release()
+    return view
+
+
+def test_a_file_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refnet.images.files._WHOLE_BYTES", 2**20)
+
+    class Endless:
+        def read(self, size: int) -> bytes:
+            return b"\xff\xd8\xff" + bytes(size - 3)
+
+    with pytest.raises(InputError, match="Endless has more than 1,048,576 bytes"):
+        load_image(Endless())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("make", "grey", "coloured"),
+    [
+        (lambda: encode(Image.fromarray(RGB), "PNG"), "is coloured, and becomes grey", ""),
+        (lambda: encode(Image.fromarray(GREY), "PNG"), "", "is grey: its values are those of red, green and blue"),
+        (lambda: encode(Image.new("CMYK", (8, 8)), "JPEG"), "is coloured", "is CMYK, which becomes RGB"),
+        (lambda: encode(Image.fromarray(GREY.astype(np.uint16)), "PNG"), "16 bits per value", "is grey"),
+    ],
+)
+def test_conversions_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, channels: int, make: Any, grey: str, coloured: str
+) -> None:
+    (tmp_path / "image.png").write_bytes(make())
+    with caplog.at_level(logging.INFO, "refnet.images"):
+        load_image(tmp_path / "image.png", channels)
+    expected = coloured if channels == 3 else grey
+    assert expected in caplog.text
+    assert bool(caplog.records) == bool(expected)
+    assert all(record.getMessage().startswith(str(tmp_path)) for record in caplog.records)
+
+
+@pytest.mark.parametrize("transparency", [None, 5, (1, 2, 3), bytes([255, 255]), (257, 514, 771)])
+def test_opaque_images_are_not_called_transparent(tmp_path: Path, transparency: Any) -> None:
+    opaque = np.full((4, 4, 3), 200, np.uint8)
+    image = Image.fromarray(opaque if isinstance(transparency, tuple | None) else opaque[..., 0])
+    image = image.quantize(4) if isinstance(transparency, bytes) else image
+    options = {} if transparency is None else {"transparency": transparency}
+    np.testing.assert_array_equal(load(tmp_path, encode(image, "PNG", **options)), opaque)
+
+
+def test_a_format_that_pillow_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refnet.images.files.plugin_of", lambda image_format: None)
+    with pytest.raises(
+        InputError, match=r"image.png is a file of BMP, which the installed Pillow does not read: install"
+    ):
+        load(tmp_path, encode(Image.fromarray(RGB), "BMP"))

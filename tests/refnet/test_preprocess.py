@@ -365,6 +365,31 @@ def test_bad_arrays_of_the_steps() -> None:
         central_crop(np.zeros((4, 4)), 0.5)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize(
+    "recipe",
+    [None, VGG, Recipe(30, 20, 1.0, "torch", 32, "bicubic"), Recipe(9, 7, 0.5, "tf"), Recipe(8, 8, 1.0, "caffe")],
+)
+def test_a_list_of_images_of_any_sizes(recipe: Recipe | None, kind: type) -> None:
+    images = [pixels(i, height, width, 3) for i, (height, width) in enumerate([(40, 50), (33, 60), (70, 41), (40, 50)])]
+    found = preprocess(kind(images), recipe)
+    assert_same_bits(found, np.stack([preprocess(image, recipe) for image in images]))
+    assert_same_bits(preprocess(kind(images[:1]), recipe), preprocess(images[0][np.newaxis], recipe))
+
+
+def test_lists_that_a_recipe_does_not_make_equal() -> None:
+    images = [pixels(0, 8, 9, 3), pixels(1, 8, 10, 3)]
+    with pytest.raises(InputError, match=r"different shapes: \(8, 9, 3\), \(8, 10, 3\). Give it a height and a width"):
+        preprocess(images, Recipe(None, None, 1.0))
+    with pytest.raises(InputError, match=r"raw images have shape \[8, 9, 2\]"):
+        preprocess([images[0], images[0][..., :2]])
+    for others in ([], [images[0], images[1].astype(np.float32)], [images[0], images[1][0]], [images[0], None]):
+        with pytest.raises(InputError, match=r"raw images are a list; .* or a list of such"):
+            preprocess(others)  # type: ignore[arg-type]
+    huge = [np.broadcast_to(np.uint8(0), (10_000, 10_000, 3))] * 3
+    assert preprocess([*huge, images[0]], Recipe(4, 4, 1.0, "tf", None, "nearest")).shape == (4, 4, 4, 3)
+
+
 def test_while_another_thread_imports_masked_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until then the module is there without its class."""
     monkeypatch.setitem(sys.modules, "numpy.ma", ModuleType("numpy.ma"))

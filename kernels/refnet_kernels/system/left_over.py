@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-if os.name == "posix":
+# A browser calls itself POSIX, and does not have it.
+with suppress(ImportError):
     import fcntl
 
 

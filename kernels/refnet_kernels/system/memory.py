@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-if sys.platform != "win32":
+from refnet_kernels.system.groups import groups_of, text_of
+
+# Neither Windows nor a browser has it.
+_HAS_LIMITS = sys.platform not in ("win32", "emscripten")
+if _HAS_LIMITS:
     import resource
 
 
@@ -49,13 +53,13 @@ def room_for_more(root: str = "/") -> Room | None:
 
 def _limits(root: str) -> Iterator[Room]:
     """What the limits of the process leave."""
-    if sys.platform == "win32":
+    if not _HAS_LIMITS:
         return
     for which, field, name in ((resource.RLIMIT_AS, 0, "address space"), (resource.RLIMIT_DATA, 5, "data")):
         most, _ = resource.getrlimit(which)
         if most != resource.RLIM_INFINITY:
             with suppress(OSError, ValueError, IndexError):
-                pages = int(_text(f"{root}/proc/self/statm").split()[field])
+                pages = int(text_of(f"{root}/proc/self/statm").split()[field])
                 yield Room(most - pages * resource.getpagesize(), f"the process's limit of {name}")
 
 
@@ -74,19 +78,8 @@ def _machine(root: str) -> Iterator[Room]:
 
 def _groups(root: str) -> Iterator[Room]:
     """What the limits of the control groups leave, from the process's own up."""
-    with suppress(OSError, ValueError):
-        for line in _text(f"{root}/proc/self/cgroup").splitlines():
-            number, controllers, path = line.split(":", 2)
-            if number == "0":
-                names, folder = _VERSION_2, f"{root}/sys/fs/cgroup"
-            elif "memory" in controllers.split(","):
-                names, folder = _VERSION_1, f"{root}/sys/fs/cgroup/memory"
-            else:
-                continue
-            # In a container that sees only its own group this path may lead nowhere, and the folder is the group.
-            parts = [part for part in path.split("/") if part not in ("", "..")]
-            for depth in range(len(parts), -1, -1):
-                yield from _room("/".join([folder, *parts[:depth]]), names)
+    for version, folder in groups_of("memory", root):
+        yield from _room(folder, _VERSION_1 if version == 1 else _VERSION_2)
 
 
 class _Names(NamedTuple):
@@ -118,15 +111,10 @@ def _room(group: str, names: _Names) -> Iterator[Room]:
     yield Room(most - used + cached + left, "the memory limit of its control group")
 
 
-def _text(file: str) -> str:
-    with open(file, encoding="ascii") as opened:
-        return opened.read()
-
-
 def _number(file: str) -> int | None:
     """The number in a file; None if there is none, or it stands for no limit."""
     with suppress(OSError, ValueError):
-        number = int(_text(file))
+        number = int(text_of(file))
         return number if number < _NO_LIMIT else None
     return None
 
@@ -135,7 +123,7 @@ def _fields(file: str) -> dict[str, int]:
     """The numbers in a file of lines, by the words before them."""
     fields: dict[str, int] = {}
     with suppress(OSError, ValueError, IndexError):
-        for line in _text(file).splitlines():
+        for line in text_of(file).splitlines():
             name, _, rest = line.replace(":", " ", 1).partition(" ")
             fields[name] = int(rest.split()[0])
     return fields

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet.errors import FormatError
-from refnet.weights.formats.hdf5_heaps import Tree
+from refnet.weights.formats.hdf5_heaps import Tree, old_tree
 from refnet.weights.formats.hdf5_structures import (
     MAX_CHUNKS,
     UNDEFINED,
@@ -146,24 +146,9 @@ class _Index:
     def old_tree(self, start: int) -> Chunks:
         """A B-tree of version 1, whose keys are the chunks' first elements."""
         rank = len(self._shape)
-        what = "a tree of chunks"
         # A size, a mask, the first element's place in each dimension and in itself; and the address.
         row_bytes = 4 + _MASK_BYTES + 8 * (rank + 1) + _ADDRESS_BYTES
-        leaves = []
-        pending: list[tuple[int, int | None]] = [(start, None)]
-        while pending:
-            address, expected = pending.pop()
-            fields = Fields(self._extents.take(address, 24), what)
-            fields.expect(b"TREE\1")
-            level, count = fields.number(1), fields.number(2)
-            if expected is not None and level != expected:
-                raise damaged(f"{what} has a node of level {level} where one of level {expected} belongs")
-            rows = self._extents.take(address + 24, count * row_bytes)
-            if level:
-                *_, children = columns(rows, *[8] * (rank + 3))
-                pending.extend((child, level - 1) for child in children.tolist())
-            else:
-                leaves.append(rows)
+        leaves = list(old_tree(self._extents, start, 1, row_bytes, "a tree of chunks"))
         self._extents.count_chunks(sum(map(len, leaves)) // row_bytes)
         sizes, masks, *firsts, element, starts = columns(b"".join(leaves), 4, _MASK_BYTES, *[8] * (rank + 2))
         steps = [np.uint64(chunk) for chunk in self._shape]

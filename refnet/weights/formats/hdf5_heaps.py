@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from refnet.errors import FormatError
-from refnet.weights.formats.hdf5_structures import UNDEFINED, Extents, Fields, checksum, damaged, take_checked
+from refnet.weights.formats.hdf5_structures import UNDEFINED, Extents, Fields, checksum, columns, damaged, take_checked
 
 _COLLECTION_HEAD = 16
 _OBJECT_HEAD = 16
@@ -141,6 +141,46 @@ class _Level(NamedTuple):
     records: int
     all_records: int
     count_bytes: int
+
+
+def old_tree(extents: Extents, start: int, kind: int, row_bytes: int, what: str) -> Iterator[bytes]:
+    """The leaves of a B-tree of version 1, in no order.
+
+    Parameters
+    ----------
+    extents : Extents
+    start : int
+        Address of the root.
+    kind : int
+        0: a group's names; 1: a dataset's chunks.
+    row_bytes : int
+        Of a key and the child's address behind it.
+    what : str
+        The structure, for errors.
+
+    Yields
+    ------
+    bytes
+        A leaf's rows.
+
+    Raises
+    ------
+    CorruptError, LimitError
+    """
+    pending: list[tuple[int, int | None]] = [(start, None)]
+    while pending:
+        address, expected = pending.pop()
+        fields = Fields(extents.take(address, 24), what)
+        fields.expect(b"TREE" + bytes([kind]))
+        level, count = fields.number(1), fields.number(2)
+        if expected is not None and level != expected:
+            raise damaged(f"{what} has a node of level {level} where one of level {expected} belongs")
+        rows = extents.take(address + 24, count * row_bytes)
+        if not level:
+            yield rows
+            continue
+        *_, children = columns(rows, *[1] * (row_bytes - 8), 8)
+        pending.extend((child, level - 1) for child in children.tolist())
 
 
 class Tree:

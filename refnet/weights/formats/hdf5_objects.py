@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from refnet.errors import FormatError, LimitError
-from refnet.weights.formats.hdf5_heaps import FractalHeap, GlobalHeap, LocalHeap, Tree
+from refnet.weights.formats.hdf5_heaps import FractalHeap, GlobalHeap, LocalHeap, Tree, old_tree
 from refnet.weights.formats.hdf5_structures import UNDEFINED, Extents, Fields, checksum, damaged, take_checked
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -266,20 +266,8 @@ class Hdf5File:
 
     def _symbols(self, tree: int, heap: int) -> Iterator[tuple[bytes, int | None]]:
         names = LocalHeap(self.extents, heap)
-        what = "an old group"
-        pending: list[tuple[int, int | None]] = [(tree, None)]
-        while pending:
-            address, expected = pending.pop()
-            fields = Fields(self.extents.take(address, 24), what)
-            fields.expect(b"TREE\0")
-            level, count = fields.number(1), fields.number(2)
-            if expected is not None and level != expected:
-                raise damaged(f"{what} has a node of level {level} where one of level {expected} belongs")
-            children = struct.unpack(f"<{2 * count}Q", self.extents.take(address + 24, 16 * count))[1::2]
-            if level:
-                pending.extend((child, level - 1) for child in children)
-                continue
-            for child in children:
+        for rows in old_tree(self.extents, tree, 0, 16, "an old group"):
+            for _, child in struct.iter_unpack("<QQ", rows):
                 yield from self._symbols_of_node(child, names)
 
     def _symbols_of_node(self, address: int, names: LocalHeap) -> Iterator[tuple[bytes, int | None]]:
@@ -294,19 +282,23 @@ class Hdf5File:
 
     def _links(self, group: Object) -> Iterator[bytes]:
         yield from (message.content for message in group.messages if message.kind == LINK)
-        info = self.find(group, LINK_INFO)
+        for _, content in self._in_heap(self.find(group, LINK_INFO), "a group", _LINK_RECORDS):
+            yield content
+
+    def _in_heap(
+        self, info: bytes | None, what: str, kind: int, wanted: int | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """The links or attributes in a heap, with their flags; only those whose names have the wanted hash."""
         if info is None:
             return
-        fields = Fields(info, "a group")
+        fields = Fields(info, what)
         fields.expect(b"\0")
         if fields.number(1) & 1:
-            fields.take(8)
+            # The greatest order of creation.
+            fields.take(8 if kind == _LINK_RECORDS else 2)
         heap, tree = fields.number(), fields.number()
-        if heap != UNDEFINED:
-            yield from (content for _, content in self._in_heap(heap, tree, _LINK_RECORDS))
-
-    def _in_heap(self, heap: int, tree: int, kind: int, wanted: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """The links or attributes in a heap, with their flags; only those whose names have the wanted hash."""
+        if heap == UNDEFINED:
+            return
         stored, index = FractalHeap(self.extents, heap), Tree(self.extents, tree, kind)
         head = "<I" if kind == _LINK_RECORDS else f"<{stored.id_bytes}xB4xI"
         if index.record_bytes != stored.id_bytes + (4 if kind == _LINK_RECORDS else 9):
@@ -345,15 +337,7 @@ class Hdf5File:
     def _attributes(self, found: Object, name: bytes) -> Iterator[tuple[int, bytes]]:
         yield from ((message.flags, message.content) for message in found.messages if message.kind == ATTRIBUTE)
         info = self.find(found, ATTRIBUTE_INFO)
-        if info is None:
-            return
-        fields = Fields(info, "an object's attributes")
-        fields.expect(b"\0")
-        if fields.number(1) & 1:
-            fields.take(2)
-        heap, tree = fields.number(), fields.number()
-        if heap != UNDEFINED:
-            yield from self._in_heap(heap, tree, _ATTRIBUTE_RECORDS, checksum(name))
+        yield from self._in_heap(info, "an object's attributes", _ATTRIBUTE_RECORDS, checksum(name))
 
     def _text_of(self, data: bytes) -> str:
         fields = Fields(data, "an attribute")

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import NamedTuple
 
-import cramjam
-
 from refnet.errors import CorruptError, FormatError, LimitError
 from refnet.weights.formats.protobuf import read_varint, write_varint
 from refnet_kernels.system.forks import once
@@ -40,6 +38,13 @@ def _crc32c() -> ModuleType:
     import crc32c  # takes as long to import as all of refnet
 
     return crc32c
+
+
+@once
+def _cramjam() -> ModuleType:
+    import cramjam  # only a TF1-era checkpoint needs it
+
+    return cramjam
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:
@@ -174,8 +179,8 @@ def _decompress(content: memoryview) -> memoryview:
     if declared * _SNAPPY_ELEMENT_BYTES > len(content) * _SNAPPY_COPY_BYTES:
         raise LimitError(f"a block of {len(content)} bytes claims to expand to {declared}, more than snappy can.")
     try:
-        return memoryview(bytes(cramjam.snappy.decompress_raw(content)))
-    except cramjam.DecompressionError as error:
+        return memoryview(bytes(_cramjam().snappy.decompress_raw(content)))
+    except _cramjam().DecompressionError as error:
         raise CorruptError(f"a block cannot be decompressed: {error}.") from error
 
 
