@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -467,7 +468,8 @@ def _listed(values: Any, what: str) -> list[Any]:
     """The values one by one, as Python's: of a list, a NumPy array, an Arrow array, or a pandas Series."""
     found = None
     if isinstance(values, Iterable) and not isinstance(values, (*_CONTENTS, Mapping)):
-        found = list(islice(values, _MOST + 1))
+        with suppress(TypeError):  # of an array without axes
+            found = list(islice(values, _MOST + 1))
     if found is None or len(found) > _MOST:
         raise InputError(f"The {what}s are {shown(values)}; they are a sequence of at most {_MOST:,}.", found=values)
     return [value.as_py() if hasattr(type(value), "as_py") else value for value in found]
