@@ -392,6 +392,42 @@ def status_of(out: str | os.PathLike[str]) -> Status:
     )  # fmt: skip
 
 
+def hash_of(path: str | os.PathLike[str]) -> tuple[int, str]:
+    """The hash of rows that anybody has written: Daft, Ray or Spark, for instance, with the rows of a `Predictor`.
+
+    Parameters
+    ----------
+    path : path
+        A Parquet file or JSON lines with the columns ``id`` and ``digest``; or a directory, whose files are looked for
+        in all directories below it.
+
+    Returns
+    -------
+    rows : int
+    sha256 : str
+
+    Raises
+    ------
+    InputError
+        There are no such files, or two rows have one id.
+    CorruptError
+        A file cannot be read, or has no such columns.
+    """
+    name = path_of(path)
+    files = [name]
+    if os.path.isdir(name):
+        files = sorted(
+            os.path.join(directory, file)
+            for directory, _, found in os.walk(name)
+            for file in found
+            if file.endswith(tuple(f".{format}" for format in FORMATS))
+        )
+    if not files:
+        raise InputError(f"There are no .parquet or .jsonl files in {name}.", found=name)
+    entries = [entry for file in files for entry in entries_of(*index_of(file))]
+    return len(entries), hash_of_rows(entries)
+
+
 def _by_type(heads: Sequence[Head]) -> dict[str, int]:
     """The error rows by type."""
     by_type: Counter[str] = Counter()
