@@ -149,7 +149,7 @@ def batch(
     workers : int, optional
         Processes of Daft; None: one on this machine, one per core of a cluster.
     progress : callable, optional
-        Called with a `Progress` now and then.
+        Called now and then with an object that has ``done``, ``total``, ``errors``, ``rate`` and ``seconds_left``.
     **options
         As for `refnet.Engine`.
 
