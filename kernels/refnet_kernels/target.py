@@ -40,5 +40,7 @@ WIDTH = VECTORS * LANES
 #: Bytes of a vector, and of a tile's row, whatever its elements are.
 VECTOR_BYTES = LANES * 4
 WIDTH_BYTES = VECTORS * VECTOR_BYTES
+#: Whether an instruction moves a vector's numbers that are not 0 to its front, and another repeats any one of them.
+CAN_COMPACT = LANES == 16 and "+avx512f" in FEATURES
 #: Bytes of a cache line.
 LINE_BYTES = 64

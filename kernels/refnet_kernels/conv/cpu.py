@@ -38,7 +38,7 @@ from refnet_kernels.cpu.team import Launch, aligned_zeros, run_once
 from refnet_kernels.jit import function_address, is_compiled_here
 from refnet_kernels.system.forks import once
 from refnet_kernels.system.threads import Helpers
-from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
+from refnet_kernels.target import CAN_COMPACT, CPU, LINE_BYTES, ROWS, WIDTH_BYTES
 
 #: The module and the name of the compiled function.
 KERNEL = "refnet_kernels.conv.cpu_kernel", "conv_kernel"
@@ -74,6 +74,12 @@ class Row(NamedTuple):
     item_tiles: int
     most_nonzero: int
     group_panels: int
+    one: int
+    outside: int
+    pixel_bytes: int
+    lowest: int
+    span: int
+    slots: int
 
 
 #: The index of each field in the row.
@@ -84,6 +90,10 @@ OPERANDS = Row._fields[: AT.table]
 #: Bytes per tile in the table of `_parts`.
 PART_BYTES = 3 * 8
 
+#: Whether an item copies its inputs that are not 0 (`conv/cpu_compact_kernel.py`). A Zen 5 multiplies two vectors of 64
+#: bytes per cycle and loads two, so each load beside the weights costs time: in a trial of the loop alone, with half of
+#: the inputs 0, it took 0.73 of the time with such a copy. A Zen 4 multiplies and loads one, and all in all takes 1.02.
+COMPACTS = CAN_COMPACT and CPU == "znver5"
 #: Products per turn of the innermost loop; one, if this does not divide a tap's. Each pair, or one, prefetches a line.
 TURN = 4
 #: The time for trials where the kernel is compiled, which itself takes some seconds.
@@ -92,7 +102,7 @@ TRIAL_SECONDS = 0.04
 SUMS_AT = 2 * TILE_BYTES
 #: Bytes from a panel's sums to the next one's.
 SUMS_BYTES = ITEM_TILES_MOST * TILE_BYTES
-MASKS_AT = SUMS_AT + LARGE_GROUP * SUMS_BYTES
+NOTES_AT = SUMS_AT + LARGE_GROUP * SUMS_BYTES
 
 
 def packed_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int, int]:
@@ -210,6 +220,43 @@ def _item_of(tiles: int, panels: int, threads: int, numbers: Tuning) -> tuple[in
     return min(product(range(most, 0, -1), some_panels), key=time)
 
 
+class Notes(NamedTuple):
+    """What is noted of the inputs of a step's items.
+
+    Attributes
+    ----------
+    lowest : int64 array
+        If inputs are copied: the lowest address of the inputs of each block of tiles, inside the image.
+    span : int
+        The most bytes from there to the highest address.
+    slots : int
+        The most different taps of an item, and one for zeros outside the image.
+    size : int
+        Bytes of an item's notes.
+    """
+
+    lowest: np.ndarray
+    span: int
+    slots: int
+    size: int
+
+
+def _notes(table: np.ndarray, zeros: FloatArray, item_tiles: int, g: ConvGeometry) -> Notes:
+    """The notes of items, from the addresses of the inputs; ``zeros`` replace a tap outside the image."""
+    runs, run_bytes = zeros.size // RUN, RUN * zeros.itemsize
+    taps, pixels = table.shape[1], item_tiles * ROWS
+    if not COMPACTS:
+        return Notes(np.zeros(0, np.int64), 0, 0, ITEM_TILES_MOST * ROWS * taps * runs * 8)
+    is_inside, firsts = table != zeros.ctypes.data, np.arange(0, len(table), item_tiles)
+    lowest = np.minimum.reduceat(np.where(is_inside, table, np.iinfo(np.int64).max).min(axis=(1, 2)), firsts)
+    highest = np.maximum.reduceat(np.where(is_inside, table, 0).max(axis=(1, 2)), firsts)
+    # Of a block without inputs the difference is negative.
+    span = int((highest - lowest).max(initial=0))
+    slots = 1 + min(span // (g.channels * zeros.itemsize) + 1, pixels * taps)
+    lists = (pixels + 1) * (taps + 1) + span // run_bytes + 1
+    return Notes(lowest, span, slots, slots * runs * (run_bytes + 8) + lists * 8)
+
+
 def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned: bool, target: Target) -> None:
     """Pack kernels by name into ``packed``, each as soon as it is ready.
 
@@ -311,7 +358,7 @@ def _launch(
     taps, length = _taps(g)
     zeros = np.zeros(length, dtype)
     # If taps are whole runs of finite weights, products with zeros may be left out.
-    skips = flags.finite and length % RUN == 0
+    skips = flags.finite and (g.channels if COMPACTS else length) % RUN == 0
     at = tiles_of(g, taps, addresses["x"], zeros.ctypes.data, dtype.itemsize, length % TURN == 0, skips)
     parts, wanted_taps = _parts(at.inside if skips else np.ones_like(at.inside), at.heights)
     # A look at the inputs gains time by itself: they are in the first-level cache when the tiles read them.
@@ -320,6 +367,7 @@ def _launch(
     width = WIDTH_BYTES // dtype.itemsize
     panels, tiles = -(-g.out_channels // width), len(at.table)
     item_tiles, item_panels = _item_of(tiles, panels, target.workers, numbers)
+    notes = _notes(at.table, zeros, item_tiles, g) if looks else Notes(np.zeros(0, np.int64), 0, 0, 0)
     row = Row(
         **{name: addresses.get(name, 0) for name in OPERANDS},
         table=at.table.ctypes.data,
@@ -338,11 +386,17 @@ def _launch(
         item_tiles=item_tiles,
         most_nonzero=most_nonzero if looks else 0,
         group_panels=numbers.group_panels,
+        one=1,
+        outside=zeros.ctypes.data,
+        pixel_bytes=g.channels * dtype.itemsize,
+        lowest=notes.lowest.ctypes.data,
+        span=notes.span,
+        slots=notes.slots,
     )
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
     kernel = function_address(*KERNEL, dtype.name)
-    masks_bytes = ITEM_TILES_MOST * ROWS * (g.products // RUN) * 8 if looks else 0
-    return Launch(kernel, items, row, MASKS_AT + masks_bytes, (at.table, at.offsets, parts, wanted_taps, zeros))
+    kept = at.table, at.offsets, parts, wanted_taps, zeros, notes.lowest
+    return Launch(kernel, items, row, NOTES_AT + notes.size, kept)
 
 
 def call(

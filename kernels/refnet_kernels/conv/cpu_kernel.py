@@ -5,12 +5,14 @@ from __future__ import annotations
 from refnet_kernels.contract import RUN
 from refnet_kernels.conv.cpu import (
     AT,
-    MASKS_AT,
+    COMPACTS,
+    NOTES_AT,
     PART_BYTES,
     SUMS_AT,
     SUMS_BYTES,
     TURN,
 )
+from refnet_kernels.conv.cpu_compact_kernel import compact_inputs, prefetch_outputs, sum_compacted
 from refnet_kernels.conv.tuning import LARGE_GROUP, LINES_AHEAD, THOUSAND
 from refnet_kernels.cpu.kernel import helper, kernel
 from refnet_kernels.cpu.layout import TILE_BYTES
@@ -187,15 +189,6 @@ def _find_nonzero(step, tiles, masks, element):
 
 
 @helper
-def _prefetch_outputs(step, place, size):
-    """Prefetch what the epilogue reads and writes at a place of the output, while sums are computed."""
-    for operand in (SHORTCUT, OUT, PREACT):
-        if step[operand] != 0:
-            for offset in range(0, size, LINE_BYTES):
-                prefetch_to_second(step[operand] + place + offset)
-
-
-@helper
 def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
     """The sums of some tiles and panels, over the products with inputs that are not 0.
 
@@ -234,7 +227,7 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
                     ahead += LINES_AHEAD * LINE_BYTES
                     if is_last:
                         place = integers(step[OFFSETS] + tile * ROWS * 8)[row] + channels
-                        _prefetch_outputs(step, place, len(panels) * WIDTH_BYTES)
+                        prefetch_outputs(step, place, len(panels) * WIDTH_BYTES)
                     pixel = pixels[row] + run * RUN * size_of(element)
                     left = integers(masks)[row]
                     s = zero_tile(panels, element)
@@ -251,17 +244,20 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
             is_first = False
 
 
+_note, _sum = (compact_inputs, sum_compacted) if COMPACTS else (_find_nonzero, _sum_nonzero)
+
+
 @helper
-def _sum_group(step, tiles, group, last, masks, sums, element):
-    """`_sum_nonzero` for the panels from ``group`` to ``last``, both included."""
+def _sum_group(step, tiles, group, last, notes, sums, element):
+    """The sums of the panels from ``group`` to ``last``, both included, over the products with inputs not 0."""
     channels = group * WIDTH_BYTES
     weights = step[WEIGHTS] + step[PRODUCTS] * channels
     if last - group < 2:
         few = 0, last - group
-        _sum_nonzero(step, tiles, channels, weights, masks, sums, few, element)
+        _sum(step, tiles, channels, weights, notes, sums, few, element)
     else:
         many = *FIRST_OF_MANY, last - group
-        _sum_nonzero(step, tiles, channels, weights, masks, sums, many, element)
+        _sum(step, tiles, channels, weights, notes, sums, many, element)
 
 
 @helper
@@ -281,14 +277,14 @@ def conv_kernel(step, item, scratch, element):
     first_panel = item // blocks * step[ITEM_PANELS]
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
     width = WIDTH_BYTES // size_of(element)
-    sums, masks = scratch + SUMS_AT, scratch + MASKS_AT
-    skips = step[MOST_NONZERO] != 0 and _find_nonzero(step, tiles, masks, element)
+    sums, notes = scratch + SUMS_AT, scratch + NOTES_AT
+    skips = step[MOST_NONZERO] != 0 and _note(step, tiles, notes, element)
     count = last_panel - first_panel
     groups = (count + step[GROUP_PANELS] - 1) // step[GROUP_PANELS] if skips else count
     for i in range(groups):
         group, last = first_panel + i * count // groups, first_panel + (i + 1) * count // groups - 1
         if skips:
-            _sum_group(step, tiles, group, last, masks, sums, element)
+            _sum_group(step, tiles, group, last, notes, sums, element)
         for tile in range(tiles[0], tiles[1]):
             rows = load_rows(step[OFFSETS] + tile * ROWS * 8, CLOSE_ROWS)
             for panel in range(group, last + 1):

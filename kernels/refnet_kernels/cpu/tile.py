@@ -48,6 +48,22 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.array)
 
 
+class VectorType(types.Type):
+    """Numba's type of one vector of numbers, and of the places in it: integers as wide as the numbers."""
+
+    def __init__(self, element: Any, are_places: bool) -> None:
+        tile = TileType(element, 1)
+        self.lane = ir.IntType(element.bitwidth) if are_places else tile.element
+        self.vector = ir.VectorType(self.lane, tile.vector.count)
+        super().__init__(name=f"Vector({tile.vector.count} {'places ' if are_places else ''}{element})")
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, fe_type.vector)
+
+
 def _pointer(builder: Any, tile: TileType, address: Any, vector: int) -> Any:
     return builder.inttoptr(builder.add(address, _INT(vector * VECTOR_BYTES)), ir.PointerType(tile.vector))
 
@@ -75,10 +91,10 @@ def _fma(builder: Any, tile: TileType, a: Any, b: Any, c: Any) -> Any:
     return builder.call(get_or_insert_function(builder.module, function, name), [a, b, c])
 
 
-def _splat(builder: Any, tile: TileType, scalar: Any) -> Any:
-    lane = builder.insert_element(ir.Constant(tile.vector, ir.Undefined), scalar, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), tile.vector.count), None)
-    return builder.shuffle_vector(lane, ir.Constant(tile.vector, ir.Undefined), zeros)
+def _splat(builder: Any, kind: TileType | VectorType, scalar: Any) -> Any:
+    lane = builder.insert_element(ir.Constant(kind.vector, ir.Undefined), scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.vector.count), None)
+    return builder.shuffle_vector(lane, ir.Constant(kind.vector, ir.Undefined), zeros)
 
 
 def _each(builder: Any, value: Any, step: Any) -> Any:
@@ -168,6 +184,18 @@ def multiply_add(typingctx, sums, pixels, k, weights):
     return sums(sums, pixels, types.int64, types.int64), codegen
 
 
+def _multiply_add_panels(builder: Any, sums: TileType, value: Any, x: Any, index: Any, starts: Any) -> Any:
+    """The product of a pixel's input, a vector that repeats it, with its weights in each panel."""
+    offset, products = builder.mul(index, _INT(WIDTH_BYTES)), value
+    for panel, start in enumerate(_rows(builder, offset, starts)):
+        for vector, column in enumerate(_columns(builder, sums, start)):
+            i = panel * VECTORS + vector
+            products = builder.insert_value(
+                products, _fma(builder, sums, x, column, builder.extract_value(value, i)), i
+            )
+    return products
+
+
 @intrinsic
 def multiply_add_pixel(typingctx, sums, pixel, k, panels):
     """``sums[panel, column] = fma(x[k], w[panel, column], sums[panel, column])``: a product of one pixel's chains.
@@ -185,15 +213,7 @@ def multiply_add_pixel(typingctx, sums, pixel, k, panels):
         bits = ir.IntType(8 * sums.element_bytes)
         pointer = builder.inttoptr(where, ir.PointerType(bits))
         x = builder.bitcast(builder.load_atomic(pointer, "monotonic", sums.element_bytes, typ=bits), sums.element)
-        x, offset = _splat(builder, sums, x), builder.mul(index, _INT(WIDTH_BYTES))
-        products = value
-        for panel in range(sums.rows):
-            weights = builder.add(builder.extract_value(starts, panel), offset)
-            for vector, column in enumerate(_columns(builder, sums, weights)):
-                i = panel * VECTORS + vector
-                total = _fma(builder, sums, x, column, builder.extract_value(value, i))
-                products = builder.insert_value(products, total, i)
-        return products
+        return _multiply_add_panels(builder, sums, value, _splat(builder, sums, x), index, starts)
 
     return sums(sums, types.int64, types.int64, panels), codegen
 
@@ -214,6 +234,84 @@ def find_nonzero(typingctx, address, element):
         return found
 
     return types.int64(types.int64, element), codegen
+
+
+@intrinsic
+def compact_nonzero(typingctx, address, target, element):
+    """`find_nonzero`, which also writes the numbers that are not 0 to an address, one after the other.
+
+    The rest of the 64 numbers there becomes anything. Only for targets that have the instruction (``CAN_COMPACT``).
+    """
+    tile = TileType(element.instance_type, 1)
+    lanes = tile.vector.count
+    flags = ir.VectorType(ir.IntType(1), lanes)
+    name = f"llvm.x86.avx512.mask.compress.v{lanes}f{8 * tile.element_bytes}"
+
+    def codegen(context, builder, signature, args):
+        compress = ir.FunctionType(tile.vector, [tile.vector, tile.vector, flags])
+        function = get_or_insert_function(builder.module, compress, name)
+        zeros = ir.Constant(tile.vector, None)
+        found, place = _INT(0), args[1]
+        for vector in range(RUN // lanes):
+            numbers = _load(builder, tile, args[0], vector)
+            differ = builder.fcmp_unordered("!=", numbers, zeros)
+            store = builder.store(builder.call(function, [numbers, zeros, differ]), _pointer(builder, tile, place, 0))
+            store.align = tile.element_bytes
+            bits = builder.zext(builder.bitcast(differ, ir.IntType(lanes)), _INT)
+            place = builder.add(place, builder.mul(builder.ctpop(bits), _INT(tile.element_bytes)))
+            found = builder.or_(found, builder.shl(bits, _INT(vector * lanes)))
+        return found
+
+    return types.int64(types.int64, types.int64, element), codegen
+
+
+@intrinsic
+def load_vector(typingctx, address, element):
+    """The vector of ``np.float32`` or ``np.float64`` at an address."""
+    kind, tile = VectorType(element.instance_type, False), TileType(element.instance_type, 1)
+
+    def codegen(context, builder, signature, args):
+        return _load(builder, tile, args[0], 0)
+
+    return kind(types.int64, element), codegen
+
+
+@intrinsic
+def repeat_place(typingctx, place, element):
+    """A vector's places, all of them ``place``."""
+    kind = VectorType(element.instance_type, True)
+
+    def codegen(context, builder, signature, args):
+        return _splat(builder, kind, builder.trunc(args[0], kind.lane) if kind.lane.width < 64 else args[0])
+
+    return kind(types.int64, element), codegen
+
+
+@intrinsic
+def add_places(typingctx, left, right):
+    """``left + right``, place by place."""
+
+    def codegen(context, builder, signature, args):
+        return builder.add(*args)
+
+    return left(left, left), codegen
+
+
+@intrinsic
+def multiply_add_place(typingctx, sums, numbers, places, k, panels):
+    """`multiply_add_pixel`, with the number at a place of a vector as input. All ``places`` are that place.
+
+    Beside the weights nothing is loaded. Only for targets that have the instruction (``CAN_COMPACT``).
+    """
+    name = f"llvm.x86.avx512.permvar.{'sf' if sums.element_bytes == 4 else 'df'}.512"
+
+    def codegen(context, builder, signature, args):
+        value, vector, which, index, starts = args
+        permute = ir.FunctionType(numbers.vector, [numbers.vector, places.vector])
+        x = builder.call(get_or_insert_function(builder.module, permute, name), [vector, which])
+        return _multiply_add_panels(builder, sums, value, x, index, starts)
+
+    return sums(sums, numbers, places, types.int64, panels), codegen
 
 
 @intrinsic
