@@ -94,12 +94,11 @@ def struct_of(rows: Sequence[Row], fields: Sequence[Field]) -> Any:
     """The rows as one array."""
     pa = pyarrow()
     columns = _columns(fields)
-    failures = [row.failure or (None, None) for row in rows]
     arrays = [
         pa.array([row.id for row in rows], pa.string()),
         pa.array([row.digest for row in rows], pa.string()),
-        pa.array([type for type, _ in failures], pa.string()),
-        pa.array([message for _, message in failures], pa.string()),
+        pa.array([None if row.failure is None else row.failure.type for row in rows], pa.string()),
+        pa.array([row.message for row in rows], pa.string()),
     ]
     for number, field in enumerate(fields):
         values = [None if row.values is None else row.values[number] for row in rows]

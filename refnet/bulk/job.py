@@ -26,6 +26,8 @@ from refnet.bulk.sources import Item, Source, source_of
 from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, listed, path_of
 from refnet.errors import ConfigError, InputError, RefnetWarning
 from refnet.images.preprocess import Recipe
+from refnet.network.options import KEYWORDS
+from refnet.signatures import shows
 from refnet_kernels.system.forks import making
 
 #: Bytes of a shard's values, at most, unless one row has more.
@@ -85,6 +87,7 @@ class Batch(NamedTuple):
     seconds: float
 
 
+@shows(KEYWORDS)
 def batch(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -146,7 +149,7 @@ def batch(
     workers : int, optional
         Processes of Daft; None: one on this machine, one per core of a cluster.
     progress : callable, optional
-        Called with a `Progress` now and then.
+        Called now and then with an object that has ``done``, ``total``, ``errors``, ``rate`` and ``seconds_left``.
     **options
         As for `refnet.Engine`.
 
@@ -387,6 +390,42 @@ def status_of(out: str | os.PathLike[str]) -> Status:
         rows, sum(by_type.values()), len(heads), by_type, directory.is_locked(),
         result.get("sha256") if is_finished else None, list(examples), manifest.get("job") or {},
     )  # fmt: skip
+
+
+def hash_of(path: str | os.PathLike[str]) -> tuple[int, str]:
+    """The hash of rows that anybody has written: Daft, Ray or Spark, for instance, with the rows of a `Predictor`.
+
+    Parameters
+    ----------
+    path : path
+        A Parquet file or JSON lines with the columns ``id`` and ``digest``; or a directory, whose files are looked for
+        in all directories below it.
+
+    Returns
+    -------
+    rows : int
+    sha256 : str
+
+    Raises
+    ------
+    InputError
+        There are no such files, or two rows have one id.
+    CorruptError
+        A file cannot be read, or has no such columns.
+    """
+    name = path_of(path)
+    files = [name]
+    if os.path.isdir(name):
+        files = sorted(
+            os.path.join(directory, file)
+            for directory, _, found in os.walk(name)
+            for file in found
+            if file.endswith(tuple(f".{format}" for format in FORMATS))
+        )
+    if not files:
+        raise InputError(f"There are no .parquet or .jsonl files in {name}.", found=name)
+    entries = [entry for file in files for entry in entries_of(*index_of(file))]
+    return len(entries), hash_of_rows(entries)
 
 
 def _by_type(heads: Sequence[Head]) -> dict[str, int]:

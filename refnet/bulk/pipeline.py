@@ -179,13 +179,14 @@ def rows_of(
                     return
                 batch.append((id, prepared))
                 if not isinstance(prepared, Failure):
-                    good, nbytes, largest = good + 1, nbytes + prepared.nbytes, max(largest, prepared.nbytes)
+                    size = prepared.pixels.nbytes
+                    good, nbytes, largest = good + 1, nbytes + size, max(largest, size)
             # Two at least are begun, if there are so many.
             is_last = not waiting
             if is_last or good == predictor.batch or nbytes > _BYTES or len(batch) == _LONGEST * predictor.batch:
                 outcomes = predictor.outcomes([prepared for _, prepared in batch])
-                for (id, _), outcome in zip(batch, outcomes, strict=True):
-                    yield predictor.row(id, outcome)
+                for (id, prepared), outcome in zip(batch, outcomes, strict=True):
+                    yield predictor.row(id, outcome, prepared)
                 batch, good, nbytes = [], 0, 0
                 if is_last or stopped():
                     return

@@ -22,12 +22,13 @@ from refnet.engine import Engine
 from refnet.errors import ConfigError, InputError, RefnetError, RefnetWarning
 from refnet.evidence.digest import digest_all
 from refnet.images import doubts
-from refnet.images.files import load_image
+from refnet.images.files import image_and_doubts
 from refnet.images.preprocess import Recipe, check_recipe, fields_of, preprocess
 from refnet.network.names import full_names
-from refnet.network.options import BIT_OPTIONS
+from refnet.network.options import BIT_OPTIONS, KEYWORDS
 from refnet.resources import for_images, for_weights, is_want
 from refnet.run.devices import check_threads
+from refnet.signatures import shows
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, Float32Array
@@ -41,6 +42,20 @@ _ANY_SIDE = 224
 class _Opened(NamedTuple):
     weights: Weights
     engine: Engine
+
+
+class Prepared(NamedTuple):
+    """An image as the network takes it.
+
+    Attributes
+    ----------
+    pixels : float32 array [H, W, C]
+    note : str or None
+        What the pixels leave out: transparency, further frames.
+    """
+
+    pixels: Float32Array
+    note: str | None
 
 
 class Predictor:
@@ -84,6 +99,7 @@ class Predictor:
     >>> predictor.rows(["cat.jpg", "dog.jpg"])  # dictionaries, without pyarrow
     """
 
+    @shows(KEYWORDS)
     @for_weights
     def __init__(
         self,
@@ -315,15 +331,16 @@ class Predictor:
         rows: list[Row] = []
         for start in range(0, len(contents), self._batch):
             part = slice(start, start + self._batch)
-            outcomes = self.outcomes([self.prepared(content) for content in contents[part]])
-            rows += map(self.row, names[part], outcomes)
+            prepared = [self.prepared(content) for content in contents[part]]
+            rows += map(self.row, names[part], self.outcomes(prepared), prepared)
         return rows
 
-    def row(self, id: str, outcome: Sequence[Any] | Failure) -> Row:
+    def row(self, id: str, outcome: Sequence[Any] | Failure, prepared: Prepared | Failure) -> Row:
         """The row of an input."""
-        return make_row(id, self.fields, outcome)
+        note = None if isinstance(prepared, Failure) else prepared.note
+        return make_row(id, self.fields, outcome, note)
 
-    def prepared(self, content: object) -> Float32Array | Failure:
+    def prepared(self, content: object) -> Prepared | Failure:
         """An image as the network takes it; or why it is not.
 
         Parameters
@@ -332,7 +349,7 @@ class Predictor:
 
         Returns
         -------
-        float32 array [H, W, C], or Failure
+        Prepared or Failure
 
         Raises
         ------
@@ -345,17 +362,17 @@ class Predictor:
             return Failure(InputError.__name__, f"{wanted}; it is encoded bytes, or a path.")
         try:
             channels = opened.engine.architecture.channels
-            image = load_image(content, channels)
+            image, doubts_of_image = image_and_doubts(content, channels)
         except ConfigError:
             raise
         except Exception as error:
             return _failure(error)
         try:
-            return preprocess(image, opened.weights.recipe)
+            return Prepared(preprocess(image, opened.weights.recipe), "; ".join(doubts_of_image) or None)
         except Exception as error:
             return _failure(error)
 
-    def outcomes(self, prepared: Sequence[Float32Array | Failure]) -> list[Sequence[Any] | Failure]:
+    def outcomes(self, prepared: Sequence[Prepared | Failure]) -> list[Sequence[Any] | Failure]:
         """Run the network on prepared images, those of one size at once.
 
         Parameters
@@ -377,9 +394,9 @@ class Predictor:
         sizes: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(prepared):
             if not isinstance(image, Failure):
-                sizes.setdefault(image.shape, []).append(place)
+                sizes.setdefault(image.pixels.shape, []).append(place)
         for places in sizes.values():
-            for place, outcome in zip(places, self._run([found[place] for place in places]), strict=True):
+            for place, outcome in zip(places, self._run([found[place].pixels for place in places]), strict=True):
                 found[place] = outcome
         return found
 

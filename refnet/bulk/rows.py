@@ -83,17 +83,25 @@ class Row(NamedTuple):
     values : sequence or None
         For each field an array, or a sequence of strings; None after a failure.
     failure : Failure or None
+    note : str or None
+        What the result leaves out of its image: further frames, for instance.
     """
 
     id: str
     digest: str
     values: Sequence[Any] | None
     failure: Failure | None
+    note: str | None = None
+
+    @property
+    def message(self) -> str | None:
+        """What is to be said of it."""
+        return self.note if self.failure is None else self.failure.message
 
     def as_dict(self, fields: Sequence[Field]) -> dict[str, Any]:
         """The columns by name, with lists for arrays; None for the fields of a failure."""
-        type, message = self.failure or (None, None)
-        found: dict[str, Any] = {"id": self.id, "digest": self.digest, "error": type, "message": message}
+        type = None if self.failure is None else self.failure.type
+        found: dict[str, Any] = {"id": self.id, "digest": self.digest, "error": type, "message": self.message}
         for field, value in zip(fields, self.values or [None] * len(fields), strict=True):
             is_array = isinstance(value, np.ndarray)
             found[field.name] = value.reshape(-1).tolist() if is_array else value
@@ -127,7 +135,7 @@ def check_ids(ids: Iterable[str]) -> None:
             raise InputError(f"The id {shown(id)} has the character NUL, which ids cannot have.", found=id)
 
 
-def make_row(id: str, fields: Sequence[Field], outcome: Sequence[Any] | Failure) -> Row:
+def make_row(id: str, fields: Sequence[Field], outcome: Sequence[Any] | Failure, note: str | None = None) -> Row:
     """The row of an input, with its digest."""
     if isinstance(outcome, Failure):
         # A path in a message need not be UTF-8.
@@ -141,7 +149,7 @@ def make_row(id: str, fields: Sequence[Field], outcome: Sequence[Any] | Failure)
         else:
             array = np.ascontiguousarray(value, _DTYPES[field.dtype])
             parts += [_number(np.ndim(value)), *map(_number, np.shape(value)), array.tobytes()]
-    return Row(id, _digest(parts), outcome, None)
+    return Row(id, _digest(parts), outcome, None, note)
 
 
 def entries_of(ids: Iterable[str], digests: Iterable[str]) -> list[bytes]:

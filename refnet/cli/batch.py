@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="W", help="the weights, as for refnet predict")
     parser.add_argument("--out", metavar="DIR", help="the directory of the rows; it belongs to this job")
     parser.add_argument("--status", metavar="DIR", help="how far the job of a directory is")
+    parser.add_argument("--hash", metavar="PATH", help="the SHA-256 of rows, also those that Daft, Ray or Spark wrote")
     parser.add_argument(
         "--top", type=count, metavar="K", help="how many classes (default 5, if nothing else is wanted)"
     )
@@ -99,6 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.source or arguments.weights or arguments.out:
             raise ConfigError("--status DIR stands alone.")
         return _status(arguments)
+    if arguments.hash is not None:
+        if arguments.source or arguments.weights or arguments.out:
+            raise ConfigError("--hash PATH stands alone.")
+        return _hash(arguments)
     missing = [
         name
         for name, value in (("SRC", arguments.source), ("--weights", arguments.weights), ("--out", arguments.out))
@@ -172,6 +177,19 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"SHA-256   {status.sha256}")
     if status.examples:
         print_table(["id", "error", "message"], status.examples)
+    return 0
+
+
+def _hash(arguments: argparse.Namespace) -> int:
+    from refnet.bulk.job import hash_of
+
+    with file_errors(InputError):
+        rows, sha256 = hash_of(arguments.hash)
+    if arguments.json:
+        print_json({"rows": rows, "sha256": sha256})
+    else:
+        print(f"rows      {rows:,}")
+        print(f"SHA-256   {sha256}")
     return 0
 
 

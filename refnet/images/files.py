@@ -112,6 +112,21 @@ def load_image(
     The checksums of a PNG are verified. The other formats have none: a change in their data is found only if it makes
     the file unreadable.
     """
+    pixels, name, notes = _loaded(path, channels)
+    notes.say(name)
+    return pixels
+
+
+@for_images
+def image_and_doubts(
+    path: str | os.PathLike[str] | bytes | bytearray | memoryview, channels: int = 3
+) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """What `load_image` gives, and in place of its warnings what the pixels leave out, in a few words each."""
+    pixels, _, notes = _loaded(path, channels)
+    return pixels, notes.doubts
+
+
+def _loaded(path: Any, channels: int) -> tuple[npt.NDArray[np.uint8], str, _Notes]:
     channels = as_int(channels)
     check_positive(channels=channels)
     check_choice("channels", channels, (3, 1))
@@ -128,8 +143,7 @@ def load_image(
             raise InputError(f"{name} is not a regular file; give the path of an image file.", found=name)
         with naming_file(name), open(name, "rb") as file:
             pixels = _read(name, file, channels, notes)
-    notes.say(name)
-    return pixels
+    return pixels, name, notes
 
 
 def _bytes_of(content: bytes | bytearray | memoryview) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import refnet
 from refnet.bulk import pipeline, shards
@@ -491,3 +492,17 @@ def test_a_worker_takes_no_more_threads_than_it_may(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", said)
     assert threads_of_worker(asked) == threads
+
+
+def test_what_a_result_leaves_out_of_its_image_is_in_its_message(tmp_path: Path) -> None:
+    """Not a warning per file, and no error where warnings are errors."""
+    (tmp_path / "in").mkdir()
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "in" / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "in" / "b.webp", lossless=True)
+    done = refnet.batch(tmp_path / "in", WEIGHTS, tmp_path / "o")
+    first, second = read(tmp_path / "o")
+    assert (done.rows, done.errors) == (2, 0)
+    assert "frame" in first["message"]
+    assert second["message"] is None
+    assert first["classes"] is not None

@@ -50,6 +50,8 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     monkeypatch.chdir(tmp_path)
     refnet.save_weights("resnet_v2_50.ckpt", refnet.random_weights(blocks, 1001, scope="resnet_v2_50"))
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (320, 300, 3), np.uint8)).save("cat.jpg")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes((tmp_path / "cat.jpg").read_bytes())
     return refnet.load_image("cat.jpg")
 
 
