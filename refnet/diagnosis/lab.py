@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -174,7 +174,10 @@ class Lab:
         """Within this, variants may begin with the values of this one."""
         traced = self.trace(hypotheses)
         kept = {tensor.index: tensor for tensor in traced.end_points.values() if tensor.op != "squeeze"}
-        with self.runner.based_on(traced.graph, traced.keys, list(kept.values())):
+        with ExitStack() as stack:
+            # Outside of a stretch that is looked at, a variant may have values that cannot be computed.
+            with suppress(RefnetError):
+                stack.enter_context(self.runner.based_on(traced.graph, traced.keys, list(kept.values())))
             yield
 
     def forget(self, traced: Traced) -> None:

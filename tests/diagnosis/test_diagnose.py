@@ -11,7 +11,12 @@ import pytest
 import refnet
 import refnet.errors
 from refnet.diagnosis.diagnosis import Diagnosis
+from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.pairs import AT_ONCE
+from refnet.diagnosis.pixels import Pipeline
+from refnet.diagnosis.search import hypotheses_of
+from refnet.weights.files import weights_of
+from refnet_kernels.system.float_mode import contract_mode
 from tests.ports.mistakes import Mistake
 from tests.ports.networks import Variables, draw_variables, inception_scaled, run_numpy, small_net, smooth_images
 from tests.ports.tensorflow_port import run
@@ -127,6 +132,17 @@ def test_two_mistakes_in_one_layer_are_found_from_layers() -> None:
     mistakes = [Mistake("kernel-flipped", f"{UNIT}/conv2"), Mistake("gamma-ignored", f"{UNIT}/conv2")]
     found = refnet.diagnose(VARIABLES[2], IMAGE, observed(2, *mistakes), threads=1)
     assert {(entry.id, entry.site) for entry in found.mistakes} == {(m.id, m.site) for m in mistakes}
+
+
+def test_a_variant_without_values_elsewhere_is_no_base_for_pairs() -> None:
+    """Means in place of variances: some are negative, and have no root."""
+    with contract_mode():
+        weights = weights_of(VARIABLES[1], None)
+        lab = Lab(weights, Pipeline(IMAGE, weights.recipe), {"threads": 1})
+        swapped = [h for h in hypotheses_of(lab) if h.mistake.id == "mean-variance-swapped" and h.site == "everywhere"]
+        assert lab.value(lab.trace(swapped), lab.reference.net) is None
+        with lab.based_on(swapped):
+            assert lab.value(lab.reference, lab.reference.net) is not None
 
 
 def test_a_mistake_that_gives_values_other_names_is_found_from_layers() -> None:
