@@ -24,20 +24,23 @@ def copy_speeds(threads: int, rounds: int = 10) -> dict[str, float]:
     return speeds
 
 
-#: Measurements after which the best one is near the limit, even if other programs run now and then.
-_ENOUGH = 20
+#: FMAs per vector of a tile in one measurement of a thread: about 1 ms, as long as a layer takes, whose best time is
+#: compared with it. Beside other programs, longer ones would all be interrupted.
+_STEPS = 200_000
+#: Measurements in turn with each run of the layers, and those after which the best one is near the limit.
+_EACH, _ENOUGH = 5, 100
 
 
 class Peak:
     """The speed of multiply-adds in registers, the best of all measurements."""
 
     def __init__(self, threads: int) -> None:
-        self._fma = FmaPeak(threads)
+        self._fma = FmaPeak(threads, _STEPS)
         self._gflops: list[float] = []
 
     def run(self) -> None:
-        """Measure once, for about 10 ms."""
-        self._gflops.append(self._fma.flop / _seconds(self._fma) / 1e9)
+        """Measure a few times."""
+        self._gflops += [self._fma.flop / _seconds(self._fma) / 1e9 for _ in range(_EACH)]
 
     def settled(self) -> float:
         """GFLOP/s, after more measurements if there were few."""

@@ -26,6 +26,8 @@ from refnet.bulk.sources import Item, Source, source_of
 from refnet.checks import as_int, check_bool, check_choice, check_number, check_positive, listed, path_of
 from refnet.errors import ConfigError, InputError, RefnetWarning
 from refnet.images.preprocess import Recipe
+from refnet.network.options import KEYWORDS
+from refnet.signatures import shows
 from refnet_kernels.system.forks import making
 
 #: Bytes of a shard's values, at most, unless one row has more.
@@ -85,6 +87,7 @@ class Batch(NamedTuple):
     seconds: float
 
 
+@shows(KEYWORDS)
 def batch(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     weights: Mapping[str, Any] | str | os.PathLike[str],
@@ -146,7 +149,7 @@ def batch(
     workers : int, optional
         Processes of Daft; None: one on this machine, one per core of a cluster.
     progress : callable, optional
-        Called with a `Progress` now and then.
+        Called now and then with an object that has ``done``, ``total``, ``errors``, ``rate`` and ``seconds_left``.
     **options
         As for `refnet.Engine`.
 

@@ -25,9 +25,10 @@ from refnet.images import doubts
 from refnet.images.files import image_and_doubts
 from refnet.images.preprocess import Recipe, check_recipe, fields_of, preprocess
 from refnet.network.names import full_names
-from refnet.network.options import BIT_OPTIONS
+from refnet.network.options import BIT_OPTIONS, KEYWORDS
 from refnet.resources import for_images, for_weights, is_want
 from refnet.run.devices import check_threads
+from refnet.signatures import shows
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import CONTRACT_VERSION, Float32Array
@@ -98,6 +99,7 @@ class Predictor:
     >>> predictor.rows(["cat.jpg", "dog.jpg"])  # dictionaries, without pyarrow
     """
 
+    @shows(KEYWORDS)
     @for_weights
     def __init__(
         self,

@@ -23,9 +23,7 @@ from refnet.errors import ConfigError, InputError
 from refnet_kernels.system.forks import Lock
 
 #: What the names of images end in, in any case. Files and members of tars with other names are counted, not read.
-ENDINGS = (
-    ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
-)  # fmt: skip
+ENDINGS = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 #: What the names of lists end in: text, a path per line.
 _LISTS = (".list", ".lst", ".txt")
 #: Bytes of a tar's member, or of a path in a list, that are read at most.

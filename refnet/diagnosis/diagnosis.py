@@ -16,7 +16,7 @@ import numpy as np
 from refnet.checks import check_bool, check_mapping, check_number, shown
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
-from refnet.diagnosis.layers import chosen, stretches, with_pairs
+from refnet.diagnosis.layers import chosen, pairs_in, stretches
 from refnet.diagnosis.mistake import Context, Hypothesis
 from refnet.diagnosis.observing import Point, observe
 from refnet.diagnosis.pairs import pairs as pairs_of
@@ -326,7 +326,8 @@ def _by_layers(lab: Lab, points: Sequence[Point], pair_seconds: float | None, pr
                 tried=whole.tried + sum(stretch.search.tried for stretch in found),
             )
         if pair_seconds is not None:
-            mistakes, ties, unexplained = chosen(with_pairs(found, pair_seconds))
+            more, unexplained = pairs_in(found, mistakes, pair_seconds)
+            mistakes += more
     differing = [stretch for stretch in found if not stretch.is_right]
     by_explanation = {id(entry): stretch.search for stretch in found for entry in stretch.found.values()}
 

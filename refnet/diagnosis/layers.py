@@ -7,7 +7,10 @@ and several mistakes cost no more than one.
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 from refnet.diagnosis.lab import Lab
@@ -18,7 +21,7 @@ from refnet.diagnosis.patched import EVERYWHERE, Label, is_within
 from refnet.diagnosis.search import Candidate, Explanation, Progress, Search
 from refnet_kernels.contract import FloatArray
 
-#: A mistake, by its id, site and value; of two at once each of these is both of theirs.
+#: A mistake, by its id, site and value.
 Name = tuple[str, str, object]
 
 
@@ -73,18 +76,62 @@ def stretches(lab: Lab, points: Sequence[Point], hypotheses: Sequence[Hypothesis
     return found
 
 
-def with_pairs(found: Sequence[Stretch], limit: float) -> Sequence[Stretch]:
-    """Look for two mistakes at once in the stretches that no single one explains, for so many seconds in all."""
+def pairs_in(
+    found: Sequence[Stretch], named: Sequence[Explanation], limit: float
+) -> tuple[list[Explanation], list[Stretch]]:
+    """Two mistakes at once in stretches that no single one explains.
+
+    Of those that give the same in a stretch, what is named already goes first, then what explains most of the others.
+
+    Parameters
+    ----------
+    found : sequence of Stretch
+    named : sequence of Explanation
+        The mistakes of the other stretches.
+    limit : float
+        Seconds for all of it.
+
+    Returns
+    -------
+    mistakes : list of Explanation
+    unexplained : list of Stretch
+    """
     end = time.monotonic() + limit
-    for stretch in found:
-        if not stretch.is_right and not stretch.found:
-            left = max(end - time.monotonic(), 0.0)
-            narrow_first = stretch.candidates[::-1]  # of those that are the same in this stretch, the first is taken
-            alone = [candidate.hypotheses[0] for candidate in narrow_first]
-            for entry in pairs(stretch.search, narrow_first, alone, left):
-                ids, sites, values = zip(*map(name_of, entry.candidate.hypotheses), strict=True)
-                stretch.found[" and ".join(ids), " and ".join(sites), values] = entry
-    return found
+    open_ = [stretch for stretch in found if not stretch.is_right and not stretch.found]
+    possible = [_alternatives(stretch, max(end - time.monotonic(), 0.0)) for stretch in open_]
+    counts = Counter(name for pairs_here in possible for name in {name_of(h) for _, pair in pairs_here for h in pair})
+    said = {name_of(entry.candidate.hypotheses[0]) for entry in named}
+    mistakes: list[Explanation] = []
+
+    def cost(alternative: tuple[Explanation, Sequence[Hypothesis]]) -> tuple[int, int, int]:
+        left = [name for name in map(name_of, alternative[1]) if name not in said]
+        return len(left), -sum(counts[name] for name in left), -sum(_narrowness(name[1]) for name in left)
+
+    for stretch, alternatives in zip(open_, possible, strict=True):
+        if alternatives:
+            entry, pair = min(alternatives, key=cost)
+            missing = tuple(hypothesis for hypothesis in pair if name_of(hypothesis) not in said)
+            said |= set(map(name_of, missing))
+            entry = Explanation(replace(entry.candidate, hypotheses=missing), entry.fit)
+            stretch.found[name_of(pair[0])] = entry
+            mistakes += [entry] if missing else []
+    return mistakes, [stretch for stretch in open_ if not stretch.found]
+
+
+def _alternatives(stretch: Stretch, limit: float) -> list[tuple[Explanation, tuple[Hypothesis, ...]]]:
+    """The pairs that explain a stretch, and with them those whose parts give the same in it."""
+    alike: dict[object, list[Hypothesis]] = defaultdict(list)
+    keys: dict[int, object] = {}
+    for candidate in stretch.candidates:
+        (hypothesis,) = candidate.hypotheses
+        alike[candidate.key].append(hypothesis)
+        keys[id(hypothesis)] = candidate.key
+    alone = [candidate.hypotheses[0] for candidate in stretch.candidates]
+    return [
+        (entry, pair)
+        for entry in pairs(stretch.search, stretch.candidates, alone, limit)
+        for pair in product(*(alike[keys[id(hypothesis)]] for hypothesis in entry.candidate.hypotheses))
+    ]
 
 
 def _concerns(hypothesis: Hypothesis, sites: set[str]) -> bool:

@@ -438,8 +438,11 @@ def _check_same_weights(golden: Golden, weights: Weights, used: Iterable[str]) -
     found = digest_all(weights, used)
     if found == golden.weights:
         return
-    changed = changed_tensors(golden, short_digests(weights, used), sorted(used))
-    which = f": {changed_text(changed, len(golden.tensors))}" if changed else ""
+    names = sorted(used)
+    changed = changed_tensors(golden, short_digests(weights, names), names)
+    which = f": {changed_text(changed, len(names))}" if changed else ""
+    if golden.tensors and len(golden.tensors) != len(names):
+        which = f": {len(names)} tensors in place of {len(golden.tensors)}"
     raise WeightsError(
         f"The golden was recorded with other weights than these{which}. If that is meant, record it again.",
         tensor=changed[0] if changed else None,

@@ -1,5 +1,7 @@
 """The right ports are right and the strange ones strange; the table counts what a diagnosis says of them."""
 
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ from tests.ports.agreement import problem
 from tests.ports.correct import correct_ports
 from tests.ports.mistakes import Mistake
 from tests.ports.networks import draw_variables, inception_scaled, small_net, smooth_images
-from tests.ports.table import WANTED, Answer, Case, Problem, _single, all_cases, answered, judged, rows_of, shown
+from tests.ports.table import WANTED, Answer, Case, Kept, Problem, _single, all_cases, answered, judged, rows_of, shown
 from tests.ports.tensorflow_port import run
 from tests.ports.unknown import unknown_ports
 from tests.slim.oracle import Net
@@ -81,6 +83,7 @@ def test_verdicts() -> None:
     assert judged(case(forgotten), result(("mean-ignored", "postnorm", None)))[0] == "named"
     assert judged(case(same, epsilon), result(named, ("conv1-same", "conv1", None)))[0] == "named"
     assert judged(case(same, epsilon), result(named))[0] == "other"
+    assert judged(case(epsilon), result(named, ("conv1-same", "conv1", None)))[0] == "other"
     assert judged(case(kind="unknown"), result())[0] == "nothing"
     assert judged(case(kind="unknown"), result(named))[0] == "other"
     assert judged(case(kind="correct"), result(correct=True))[0] == "correct"
@@ -88,7 +91,9 @@ def test_verdicts() -> None:
 
 def test_a_mistake_of_no_effect_is_not_asked_about() -> None:
     place = Problem(*problem(2))
-    assert answered(_single("singles", place, [Mistake("stride-place", None, "first_conv")])) is None
+    answer = answered(_single("singles", place, [Mistake("stride-place", None, "first_conv")]))
+    assert answer.verdict == "no effect"
+    assert "singles" not in shown([answer])
 
 
 def test_the_table_counts_verdicts_and_times() -> None:
@@ -96,7 +101,7 @@ def test_the_table_counts_verdicts_and_times() -> None:
     answers = [
         answered(case(epsilon, result=result(("epsilon", "postnorm", 1e-3)))),
         answered(case(epsilon, result=result(("gamma-ignored", "postnorm", None)))),
-        Answer(case(kind="unknown"), "nothing", "", 2.0),
+        Answer("unknown", "x", "", "nothing", "", 2.0),
         answered(Case("unknown", "x", Problem(*problem(2)), (), lambda: 1 / 0)),
     ]
     assert [answer.verdict for answer in answers] == ["named", "other", "nothing", "error"]
@@ -104,8 +109,28 @@ def test_the_table_counts_verdicts_and_times() -> None:
     assert row.verdicts == {"named": 1, "other": 1}
     assert row.others == {"gamma-ignored": 1}
     text = shown(answers)
-    assert "singles: 2 cases, named or tie 50.0 %" in text
-    assert "unknown: 2 cases, nothing 50.0 %" in text
+    assert "singles: 2 cases, named or tie 1 = 50.0 %" in text
+    assert "unknown: 2 cases, nothing 1 = 50.0 %" in text
+
+
+def test_an_interrupted_table_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[str] = []
+
+    def ask(title: str) -> Any:
+        asked.append(title)
+        return result()
+
+    def cases_named(*titles: str) -> list[Case]:
+        return [Case("unknown", title, Problem(*problem(2)), (), partial(ask, title)) for title in titles]
+
+    kept = Kept(tmp_path / "results.jsonl")
+    for asked_now in cases_named("a", "b"):
+        kept.asked(asked_now)
+    assert "unknown 2/2 1.0 s b: nothing" in capsys.readouterr().err
+    again = Kept(tmp_path / "results.jsonl")
+    answers = [again.asked(asked_now) for asked_now in cases_named("a", "b", "c")]
+    assert asked == ["a", "b", "c"]
+    assert [answer.verdict for answer in answers] == ["nothing"] * 3
 
 
 @pytest.mark.slow
@@ -113,6 +138,6 @@ def test_the_table_counts_verdicts_and_times() -> None:
 def test_the_diagnosis_of_small_networks(kind: str) -> None:
     """Nine of ten single mistakes are named; no right port is called wrong, and no unknown bug is given a name."""
     asked = [answered(case) for case in all_cases([kind], full=False, count=1)]
-    answers = [answer for answer in asked if answer is not None]
-    good = [answer for answer in answers if answer.verdict in WANTED.get(kind, ("named", "tie"))]
+    answers = [answer for answer in asked if answer.verdict != "no effect"]
+    good = [answer for answer in answers if answer.is_good]
     assert len(good) >= (1 if kind in WANTED else 0.9) * len(answers), shown(answers)

@@ -188,6 +188,9 @@ def test_the_tensors_that_changed_are_named(tmp_path: Path) -> None:
     assert caught.value.tensor == names[0]
     with pytest.raises(WeightsError, match=rf": 1 of {count} tensors differs, {names[1]}\."):
         check(path, {**others, names[0]: WEIGHTS[names[0]]}, IMAGES)
+    path.write_bytes(changed(path.read_bytes(), lambda document, _: document["weights"]["tensors"].pop()))
+    with pytest.raises(WeightsError, match=rf": {count} tensors in place of {count - 1}\."):
+        check(path, others, IMAGES)
 
 
 def test_a_golden_without_the_tensors_hashes_is_as_it_was(tmp_path: Path) -> None:

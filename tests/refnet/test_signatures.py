@@ -60,7 +60,9 @@ def test_the_keywords_of_arrays_are_shown(name: str) -> None:
     assert "threads" in pydoc.plaintext.document(function).splitlines()[0]
 
 
-@pytest.mark.parametrize("function", [refnet.forward, golden.record, testing.assert_golden, refnet.diagnose])
+@pytest.mark.parametrize(
+    "function", [refnet.forward, golden.record, testing.assert_golden, refnet.diagnose, refnet.batch]
+)
 def test_the_options_of_an_engine_are_shown(function: Callable[..., Any]) -> None:
     assert set(inspect.signature(function).parameters) >= OF_ENGINES
 
