@@ -40,7 +40,7 @@ from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
-    from refnet import golden, seeded, summary, testing  # noqa: F401
+    from refnet import golden, plots, seeded, summary, testing  # noqa: F401
     from refnet.comparison.comparison import compare
     from refnet.diagnosis.diagnosis import diagnose
     from refnet.images.files import load_image
@@ -97,6 +97,7 @@ __all__ = [
 #: What is imported when it is first asked for: modules, and the modules of functions and classes.
 _LAZY = {
     "golden": "refnet.golden",
+    "plots": "refnet.plots",
     "seeded": "refnet.seeded",
     "summary": "refnet.summary",
     "testing": "refnet.testing",

@@ -104,6 +104,7 @@ KINDS = {
 }  # fmt: skip
 
 _PREDICT = "predict a.png --weights w.npz"
+_MAPS = "plot features w.npz p.png --image a.png"
 _RECORD = "golden record n.safetensors --weights w.npz"
 #: A command line, and the kind of the argument after it.
 ARGUMENTS = (
@@ -118,6 +119,11 @@ ARGUMENTS = (
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
     ("demo --threads", "threads"), ("demo --device", "device"), ("demo --plot", "picture"),
+    ("plot network w.npz", "picture"), ("plot network {} p.png", "weights"), ("plot network {} p.png", "path"),
+    ("plot network w.npz p.png --size", "count"), (f"{_MAPS} --end-point", "end point"),
+    (f"{_MAPS} --end-point block1 --channels", "count"), (f"{_MAPS} --end-point block1 --threads", "threads"),
+    (f"{_MAPS} --end-point block1 --device", "device"), ("plot dense w.npz p.png --image", "image"),
+    ("plot dense w.npz p.png --image a.png --size", "count"), ("plot", "unknown"),
     ("selfcheck", "check"), ("selfcheck --threads", "threads"), ("selfcheck --device", "device"),
     (f"{_RECORD} --random", "seed"), (f"{_RECORD} --random 1 --size", "count"), (f"{_RECORD} --image", "image"),
     (f"{_RECORD} --random 1 --size 9 --option", "option"), (f"{_RECORD} --random 1 --threads", "threads"),
@@ -147,6 +153,9 @@ LINES = (
         "height is 'x'",
     ),
     BadCommand(["predict"], 2, "required"),
+    BadCommand(["plot"], 2, "required: PICTURE"),
+    BadCommand(["plot", "dense", "w.npz", "p.png"], 2, "required: --image"),
+    BadCommand(["plot", "dense", "w.npz", "p.png", "--image", "a.png", "--output-stride", "6"], 2, "multiple of 4"),
     BadCommand(["compare"], 2, "required: REFERENCE"),
     BadCommand(["compare", "w.npz"], 2, "Pass two files"),
     BadCommand(["compare", "w.npz", "w.npz", "--image", "a.png"], 2, "--image is for --weights"),
