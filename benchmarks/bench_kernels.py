@@ -24,14 +24,15 @@ from rich.table import Table
 
 from benchmarks.common import ROOT, add_output_options, alternate, machine, summary, write_result
 from benchmarks.layers import Layer, is_right, read_layers
-from benchmarks.peaks import Copy, FmaPeak
-from benchmarks.plots import check_plot, save_roofline
+from benchmarks.plots import check_plot
+from refnet.benchmark.limits import copy_speeds
+from refnet.benchmark.plot import Point, save_roofline
 from refnet_kernels.catalog import rows, select
+from refnet_kernels.cpu.measure import FmaPeak
 from refnet_kernels.cpu.team import Program, aligned_zeros
 
 #: Seconds that a layer runs in one turn.
 TURN = 0.01
-MIB = 2**20
 
 
 def _arguments() -> argparse.Namespace:
@@ -111,14 +112,6 @@ def _measure(layer: Layer, zeros: float, threads: int, rounds: int, peak: FmaPea
     }
 
 
-def _bandwidths(threads: int, quick: bool) -> dict[str, float]:
-    """GB/s of copying arrays of three sizes: for memory, and for the last and the second cache of common processors."""
-    sizes = {"DRAM": ((16 if quick else 256) * MIB, 1), "L3": (4 * MIB, 10), "L2": (threads * MIB // 8, 200)}
-    copies = {name: Copy(threads, *arguments) for name, arguments in sizes.items()}
-    times = alternate({name: copy.run for name, copy in copies.items()}, 2 if quick else 10)
-    return {name: copy.bytes / min(times[name]) / 1e6 for name, copy in copies.items()}
-
-
 def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table()
     table.add_column("layer")
@@ -136,7 +129,7 @@ def main() -> None:
     about = machine()
     peak = FmaPeak(options.threads)
     peak.run()
-    bandwidths = _bandwidths(options.threads, options.quick)
+    bandwidths = copy_speeds(options.threads, 2 if options.quick else 10)
     console = Console(width=130)
     layers = track(options.layers, "layers", console=Console(stderr=True), transient=True)
     results = {layer.name: _measure(layer, options.zeros, options.threads, options.rounds, peak) for layer in layers}
@@ -162,7 +155,12 @@ def main() -> None:
     print(f"FMA peak {best:.1f} GFLOP/s; copying: {roofs}")
     write_result(options.output, result)
     if options.plot is not None:
-        save_roofline(result, options.plot)
+        points = [
+            Point(f"{row['op']} {row['kernel']}".rstrip(), row["flop"], row["bytes"], row["gflops"], row["times"])
+            for row in results.values()
+        ]
+        title = f"{options.shapes.stem}, threads: {options.threads}, zeros: {options.zeros:.0%}"
+        save_roofline(points, best, bandwidths, title, options.plot)
 
 
 if __name__ == "__main__":

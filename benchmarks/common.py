@@ -85,6 +85,7 @@ def alternate(
     rounds: int,
     pause: float = 0.0,
     progress: Callable[[int], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Milliseconds of each run, in turn, so that the machine's changes of speed affect all equally.
 
@@ -96,23 +97,25 @@ def alternate(
         Seconds before each run, in which the threads of the run before may go to sleep.
     progress : callable, optional
         Called with the number of each finished round.
+    clock : callable
+        Gives seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for done in range(rounds):
         for name, run in runs.items():
             time.sleep(pause)
-            start = time.perf_counter()
+            start = clock()
             run()
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append((clock() - start) * 1e3)
         if progress is not None:
             progress(done + 1)
     return times
 
 
 def summary(times: Iterable[float]) -> dict[str, float]:
-    """The minimum and the median, the ``ms`` of a result."""
+    """The minimum, the median and the 99th percentile, the ``ms`` of a result."""
     values = list(times)
-    return {"min": min(values), "median": statistics.median(values)}
+    return {"min": min(values), "median": statistics.median(values), "p99": float(np.percentile(values, 99))}
 
 
 def peak_rss_mb() -> float:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.benchmark.work import flop_of, name_of
+from refnet.checks import MOST
 from refnet_kernels.catalog import OPS
-from refnet_kernels.contract import ConvGeometry, Geometry, Norm, PoolGeometry
-from refnet_kernels.cpu.layout import taps_inside
+from refnet_kernels.contract import ConvGeometry, Geometry, ImageGeometry, Norm, PoolGeometry
 from tests.problems.avg_pool import AvgPoolProblem
 from tests.problems.base import Problem, norm, numbers
 from tests.problems.batch_norm import BatchNormProblem
@@ -37,19 +38,21 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     if op.backends
 }
 COLUMNS |= {op: (*COLUMNS[op], "epilogue") for op in ("conv", "max_pool")}
+#: What an epilogue can have.
+EPILOGUES = ("bias", "norm", "relu", "shortcut", "sum_relu", "preact", "preact_only")
+#: Columns that can be 0.
+_FROM_0 = ("pad_top", "pad_left", "zero_padding")
+#: What the head of each file says about its lines.
+_MEANING = (
+    "A line is a layer: its op, the op's columns as below, and how many times the network has it.",
+    "pad_top, pad_left: zeros above and to the left of the image; those below and to the right follow from the output.",
+    f"epilogue: what the kernel does with its sums before it stores them, of {','.join(EPILOGUES)}; - for nothing.",
+)
 
 
 def sizes_of(op: str, geometry: Geometry) -> tuple[int, ...]:
     """What a layer of an op with this geometry has in its columns."""
     return tuple(getattr(geometry, column) for column in COLUMNS[op] if column != "epilogue")
-
-
-def products_inside(g: ConvGeometry) -> int:
-    """The products of a convolution that have to be computed: those inside the image."""
-    down, right = np.arange(g.kernel_height) * g.rate, np.arange(g.kernel_width) * g.rate
-    rows = int(np.sum(taps_inside(g.out_height, g.stride, g.pad_top, g.height, down)))
-    columns = int(np.sum(taps_inside(g.out_width, g.stride, g.pad_left, g.width, right)))
-    return g.batch * rows * columns * g.channels * g.out_channels
 
 
 class Layer(NamedTuple):
@@ -73,29 +76,37 @@ class Layer(NamedTuple):
         Raises
         ------
         ValueError
-            The line does not have its op's columns.
+            The line does not have its op's columns, or one of them has a value that it cannot have: the message
+            names the column.
         """
         op, *fields = line.split()
-        columns = COLUMNS.get(op)
-        if columns is None or len(fields) != len(columns) + 1:
-            raise ValueError(
-                f"{line!r} is not a layer: {', '.join(COLUMNS)}, with the columns of the op and how many times."
-            )
-        *fields, times = fields
-        epilogue = fields.pop() if "epilogue" in columns else "-"
-        return cls(op, tuple(map(int, fields)), epilogue.replace("-", ""), int(times))
+        if op not in COLUMNS:
+            raise ValueError(f"column 1 (op): {op!r} is not one of {', '.join(COLUMNS)}.")
+        columns = (*COLUMNS[op], "times")
+        if len(fields) != len(columns):
+            missing, wanted = columns[len(fields) :], f"{op} has the columns {' '.join(columns)}"
+            what = f"column {len(fields) + 2} ({missing[0]}) is missing" if missing else "there are too many columns"
+            raise ValueError(f"{what}: {wanted}.")
+        values: list[Any] = [
+            _value(column, text, number) for number, (column, text) in enumerate(zip(columns, fields, strict=True), 2)
+        ]
+        *sizes, times = values
+        epilogue = sizes.pop() if "epilogue" in columns else ""
+        return cls(op, tuple(sizes), epilogue, times)
 
     @property
     def name(self) -> str:
         """The layer's name in tables."""
-        if self.op == "conv":
-            g = ConvGeometry(*self.sizes)
-            text = f"conv {self.kernel} {g.channels} > {g.out_channels}, {g.out_height}x{g.out_width}"
-            text += f" /{g.stride}" if g.stride > 1 else ""
-            text += f" rate {g.rate}" if g.rate > 1 else ""
-        else:
-            text = f"{self.op} {'x'.join(map(str, self.sizes))}"
+        g = self.geometry
+        text = name_of(g) if isinstance(g, ConvGeometry) else f"{self.op} {'x'.join(map(str, self.sizes))}"
         return f"{text} {self.epilogue}".rstrip()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The sizes as integers with names; of an op that looks at each number, only the shape."""
+        kinds: dict[str, Any] = {"conv": ConvGeometry, "max_pool": PoolGeometry, "avg_pool": PoolGeometry}
+        kind = kinds.get(self.op)
+        return ImageGeometry.of(self.sizes[:4]) if kind is None else kind(*self.sizes)
 
     @property
     def kernel(self) -> str:
@@ -108,16 +119,7 @@ class Layer(NamedTuple):
         """Additions, multiplications and comparisons of the contract's definition, except those with zeros outside the
         image; softmax is not counted.
         """
-        if self.op == "conv":
-            return 2 * products_inside(ConvGeometry(*self.sizes))
-        if self.op in ("max_pool", "avg_pool"):
-            p = PoolGeometry(*self.sizes)
-            return p.window**2 * p.batch * p.out_height * p.out_width * p.channels
-        if self.op == "group_norm":
-            # As of the statistics of a batch, and of the batch norm after them.
-            return 8 * int(np.prod(self.sizes[:4]))
-        each = {"batch_norm": 4, "batch_statistics": 4, "residual": 1, "mean": 1}.get(self.op, 0)
-        return each * int(np.prod(self.sizes))
+        return flop_of(self.op, self.geometry)
 
     def problem(self, zeros: float = 0.0) -> Problem:
         """The layer with random numbers; a share of a convolution's inputs is 0, except for an image's 3 channels."""
@@ -150,22 +152,44 @@ class Layer(NamedTuple):
         return MaxPoolProblem(self.name, x, PoolGeometry(*self.sizes), next_norm)
 
 
+def _value(column: str, text: str, number: int) -> int | str:
+    """What a column holds: the parts of an epilogue, or a whole number."""
+    if column == "epilogue":
+        unknown = [part for part in text.split(",") if part not in EPILOGUES] if text != "-" else []
+        if unknown:
+            raise ValueError(
+                f"column {number} (epilogue): {text!r} is not -, or parts of {','.join(EPILOGUES)} between commas."
+            )
+        return "" if text == "-" else text
+    least = 0 if column in _FROM_0 else 1
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= MOST):
+        raise ValueError(f"column {number} ({column}): {text!r} is not a whole number of {least} or more.")
+    return int(text)
+
+
 def read_layers(path: Path) -> list[Layer]:
     """The layers of a shapes file.
 
     Raises
     ------
     OSError, ValueError
-        There is no such file, or a line of it is not a layer.
+        There is no such file, or a line of it is not a layer: the message says which line, and which column.
     """
-    lines = path.read_text().splitlines()
-    return [Layer.parse(line) for line in lines if line.strip() and not line.startswith("#")]
+    layers = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            try:
+                layers.append(Layer.parse(line))
+            except ValueError as error:
+                raise ValueError(f"line {number}, {error}") from error
+    return layers
 
 
 def write_layers(path: Path, title: str, layers: Iterable[Layer]) -> None:
     """A shapes file, with its columns and how to make it again at the top."""
     layers = list(layers)
     head = [f"# {title}.", "# Regenerate: uv run --group bench benchmarks/make_shapes.py"]
+    head += [f"# {meaning}" for meaning in _MEANING]
     ops = dict.fromkeys(layer.op for layer in layers)
     head += [f"# {op}: {' '.join(COLUMNS[op])} times" for op in ops]
     path.write_text("\n".join([*head, *(layer.line for layer in layers)]) + "\n")

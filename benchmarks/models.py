@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
+import refnet
 from benchmarks.common import Case
-from benchmarks.layers import products_inside
 from benchmarks.slim import tensorflow
-from refnet.graph.fuse import make_plan
+from refnet.benchmark import layers
 from refnet.graph.graph import Graph, Tensor
 from refnet.network.resnet_v2 import network_blocks, resnet_v2
-from refnet.run.constants import Constants
-from refnet.run.devices import device_named
 from refnet_kernels.contract import ConvGeometry, PoolGeometry
 
 
@@ -30,14 +28,8 @@ def network_graph(case: Case, weights: Mapping[str, np.ndarray]) -> tuple[list[T
 
 def share_of_zeros(case: Case, weights: Mapping[str, np.ndarray], images: np.ndarray) -> float:
     """The share of the products inside the image, in all convolutions of the network, whose input is 0."""
-    convs = [tensor for tensor in network_graph(case, weights)[0] if tensor.op == "conv"]
-    inputs = {tensor.inputs[0].index: tensor.inputs[0] for tensor in convs}
-    plan = make_plan(convs[0].graph, list(inputs.values()))
-    constants = Constants(weights, owned=False)
-    values, _ = device_named("cpu").executor(plan, constants, case.threads, images.dtype).run(images)
-    zeros = {index: float(np.mean(value == 0)) for index, value in zip(inputs, values, strict=True)}
-    products = [products_inside(tensor.geometry) for tensor in convs]
-    return sum(zeros[t.inputs[0].index] * count for t, count in zip(convs, products, strict=True)) / sum(products)
+    given = refnet.Weights(weights)
+    return layers.share_of_zeros(refnet.Engine(given, **case.options), given, images, case.threads)
 
 
 def _pads(g: ConvGeometry | PoolGeometry, reach_height: int, reach_width: int) -> tuple[int, int, int, int]:

@@ -10,16 +10,6 @@ from typing import Any
 
 #: refnet, and all the others.
 COLOURS = ("#c44e52", "#8c9cb0")
-OP_COLOURS = {
-    "conv 1x1": "#4c72b0",
-    "conv 3x3": "#c44e52",
-    "conv 7x7": "#8172b3",
-    "batch_norm": "#55a868",
-    "batch_statistics": "#64b5cd",
-    "residual": "#ccb974",
-    "max_pool": "#937860",
-    "mean": "#da8bc3",
-}
 
 
 def check_plot(parser: argparse.ArgumentParser, path: Path) -> None:
@@ -71,39 +61,3 @@ def _bars(axes: Any, result: Mapping[str, Any]) -> None:
     axes.invert_yaxis()
     axes.set_title(case_title(result["case"]), loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _kind(row: Mapping[str, Any]) -> str:
-    return f"conv {row['kernel']}" if row["op"] == "conv" else str(row["op"])
-
-
-def save_roofline(result: Mapping[str, Any], path: Path) -> None:
-    """Every layer of `bench_kernels` by its intensity and speed, under the roofs measured in the same run."""
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.subplots()
-    rows = [row for row in result["rows"].values() if row["flop"]]
-    intensity = [row["flop"] / row["bytes"] for row in rows]
-    span = np.geomspace(min(intensity) / 1.5, max(intensity) * 1.5, 200)
-    peak = result["peak_gflops"]
-    for (name, bandwidth), style in zip(result["gb_per_s"].items(), ("-", "--", ":"), strict=True):
-        roof = np.minimum(peak, span * bandwidth)
-        axes.plot(span, roof, style, color="#444444", linewidth=1, label=f"{name}, {bandwidth:.0f} GB/s")
-    axes.annotate(f"FMA peak {peak:.0f} GFLOP/s", (span[-1], peak * 1.06), ha="right", fontsize=8)
-    for kind, colour in OP_COLOURS.items():
-        chosen = [
-            (i, row["gflops"], row["times"]) for i, row in zip(intensity, rows, strict=True) if _kind(row) == kind
-        ]
-        if chosen:
-            x, y, times = zip(*chosen, strict=True)
-            axes.scatter(x, y, [20 + 12 * t for t in times], colour, alpha=0.75, linewidths=0, label=kind)
-    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte, each operand counted once", ylabel="GFLOP/s")
-    case = result["case"]
-    axes.set_title(f"{case['shapes']}, threads: {case['threads']}, zeros: {case['zeros']:.0%}", loc="left", fontsize=10)
-    handles: list[Any] = axes.legend(frameon=False, fontsize=8, loc="lower right").legend_handles
-    for handle in handles[len(result["gb_per_s"]) :]:
-        handle.set_sizes([40])
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=160)

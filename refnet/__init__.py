@@ -41,6 +41,8 @@ from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
     from refnet import golden, plots, seeded, summary, testing  # noqa: F401
+    from refnet.bulk.job import batch
+    from refnet.bulk.predictor import Predictor
     from refnet.comparison.comparison import compare
     from refnet.diagnosis.diagnosis import diagnose
     from refnet.images.files import load_image
@@ -54,11 +56,13 @@ __all__ = [
     "Block",
     "Engine",
     "KerasModel",
+    "Predictor",
     "Recipe",
     "RefnetError",
     "RefnetWarning",
     "Weights",
     "basic",
+    "batch",
     "bottleneck",
     "compare",
     "conv2d_same",
@@ -102,6 +106,8 @@ _LAZY = {
     "summary": "refnet.summary",
     "testing": "refnet.testing",
     "KerasModel": "refnet.keras_model",
+    "Predictor": "refnet.bulk.predictor",
+    "batch": "refnet.bulk.job",
     "compare": "refnet.comparison.comparison",
     "decode_predictions": "refnet.images.labels",
     "diagnose": "refnet.diagnosis.diagnosis",

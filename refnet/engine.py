@@ -389,7 +389,7 @@ class Engine:
         full = names if wanted is True else full_names(names, list(end_points), "end point")
         outputs = [net, *(end_points[name] for name in full)]
         plan = make_plan(net.graph, outputs)
-        executor = self._device.executor(plan, self._constants, self._threads, self._dtype)
+        executor = self._device.executor(plan, self._constants, self._threads, self._dtype, self._options.zeros)
         return _Compiled(executor, names)
 
 

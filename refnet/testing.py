@@ -12,7 +12,8 @@
     def test_port():
         assert_golden("goldens/net.safetensors", end_points=port(image), max_ulps=64)
 
-``REFNET_UPDATE_GOLDENS=1 pytest`` records the goldens of the first kind again. A scale for the second kind: the same
+``REFNET_UPDATE_GOLDENS=1 pytest`` records the goldens of the first kind that are missing or differ. The fixture
+``refnet_golden`` of refnet's plugin for pytest finds a golden by the test's name. A scale for the second kind: the same
 sums in another order, one long chain each, are up to 31 units in the last place off in resnet_v2_50, and up to 154 in
 resnet_v2_200, on the images of ``refnet selfcheck``.
 """
@@ -24,16 +25,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from refnet.checks import check_bool, check_mapping, check_number, path_of
-from refnet.errors import ConfigError
-from refnet.evidence.golden import check, compare_end_points, encode_options, record
+from refnet.errors import ConfigError, RefnetError, RefnetWarning
+from refnet.evidence.golden import check, compare_end_points, encode_options
 from refnet.evidence.golden_file import read_golden
+from refnet.evidence.updating import UPDATE as UPDATE
+from refnet.evidence.updating import is_updating, update_golden
 from refnet.network.options import KEYWORDS
 from refnet.run.devices import check_settings
 from refnet.signatures import shows
-from refnet_kernels.system.settings import setting
-
-#: Where this is 1, goldens are recorded, not compared.
-UPDATE = "REFNET_UPDATE_GOLDENS"
 
 
 @shows(KEYWORDS)
@@ -74,8 +73,23 @@ def assert_golden(
         The golden, the weights, the images or the end points cannot be used, or are not those of the golden.
     """
     __tracebackhide__ = True
+    try:
+        _compare(path_of(path), weights, images, end_points, max_ulps, hashes_only, options)
+    except (AssertionError, RefnetError, RefnetWarning) as error:
+        # pytest shows every frame of a traceback with the arrays that were passed to it; the message says all.
+        raise error.with_traceback(None) from None
+
+
+def _compare(
+    path: str,
+    weights: Mapping[str, Any] | str | os.PathLike[str] | None,
+    images: Any,
+    end_points: Mapping[str, Any] | None,
+    max_ulps: float,
+    hashes_only: bool,
+    options: dict[str, Any],
+) -> None:
     where = {name: options.pop(name) for name in ("device", "threads") if name in options}
-    path = path_of(path)
     check_settings()
     check_number(max_ulps=max_ulps)
     check_bool(hashes_only=hashes_only)
@@ -83,8 +97,8 @@ def assert_golden(
         check_mapping(end_points=end_points)
     if max_ulps and end_points is None:
         raise ConfigError("max_ulps is for end_points of another engine; refnet itself gives the same bits.")
-    if setting(UPDATE) == "1" and weights is not None and images is not None:
-        record(path, weights, images, hashes_only=hashes_only, **where, **options)
+    if is_updating() and weights is not None and images is not None:
+        update_golden(path, weights, images, hashes_only=hashes_only, **where, **options)
     if not os.path.exists(path):
         raise AssertionError(_how_to_record(path))
     kept, given = read_golden(path).options, encode_options(options)

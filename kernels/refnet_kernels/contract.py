@@ -318,10 +318,16 @@ class Target(NamedTuple):
         The dtype of all arrays; CUDA supports float32 only.
     workers : int
         The number of CPU threads, or of a CUDA device's multiprocessors, that share the work.
+    zeros : bool
+        Whether products with zeros may be left out. If not, a launch takes the same time whatever its images are.
+    model : str
+        A CUDA device's compute capability, as "sm_90".
     """
 
     dtype: np.dtype[Any] = BINARY32
     workers: int = 1
+    zeros: bool = True
+    model: str = ""
 
 
 class Packed(NamedTuple):

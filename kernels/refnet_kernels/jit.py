@@ -37,6 +37,8 @@ _DIGEST_BYTES = 32
 
 _listeners: list[Callable[[str], None]] = []
 _engines: list[Any] = []
+#: The files of the cache that this process has written.
+_written: set[str] = set()
 
 
 def on_compile(listener: Callable[[str], None]) -> None:
@@ -56,8 +58,16 @@ def function_address(module: str, name: str, element: str | None = None) -> int:
         The type of the arrays' elements, for a `refnet_kernels.cpu.kernel.kernel`.
     """
     with making:
-        file = ".".join(filter(None, (module, name, element, "o")))
-        return _load(kept(file, name, partial(_compile, module, name, element)))
+        return _load(kept(_file_of(module, name, element), name, partial(_compile, module, name, element)))
+
+
+def is_compiled_here(module: str, name: str, element: str | None = None) -> bool:
+    """Whether this process has compiled a function and kept its machine code, so that no later process has to."""
+    return _file_of(module, name, element) in _written
+
+
+def _file_of(module: str, name: str, element: str | None) -> str:
+    return ".".join(filter(None, (module, name, element, "o")))
 
 
 def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
@@ -84,9 +94,23 @@ def kept(file: str, name: str, compile: Callable[[], bytes]) -> bytes:
                 code = compile()
             if path is not None:
                 problem = _write(path, code)
+                if problem is None:
+                    _written.add(file)
             if problem is not None:
                 _say_once(problem)
         return code
+
+
+def read_note(file: str) -> bytes | None:
+    """What `write_note` wrote beside the machine code; None if it is not there, or is damaged."""
+    directory = cache_directory()
+    return None if directory is None else _read(directory / file)
+
+
+def write_note(file: str, data: bytes) -> str | None:
+    """Keep data beside the machine code, whole or not at all. Where it is; None if it cannot be kept."""
+    directory = cache_directory()
+    return None if directory is None or _write(directory / file, data) is not None else str(directory / file)
 
 
 @cache

@@ -1,5 +1,5 @@
-"""The command line: ``refnet demo``, ``predict``, ``summary``, ``convert``, ``bench``, ``selfcheck``, ``golden``,
-``compare``, ``diagnose`` and ``plot``.
+"""The command line: ``refnet demo``, ``predict``, ``batch``, ``summary``, ``convert``, ``bench``, ``selfcheck``,
+``golden``, ``compare``, ``diagnose`` and ``plot``.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits or values differ or any other failure,
 2 usage, 3 device, 4 weights that cannot be read or written, 5 images, goldens and other inputs, 130 interrupted. Where
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import refnet
-from refnet.cli import bench, compare, convert, demo, diagnose, golden, plot, predict, selfcheck, summary
+from refnet.cli import batch, bench, compare, convert, demo, diagnose, golden, plot, predict, selfcheck, summary
 from refnet.cli.console import Output, say
 from refnet.cli.failures import FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -26,6 +26,7 @@ from refnet_kernels.system import interrupts
 _COMMANDS = {
     "demo": (demo, "read handwritten digits with a network that comes with refnet"),
     "predict": (predict, "the most probable classes of images"),
+    "batch": (batch, "predictions or features of many images, a row for each"),
     "summary": (summary, "the layers and parameters of a network"),
     "convert": (convert, "write weights in another format"),
     "bench": (bench, "how fast a network runs on this machine"),
@@ -38,7 +39,7 @@ _COMMANDS = {
 
 _EPILOG = """\
 examples:
-  refnet demo
+  refnet demo --save play      # and files for the other commands
   refnet predict cat.jpg --weights resnet_v2_50.ckpt
   refnet summary resnet_v2_50
 

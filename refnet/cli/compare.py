@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         comparison.html(arguments.html)
     if arguments.json:
-        print_json(comparison.to_json())
+        print_json(comparison.to_dict())
     else:
         _print(comparison, everything=arguments.all)
     return 0 if comparison.agrees else 1

@@ -13,19 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 import refnet
-from refnet.cli.console import print_json, track
+from refnet.cli import demo_files
+from refnet.cli.console import print_json, printable, track
+from refnet.cli.failures import file_errors
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, make_engine
 from refnet.cli.plot import save_plot
 from refnet.comparison.plot import check_plot
 from refnet.engine import Engine
+from refnet.errors import ConfigError
 from refnet.images.preprocess import Recipe
 from refnet.run.devices import device_named
 from refnet.weights.files import load_weights
+from refnet.weights.weights import Weights
 from refnet_kernels.contract import Float32Array
 
 EPILOG = """\
 examples:
   refnet demo
+  refnet demo --save play           # also writes the network and images, for the other commands
   refnet demo --plot digits.png
   refnet demo --device reference --json
 
@@ -84,6 +89,11 @@ class Result(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--plot", metavar="FILE", help="also draw a picture, such as digits.png (needs refnet[plots])")
+    parser.add_argument(
+        "--save",
+        metavar="DIR",
+        help="also write the network and some images into a directory, and say what to try with them",
+    )
     add_engine_options(parser)
     add_json_option(parser)
 
@@ -93,19 +103,32 @@ def run(arguments: argparse.Namespace) -> int:
     check_engine_options(arguments)
     if arguments.plot:
         check_plot(arguments.plot)
+    with file_errors(ConfigError):
+        folder = None if arguments.save is None else demo_files.check_folder(arguments.save)
     result = classify(arguments.device, arguments.threads)
     if arguments.plot:
         save_plot(arguments.plot, result.images, result.labels, result.probabilities)
+    if folder is not None:
+        with file_errors(ConfigError):
+            demo_files.save(folder, load_digits(), result.images, result.labels)
     if arguments.json:
-        print_json(_as_object(result))
+        saved = {} if folder is None else {"saved": [str(folder / file.name) for file in demo_files.FILES]}
+        print_json(_as_object(result) | saved)
     else:
         _print(result)
+        if folder is not None:
+            _print_saved(folder)
     return 0
+
+
+def load_digits() -> Weights:
+    """The network that reads digits, with its recipe and its labels."""
+    return load_weights(_DIGITS / "digits.ckpt", recipe=_RECIPE, labels=[str(digit) for digit in range(10)])
 
 
 def classify(device: str, threads: int | None) -> Result:
     """Run the digits network on all held-out images, and measure the time."""
-    weights = load_weights(_DIGITS / "digits.ckpt", recipe=_RECIPE, labels=[str(digit) for digit in range(10)])
+    weights = load_digits()
     with np.load(_DIGITS / "held_out.npz", allow_pickle=False) as held_out:
         images, labels = held_out["images"], held_out["labels"]
     pixels = np.repeat(images[..., np.newaxis], 3, axis=3)
@@ -152,6 +175,15 @@ def _print(result: Result) -> None:
     print(f"speed              {result.images_per_second:,.0f} images per second")
     print(f"first call         {result.first_call:.2f} s, with the kernels compiled or read from the cache")
     print(f"logits' SHA-256    {result.logits_sha256}")
+
+
+def _print_saved(folder: Path) -> None:
+    print(f"\nwritten into {printable(str(folder))}:\n")
+    width = max(len(file.name) for file in demo_files.FILES)
+    for file in demo_files.FILES:
+        print(f"  {file.name:{width}}  {file.what}")
+    print("\nTry, in that directory:\n")
+    print("".join(f"  {line}\n" for line in demo_files.NEXT.splitlines()), end="")
 
 
 def picture(result: Result) -> str:

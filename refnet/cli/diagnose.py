@@ -7,9 +7,9 @@ import argparse
 from refnet.cli.compare import image_of, mapping_of
 from refnet.cli.console import announce_compilation, print_json, printable, progress_bar
 from refnet.cli.failures import file_errors
-from refnet.cli.options import add_json_option, add_weights_options, load
+from refnet.cli.options import add_json_option, add_weights_options, load, seconds
 from refnet.comparison.sources import arrays_of
-from refnet.diagnosis.diagnosis import Diagnosis, Finding, diagnose
+from refnet.diagnosis.diagnosis import PAIR_SECONDS, Diagnosis, Finding, diagnose
 from refnet.errors import InputError
 
 EPILOG = """\
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("observed", metavar="OBSERVED", help="what the port gave: .npy, .npz or safetensors")
     parser.add_argument("--weights", required=True, metavar="W", help="the weights, as for refnet predict")
-    parser.add_argument("--image", required=True, metavar="I", help="the image: a PNG or JPEG file, or an .npy")
+    parser.add_argument(
+        "--image", required=True, metavar="I", help="the image: an image file, as for refnet predict, or an .npy"
+    )
     parser.add_argument(
         "--map", dest="mapping", action="append", default=[], metavar="THEIRS=OURS",
         help="which value of the network an array is, by both names (can be repeated)",
@@ -38,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", action=argparse.BooleanOptionalAction, default=True,
         help="look for two mistakes at once where no single one explains the outputs (default: yes)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=seconds, default=PAIR_SECONDS, metavar="SECONDS",
+        help="for how long pairs are tried (default: %(default)g); single mistakes are tried to the end",
     )  # fmt: skip
     parser.add_argument(
         "--threads",
@@ -66,8 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"threads": arguments.threads} if arguments.threads is not None else {}
     with progress_bar() as progress:
         found = diagnose(
-            weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, progress=progress, **options
-        )
+            weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, limit=arguments.limit,
+            progress=progress, **options,
+        )  # fmt: skip
     if arguments.json:
         print_json(found.to_dict())
     else:

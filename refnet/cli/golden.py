@@ -27,6 +27,7 @@ from refnet.evidence.end_points import Difference
 from refnet.evidence.environment import versions
 from refnet.evidence.golden import OPTIONS, Report, check, record
 from refnet.evidence.golden_file import Golden, read_golden
+from refnet.evidence.updating import size_text
 from refnet.images.files import load_image
 from refnet.images.preprocess import Recipe, check_recipe, for_size
 from refnet.network.networks import NETWORKS
@@ -53,7 +54,12 @@ exit codes: 0 the same bits, 1 other bits, 4 other weights, 5 another image, or 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``record`` and ``check``."""
     actions = parser.add_subparsers(metavar="record|check", required=True)
-    sub = actions.add_parser("record", help="run a network and keep its end points", allow_abbrev=False)
+    sub = actions.add_parser(
+        "record",
+        help="run a network and keep its end points",
+        description="Run a network and keep its end points.",
+        allow_abbrev=False,
+    )
     sub.add_argument("golden", metavar="OUT", help="the .safetensors to write")
     _add_inputs(sub)
     add_recipe_option(sub)
@@ -70,7 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--store-image", action="store_true", help="keep the normalised image too")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
     _finish(sub, _record)
-    sub = actions.add_parser("check", help="compare with a record", epilog=_CHECK_EPILOG, allow_abbrev=False)
+    sub = actions.add_parser(
+        "check",
+        help="compare with a record",
+        description="Compare a network with a record.",
+        epilog=_CHECK_EPILOG,
+        allow_abbrev=False,
+    )
     sub.formatter_class = argparse.RawDescriptionHelpFormatter
     sub.add_argument("golden", metavar="GOLDEN", help="a file that `refnet golden record` wrote")
     _add_inputs(sub)
@@ -79,7 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_weights_options(parser, with_options=False)
-    parser.add_argument("--weights", metavar="W", help=f"a checkpoint, safetensors, an .npz, or {', '.join(NETWORKS)}")
+    parser.add_argument(
+        "--weights", metavar="W", help=f"a weights file, as for refnet predict, or one of {', '.join(NETWORKS)}"
+    )
     parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file")
 
 
@@ -137,6 +151,7 @@ def _record(arguments: argparse.Namespace) -> int:
     print(f"net's SHA-256      {net.sha256}")
     print(f"weights' SHA-256   {golden.weights}")
     print(f"images' SHA-256    {golden.images}")
+    print(f"file's size        {size_text(os.path.getsize(arguments.golden), bool(golden.values), '--hashes-only')}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,6 +31,19 @@ def count(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    return 0 if text == "0" else count(text)
+
+
+def some_seconds(text: str) -> float:
+    """A time above 0, in seconds."""
+    number = seconds(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds above 0")
+    return number
+
+
 def fraction(text: str) -> float:
     """A number above 0, up to 1."""
     try:
@@ -38,6 +52,17 @@ def fraction(text: str) -> float:
         number = 0.0
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a number above 0, up to 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A finite number of 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds: a finite one of 0 or more")
     return number
 
 
@@ -53,6 +78,15 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--device",
         default="cpu",
         help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, which are slow",
+    )
+
+
+def add_dense_option(parser: argparse.ArgumentParser) -> None:
+    """``--dense``."""
+    parser.add_argument(
+        "--dense",
+        action="store_true",
+        help="compute the products with zeros, too, so that the time does not depend on the image; the bits are equal",
     )
 
 
@@ -209,10 +243,10 @@ def check_image_channels(weights: Weights) -> None:
         )
 
 
-def make_engine(weights: Weights, device: str, threads: int | None) -> Engine:
+def make_engine(weights: Weights, device: str, threads: int | None, dense: bool = False) -> Engine:
     """An engine that reports which kernels it has to compile."""
     announce_compilation()
-    return Engine(weights, device=device, threads=threads)
+    return Engine(weights, device=device, threads=threads, zeros=not dense)
 
 
 def read_labels(path: str | None) -> list[str] | None:

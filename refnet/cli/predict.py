@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from refnet.cli.console import print_json, print_table, printable, say, track
 from refnet.cli.failures import FileError, as_object, file_errors
 from refnet.cli.options import (
+    add_dense_option,
     add_engine_options,
     add_json_option,
     add_weights_options,
@@ -33,6 +35,7 @@ EPILOG = """\
 examples:
   refnet predict cat.jpg dog.png --weights resnet_v2_50.ckpt --labels imagenet.txt
   refnet predict digit.png --weights digits.npz --size 32 --central-fraction 1 --json
+  refnet predict - --weights digits.npz < digit.png
 
 An image that cannot be read, or whose logits are NaN or infinite, is reported, and the
 others are still classified; the exit code is that of the first error.
@@ -41,7 +44,9 @@ others are still classified; the exit code is that of the first error.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file; - for one on stdin"
+    )
     parser.add_argument(
         "--weights",
         required=True,
@@ -61,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--central-fraction", type=fraction, metavar="F", help="keep this part of each side (default: the recipe's)"
     )
     add_engine_options(parser)
+    add_dense_option(parser)
     add_weights_options(parser)
     add_json_option(parser)
 
@@ -82,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"recipe: {recipe_text(weights.recipe)}")
     if weights.labels is None and classes in (IMAGENET, WITH_BACKGROUND):
         weights = weights.replace(labels=_imagenet_labels(classes))
-    engine = make_engine(weights, arguments.device, arguments.threads)
+    engine = make_engine(weights, arguments.device, arguments.threads, arguments.dense)
     results, exit_code = [], 0
     for path in track(arguments.images, "classifying"):
         try:
@@ -130,7 +136,7 @@ def _check_top(top: int, classes: int | None) -> None:
 def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict[str, Any]]:
     """The ``top`` most probable classes of an image; equal ones are in the order of the classes."""
     with file_errors(InputError):
-        image = load_image(path, weights.architecture.channels)
+        image = load_image(_stdin() if path == "-" else path, weights.architecture.channels)
     logits, end_points = engine(image, end_points=["predictions"])
     if not np.isfinite(logits).all():
         raise InputError(
@@ -147,6 +153,13 @@ def _predict(engine: Engine, path: str, top: int, weights: Weights) -> list[dict
         }
         for index in np.argsort(-probabilities, kind="stable")[:top]
     ]
+
+
+def _stdin() -> BinaryIO:
+    """Standard input, which the shell may have closed (``<&-``)."""
+    if sys.stdin is None:
+        raise InputError("Standard input is closed, and an image was expected there.", found="-")
+    return sys.stdin.buffer
 
 
 def _print(results: list[dict[str, Any]]) -> None:

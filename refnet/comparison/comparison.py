@@ -380,16 +380,30 @@ class _Comparer:
         """Say of each row that differs whether its layer made the difference."""
         result = list(rows)
         observed: dict[int, tuple[str, np.ndarray]] = {}
+        #: Values that differ, and of which only a part can be compared: what is computed from them cannot be judged.
+        unusable = {pair.value.index for pair in self._pairs if pair.layout is None}
         for i, (row, pair) in enumerate(zip(rows, self._pairs, strict=True)):
+            index = pair.value.index
             if row.status == DIFFERS:
                 first = not any(earlier.status == DIFFERS for earlier in rows[:i])
-                result[i] = self._with_origin(row, pair, observed, rows[:i], first)
-            if pair.layout is not None and pair.layout.step == pair.layout.own_step == 1:
-                observed.setdefault(pair.value.index, (row.name, pair.layout.arranged(self._theirs[row.name])))
+                odd = unusable - {index} - observed.keys()
+                result[i] = self._with_origin(row, pair, observed, odd, rows[:i], first)
+            if pair.layout is None:
+                continue
+            if pair.layout.step == pair.layout.own_step == 1:
+                observed.setdefault(index, (row.name, pair.layout.arranged(self._theirs[row.name])))
+            elif result[i].status == DIFFERS and result[i].origin != "inherited":
+                unusable.add(index)
         return result
 
     def _with_origin(
-        self, row: Row, pair: Pair, observed: Mapping[int, tuple[str, np.ndarray]], before: Sequence[Row], first: bool
+        self,
+        row: Row,
+        pair: Pair,
+        observed: Mapping[int, tuple[str, np.ndarray]],
+        unusable: Iterable[int],
+        before: Sequence[Row],
+        first: bool,
     ) -> Row:
         origin, own_error, note = "born" if first else "unknown", None, row.note
         since: tuple[str, ...]
@@ -398,8 +412,7 @@ class _Comparer:
             since = tuple(agreeing[-1:]) if first else ()
         else:
             tensor = self._computed.graph.tensors[pair.value.index]
-            odd = {p.value.index for p in self._pairs if p.layout is None} - {pair.value.index} - observed.keys()
-            sources = self._computed.sources(tensor, observed, odd) or []
+            sources = self._computed.sources(tensor, observed, unusable) or []
             since = tuple(observed[index][0] if index in observed else "the images" for index in sources)
             if row.origin:
                 origin = row.origin

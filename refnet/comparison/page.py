@@ -24,7 +24,8 @@ _CLASSES = {"equal bits": "same", "agrees": "agrees", "differs": "differs", "not
 
 _STYLE = """
 .refnet{--ink:#1b1f24;--soft:#6a737d;--line:#d8dee4;--ground:#fff;--card:#f6f8fa;--same:#1a7f37;--agrees:#2f6fbf;
---differs:#c62828;font:14px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--ground)}
+--differs:#c62828;font:14px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--ground);
+overflow-wrap:anywhere}
 @media(prefers-color-scheme:dark){.refnet{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--ground:#0d1117;--card:#161b22;
 --same:#3fb950;--agrees:#6cb2ff;--differs:#ff7b72}}
 .refnet h1{font-size:22px;margin:0 0 4px}.refnet h2{font-size:17px;margin:28px 0 8px}
@@ -32,17 +33,18 @@ _STYLE = """
 .refnet .soft{color:var(--soft)}.refnet .verdict{font-size:17px;margin:10px 0}
 .refnet .same{color:var(--same)}.refnet .agrees{color:var(--agrees)}.refnet .differs{color:var(--differs)}
 .refnet .left{color:var(--soft)}.refnet .card{background:var(--card);border:1px solid var(--line);border-radius:6px;
-padding:10px 14px;margin:8px 0;white-space:pre-wrap;overflow-wrap:anywhere}
-.refnet svg{max-width:100%;height:auto}.refnet svg text{fill:var(--soft);font:11px system-ui,sans-serif}
+padding:10px 14px;margin:8px 0;white-space:pre-wrap}
+.refnet svg{max-width:100%;height:auto}.refnet svg.chart{min-width:640px}
+.refnet svg text{fill:var(--soft);font:11px system-ui,sans-serif}
 .refnet .axis{stroke:var(--line);stroke-width:1}.refnet .scale{stroke:var(--soft);fill:none;stroke-width:1.5}
 .refnet .rule{stroke:var(--soft);fill:none;stroke-width:1;stroke-dasharray:4 3}
 .refnet circle{stroke:none}.refnet circle.same{fill:none;stroke:var(--same)}.refnet circle.agrees{fill:var(--agrees)}
 .refnet circle.differs{fill:var(--differs)}.refnet .first{stroke:var(--differs);stroke-width:1;stroke-dasharray:2 3}
-.refnet .scroll{overflow-x:auto}.refnet table{border-collapse:collapse;font-size:12.5px}
+.refnet .scroll{overflow-x:auto}.refnet table{border-collapse:collapse;font-size:12.5px;overflow-wrap:normal}
 .refnet th{position:sticky;top:0;background:var(--card);text-align:left;cursor:pointer;white-space:nowrap}
 .refnet th,.refnet td{border-bottom:1px solid var(--line);padding:3px 9px;vertical-align:top}
 .refnet td.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.refnet td.name{overflow-wrap:anywhere;min-width:13em}
+.refnet td.status{white-space:nowrap}.refnet td.name{overflow-wrap:anywhere;min-width:19em}
 .refnet .maps{display:flex;flex-wrap:wrap;gap:22px}.refnet .plus{fill:#d1495b}.refnet .minus{fill:#3568c0}
 .refnet .odd{fill:var(--ink)}.refnet .frame{fill:none;stroke:var(--line)}
 .refnet .worst{fill:none;stroke:var(--ink);stroke-width:2}
@@ -206,7 +208,8 @@ def _chart(comparison: Result) -> str:
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
     label = "error along the network, on a logarithmic scale"
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{label}">']
+    box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}"'
+    parts = [f'<div class="scroll"><svg class="chart" {box} role="img" aria-label="{label}">']
     for power in range(-9, top + 1):
         at = y(power)
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
@@ -224,7 +227,7 @@ def _chart(comparison: Result) -> str:
             f'<circle class="{_CLASSES[row.status]}" cx="{x(i):.1f}" cy="{y(_power(row.largest)):.1f}" r="3.2">'
             f"<title>{told}</title></circle>"
         )
-    parts.append("</svg>")
+    parts.append("</svg></div>")
     return "\n".join(parts)
 
 
@@ -316,7 +319,7 @@ def _table(rows: Sequence[Row], *, sortable: bool) -> str:
         parts.append("<tr>")
         parts.append(_cell(i, i))
         parts.append(f'<td class="name">{_name(row.name)}</td><td class="name">{_name(row.reference)}</td>')
-        parts.append(f'<td class="{_CLASSES[row.status]}">{row.status}</td>')
+        parts.append(f'<td class="status {_CLASSES[row.status]}">{row.status}</td>')
         parts += [_cell(_number(value), value) for value in (row.largest, row.median, row.scale)]
         parts.append(_cell(ulps, row.ulps[3] if row.ulps else None))
         parts.append(_cell("" if row.correlation is None else f"{row.correlation:.6f}", row.correlation))

@@ -10,7 +10,7 @@ from typing import Any
 from refnet.checks import listed
 from refnet.comparison.statistics import FACTOR, QUANTILES, Patch
 
-#: The version of `Result.to_json`'s schema.
+#: The version of `Result.to_dict`'s schema.
 SCHEMA = 1
 SAME, AGREES, DIFFERS, NOT_COMPARED = "equal bits", "agrees", "differs", "not compared"
 
@@ -173,7 +173,7 @@ class Result:
             said.append(f"{len(left)} arrays are not compared: {listed(left)}.")
         return [sentence for sentence in said if sentence]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it in JSON's types; NaN and infinities are strings.
 
         Returns
@@ -201,9 +201,9 @@ class Result:
             "rows": rows,
         }
 
-    def json(self) -> str:
-        """`to_json` as text."""
-        return json.dumps(self.to_json(), allow_nan=False)
+    def to_json(self) -> str:
+        """All of it as a JSON object."""
+        return json.dumps(self.to_dict(), allow_nan=False)
 
     def __str__(self) -> str:
         """The result, the first rows that differ, and the notes."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_bool, check_mapping, shown
+from refnet.checks import check_bool, check_mapping, check_number, shown
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
-from refnet.diagnosis.layers import chosen, stretches
+from refnet.diagnosis.layers import chosen, stretches, with_pairs
 from refnet.diagnosis.mistake import Context, Hypothesis
 from refnet.diagnosis.observing import Point, observe
 from refnet.diagnosis.pairs import pairs as pairs_of
@@ -32,7 +32,7 @@ from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.float_mode import contract_mode
 
-#: Seconds after which no more pairs of mistakes are tried.
+#: Seconds for which pairs of mistakes are tried, unless the caller says otherwise.
 PAIR_SECONDS = 120.0
 
 
@@ -168,6 +168,7 @@ def diagnose(
     *,
     mapping: Mapping[str, str] | None = None,
     pairs: bool = True,
+    limit: float = PAIR_SECONDS,
     progress: Progress | None = None,
     **options: Any,
 ) -> Diagnosis:
@@ -191,6 +192,8 @@ def diagnose(
         For names of observed arrays, those of the network's values.
     pairs : bool
         Whether to look for two mistakes at once if no single one explains the outputs.
+    limit : float
+        Seconds after which no more pairs are tried.
     progress : callable, optional
         ``progress(what, done, total)`` is told how far it is.
     **options
@@ -208,6 +211,7 @@ def diagnose(
         As `Engine` raises them.
     """
     check_bool(pairs=pairs)
+    check_number(limit=limit)
     mapping = {} if mapping is None else mapping
     check_mapping(mapping=mapping)
     if mapping and not isinstance(observed, str | os.PathLike | Mapping):
@@ -224,8 +228,10 @@ def diagnose(
             return replace(found, seconds=time.monotonic() - begun)
         lab = Lab(loaded, _pipeline(image, loaded), options)
         points, notes = observe(observed, lab, loaded, options, mapping)
-        diagnose_points = _by_outputs if len(points) == 1 else _by_layers
-        found = diagnose_points(lab, points, pairs, told)
+        if len(points) == 1:
+            found = _by_outputs(lab, points[0], float(limit) if pairs else None, told)
+        else:
+            found = _by_layers(lab, points, float(limit) if pairs else None, told)
     return replace(found, notes=(*notes, *found.notes), seconds=time.monotonic() - begun)
 
 
@@ -276,9 +282,8 @@ def _by_labels(
     )
 
 
-def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
-    """From one value of the network."""
-    (point,) = points
+def _by_outputs(lab: Lab, point: Point, pair_seconds: float | None, progress: Progress) -> Diagnosis:
+    """From one value of the network; pairs of mistakes are tried for so long, or not at all."""
     search = Search(lab, point.outputs, progress)
     context = lab.context()
     before = search.before
@@ -293,8 +298,8 @@ def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progre
     hypotheses = hypotheses_of(lab)
     candidates = search.singles(hypotheses)
     found = search.explanations(candidates)
-    if not found and pairs:
-        found = pairs_of(search, candidates, hypotheses, PAIR_SECONDS)
+    if not found and pair_seconds is not None:
+        found = pairs_of(search, candidates, hypotheses, pair_seconds)
     named = [_findings(explanation, context, search) for explanation in found]
     return replace(
         result,
@@ -306,11 +311,22 @@ def _by_outputs(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progre
     )
 
 
-def _by_layers(lab: Lab, points: Sequence[Point], pairs: bool, progress: Progress) -> Diagnosis:
+def _by_layers(lab: Lab, points: Sequence[Point], pair_seconds: float | None, progress: Progress) -> Diagnosis:
     """From several values of the network: stretch by stretch."""
     context = lab.context()
     found = stretches(lab, points, hypotheses_of(lab), progress)
     mistakes, ties, unexplained = chosen(found)
+    if unexplained:
+        # What was observed under a name may be another value: of a unit that runs twice, the later one.
+        whole = _by_outputs(lab, points[-1], None, progress)
+        if whole.explained:
+            return replace(
+                whole,
+                notes=(*whole.notes, f"Said of {points[-1].name} alone: other values are not those of their names."),
+                tried=whole.tried + sum(stretch.search.tried for stretch in found),
+            )
+        if pair_seconds is not None:
+            mistakes, ties, unexplained = chosen(with_pairs(found, pair_seconds))
     differing = [stretch for stretch in found if not stretch.is_right]
     by_explanation = {id(entry): stretch.search for stretch in found for entry in stretch.found.values()}
 

@@ -88,6 +88,22 @@ def _channels_last(values: FloatArray) -> FloatArray:
     return result.astype(values.dtype)
 
 
+#: Relative to the largest value of an array: how far engines' sums are from each other, each in binary32.
+SUMS_DIFFER = 2.0**-23
+
+
+def operation(name: str) -> Callable[[FloatArray], FloatArray]:
+    """An operation by its name; after a ~ stands the number of a draw of what other engines' sums are off by."""
+    name, _, draw = name.partition("~")
+    function = OPERATIONS[name]
+    return partial(_shaken, function, int(draw)) if draw else function
+
+
+def _shaken(function: Callable[[FloatArray], FloatArray], draw: int, values: FloatArray) -> FloatArray:
+    noise = np.random.default_rng(draw).uniform(-SUMS_DIFFER, SUMS_DIFFER, values.shape)
+    return function((values + noise * np.abs(values).max(initial=0)).astype(values.dtype))
+
+
 #: By name.
 OPERATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     **{f"round:{name}": function for name, function in ROUNDED.items()},

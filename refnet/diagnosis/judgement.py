@@ -39,6 +39,8 @@ class Fit(NamedTuple):
         And of an element.
     scale : float
         Norm of the observation.
+    least : float
+        The smallest error that tells anything: what rounding makes of the norm, other noise apart.
     """
 
     error: float
@@ -46,6 +48,7 @@ class Fit(NamedTuple):
     bound: float
     worst_bound: float
     scale: float
+    least: float
 
     @property
     def is_within(self) -> bool:
@@ -85,6 +88,7 @@ def fit(observed: Float64, single: Float64, double: Float64, layers: int, quantu
         bound,
         worst_bound,
         float(np.linalg.norm(observed)),
+        (bound - noise) / FACTOR,
     )
 
 
@@ -104,5 +108,5 @@ def is_explained(before: Fit, after: Fit, telling: int, tried: int, coarse: bool
     """
     if before.is_within or not after.is_within or after.error > (LEFT_BY_COARSE if coarse else LEFT) * before.error:
         return False
-    left = max(after.error, after.bound / FACTOR) / before.error
+    left = max(after.error, after.least) / before.error
     return min(telling, MOST_TELLING) * math.log(max(left, 1e-300)) + math.log(max(tried, 1)) < math.log(CHANCE)

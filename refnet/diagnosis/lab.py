@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,12 +155,17 @@ class Lab:
             runner.images(traced.images, self._inputs[traced.images])
         return self._value(runner, traced, self._keys(runner, traced.graph, traced.images), wanted)
 
-    def shaken(self, traced: Traced, wanted: Tensor, noise: FloatArray) -> FloatArray | None:
-        """The value if the images have some noise too."""
+    def shaken(self, traced: Traced, wanted: Tensor, levels: float, draw: int) -> FloatArray | None:
+        """The value if the images have noise of so many levels, and what a port rounds that of other engines' sums."""
         name = (traced.images, "noise")
-        self.runner.images(name, self._inputs[traced.images] + noise)
+        self.runner.images(name, self._inputs[traced.images] + noise_of(self, levels, draw))
+        graph = copy(traced.graph)
+        graph.tensors = [
+            replace(tensor, op=f"{tensor.op}~{draw}") if tensor.op.startswith("host:round:") else tensor
+            for tensor in graph.tensors
+        ]
         try:
-            return self._value(self.runner, traced, self._keys(self.runner, traced.graph, name), wanted)
+            return self._value(self.runner, traced._replace(graph=graph), self._keys(self.runner, graph, name), wanted)
         finally:
             self.runner.forget(name)
 

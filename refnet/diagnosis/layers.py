@@ -6,17 +6,19 @@ and several mistakes cost no more than one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.mistake import Hypothesis
 from refnet.diagnosis.observing import Point
+from refnet.diagnosis.pairs import pairs
 from refnet.diagnosis.patched import EVERYWHERE, Label, is_within
 from refnet.diagnosis.search import Candidate, Explanation, Progress, Search
 from refnet_kernels.contract import FloatArray
 
-#: A mistake, by its id, site and value.
+#: A mistake, by its id, site and value; of two at once each of these is both of theirs.
 Name = tuple[str, str, object]
 
 
@@ -68,6 +70,20 @@ def stretches(lab: Lab, points: Sequence[Point], hypotheses: Sequence[Hypothesis
         if point.outputs.label is not None:
             given[point.outputs.label] = point.outputs.values
     progress("layers", len(points), len(points))
+    return found
+
+
+def with_pairs(found: Sequence[Stretch], limit: float) -> Sequence[Stretch]:
+    """Look for two mistakes at once in the stretches that no single one explains, for so many seconds in all."""
+    end = time.monotonic() + limit
+    for stretch in found:
+        if not stretch.is_right and not stretch.found:
+            left = max(end - time.monotonic(), 0.0)
+            narrow_first = stretch.candidates[::-1]  # of those that are the same in this stretch, the first is taken
+            alone = [candidate.hypotheses[0] for candidate in narrow_first]
+            for entry in pairs(stretch.search, narrow_first, alone, left):
+                ids, sites, values = zip(*map(name_of, entry.candidate.hypotheses), strict=True)
+                stretch.found[" and ".join(ids), " and ".join(sites), values] = entry
     return found
 
 

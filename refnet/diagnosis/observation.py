@@ -92,6 +92,16 @@ class Outputs:
         return _centred(observed, found, LEAST_PROBABILITY.get(self.dtype, 1e-30))
 
 
+def is_softmax_of(probabilities: Outputs, logits: Outputs) -> bool:
+    """Whether a port's probabilities are those of its own logits."""
+    if probabilities.values.shape != logits.values.shape or not np.isfinite(logits.values).all():
+        return False
+    found = np.exp(log_softmax(logits.values))
+    roundoff = max(probabilities.roundoff, logits.roundoff)
+    tolerance = 16 * roundoff * (1 + float(np.abs(logits.values).max(initial=0)))
+    return bool((np.abs(found - probabilities.values) <= tolerance).all())
+
+
 def _centred(probabilities: Float64, logits: Float64, least: float) -> tuple[Float64, Float64] | None:
     """Logarithms of probabilities, and logits, less their means over those classes that are not near 0."""
     shape = (-1, probabilities.shape[-1])

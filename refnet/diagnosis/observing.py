@@ -12,7 +12,7 @@ from refnet.comparison.layouts import layouts_of
 from refnet.comparison.reference import ComputedReference
 from refnet.comparison.sources import ALONE, arrays_of
 from refnet.diagnosis.lab import Lab
-from refnet.diagnosis.observation import Outputs, outputs_of
+from refnet.diagnosis.observation import Outputs, is_softmax_of, outputs_of
 from refnet.diagnosis.patched import Label
 from refnet.errors import InputError
 from refnet.graph.graph import Tensor
@@ -75,8 +75,12 @@ def observe(
             f"{lab.reference.net.shape}.",
             expected=lab.reference.net.shape,
         )
-    found = {point.tensor: point for point in points}
-    return [found[index] for index in sorted(found)], notes
+    found = {(point.tensor, point.outputs.are_probabilities): point for point in points}
+    for tensor, are_probabilities in list(found):
+        logits = found.get((tensor, False))
+        if are_probabilities and logits and is_softmax_of(found[tensor, True].outputs, logits.outputs):
+            del found[tensor, True]  # they tell no more than the logits, and less where they are saturated
+    return [found[key] for key in sorted(found)], notes
 
 
 def _output(name: str, array: np.ndarray, named: bool | None, lab: Lab) -> Point | None:

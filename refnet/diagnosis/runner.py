@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.diagnosis.host import OPERATIONS
+from refnet.diagnosis.host import operation
 from refnet.diagnosis.patched import PatchedGraph
 from refnet.graph.fuse import fuse, root_of
 from refnet.graph.graph import Tensor
@@ -147,7 +147,7 @@ class Runner:
             tensor = tensors[index]
             if tensor.op.startswith("host:"):
                 (source,) = self._run(tensors, keys, [tensor.inputs[0].index], have, constants)
-                have[keys[index]] = OPERATIONS[tensor.op.removeprefix("host:")](source)
+                have[keys[index]] = operation(tensor.op.removeprefix("host:"))(source)
         found = self._run(tensors, keys, [tensor.index for tensor in wanted], have, constants)
         if keep:
             self._kept |= {keys[tensor.index]: value for tensor, value in zip(wanted, found, strict=True)}

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.diagnosis.catalogue import MISTAKES
-from refnet.diagnosis.judgement import FACTOR, Fit, fit, is_explained
-from refnet.diagnosis.lab import Lab, Traced, noise_of
+from refnet.diagnosis.judgement import FACTOR, LEFT, Fit, fit, is_explained
+from refnet.diagnosis.lab import Lab, Traced
 from refnet.diagnosis.mistake import Ending, Hypothesis
 from refnet.diagnosis.observation import Outputs
 from refnet.diagnosis.patched import EVERYWHERE
@@ -71,6 +71,11 @@ class Candidate:
     key: object
     error: float
     effect: Float64 | None = None
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether one of the mistakes is."""
+        return any(hypothesis.mistake.coarse for hypothesis in self.hypotheses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +165,11 @@ class Search:
         found = []
         for candidate in self._worth_verifying(candidates):
             after = self.verified(candidate)
-            coarse = any(hypothesis.mistake.coarse for hypothesis in candidate.hypotheses)
-            if after is not None and is_explained(
-                self.before, after, self.telling, max(self.tried, self.possible), coarse
+            tried = max(self.tried, self.possible)
+            if (
+                after is not None
+                and is_explained(self.before, after, self.telling, tried, candidate.is_coarse)
+                and self._all_needed(candidate, after)
             ):
                 found.append(Explanation(candidate, after))
         if not found:
@@ -171,6 +178,18 @@ class Search:
         found = [entry for entry in found if entry.fit.error <= APART * least]
         return sorted(found, key=lambda entry: entry.order)
 
+    def _all_needed(self, candidate: Candidate, after: Fit) -> bool:
+        """Whether the fit is much worse without any one of the mistakes: else it is by chance that one is there."""
+        hypotheses = candidate.hypotheses
+        for left_out in hypotheses if len(hypotheses) > 1 else ():
+            rest = tuple(hypothesis for hypothesis in hypotheses if hypothesis is not left_out)
+            traced = self.lab.trace(rest)
+            without = self._compute(traced)
+            self.lab.forget(traced)
+            if without is not None and after.error > LEFT * without.error:
+                return False
+        return True
+
     def verified(self, candidate: Candidate) -> Fit | None:
         """How a candidate compares, with binary64 as the truth."""
         traced = self.lab.trace(candidate.hypotheses)
@@ -178,12 +197,14 @@ class Search:
         single, double = self.lab.value(traced, wanted), self.lab.exact_value(traced, wanted)
         levels = sum(hypothesis.noise for hypothesis in candidate.hypotheses)
         draws = 1 if levels else 0
-        if any(hypothesis.mistake.coarse for hypothesis in candidate.hypotheses):
+        if candidate.is_coarse:
             levels, draws = max(levels, COARSE_NOISE), COARSE_DRAWS
-        shaken = [self.lab.shaken(traced, wanted, noise_of(self.lab, levels, draw)) for draw in range(draws)]
+        shaken = [self.lab.shaken(traced, wanted, levels, draw) for draw in range(draws)]
         self.lab.forget(traced)
         if single is None or double is None:
             return None
+        if candidate.is_coarse:  # binary32 is one more draw of which way values near a tie go, not a rounding error
+            single, shaken = double, [*shaken, single]
         return self._fit(single, double, traced.ending, [value for value in shaken if value is not None])
 
     def _candidates(self, found: Sequence[tuple[Hypothesis, ...]], what: str) -> list[Candidate]:
@@ -236,7 +257,7 @@ class Search:
             # Nothing to compare: the error is what a constant would leave.
             spread = observed - observed.mean()
             norm = float(np.linalg.norm(spread))
-            before = Fit(norm, float(np.abs(spread).max(initial=0)), 0.0, 0.0, norm)
+            before = Fit(norm, float(np.abs(spread).max(initial=0)), 0.0, 0.0, norm, 0.0)
             each = 0.0
         else:
             traced = self.lab.reference
@@ -265,7 +286,8 @@ class Search:
 
     def _worth_verifying(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """The candidates that leave the least error; of those with equal outputs all."""
-        most = WORTH_VERIFYING * self.before.error
-        near = sorted((c for c in candidates if c.error <= most), key=lambda candidate: candidate.error)
+        # What a port rounds coarsely can by chance be further from refnet's binary32 than from its binary64.
+        most = {False: WORTH_VERIFYING * self.before.error, True: self.before.error}
+        near = sorted((c for c in candidates if c.error <= most[c.is_coarse]), key=lambda candidate: candidate.error)
         keys = list(dict.fromkeys(candidate.key for candidate in near))[:MOST_VERIFIED]
         return [candidate for candidate in near if candidate.key in keys]

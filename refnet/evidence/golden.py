@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from refnet.checks import check_bool, check_mapping, check_number, listed, names_of, path_of, seed_of, shape_of
 from refnet.engine import Engine
 from refnet.errors import ConfigError, GoldenError, InputError, WeightsError
-from refnet.evidence.digest import digest, digest_all
+from refnet.evidence.digest import digest, digest_all, short_digests
 from refnet.evidence.end_points import Difference, compare, in_network_order, roundings
 from refnet.evidence.environment import versions
 from refnet.evidence.golden_file import MAX_SEEDED, EndPoint, Golden, read_golden, write_golden
@@ -117,7 +117,7 @@ def record(
     end_points : bool or sequence of str
         True: every end point; False: only the net; or the names of some.
     hashes_only : bool
-        Keep only the hashes of the end points, not their values: 18 KB for resnet_v2_50. They show whether bits differ,
+        Keep only the hashes of the end points, not their values: 21 KB for resnet_v2_50. They show whether bits differ,
         but not by how much.
     store_images : bool
         Keep the normalised images too; then the golden can be checked without the images' file.
@@ -139,7 +139,32 @@ def record(
     WeightsError, InputError, ConfigError, DeviceError
         As `Engine` raises them.
     """
-    path, seed, wanted = path_of(path), seed_of(seed), names_of(end_points)
+    path = path_of(path)
+    golden, _ = recorded(
+        weights, images, end_points=end_points, hashes_only=hashes_only, store_images=store_images, recipe=recipe,
+        seed=seed, device=device, threads=threads, **options,
+    )  # fmt: skip
+    write_golden(path, golden)
+    return golden
+
+
+@for_images
+@contract_mode()
+def recorded(
+    weights: Mapping[str, Any] | str | os.PathLike[str],
+    images: Any,
+    *,
+    end_points: bool | Sequence[str] = True,
+    hashes_only: bool = False,
+    store_images: bool = False,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    **options: Any,
+) -> tuple[Golden, list[str]]:
+    """What `record` writes, and the names of the variables that the network reads, in order."""
+    seed, wanted = seed_of(seed), names_of(end_points)
     check_bool(hashes_only=hashes_only, store_images=store_images)
     recipe = None if recipe is None else check_recipe(recipe)
     network = weights if isinstance(weights, str) and weights in NETWORKS else None
@@ -170,9 +195,9 @@ def record(
         end_points=_entries(values, {**order, "net": traced}),
         values={} if hashes_only else values,
         stored_images=batch if store_images else None,
+        tensors=short_digests(loaded, traced.graph.used),
     )
-    write_golden(path, golden)
-    return golden
+    return golden, sorted(traced.graph.used)
 
 
 @for_images
@@ -224,7 +249,8 @@ def check(
         engine = Engine(loaded, device=device, threads=threads, **_for_engine(options, loaded, weights))
         traced, order = engine.trace(_batch_shape(golden.shape))
     batch = _golden_images(golden, options) if images is None else _images(images, golden.recipe, golden.seed, options)
-    _check_same_inputs(golden, digest_all(loaded, traced.graph.used), batch)
+    _check_same_weights(golden, loaded, traced.graph.used)
+    _check_same_images(golden, batch)
     unknown = [name for name in golden.end_points if name not in order and name != "net"]
     if unknown:
         raise GoldenError(f"{path}: the network has no end points {', '.join(unknown)}.", found=unknown)
@@ -297,6 +323,7 @@ def encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
         )
     encoded = dict(options)
     encoded |= {name: bool(value) for name, value in options.items() if isinstance(value, np.bool_)}
+    encoded |= {name: list(value) for name, value in options.items() if isinstance(value, tuple)}
     if "dtype" in options:
         encoded["dtype"] = check_dtype(options["dtype"]).name
     if options.get("blocks") is not None:
@@ -400,25 +427,52 @@ def _batch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape if len(shape) == 4 else (1, *shape)
 
 
-def _check_same_inputs(golden: Golden, weights: str, images: FloatArray) -> None:
-    """Refuse other weights and other images: they explain every difference.
+def _check_same_weights(golden: Golden, weights: Weights, used: Iterable[str]) -> None:
+    """Refuse other weights: they explain every difference.
 
     Raises
     ------
-    WeightsError, InputError
+    WeightsError
+        It names the tensors that are others, if the golden has their hashes.
     """
-    if weights != golden.weights:
-        raise WeightsError(
-            "The golden was recorded with other weights than these.",
-            expected=golden.weights,
-            found=weights,
-        )
+    found = digest_all(weights, used)
+    if found == golden.weights:
+        return
+    changed = changed_tensors(golden, short_digests(weights, used), sorted(used))
+    which = f": {changed_text(changed, len(golden.tensors))}" if changed else ""
+    raise WeightsError(
+        f"The golden was recorded with other weights than these{which}. If that is meant, record it again.",
+        tensor=changed[0] if changed else None,
+        expected=golden.weights,
+        found=found,
+    )
+
+
+def changed_tensors(golden: Golden, found: tuple[str, ...], names: Sequence[str]) -> list[str]:
+    """The names of the variables with other hashes than a golden's; none if it has no hashes, or of another number."""
+    if len(golden.tensors) != len(names):
+        return []
+    return [name for name, old, new in zip(names, golden.tensors, found, strict=True) if old != new]
+
+
+def changed_text(changed: Sequence[str], count: int) -> str:
+    """Some of the variables that changed, in words."""
+    return f"{len(changed)} of {count} tensors differ{'s' * (len(changed) == 1)}, {listed(changed, 3)}"
+
+
+def _check_same_images(golden: Golden, images: FloatArray) -> None:
+    """Refuse other images: they explain every difference.
+
+    Raises
+    ------
+    InputError
+    """
     if images.shape != golden.shape or digest(images) != golden.images:
         shapes = (
             "" if images.shape == golden.shape else f" Their shape is {images.shape}, the golden's is {golden.shape}."
         )
         raise InputError(
-            f"The golden was recorded with other images than these.{shapes}",
+            f"The golden was recorded with other images than these.{shapes} If that is meant, record it again.",
             expected=golden.images,
             found=digest(images),
         )

@@ -1,7 +1,8 @@
 """A golden's file: end points, their hashes and how they were made, in one safetensors file.
 
 The tensors are ``end_points/<name>`` and ``images``. Everything else is a JSON document in the metadata, under the key
-``refnet``. It lists the end points in network order, the net among them; ``refnet_sha256`` is its hash.
+``refnet``. It lists the end points in network order, the net among them; ``refnet_sha256`` is its hash. Goldens that
+were recorded before there was ``tensors``, the hash of each variable, lack it.
 
 Source of the format: the safetensors library's own documentation.
 """
@@ -81,6 +82,9 @@ class Golden(NamedTuple):
         The values of all end points, or none.
     stored_images : array or None
         The normalised images, if the file holds them.
+    tensors : tuple of str
+        The first 8 digits of the SHA-256 of each variable that the network reads, in the order of their names, to tell
+        which ones are others. Empty in goldens of earlier versions.
     """
 
     contract: int
@@ -96,6 +100,7 @@ class Golden(NamedTuple):
     end_points: dict[str, EndPoint]
     values: dict[str, np.ndarray]
     stored_images: FloatArray | None
+    tensors: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         what = f"{len(self.end_points)} end points" + ("" if self.values else ", hashes only")
@@ -119,7 +124,7 @@ def write_golden(path: str | os.PathLike[str], golden: Golden) -> None:
         `path` is a directory, or the options do not fit into JSON.
     """
     try:
-        document = json.dumps(_as_document(golden), allow_nan=False)
+        document = json.dumps(as_document(golden), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"The options cannot be kept in a golden: {error}.") from error
     tensors = {_PREFIX + name: value for name, value in golden.values.items()}
@@ -132,7 +137,8 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _as_document(golden: Golden) -> dict[str, Any]:
+def as_document(golden: Golden) -> dict[str, Any]:
+    """The JSON of a golden: all that its file says beside the tensors."""
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -140,7 +146,7 @@ def _as_document(golden: Golden) -> dict[str, Any]:
         "made_with": golden.made_with,
         "options": golden.options,
         "seed": golden.seed,
-        "weights": {"sha256": golden.weights, "network": golden.network},
+        "weights": {"sha256": golden.weights, "network": golden.network, "tensors": golden.tensors},
         "images": {
             "sha256": golden.images,
             "shape": golden.shape,
@@ -214,6 +220,7 @@ def _parse(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Golden:
         end_points={name: _end_point(name, entry) for name, entry in _field(document, "end_points", dict).items()},
         values={name[len(_PREFIX) :]: value for name, value in tensors.items() if name.startswith(_PREFIX)},
         stored_images=tensors.get(_IMAGES),
+        tensors=_tensors(weights),
     )
     if "net" not in golden.end_points:
         raise GoldenError("its end points lack the net.")
@@ -272,6 +279,13 @@ def _network(weights: Mapping[str, Any]) -> str | None:
     if network is not None and network not in list(NETWORKS):
         raise GoldenError(f"its network is {network!r}; there are {', '.join(NETWORKS)}.", found=network)
     return network
+
+
+def _tensors(weights: Mapping[str, Any]) -> tuple[str, ...]:
+    tensors = weights.get("tensors", [])
+    if not isinstance(tensors, list) or not all(isinstance(sha256, str) for sha256 in tensors):
+        raise GoldenError("its hashes of the variables are not a list of strings.", found=tensors)
+    return tuple(tensors)
 
 
 def _recipe(images: Mapping[str, Any], shape: tuple[int, ...]) -> Recipe | None:

@@ -64,7 +64,9 @@ class _Notes:
 
 
 @for_images
-def load_image(path: str | os.PathLike[str] | bytes | BinaryIO, channels: int = 3) -> npt.NDArray[np.uint8]:
+def load_image(
+    path: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, channels: int = 3
+) -> npt.NDArray[np.uint8]:
     """Read a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file, recognised by its content, as RGB pixels, or as grey ones.
 
     The pixels are those of TensorFlow's ``decode_image(channels=3)``. Exceptions are JPEG and the lossy WebP and AVIF,

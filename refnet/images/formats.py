@@ -64,6 +64,7 @@ _MAGICS = {
     b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP",
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
 }  # fmt: skip
+_AVIF = {b"avif", b"avis"}
 #: Bytes by which a format is recognised.
 HEAD_BYTES = 64
 
@@ -98,9 +99,9 @@ def format_of(name: str, head: bytes) -> str:
             return image_format
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
-    # The brands of the file: what its pictures are, the main one first.
-    brands = [head[i : i + 4] for i in range(8, len(head), 4)]
-    if head[4:8] == b"ftyp" and not {b"avif", b"avis"}.isdisjoint(brands):
+    # The brands of the file: what its pictures are, the main one first. Some are for several codecs.
+    main, *others = [head[i : i + 4] for i in range(8, max(len(head), 9), 4)]
+    if head[4:8] == b"ftyp" and (main in _AVIF or (main in (b"mif1", b"msf1") and not _AVIF.isdisjoint(others))):
         return "AVIF"
     begins = bytes(head[:8])
     raise InputError(

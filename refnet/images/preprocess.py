@@ -510,8 +510,9 @@ def _lerp(lower: Float32, upper: Float32, weight: Float32) -> Float32:
 
 def is_masked(images: Any) -> bool:
     """Whether it is a masked array. `numpy.ma` is not imported for this, as that takes longer than importing refnet."""
-    ma = sys.modules.get("numpy.ma")
-    return ma is not None and isinstance(images, ma.MaskedArray)
+    # While another thread imports the module, it has no such class yet, and nobody such an array.
+    kind = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    return kind is not None and isinstance(images, kind)
 
 
 def _checked_images(images: Any, channels: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -55,8 +55,11 @@ class Options:
         "reference" computes with the NumPy definitions, very slowly, and gives the same bits. CUDA needs
         ``refnet[cuda]`` and an NVIDIA GPU; an error names the one that is missing, and no other device takes over.
     threads : int, optional
-        None: one for each core that the process may use, by its affinity and by the processor time that a container
-        grants it. The bits do not depend on it.
+        None: one for each core that the process may use: the least of its affinity, of the processor time that a
+        container grants it, and, from Python 3.13 on, of ``PYTHON_CPU_COUNT``. The bits do not depend on it.
+    zeros : bool
+        Whether the CPU may leave out products with zeros, of which a ReLU makes many. False: all products inside the
+        image are computed, so that the time does not depend on the image's content. The bits do not depend on it.
     dtype : {"float32", "float64"} or NumPy dtype
         The dtype of the images, the outputs and all values between them. "float64": the same sums in the same order in
         binary64, as the truth for float32 (rule A8); the weights are the same float32 values.
@@ -82,6 +85,7 @@ class Options:
     scope: str | None = None
     device: str = _of_run("cpu")
     threads: int | None = _of_run(None)
+    zeros: bool = _of_run(True)
     dtype: DTypeLike = "float32"
 
     def resolved(self, of_weights: Mapping[str, Any]) -> Options:

@@ -73,6 +73,8 @@ class Backend(NamedTuple):
         The dtypes in which it computes.
     has_threads : bool
         Whether it uses the number of threads.
+    leaves_out_zeros : bool
+        Whether it can leave out products with zeros; then ``open`` also takes whether it may.
     is_timed : bool
         Whether it is meant to be fast.
     missing : callable, optional
@@ -83,9 +85,10 @@ class Backend(NamedTuple):
 
     name: str
     title: str
-    open: Callable[[Plan, Constants, int, int, np.dtype[Any]], Executor]
+    open: Callable[..., Executor]
     dtypes: tuple[np.dtype[Any], ...] = (BINARY32, BINARY64)
     has_threads: bool = False
+    leaves_out_zeros: bool = False
     is_timed: bool = True
     missing: Callable[[int], str | None] | None = None
     memory: OwnMemory | None = None
@@ -95,14 +98,14 @@ class Backend(NamedTuple):
 _IS_POSIX = os.name == "posix" and sys.platform != "emscripten"
 
 
-def _open_cpu(plan: Plan, constants: Constants, _: int, threads: int, dtype: np.dtype[Any]) -> Executor:
+def _open_cpu(plan: Plan, constants: Constants, _: int, threads: int, dtype: np.dtype[Any], zeros: bool) -> Executor:
     if not _IS_POSIX:
         raise DeviceError(
             "The compiled kernels need Linux; on Windows refnet runs in WSL. device='reference' computes the same bits "
             "on any system, very slowly."
         )
     with making:
-        return CpuExecutor(plan, constants, threads, dtype)
+        return CpuExecutor(plan, constants, threads, dtype, zeros)
 
 
 @once
@@ -169,7 +172,7 @@ def _cuda_stream(stream: object, index: int) -> Any:
 
 
 BACKENDS = (
-    Backend("cpu", "CPU", _open_cpu, has_threads=True),
+    Backend("cpu", "CPU", _open_cpu, has_threads=True, leaves_out_zeros=True),
     Backend("reference", "reference", _open_reference, is_timed=False),
     Backend(
         "cuda",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -44,6 +44,10 @@ class CompiledExecutor:
         self._backend = backend
         self._target = target
         self._kept: list[Any] = []
+
+    def timer(self, images: FloatArray) -> Callable[[], list[float]]:
+        """A function that runs the plan on images, and returns the milliseconds of each of its steps."""
+        raise NotImplementedError
 
     def _pack_channels(self, values: FloatArray) -> FloatArray:
         """One value per channel, as the kernels read them."""

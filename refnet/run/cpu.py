@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -31,10 +31,12 @@ _NUMBERS_PER_PIXEL, _NUMBERS_MEANWHILE = 3, 14
 class CpuExecutor(CompiledExecutor):
     """The plan as one program of compiled kernels over one arena of memory."""
 
-    def __init__(self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any], zeros: bool = True
+    ) -> None:
         images = plan.shapes[plan.input]
         plan, place = _framed(plan)
-        super().__init__(plan, constants, "cpu", Target(dtype, threads))
+        super().__init__(plan, constants, "cpu", Target(dtype, threads, zeros))
         sizes = {value: self._bytes(shape[1:]) for value, shape in plan.shapes.items()}
         copies = self._bytes(images[1:]) + sum(self._bytes(plan.shapes[index][1:]) for index in plan.outputs)
         weights = 0 if constants.owned else sum(self._bytes(constants.shape(name)) for name in self._unprepared())
@@ -57,7 +59,8 @@ class CpuExecutor(CompiledExecutor):
         self._entry = entry(images, plan.shapes[plan.input][1:3], *place, self._address(plan.input), dtype)
         self._outputs = [self._view(plan.aliases.get(index, index), plan.shapes[index]) for index in plan.outputs]
         self._prepare_weights()
-        self._program = Program([self._entry.launch, *self._all_launches(parts)], threads)
+        self._launched = self._all_launches(parts)
+        self._program = Program([self._entry.launch, *(launch for _, launch in self._launched)], threads)
         self._lock = Lock()
 
     def run(self, images: FloatArray, stream: None = None) -> tuple[list[FloatArray], tuple[float, float] | None]:
@@ -73,6 +76,25 @@ class CpuExecutor(CompiledExecutor):
             low, high = self._entry.extremes
             extremes = (float(np.minimum.reduce(low)), float(np.maximum.reduce(high))) if images.size else None
             return [output.copy() for output in self._outputs], extremes
+
+    def timer(self, images: FloatArray) -> Callable[[], list[float]]:
+        """A function that runs the plan on images, and returns the milliseconds of each of its steps, of all parts."""
+        with making:
+            from refnet_kernels.cpu.measure import Timed
+
+        images = np.ascontiguousarray(images, self._target.dtype)
+        timed = Timed([self._entry.launch, *(launch for _, launch in self._launched)], self._target.workers)
+
+        def run() -> list[float]:
+            sums = [0.0] * len(self.plan.steps)
+            with self._lock.held():
+                timed.set_operand(0, self._entry.operand, images.ctypes.data)
+                _, *times = timed.run()
+            for (position, _), milliseconds in zip(self._launched, times, strict=True):
+                sums[position] += milliseconds
+            return sums
+
+        return run
 
     def _layout(self, sizes: Mapping[int, int], batch: int) -> tuple[Parts, dict[int, int], int]:
         """The parts in which a batch is done, the offset of each value in the arena, and the arena's bytes."""
@@ -116,8 +138,8 @@ class CpuExecutor(CompiledExecutor):
             if "weights" in step.variables:
                 constants.release(step.variables["weights"])
 
-    def _all_launches(self, parts: Parts) -> list[Any]:
-        """The launches of the plan, in the order in which they are run."""
+    def _all_launches(self, parts: Parts) -> list[tuple[int, Any]]:
+        """The launches of the plan, in the order in which they are run, each with its step's position."""
         first, last = self.plan.steps[: parts.steps], self.plan.steps[parts.steps :]
         made: dict[Any, list[Any]] = {}
         launches = []
@@ -126,8 +148,10 @@ class CpuExecutor(CompiledExecutor):
                 key = position, len(images) if self._stays(step, parts) else images
                 if key not in made:
                     made[key] = self._launches(step, images)
-                launches += made[key]
-        return launches + [launch for step in last for launch in self._launches(step, range(self.plan.batch))]
+                launches += [(position, launch) for launch in made[key]]
+        for position, step in enumerate(last, parts.steps):
+            launches += [(position, launch) for launch in self._launches(step, range(self.plan.batch))]
+        return launches
 
     def _weight_bytes(self, step: Step) -> int:
         name = step.variables.get("weights")

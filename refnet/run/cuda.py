@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,7 +52,7 @@ class CudaExecutor(CompiledExecutor):
     def __init__(self, plan: Plan, constants: Constants, index: int) -> None:
         with device_errors():
             self._device = open_device(index)
-            super().__init__(plan, constants, "cuda", Target(workers=self._device.processors))
+            super().__init__(plan, constants, "cuda", Target(workers=self._device.processors, model=self._device.model))
             self._check_memory()
             self._program = self._make_program()
             with self._device.current():
@@ -134,6 +134,16 @@ class CudaExecutor(CompiledExecutor):
         with device_errors(), self._lock.held(), self._device.current():
             self._done.sync()
             return self._program.profile()
+
+    def timer(self, images: FloatArray) -> Callable[[], list[float]]:
+        """A function that runs the plan on images, and returns the milliseconds of each of its steps."""
+        self.run(images)
+
+        def run() -> list[float]:
+            times = iter(self.profile())
+            return [sum(next(times) for _ in kernels_of(step.op, "cuda")) for step in self.plan.steps]
+
+        return run
 
     def _make_program(self) -> Program:
         try:

@@ -27,7 +27,9 @@ class Device(NamedTuple):
     number: int
 
     @contract_mode()
-    def executor(self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any]) -> Executor:
+    def executor(
+        self, plan: Plan, constants: Constants, threads: int, dtype: np.dtype[Any], zeros: bool = True
+    ) -> Executor:
         """The executor of a plan on this device.
 
         Parameters
@@ -39,12 +41,16 @@ class Device(NamedTuple):
             Number of threads of the CPU's kernels.
         dtype : numpy.dtype
             Dtype of the images, of the outputs and of all values between them.
+        zeros : bool
+            Whether products with zeros may be left out.
 
         Raises
         ------
         DeviceError
             The device's memory is too small.
         """
+        if self.backend.leaves_out_zeros:
+            return self.backend.open(plan, constants, self.number, threads, dtype, zeros)
         return self.backend.open(plan, constants, self.number, threads, dtype)
 
 

@@ -12,13 +12,14 @@ import pytest
 
 from benchmarks import bench_peers
 from benchmarks.common import ROOT
-from benchmarks.layers import Layer, is_right, products_inside, read_layers
+from benchmarks.layers import Layer, is_right, read_layers
 from benchmarks.peers import PEERS
+from refnet.benchmark.work import products_inside
 from refnet_kernels.catalog import rows, select
 from refnet_kernels.contract import ConvGeometry
 from refnet_kernels.gpu.device import missing
 
-SCRIPTS = {"forward": [], "peers": ["--plot"], "kernels": ["--plot"]}
+SCRIPTS = {"forward": [], "peers": ["--plot"], "kernels": ["--plot"], "price": []}
 #: TF-Slim's networks have no average pool and no group norm.
 CPU_OPS = {op for op, backend in rows() if backend == "cpu"} - {"avg_pool", "group_norm"}
 
@@ -70,6 +71,17 @@ def test_the_kernels_of_the_whole_catalog_are_timed(result: dict[str, Any], fold
     assert_picture(folder / "kernels.png")
 
 
+@pytest.mark.parametrize("result", ["price"], indirect=True)
+def test_the_price_is_that_of_a_layer_of_all_and_of_the_network(result: dict[str, Any]) -> None:
+    assert list(result["rows"])[1:] == ["all convolutions", "resnet_v2_50"]
+    assert_timed(result)
+    for row in result["rows"].values():
+        for kind, price in row["price"].items():
+            assert price == pytest.approx(row["ms"][kind] / row["without"][kind] - 1)
+    # Another order of the sums, and the same function.
+    assert 0 < result["rows"]["resnet_v2_50"]["error"] < 1e-5
+
+
 @pytest.mark.parametrize("result", ["forward"], indirect=True)
 def test_a_forward_is_timed_against_slim(result: dict[str, Any]) -> None:
     assert list(result["rows"]) == ["refnet", "TF-Slim"]
@@ -104,6 +116,7 @@ def assert_timed(result: dict[str, Any]) -> None:
     assert result["machine"]["versions"]["refnet"]
     for row in result["rows"].values():
         assert 0 < row["ms"]["min"] <= row["ms"]["median"]
+        assert row["ms"]["median"] <= row["ms"].get("p99", row["ms"]["median"])
 
 
 def assert_picture(path: Path) -> None:
@@ -193,6 +206,28 @@ def test_a_kernel_that_is_wrong_is_not_timed(line: str) -> None:
         value[place] *= np.float32(1.001)
         assert not is_right(problem, defined)
         value[place] = right
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("convolution 1 2", r"line 3, column 1 \(op\): 'convolution' is not one of conv, "),
+        ("mean 1 9 8", r"line 3, column 5 \(channels\) is missing: mean has the columns batch height width channels"),
+        ("mean 1 9 8 5 1 1", "line 3, there are too many columns: mean has the columns batch height"),
+        ("mean 1 9 8.5 5 1", r"line 3, column 4 \(width\): '8.5' is not a whole number of 1 or more"),
+        ("mean 1 9 8 5 0", r"line 3, column 6 \(times\): '0' is not a whole number of 1"),
+        ("subsample 1 9 8 5 -1 1", r"line 3, column 6 \(factor\): '-1' is not"),
+        ("conv 2 9 8 70 9 8 40 3 3 x 2 2 2 - 1", r"line 3, column 11 \(stride\): 'x' is not a whole number"),
+        ("conv 2 9 8 70 9 8 40 3 3 1 2 -2 2 - 1", r"line 3, column 13 \(pad_top\): '-2' is not a whole number of 0"),
+        ("conv 2 9 8 70 9 8 40 3 3 1 2 2 2 nrm,relu 1", r"line 3, column 15 \(epilogue\): 'nrm,relu' is not -, or"),
+        ("softmax \u00b2 11 1", r"line 3, column 2 \(pixels\)"),
+    ],
+)
+def test_a_wrong_line_is_named_with_its_column(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "shapes.txt"
+    path.write_text(f"# Two lines before it.\nmean 1 9 8 5 1\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        read_layers(path)
 
 
 def test_the_stored_shapes_are_the_networks(tmp_path: Path) -> None:

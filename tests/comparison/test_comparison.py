@@ -181,7 +181,7 @@ def test_nan_on_one_side_is_a_divergence(port: Arrays) -> None:
     first = comparison.first_divergence
     assert first is not None
     assert (first.name, first.nan_one, first.largest) == (f"{UNIT}/conv1", 1, np.inf)
-    assert json.loads(comparison.json())["rows"]
+    assert json.loads(comparison.to_json())["rows"]
 
 
 def test_a_channel_that_is_zero_on_one_side_and_that_nothing_reads_is_a_note() -> None:
@@ -272,6 +272,18 @@ def test_a_wrong_shape_is_a_divergence(port: Arrays) -> None:
     assert first is not None
     assert first.name == f"{UNIT}/conv1"
     assert "its shape is" in first.note
+
+
+def test_what_follows_a_wrong_stride_is_not_born_again() -> None:
+    blocks = [refnet.resnet_v2_block(f"block{i}", 2 * i, 2, 2 if i < 3 else 1) for i in (1, 2, 3)]
+    weights = lively_weights(blocks=blocks, num_classes=7)
+    images = np.random.default_rng(3).uniform(-1, 1, (1, 66, 64, 3)).astype(np.float32)
+    # A port without the last unit of block2, which is the one that strides.
+    short = refnet.resnet_v2_block("block2", 4, 1, 1)
+    theirs = refnet.forward(weights, images, blocks=[blocks[0], short, blocks[2]], end_points=True)[1]
+    comparison = refnet.compare(weights, theirs, images, blocks=blocks)
+    assert [row.name for row in comparison.rows if row.origin == "born"] == ["resnet_v2/block2"]
+    assert {row.origin for row in comparison.differing} == {"born", "unknown", "inherited"}
 
 
 def test_arrays_that_match_nothing_are_listed(port: Arrays) -> None:
@@ -398,7 +410,7 @@ def test_bad_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
 def test_json_has_its_schema() -> None:
     conv = f"{UNIT}/conv2"
     comparison = refnet.compare(WEIGHTS, end_points({f"{conv}/weights": WEIGHTS[f"{conv}/weights"][::-1]}), IMAGES)
-    document = json.loads(comparison.json())
+    document = json.loads(comparison.to_json())
     assert document["schema"] == 1
     assert document["agrees"] is False
     assert document["first_divergence"] == conv

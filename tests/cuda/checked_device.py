@@ -46,6 +46,10 @@ class CheckedDevice:
         #: Every kernel that was launched, for the tests to see.
         self.launched: set[CudaKernel] = set()
 
+    @property
+    def model(self) -> str:
+        return f"sm_{self.cc[0]}{self.cc[1]}"
+
     def current(self) -> nullcontext[None]:
         return nullcontext()
 

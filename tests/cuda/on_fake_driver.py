@@ -26,6 +26,7 @@ from numba.cuda import types
 
 import refnet
 from refnet import errors
+from refnet.benchmark.layers import measure_network
 from refnet.seeded import random_images
 from refnet_kernels import jit
 from refnet_kernels.conv.cuda_kernel import conv_kernel
@@ -374,6 +375,18 @@ def test_each_kernel_is_timed(driver: Driver) -> None:
     driver.forget()
     assert executor.profile() == [1.0] * len(executor._program._launches)
     assert driver.asked()[0] == f"synchronize event {done} on 0"
+
+
+def test_each_step_is_timed(driver: Driver) -> None:
+    network = engine()
+    network(IMAGES)
+    executor = executor_of(network)
+    times = executor.timer(IMAGES)()
+    assert len(times) == len(executor.plan.steps)
+    assert sum(times) == len(executor._program._launches)
+    measured = measure_network(network, WEIGHTS, IMAGES, None, range(2))
+    assert [sum(row.ms) / 2 for row in measured.rows] == times
+    assert measured.peak_gflops is None
 
 
 def test_images_on_another_device_are_refused(driver: Driver) -> None:

@@ -11,6 +11,7 @@ import pytest
 import refnet
 import refnet.errors
 from refnet.diagnosis.diagnosis import Diagnosis
+from refnet.diagnosis.pairs import AT_ONCE
 from tests.ports.mistakes import Mistake
 from tests.ports.networks import Variables, draw_variables, inception_scaled, run_numpy, small_net, smooth_images
 from tests.ports.tensorflow_port import run
@@ -120,6 +121,51 @@ def test_layers_find_several_mistakes_each_in_its_own_stretch() -> None:
     found = diagnosed(2, observed(2, *mistakes))
     assert found.explained
     assert [(entry.id, entry.site) for entry in found.mistakes] == [(m.id, m.site) for m in mistakes]
+
+
+def test_two_mistakes_in_one_layer_are_found_from_layers() -> None:
+    mistakes = [Mistake("kernel-flipped", f"{UNIT}/conv2"), Mistake("gamma-ignored", f"{UNIT}/conv2")]
+    found = refnet.diagnose(VARIABLES[2], IMAGE, observed(2, *mistakes), threads=1)
+    assert {(entry.id, entry.site) for entry in found.mistakes} == {(m.id, m.site) for m in mistakes}
+
+
+def test_a_mistake_that_gives_values_other_names_is_found_from_layers() -> None:
+    """A unit that runs twice shows the values of the second time."""
+    (entry,) = diagnosed(2, observed(2, Mistake("unit-doubled", UNIT))).mistakes
+    assert (entry.id, entry.site) == ("unit-doubled", UNIT)
+
+
+def test_saturated_probabilities_beside_logits_do_not_count() -> None:
+    outputs = observed(2, Mistake("pool5-sum"))
+    large = {"logits": 30 * outputs["resnet_v2/logits"].ravel()}  # so that they saturate
+    exponentials = np.exp(large["logits"] - large["logits"].max())
+    weights = VARIABLES[2] | {
+        f"resnet_v2/logits/{leaf}": 30 * VARIABLES[2][f"resnet_v2/logits/{leaf}"] for leaf in ("weights", "biases")
+    }
+    both = {**large, "predictions": exponentials / exponentials.sum()}
+    (entry,) = refnet.diagnose(weights, IMAGE, both, pairs=False, threads=1).mistakes
+    assert entry.id == "pool5-sum"
+    twice = {"logits": logits(2).ravel(), "predictions": observed(2, Mistake("softmax-twice"))["predictions"]}
+    (entry,) = diagnosed(2, twice).mistakes
+    assert entry.id == "softmax-twice"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_arithmetic_in_fewer_bits_is_named_alone(version: int) -> None:
+    found = refnet.diagnose(
+        VARIABLES[version], IMAGE, logits(version, Mistake("arithmetic", None, "float16")), threads=1
+    )
+    assert [entry.id for entry in found.mistakes] == ["arithmetic"]
+    assert "float16" in [entry.value for entry in (*found.mistakes, *found.ties)]
+
+
+def test_a_limit_ends_the_search_of_pairs() -> None:
+    outputs = run(_scaled(NETS[1], VARIABLES[1]), IMAGE, NETS[1])["resnet_v1/logits"]
+    alone, briefly = (
+        refnet.diagnose(VARIABLES[1], IMAGE, outputs, threads=1, **options)
+        for options in ({"pairs": False}, {"limit": 0})
+    )
+    assert alone.tried < briefly.tried <= alone.tried + AT_ONCE
 
 
 def test_probabilities() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import refnet_kernels.conv.cpu as conv_cpu
 from refnet_kernels.catalog import Kernel, select
 from refnet_kernels.contract import BINARY32, ConvGeometry, Flags, GroupNormGeometry, Target
-from refnet_kernels.conv.cpu import FEWEST_PIXELS, ITEM_TILES_MOST
+from refnet_kernels.conv.tuning import GROUPS, ITEM_TILES_MOST, Tuning, forced
 from refnet_kernels.cpu.team import Program
 from refnet_kernels.group_norm.cpu import LEAST_BYTES, MOST_CHANNELS, item_channels
 from refnet_kernels.target import WIDTH_BYTES
@@ -21,10 +21,21 @@ from tests.problems import DTYPES, HOST_ROWS, NAMED, Problem, identity
 from tests.problems.conv import conv_problem, conv_same, edges
 from tests.problems.strategies import DRAWN
 from tests.support.arrays import Arrays, assert_same_bits
+from tests.support.tunings import EXTREMES
 
 COMPILED = [row for row in HOST_ROWS if row[1] != "reference"]
 THREADS = [1, 2, 3, 8]
 MANY = settings(max_examples=6 * settings.default.max_examples)
+TUNINGS = st.builds(
+    Tuning,
+    most_nonzero=st.integers(1, 1000),
+    group_panels=st.sampled_from(GROUPS),
+    fewest_pixels=st.integers(1, 100),
+    item_tiles=st.integers(1, ITEM_TILES_MOST),
+    tile_cost=st.floats(0, 100),
+    group_cost=st.floats(0, 100),
+    item_cost=st.floats(0, 100),
+)
 #: Numbers before and after each array; not a multiple of a vector, so that nothing is aligned by chance.
 GUARD = 67
 POISON = -1.2345e30
@@ -111,7 +122,7 @@ def test_every_epilogue_of_a_convolution(epilogue: str, dtype: np.dtype[Any], mo
     expected = problem.defined()
     assert_same_bits(problem.call(select("conv", "cpu")), expected)
     # One tile and one panel an item.
-    monkeypatch.setattr(conv_cpu, "_item_of", lambda tiles, panels, threads: (1, 1))
+    monkeypatch.setattr(conv_cpu, "_item_of", lambda *_: (1, 1))
     assert_launch_gives(expected, problem, select("conv", "cpu"), threads=3)
 
 
@@ -141,16 +152,17 @@ def test_products_outside_the_image_are_left_out_unless_a_weight_is_not_finite(w
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("pixels", [FEWEST_PIXELS - 1, FEWEST_PIXELS, 100])
-@pytest.mark.parametrize("out", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("pixels", [31, 32, 100])
+@pytest.mark.parametrize(("out", "group"), [(1, 0), (2, 1), (3, 1), (4, 0), (4, 1), (7, 0), (7, 1)])
 @pytest.mark.parametrize("zeros", [0.0, 0.1, 0.25, 0.6, 1.0])
 def test_products_with_zeros_are_left_out_where_they_are_many(
-    zeros: float, out: int, pixels: int, dtype: np.dtype[Any]
+    zeros: float, out: int, group: int, pixels: int, dtype: np.dtype[Any]
 ) -> None:
     width = WIDTH_BYTES // dtype.itemsize
     problem = conv_problem("zeros", conv_same(1, 1, pixels, 128, out * width, 1, 1), "normal", dtype=dtype)
     problem.x[np.random.default_rng(1).random(problem.x.shape) < zeros] = -0.0
-    assert_launch_gives(problem.defined(), problem, select("conv", "cpu"), threads=2)
+    with forced(Tuning(most_nonzero=833, group_panels=GROUPS[group])):
+        assert_launch_gives(problem.defined(), problem, select("conv", "cpu"), threads=2)
     # An infinite weight by 0 is NaN, which shows who computed it.
     problem.x[..., 5] = 0
     problem.weights[0, 0, 5, 0] = np.inf
@@ -159,21 +171,39 @@ def test_products_with_zeros_are_left_out_where_they_are_many(
     assert np.isnan(found["out"][..., 0]).all()
     arrays = {name: array for name, array in (problem.inputs() | found).items() if array is not None}
     addresses = {name: array.ctypes.data for name, array in arrays.items()}
-    Program([select("conv", "cpu").launch(problem.geometry, addresses, Flags(finite=True), Target(dtype))], 2).run()
-    assert np.isnan(found["out"][..., 0]).all() == (zeros < 1 / 6 or pixels < FEWEST_PIXELS)
+
+    def leaves_out(zeros: bool = True, **numbers: int) -> bool:
+        with forced(Tuning(group_panels=GROUPS[group], **numbers)):
+            target = Target(dtype, zeros=zeros)
+            Program([select("conv", "cpu").launch(problem.geometry, addresses, Flags(finite=True), target)], 2).run()
+        missing = np.isnan(found["out"][..., 0])
+        assert missing.all() == missing.any()
+        return not missing.any()
+
+    assert leaves_out(most_nonzero=833, fewest_pixels=32) == (zeros > 1 / 6 and pixels >= 32)
+    assert leaves_out(most_nonzero=500, fewest_pixels=31) == (zeros > 1 / 2)
+    assert leaves_out(most_nonzero=1000, fewest_pixels=100) == (pixels >= 100)
+    assert not leaves_out(zeros=False, most_nonzero=1000)
+
+
+@pytest.mark.parametrize("numbers", EXTREMES.values(), ids=EXTREMES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_numbers_of_the_machine_change_a_bit(numbers: Tuning, dtype: np.dtype[Any]) -> None:
+    problem = conv_problem("taps", conv_same(2, 7, 8, 64, 75, 3, 1), "zeros and ones", "shortcut,preact", dtype=dtype)
+    with forced(numbers):
+        assert_launch_gives(problem.defined(), problem, select("conv", "cpu"), threads=3)
 
 
 @MANY
-@given(problem=DRAWN["conv"], item=st.tuples(st.integers(1, ITEM_TILES_MOST), st.integers(1, 9)))
-def test_how_a_convolution_is_divided_leaves_no_trace(problem: Problem, item: tuple[int, int]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv_cpu, "_item_of", lambda tiles, panels, threads: item)
+@given(problem=DRAWN["conv"], numbers=TUNINGS)
+def test_how_a_convolution_is_divided_leaves_no_trace(problem: Problem, numbers: Tuning) -> None:
+    with forced(numbers):
         assert_launch_gives(problem.defined(), problem, select("conv", "cpu"), threads=2)
 
 
 @given(tiles=st.integers(0, 500), panels=st.integers(0, 70), threads=st.integers(1, 64))
 def test_no_thread_is_without_work_where_there_is_enough(tiles: int, panels: int, threads: int) -> None:
-    item_tiles, item_panels = conv_cpu._item_of(tiles, panels, threads)
+    item_tiles, item_panels = conv_cpu._item_of(tiles, panels, threads, Tuning())
     assert 1 <= item_tiles <= ITEM_TILES_MOST
     assert item_panels >= 1
     items = -(-tiles // item_tiles) * -(-panels // item_panels)

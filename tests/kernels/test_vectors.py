@@ -7,10 +7,12 @@ import pytest
 
 from refnet_kernels.catalog import rows
 from refnet_kernels.contract import norm_scale
+from refnet_kernels.conv.tuning import Tuning, forced
 from tests.kernels.truth import solve
 from tests.kernels.vectors import DTYPES, FILE, problem, read, write
 from tests.problems import HOST_ROWS
 from tests.support.arrays import assert_same_bits
+from tests.support.tunings import EXTREMES
 from tools.make_contract_vectors import vectors
 
 VECTORS = read(FILE.read_text())
@@ -35,6 +37,12 @@ def test_vectors(op: str, backend: str) -> None:
             case = f"{op} on {backend}, {v.name!r} in {v.format}: "
             found = {case + name: value for name, value in solve(problem(v), backend).items()}
             assert_same_bits(found, {case + name: value for name, value in v.outputs.items()})
+
+
+@pytest.mark.parametrize("numbers", EXTREMES.values(), ids=EXTREMES)
+def test_vectors_by_any_numbers_of_a_machine(numbers: Tuning) -> None:
+    with forced(numbers):
+        test_vectors("conv", "cpu")
 
 
 def test_vectors_of_the_scale() -> None:

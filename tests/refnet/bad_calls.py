@@ -216,6 +216,7 @@ OPTIONS = {
     "multi_grid": "grid", "batch_norm_epsilon": "number", "pool_mode": "choice", "avg_down": "bool or none",
     "stride_place": "choice", "bias_before_batch_norm": "bool or none", "batch_norm_scale": "bool",
     "activation_fn": "choice", "use_batch_norm": "bool", "scope": "text", "device": "device", "threads": "threads",
+    "zeros": "bool",
     "dtype": "dtype",
 }  # fmt: skip
 
@@ -248,6 +249,7 @@ def functions(folder: Path) -> dict[str, Function]:
     """Every public function by its name, in the sound files of `make_files`."""
     engine, keras = refnet.Engine(WEIGHTS), refnet.KerasModel(WEIGHTS)
     net, end_points = engine(IMAGE, end_points=True)
+    predictor = refnet.Predictor(WEIGHTS, top=2)
     blocks, features = small_blocks(), np.ones((1, 4, 4, 64), np.float32)
     old = [refnet.resnet_v1_block("block1", base_depth=2, num_units=1, stride=1)]
     old_weights, weights = dict(refnet.random_weights(old, 7)), dict(WEIGHTS)
@@ -435,8 +437,36 @@ def functions(folder: Path) -> dict[str, Function]:
         ),
         "diagnose": Function(
             refnet.diagnose,
-            {"weights": WEIGHTS, "image": IMAGE, "observed": net, "mapping": None, "pairs": False, "progress": None},
-            {"weights": "weights", "image": "image", "observed": "activations", "mapping": "mapping", "pairs": "bool"},
+            {"weights": WEIGHTS, "image": IMAGE, "observed": net, "mapping": None, "pairs": False, "limit": 120.0,
+             "progress": None},
+            {"weights": "weights", "image": "image", "observed": "activations", "mapping": "mapping", "pairs": "bool",
+             "limit": "number"},
+        ),
+        "Predictor": Function(
+            refnet.Predictor,
+            {"weights": WEIGHTS, "top": 3, "features": None, "end_points": ["block1"], "recipe": refnet.Recipe(9, 9),
+             "labels": None, "batch": 2, **options},
+            {"weights": "weights", "top": "whole", "features": "choice", "end_points": "names of end points",
+             "recipe": "recipe", "labels": "labels", "batch": "whole", **OPTIONS},
+        ),
+        "Predictor.__call__": Function(
+            predictor.__call__, {"images": [folder / "a.png"], "ids": ["a"]},
+            {"images": "encoded images", "ids": "ids"},
+        ),
+        "Predictor.rows": Function(
+            predictor.rows, {"images": [folder / "a.png"], "ids": ["a"]}, {"images": "encoded images", "ids": "ids"},
+        ),
+        "batch": Function(
+            refnet.batch,
+            {"source": [folder / "a.png"], "weights": WEIGHTS, "out": folder / "rows", "top": 2, "features": None,
+             "end_points": (), "recipe": refnet.Recipe(9, 9), "labels": None, "column": None, "id_column": None,
+             "format": "jsonl", "batch_size": 2, "shard_rows": 3, "max_errors": None, "row_seconds": None,
+             "retry_errors": False, "runner": "local", "workers": None, "progress": None},
+            {"source": "source", "weights": "weights", "out": "path", "top": "whole", "features": "choice",
+             "end_points": "names of end points", "recipe": "recipe", "labels": "labels", "column": "column",
+             "id_column": "column", "format": "choice", "batch_size": "whole", "shard_rows": "whole",
+             "max_errors": "number", "row_seconds": "number", "retry_errors": "bool", "runner": "choice",
+             "workers": "whole", "progress": "callable"},
         ),
         "seeded.random_images": Function(
             seeded.random_images, {"shape": (9, 9, 3), "seed": 0}, {"shape": "any shape", "seed": "seed"}
@@ -485,6 +515,19 @@ KINDS |= {
         (*_NO_ARRAYS, (-1, 4, 3), (4.0, 4, 3), (2**63, 4, 3), (0, 4, 3), (4, 4)),
     ),
     # The path of a class index, too.
+    "names of end points": Kind(
+        ConfigError, "end_points is|no end point",
+        (None, 5, 1.5, True, [3], b"net", {"a": 1}, ["nowhere"], "nowhere", ["x" * 5000], Strange(), int),
+    ),
+    "encoded images": Kind(InputError, "images are|ids for|ids are", (None, 5, b"x", "a.png", [], Strange(), int)),
+    "ids": Kind(InputError, "ids|id ", (5, b"x", [], ["a", "b"], ["\ud800"], ["a\0b"], Strange(), int)),
+    "source": Kind(
+        RefnetError, "source is|path is|are no inputs|No such file|No file|several kinds|is damaged|compressed",
+        (5, None, 1.5, b"", "", "a\0b", "nowhere", "*.nothing", [], [5], [None], ["a.png", "a.tar"], "a.tar.gz", {},
+         Strange(), int),
+    ),
+    "column": Kind(ConfigError, "Columns are for Parquet", (5, "image", "", b"x", Strange())),
+    "callable": Kind(ConfigError, "cannot be called", (5, "x", [], Strange())),
     "class names": Kind(
         ConfigError, "label|path|class",
         (5, 1.5, b"x", [5], [None], {"a": 1}, ["a"], "", "a\0b", "\ud800", "nowhere", Strange()),

@@ -3,9 +3,9 @@
     python -m tests.refnet.matrix [--definitions] [--full] [--starts fork spawn]
 
 computes small networks with several options, and the named problems of every kernel; shows that the threads, the batch,
-the position in it and the input's layout leave every bit alone; and prints a row of ``docs/same-bits.md``. What lies
-outside a process (the processor, the vector width, the cache of kernels) is varied by ``test_matrix.py``, the
-architecture by ``tools/same_bits_aarch64.sh``.
+the position in it, the input's layout, and the numbers that are measured on a machine, leave every bit alone; and
+prints a row of ``docs/same-bits.md``. What lies outside a process (the processor, the vector width, the cache of
+kernels) is varied by ``test_matrix.py``, the architecture by ``tools/same_bits_aarch64.sh``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import numpy as np
 
 import refnet
 from refnet_kernels.catalog import select
+from refnet_kernels.conv.tuning import forced
 from refnet_kernels.target import CPU, LANES
 from tests.problems import NAMED
 from tests.support.arrays import Arrays, assert_same_bits, digest_results, random_images
 from tests.support.nets import lively_weights
+from tests.support.tunings import EXTREMES
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -115,6 +117,16 @@ def check_definitions(found: dict[str, Arrays]) -> None:
             raise AssertionError(f"{name}: {error}") from error
 
 
+def check_tunings(found: dict[str, Arrays]) -> None:
+    """Neither the numbers of a machine nor leaving out no zeros changes a result."""
+    for name, numbers in EXTREMES.items():
+        with forced(numbers):
+            assert digest_results(results("cpu").values()) == digest_results(found.values()), name
+    weights = lively_weights()
+    for options in OPTIONS:
+        assert_same_bits(network(weights, IMAGES, zeros=False, **options), found[str(options)])
+
+
 def sha256(device: str = "cpu") -> str:
     """One hash over the results of a device."""
     return digest_results(results(device).values())
@@ -135,6 +147,7 @@ def main() -> None:
     for options in OPTIONS:
         check_variations(options, arguments.full)
     found = results("cpu")
+    check_tunings(found)
     if arguments.definitions:
         check_definitions(found)
     sha = digest_results(found.values())

@@ -2,10 +2,13 @@ import errno
 import json
 import logging
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +17,7 @@ import pytest
 from PIL import Image
 
 import refnet
-from refnet.cli import convert, main, predict, summary
+from refnet.cli import _COMMANDS, convert, main, predict, summary
 from refnet.cli.bench import products
 from refnet.cli.console import printable
 from refnet.network.architecture import Architecture
@@ -264,6 +267,34 @@ def test_help_has_examples(run: Run, command: str) -> None:
     assert f"refnet {command}" in outcome.out.partition("example")[2]
 
 
+@pytest.mark.parametrize("command", [*_COMMANDS, "golden record", "golden check"])
+def test_help_says_what_the_command_does(run: Run, command: str) -> None:
+    paragraphs = run(*command.split(), "--help").out.split("\n\n")
+    assert paragraphs[0].startswith(f"usage: refnet {command}")
+    assert re.fullmatch(r"[A-Z][^.]*\.", paragraphs[1]), paragraphs[1]
+
+
+@pytest.mark.parametrize("stream", ["pipe", "terminal"])
+def test_colours_are_for_terminals_that_want_them(stream: str) -> None:
+    """No escape sequences into a pipe; and with NO_COLOR no colours on a terminal."""
+    command = [sys.executable, "-m", "refnet", "summary", "resnet_v2_50"]
+    if stream == "pipe":
+        assert "\x1b" not in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdout=secondary, env=environment) as running:
+        os.close(secondary)
+        said = b""
+        with suppress(OSError):  # Linux says so where the other end is closed
+            while piece := os.read(primary, 65536):
+                said += piece
+    os.close(primary)
+    assert running.returncode == 0
+    assert b"block4" in said
+    assert re.findall(rb"\x1b\[[0-9;]*(?:3[0-9]|4[0-7]|9[0-7])[;m]", said) == []
+
+
 def test_nothing_typed_gives_the_help(run: Run) -> None:
     outcome = run()
     assert (outcome.code, outcome.out) == (2, "")
@@ -304,6 +335,20 @@ class TestPredict:
         assert notes == ["refnet: note: digit0.png is grey: its values are those of red, green and blue (said once)"]
         assert [line.split()[2] for line in lines if "warning:" in line] == ["clear.png", "clear.webp"]
         assert logging.getLogger("refnet.images").level == logging.NOTSET
+
+    def test_an_image_on_stdin(self, run: Run, in_files: Path) -> None:
+        command = [sys.executable, "-m", "refnet", "predict", "-", "--weights", str(in_files / "digits.npz"), "--json"]
+        path = in_files / "digit1.png"
+        piped = subprocess.run(command, input=path.read_bytes(), capture_output=True, check=True)
+        (image,) = json.loads(piped.stdout)["images"]
+        assert image["image"] == "-"
+        (expected,) = json.loads(run("predict", path, "--weights", "digits.npz", "--json").out)["images"]
+        assert image["predictions"] == expected["predictions"]
+        for given in ("", "<&- ", "< /dev/null "):
+            shell = f"{'printf text | ' if not given else ''}{' '.join(command)} {given}"
+            done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+            assert done.returncode == 5, done.stderr
+            assert json.loads(done.stdout)["images"][0]["error"]["type"] == "InputError"
 
     def test_probabilities_are_the_engines_and_fall(self, run: Run, in_files: Path) -> None:
         answer = json.loads(run("predict", "digit1.png", "--weights", "digits.npz", "--top", 10, "--json").out)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refnet.cli import demo, main
+from refnet.cli import demo, demo_files, main
 
 GOLDENS = np.load(Path(__file__).parents[1] / "slim" / "goldens" / "digits_logits.npz")
 
@@ -116,3 +116,37 @@ class TestCommand:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         assert main(["demo", "--plot", str(tmp_path / "digits.png")]) == 2
         assert "uv run --extra plots" in capsys.readouterr().err
+
+    def test_save_writes_what_the_other_commands_take(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        folder = tmp_path / "new" / "play"
+        assert main(["demo", "--save", str(folder)]) == 0
+        out = capsys.readouterr().out
+        named = [line.split()[0] for line in out.partition("written into")[2].splitlines() if line.startswith("  ")]
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"digits.ckpt.index", "digits.ckpt.data-00000-of-00001", *named[1:15]} - {"refnet"}
+        assert named[0] == "digits.ckpt"
+        assert [line for line in out.splitlines() if line.startswith("  refnet ")] == [
+            f"  {line}" for line in demo_files.NEXT.splitlines()
+        ]
+        # With its own recipe and labels, the network reads its pictures, all but those that it is known to get wrong.
+        images = [str(folder / f"digit{digit}.png") for digit in range(10)]
+        assert main(["predict", *images, "--weights", str(folder / "digits.ckpt"), "--top", "1", "--json"]) == 0
+        answers = json.loads(capsys.readouterr().out)["images"]
+        assert [int(answer["predictions"][0]["label"]) for answer in answers] == list(range(10))
+        with np.load(Path(demo._DIGITS) / "held_out.npz") as held_out, Image.open(folder / "page.png") as page:
+            pixels = np.asarray(page)[::4, ::4]
+            assert page.size == (768, 480)
+            np.testing.assert_array_equal(pixels[8:16, 16:24], held_out["images"][24 + 2])
+
+    def test_save_as_json(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert main(["demo", "--json", "--save", str(tmp_path)]) == 0
+        saved = json.loads(capsys.readouterr().out)["saved"]
+        assert saved == [str(tmp_path / file.name) for file in demo_files.FILES]
+        assert all(Path(f"{path}.index" if path.endswith(".ckpt") else path).exists() for path in saved)
+
+    @pytest.mark.parametrize("there", ["digits.ckpt.index", "digit7.png", "theirs.npz"])
+    def test_save_replaces_nothing(self, capsys: pytest.CaptureFixture[str], tmp_path: Path, there: str) -> None:
+        (tmp_path / there).write_text("mine")
+        assert main(["demo", "--save", str(tmp_path)]) == 2
+        assert f"has {there} already" in capsys.readouterr().err
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(there, "mine")]

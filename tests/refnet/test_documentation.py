@@ -23,8 +23,8 @@ from refnet_kernels.system.settings import SETTINGS
 from tests.documentation import PAGES, ROOT, SESSIONS, TEXTS, python_blocks
 
 MODULES = ["refnet.network.resnet_utils", "refnet.network.resnet_v1", "refnet.network.resnet_v2"]
-#: These run in `tests/keras/test_walk_through.py`, or need PyTorch and a GPU.
-ELSEWHERE = {"docs/keras.md", "docs/gpu.md"}
+#: These run in `test_readme.py` and `tests/keras/test_walk_through.py`, or need PyTorch and a GPU.
+ELSEWHERE = {"README.md", "docs/keras.md", "docs/gpu.md"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -177,6 +177,29 @@ def test_other_weights_and_other_images_are_not_called_other_bits(tmp_path: Path
         check(path, WEIGHTS, IMAGES[0])
 
 
+def test_the_tensors_that_changed_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "g.safetensors"
+    record(path, WEIGHTS, IMAGES, hashes_only=True)
+    names = [f"{CONV3}/biases", f"{CONV3}/weights"]
+    others = {**WEIGHTS, **{name: WEIGHTS[name] + np.float32(1) for name in names}}
+    count = len(WEIGHTS)
+    with pytest.raises(WeightsError, match=rf": 2 of {count} tensors differ, {names[0]}, {names[1]}\.") as caught:
+        check(path, others, IMAGES)
+    assert caught.value.tensor == names[0]
+    with pytest.raises(WeightsError, match=rf": 1 of {count} tensors differs, {names[1]}\."):
+        check(path, {**others, names[0]: WEIGHTS[names[0]]}, IMAGES)
+
+
+def test_a_golden_without_the_tensors_hashes_is_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "g.safetensors"
+    new = record(path, WEIGHTS, IMAGES)
+    path.write_bytes(changed(path.read_bytes(), lambda document, _: document["weights"].pop("tensors")))
+    assert read_golden(path)._replace(values={}) == new._replace(values={}, tensors=())
+    assert check(path, WEIGHTS, IMAGES).differing == []
+    with pytest.raises(WeightsError, match=r"recorded with other weights than these\. If that is meant, record it"):
+        check(path, {**WEIGHTS, f"{CONV3}/biases": WEIGHTS[f"{CONV3}/biases"] + 1}, IMAGES)
+
+
 def test_tensors_that_the_network_does_not_read_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     record(path, WEIGHTS, IMAGES)
@@ -281,6 +304,8 @@ CHANGES = {
     "a negative size": (put("images", "shape", value=[-1, 9, 3]), "not a list of sizes"),
     "images of a terabyte": (put("images", "shape", value=[10**6, 10**6, 3]), "not images, or too many"),
     "another rank": (put("images", "shape", value=[9, 9]), "not images, or too many"),
+    "a number among the tensors' hashes": (put("weights", "tensors", value=[5]), "hashes of the variables are not"),
+    "tensors' hashes that are no list": (put("weights", "tensors", value={}), "hashes of the variables are not"),
     "an unknown network": (put("weights", "network", value="resnet_v2_51"), "its network is 'resnet_v2_51'"),
     "a network that is a list": (put("weights", "network", value=[]), "its network is"),
     "an unknown recipe": (put("images", "recipe", value={"hight": 9}), "recipe is not understood"),
@@ -485,6 +510,12 @@ def test_record_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     line = "golden record g.safetensors --weights w.npz --image i.png --size 17 --option output_stride=4"
     code, out, _ = run(capsys, line)
     assert (code, out.splitlines()[0]) == (0, "g.safetensors: 16 end points, images of shape [17, 17, 3]")
+    assert out.splitlines()[-1].split() == [
+        "file's",
+        "size",
+        f"{Path('g.safetensors').stat().st_size / 1000:.0f}",
+        "kB",
+    ]
     assert read_golden("g.safetensors").options == {"output_stride": 4}
     code, out, _ = run(capsys, "golden check g.safetensors --weights w.npz --image i.png --device reference")
     assert (code, out) == (0, "None of 16 end points differs from g.safetensors.\n")

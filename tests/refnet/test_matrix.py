@@ -63,7 +63,9 @@ def test_threads_batch_position_and_layout(options: dict) -> None:
 
 
 def test_every_result_has_the_bits_of_the_definitions() -> None:
-    matrix.check_definitions(matrix.results("cpu"))
+    found = matrix.results("cpu")
+    matrix.check_definitions(found)
+    matrix.check_tunings(found)
 
 
 @pytest.mark.parametrize(

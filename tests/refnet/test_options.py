@@ -19,11 +19,11 @@ from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights
 
 IMAGE = random_images(9, 11, 3)
-#: Both values of each option give other end points, or other shapes of them, than the other one.
+#: Both values of each option but the last give other end points, or other shapes of them, than the other one.
 ALL_BOOLEANS = {
     "is_training", "global_pool", "include_root_block", "spatial_squeeze", "store_non_strided_activations",
     "avg_down", "bias_before_batch_norm", "batch_norm_scale", "use_batch_norm",
-}  # fmt: skip
+} | {"zeros"}  # fmt: skip
 MAY_BE_NONE = {"spatial_squeeze", "avg_down", "bias_before_batch_norm"}
 
 

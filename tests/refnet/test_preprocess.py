@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from fractions import Fraction
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -386,3 +388,9 @@ def test_lists_that_a_recipe_does_not_make_equal() -> None:
             preprocess(others)  # type: ignore[arg-type]
     huge = [np.broadcast_to(np.uint8(0), (10_000, 10_000, 3))] * 3
     assert preprocess([*huge, images[0]], Recipe(4, 4, 1.0, "tf", None, "nearest")).shape == (4, 4, 4, 3)
+
+
+def test_while_another_thread_imports_masked_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then the module is there without its class."""
+    monkeypatch.setitem(sys.modules, "numpy.ma", ModuleType("numpy.ma"))
+    assert preprocess(np.zeros((9, 9, 3), np.uint8)).shape == (299, 299, 3)

@@ -193,7 +193,9 @@ class TestCache:
 
 
 class TestEnvironment:
-    @pytest.mark.parametrize("setting", ["REFNET_LANES=5", "REFNET_LANES=x", "REFNET_UPDATE_GOLDENS=yes"])
+    @pytest.mark.parametrize(
+        "setting", ["REFNET_LANES=5", "REFNET_LANES=x", "REFNET_TUNE=always", "REFNET_UPDATE_GOLDENS=yes"]
+    )
     def test_a_wrong_setting_is_a_usage_error(
         self, setting: str, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

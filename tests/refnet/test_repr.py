@@ -32,6 +32,7 @@ def examples(tmp_path_factory):
         "Weights": weights,
         "Engine": engine,
         "KerasModel": refnet.KerasModel(weights),
+        "Predictor": refnet.Predictor(weights, end_points=["block1", "block2"]),
         "Block": network_blocks("resnet_v2_152")[2],
         "Golden": recorded,
         "Report": golden.check(path, weights),

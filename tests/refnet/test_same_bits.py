@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet.graph.memory import parts_of
+from refnet_kernels.conv.cpu import Row
+from refnet_kernels.conv.tuning import Tuning, forced
 from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights, small_blocks
 
@@ -55,6 +57,25 @@ def test_a_batch_in_parts_has_the_bits_of_the_definitions(
         name: digest(value) for name, value in by_definition[1].items()
     }
     assert min(len(parts.images) for parts in seen) > 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_products_are_computed_where_zeros_may_not_be_left_out(dtype: str) -> None:
+    images, weights = random_images(2, 64, 72, 3), refnet.Weights(lively_weights())
+    forced_at = 777
+
+    def found(zeros: bool) -> tuple[str, set[int]]:
+        with forced(Tuning(most_nonzero=forced_at)):
+            engine = refnet.Engine(weights, zeros=zeros, dtype=dtype)
+            executor = engine.prepared(images.shape)
+        rows = [launch.row for launch in executor._program._launches if isinstance(launch.row, Row)]
+        return digest(engine(images)), {row.most_nonzero for row in rows}
+
+    (with_zeros, limits), (dense, none) = found(True), found(False)
+    assert with_zeros == dense == digest(refnet.Engine(weights, device="reference", dtype=dtype)(images))
+    assert forced_at in limits
+    assert max(none) == 0
+    assert digest(refnet.forward(weights, images, dtype=dtype, zeros=False)) == dense
 
 
 def test_the_input_is_not_modified_and_the_output_is_the_callers_own() -> None:

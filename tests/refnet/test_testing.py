@@ -61,6 +61,12 @@ def test_the_options_are_part_of_the_golden(path: Path) -> None:
         assert_golden(path, WEIGHTS, IMAGE, colour=8)
 
 
+def test_options_may_be_tuples(path: Path) -> None:
+    record(path, WEIGHTS, IMAGE, multi_grid=(1,))
+    assert_golden(path, WEIGHTS, IMAGE, multi_grid=(1,))
+    assert_golden(path, WEIGHTS, IMAGE, multi_grid=[1])
+
+
 def test_a_port_is_held_to_the_golden(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(path, WEIGHTS, IMAGE)
     net, end_points = refnet.forward(WEIGHTS, IMAGE, end_points=True)

@@ -15,7 +15,8 @@ of a 3 x 3 kernel's products, and 12% at 41 x 41 with a rate of 4.
 contract gives the reason). An item first notes which inputs are not 0, one bit per input. If they are few enough, each
 pixel goes through its own, run by run, for one group of panels at a time. Its sums are in registers; the run's weights,
 the same for all of the item's pixels, are in the first-level cache. Each product then costs a load of weights: on a
-Zen 4 it takes 0.64 of the time of tiles if half of the inputs are 0, and as long if a sixth are.
+Zen 4 it takes 0.64 of the time of tiles if half of the inputs are 0, and as long if a sixth are. What is few enough,
+and how many panels a group has, depends on the processor: `conv/tuning.py`.
 
 The epilogue (rule A2) is applied to the sums while they are in registers: bias, batch norm, ReLU, residual, ReLU; and,
 from the stored value, a second output that the next unit starts with: its ``preact``.
@@ -25,16 +26,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet_kernels.contract import RUN, ConvGeometry, Flags, FloatArray, Frame, Norm, Packed, Target
+from refnet_kernels.conv.tuning import ITEM_TILES_MOST, LARGE_GROUP, Tuning, of_table, tuning
 from refnet_kernels.cpu.layout import TILE_BYTES, pack_channels, tiles_of
 from refnet_kernels.cpu.team import Launch, aligned_zeros, run_once
-from refnet_kernels.jit import function_address
+from refnet_kernels.jit import function_address, is_compiled_here
+from refnet_kernels.system.forks import once
 from refnet_kernels.system.threads import Helpers
 from refnet_kernels.target import LINE_BYTES, ROWS, WIDTH_BYTES
+
+#: The module and the name of the compiled function.
+KERNEL = "refnet_kernels.conv.cpu_kernel", "conv_kernel"
 
 
 class Row(NamedTuple):
@@ -65,7 +72,8 @@ class Row(NamedTuple):
     tiles: int
     item_panels: int
     item_tiles: int
-    skips_zeros: int
+    most_nonzero: int
+    group_panels: int
 
 
 #: The index of each field in the row.
@@ -76,25 +84,15 @@ OPERANDS = Row._fields[: AT.table]
 #: Bytes per tile in the table of `_parts`.
 PART_BYTES = 3 * 8
 
-#: The most tiles of an item. The sums of its pixels, in a group of panels, stay in or close to the first-level cache.
-ITEM_TILES_MOST = 8
-#: Panels of a group, whose sums a pixel has in registers at once. A run's weights for them take 16 KiB, or 24 with
-#: vectors of 64 bytes: in a first-level cache of 32 KiB this leaves some room for the data that passes through.
-GROUP_PANELS = 4 if WIDTH_BYTES <= 64 else 3
-#: Products with zeros are left out if at most this many sixths of an item's inputs are not 0.
-SIXTHS = 5
-#: With fewer pixels, weights are reused too rarely for that.
-FEWEST_PIXELS = 32
 #: Products per turn of the innermost loop; one, if this does not divide a tap's. Each pair, or one, prefetches a line.
 TURN = 4
-#: Cache lines of each panel that a pixel prefetches per run, if products with zeros are left out. In an item of the
-#: most tiles these are all lines of the panel's next run.
-LINES_AHEAD = -(-RUN * WIDTH_BYTES // (LINE_BYTES * ITEM_TILES_MOST * ROWS))
+#: The time for trials where the kernel is compiled, which itself takes some seconds.
+TRIAL_SECONDS = 0.04
 # Offsets in a thread's scratch memory, which begins with two tiles: for sums of runs, and for ragged edges.
 SUMS_AT = 2 * TILE_BYTES
 #: Bytes from a panel's sums to the next one's.
 SUMS_BYTES = ITEM_TILES_MOST * TILE_BYTES
-MASKS_AT = SUMS_AT + GROUP_PANELS * SUMS_BYTES
+MASKS_AT = SUMS_AT + LARGE_GROUP * SUMS_BYTES
 
 
 def packed_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int, int]:
@@ -192,7 +190,7 @@ def _parts(wanted: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndar
     return parts, np.concatenate([np.zeros(0, np.int64), *lists])
 
 
-def _item_of(tiles: int, panels: int, threads: int) -> tuple[int, int]:
+def _item_of(tiles: int, panels: int, threads: int, numbers: Tuning) -> tuple[int, int]:
     """The tiles and panels per item with which this many threads should finish first.
 
     The more tiles and panels an item has, the less work each product takes: a run's weights are fetched, and a pixel's
@@ -204,10 +202,10 @@ def _item_of(tiles: int, panels: int, threads: int) -> tuple[int, int]:
     def time(item: tuple[int, int]) -> float:
         item_tiles, item_panels = item
         items = -(-tiles // item_tiles) * -(-panels // item_panels)
-        panel = 1 + 0.5 / item_tiles + 0.25 / min(item_panels, GROUP_PANELS)
-        return -(-items // threads) * item_tiles * (item_panels * panel + 0.1)
+        panel = 1 + numbers.tile_cost / item_tiles + numbers.group_cost / min(item_panels, LARGE_GROUP)
+        return -(-items // threads) * item_tiles * (item_panels * panel + numbers.item_cost)
 
-    most = max(1, min(tiles, ITEM_TILES_MOST))
+    most = max(1, min(tiles, numbers.item_tiles))
     some_panels = (min(max(1, panels), count) for count in (8, 4, 2, 1))
     return min(product(range(most, 0, -1), some_panels), key=time)
 
@@ -263,6 +261,29 @@ def frame(g: ConvGeometry) -> Frame | None:
     return Frame(g._replace(height=height, width=width, pad_top=0, pad_left=0), g.pad_top, g.pad_left)
 
 
+@once
+def _trials() -> ModuleType:
+    from refnet_kernels.conv import trials
+
+    return trials
+
+
+def measured(dtype: np.dtype[Any], seconds: float) -> Any:
+    """The `refnet_kernels.conv.trials.Trial` of the kernel on this machine, in about this time."""
+    return _trials().trial(_launch, dtype, of_table(), seconds)
+
+
+def fitted(trial: Any) -> Tuning | None:
+    """The numbers that follow from a trial; None if it cannot be believed."""
+    numbers: Tuning | None = _trials().fitted(trial, of_table())
+    return numbers
+
+
+def _numbers(dtype: np.dtype[Any]) -> Tuning:
+    """How this machine divides the work. It is asked once the kernel is there."""
+    return tuning(is_compiled_here(*KERNEL, dtype.name), lambda: fitted(measured(dtype, TRIAL_SECONDS)))
+
+
 def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, target: Target) -> Launch:
     """The step that convolves, with the addresses of its operands.
 
@@ -276,7 +297,16 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
     flags : Flags
         If the weights are finite, products with zeros, outside the image or inside, may be left out.
     target : Target
+        Products with zeros inside the image are left out only if its ``zeros`` says so.
     """
+    # Where the kernel has to be compiled, that comes before its trials.
+    function_address(*KERNEL, target.dtype.name)
+    return _launch(geometry, addresses, flags, target, _numbers(target.dtype))
+
+
+def _launch(
+    geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, target: Target, numbers: Tuning
+) -> Launch:
     g, dtype = geometry, target.dtype
     taps, length = _taps(g)
     zeros = np.zeros(length, dtype)
@@ -284,10 +314,12 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
     skips = flags.finite and length % RUN == 0
     at = tiles_of(g, taps, addresses["x"], zeros.ctypes.data, dtype.itemsize, length % TURN == 0, skips)
     parts, wanted_taps = _parts(at.inside if skips else np.ones_like(at.inside), at.heights)
-    skips_zeros = skips and g.pixels >= FEWEST_PIXELS
+    # A look at the inputs gains time by itself: they are in the first-level cache when the tiles read them.
+    looks = skips and g.pixels >= numbers.fewest_pixels
+    most_nonzero = numbers.most_nonzero if target.zeros else -1
     width = WIDTH_BYTES // dtype.itemsize
     panels, tiles = -(-g.out_channels // width), len(at.table)
-    item_tiles, item_panels = _item_of(tiles, panels, target.workers)
+    item_tiles, item_panels = _item_of(tiles, panels, target.workers, numbers)
     row = Row(
         **{name: addresses.get(name, 0) for name in OPERANDS},
         table=at.table.ctypes.data,
@@ -304,11 +336,12 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
         tiles=tiles,
         item_panels=item_panels,
         item_tiles=item_tiles,
-        skips_zeros=int(skips_zeros),
+        most_nonzero=most_nonzero if looks else 0,
+        group_panels=numbers.group_panels,
     )
     items = -(-tiles // item_tiles) * -(-panels // item_panels)
-    kernel = function_address("refnet_kernels.conv.cpu_kernel", "conv_kernel", dtype.name)
-    masks_bytes = ITEM_TILES_MOST * ROWS * (g.products // RUN) * 8 if skips_zeros else 0
+    kernel = function_address(*KERNEL, dtype.name)
+    masks_bytes = ITEM_TILES_MOST * ROWS * (g.products // RUN) * 8 if looks else 0
     return Launch(kernel, items, row, MASKS_AT + masks_bytes, (at.table, at.offsets, parts, wanted_taps, zeros))
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from refnet_kernels.contract import RUN
 from refnet_kernels.conv.cpu import (
     AT,
-    GROUP_PANELS,
-    LINES_AHEAD,
     MASKS_AT,
     PART_BYTES,
-    SIXTHS,
     SUMS_AT,
     SUMS_BYTES,
     TURN,
 )
+from refnet_kernels.conv.tuning import LARGE_GROUP, LINES_AHEAD, THOUSAND
 from refnet_kernels.cpu.kernel import helper, kernel
 from refnet_kernels.cpu.layout import TILE_BYTES
 from refnet_kernels.cpu.memory import count_ones, integers, lowest_one, prefetch, prefetch_to_second, size_of
@@ -65,10 +63,11 @@ PANELS = AT.panels
 TILES = AT.tiles
 ITEM_PANELS = AT.item_panels
 ITEM_TILES = AT.item_tiles
-SKIPS_ZEROS = AT.skips_zeros
+MOST_NONZERO = AT.most_nonzero
+GROUP_PANELS = AT.group_panels
 
 #: Panels of a group of more than two, except the last one.
-FIRST_OF_MANY = tuple(range(GROUP_PANELS - 1))
+FIRST_OF_MANY = tuple(range(LARGE_GROUP - 1))
 
 
 @helper
@@ -184,7 +183,7 @@ def _find_nonzero(step, tiles, masks, element):
                     found = find_nonzero(pixels[row] + run * RUN * size_of(element), element)
                     integers(masks)[((tap * runs + run) * (last - first) + tile - first) * ROWS + row] = found
                     nonzero += count_ones(found)
-    return 6 * nonzero <= SIXTHS * inputs
+    return THOUSAND * nonzero <= step[MOST_NONZERO] * inputs
 
 
 @helper
@@ -222,6 +221,9 @@ def _sum_nonzero(step, tiles, channels, weights, masks, sums, panels, element):
             columns = move_rows(scale_rows(panels, step[PRODUCTS] * WIDTH_BYTES), weights)
             ahead = RUN * WIDTH_BYTES
             is_last = tap == step[TAP_COUNT] - 1 and run == step[LENGTH] // RUN - 1
+            if is_last:
+                # The next group's first run.
+                ahead += (len(panels) - 1) * step[PRODUCTS] * WIDTH_BYTES
             for tile in range(first, last):
                 pixels = integers(step[TABLE] + (tile * step[TAP_COUNT] + tap) * ROWS * 8)
                 for row in range(integers(step[PARTS] + tile * PART_BYTES)[2]):
@@ -280,9 +282,9 @@ def conv_kernel(step, item, scratch, element):
     last_panel = min(first_panel + step[ITEM_PANELS], step[PANELS])
     width = WIDTH_BYTES // size_of(element)
     sums, masks = scratch + SUMS_AT, scratch + MASKS_AT
-    skips = step[SKIPS_ZEROS] != 0 and _find_nonzero(step, tiles, masks, element)
+    skips = step[MOST_NONZERO] != 0 and _find_nonzero(step, tiles, masks, element)
     count = last_panel - first_panel
-    groups = (count + GROUP_PANELS - 1) // GROUP_PANELS if skips else count
+    groups = (count + step[GROUP_PANELS] - 1) // step[GROUP_PANELS] if skips else count
     for i in range(groups):
         group, last = first_panel + i * count // groups, first_panel + (i + 1) * count // groups - 1
         if skips:

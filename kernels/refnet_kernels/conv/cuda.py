@@ -28,6 +28,7 @@ from refnet_kernels.contract import RUN, ConvGeometry, Flags, Float32Array, Norm
 from refnet_kernels.conv.cuda_copies import OUTSIDE
 from refnet_kernels.conv.cuda_kernel import INTEGERS, OPERANDS, conv_kernel
 from refnet_kernels.conv.cuda_tile import CHANNELS, PANEL, PRODUCTS, TEAMS, TILES, Tile
+from refnet_kernels.conv.cuda_tuning import cuda_tuning
 from refnet_kernels.gpu.device import first_device, pack_channels
 from refnet_kernels.gpu.launch import CudaLaunch, make_launch
 from refnet_kernels.gpu.program import run_once
@@ -97,7 +98,7 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
     """
     g = geometry
     at = {name: addresses.get(name, 0) for name in OPERANDS}
-    tile = _tile(g, g.channels % 4 == 0 and at["x"] % 16 == 0, target.workers)
+    tile = _tile(g, g.channels % 4 == 0 and at["x"] % 16 == 0, target)
     panels = -(-g.out_channels // tile.channels)
     whole = g.out_channels % 4 == 0 and all(at[name] % 16 == 0 for name in ("shortcut", "out", "preact"))
     integers = {name: size for name, size in g._asdict().items() if name in INTEGERS} | {
@@ -113,22 +114,23 @@ def launch(geometry: ConvGeometry, addresses: Mapping[str, int], flags: Flags, t
     return make_launch(conv_kernel(tile), panels * -(-g.pixels // tile.pixels), at | integers)
 
 
-def _tile(g: ConvGeometry, vectors: bool, processors: int) -> Tile:
+def _tile(g: ConvGeometry, vectors: bool, target: Target) -> Tile:
     """The tile with which the busiest multiprocessor should finish first."""
+    processors, numbers = target.workers, cuda_tuning(target.model)
 
     def clocks(tile: Tile) -> float:
-        """Clocks of the busiest multiprocessor. The constants fit measurements of ResNet-50's layers on an H200."""
+        """Clocks of the busiest multiprocessor."""
         grid = -(-g.pixels // tile.pixels) * -(-g.out_channels // tile.channels)
         rounds, rest = divmod(-(-grid // processors), tile.blocks)
         return rounds * at_once(tile, tile.blocks) + (at_once(tile, rest) if rest else 0)
 
     def at_once(tile: Tile, blocks: int) -> float:
         """Clocks of this many blocks at the same time: per step, its instructions or the wait for its copies."""
-        # Each of four schedulers issues an instruction in four of five clocks: one per sum of a thread, and about half
-        # of one per number that it reads.
+        # There are four schedulers, and an instruction for each sum of a thread.
         warps = -(-blocks * tile.threads // 128)
-        issued = warps * tile.depth * (tile.rows * tile.columns + (tile.rows + tile.columns) / 2) / 0.8
-        return tile.steps(g.products) * max(issued, 300 + 600 / (tile.stages - 1)) + 5000
+        each = tile.rows * tile.columns + numbers.reads * (tile.rows + tile.columns)
+        copied = numbers.wait + numbers.copies / (tile.stages - 1)
+        return tile.steps(g.products) * max(warps * tile.depth * each / numbers.issue, copied) + numbers.block
 
     return min((tile for tile in TILES if tile.vectors == vectors), key=clocks)
 
@@ -163,7 +165,7 @@ def call(
         arrays["shortcut"] = shortcut
     shape = (g.batch, g.out_height, g.out_width, g.out_channels)
     shapes = {name: shape for name, kept in (("out", keep_out), ("preact", next_norm is not None)) if kept}
-    target = Target(workers=first_device().processors)
+    target = Target(workers=first_device().processors, model=first_device().model)
     make = partial(launch, g, flags=Flags(relu, sum_relu), target=target)
     outputs = run_once(make, arrays, shapes)
     return outputs.get("out"), outputs.get("preact")

@@ -135,6 +135,11 @@ class Device:
         # It and the legacy default stream, on which code without streams of its own works, wait for each other.
         self._stream = self.new_stream(nonblocking=False)
 
+    @property
+    def model(self) -> str:
+        """Its compute capability, as "sm_90"."""
+        return "sm_{}{}".format(*self.compute_capability)
+
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make it the thread's current device in a ``with`` statement.

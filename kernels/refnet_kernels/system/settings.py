@@ -10,6 +10,7 @@ import os
 #: What each can be. Where it is not set, or empty, it says nothing.
 SETTINGS = {
     "REFNET_LANES": ("4", "8", "16"),
+    "REFNET_TUNE": ("on", "off"),
     "REFNET_UPDATE_GOLDENS": ("0", "1"),
 }
 
