@@ -7,6 +7,8 @@ has the version that drew them.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -22,7 +24,6 @@ from PIL import Image
 from refnet.cli import main as main_of_refnet
 from refnet_kernels.contract import ConvGeometry
 
-DIGITS = Path(__file__).parents[2] / "refnet" / "data" / "digits"
 FOLDER = Path(__file__).parents[1] / "pictures"
 SIDE = 34
 BLUE, ORANGE, GREEN, GREY = "#9ecae1", "#fdae6b", "#a1d99b", "#f0f0f0"
@@ -172,20 +173,15 @@ PICTURES: dict[str, Callable[[], str]] = {"tiles": tiles, "atrous": atrous, "con
 
 
 def plots(folder: Path) -> dict[str, list[str]]:
-    """The command of each picture that refnet itself draws, from the network and the images of ``refnet demo``."""
-    with np.load(DIGITS / "held_out.npz") as held_out:
-        images = held_out["images"]
-    for name, first, columns in (("digit", 3, 1), ("digits", 0, 4)):
-        rows = [np.hstack(images[first + row * columns : first + (row + 1) * columns]) for row in range(columns)]
-        pixels = np.vstack(rows).repeat(4, 0).repeat(4, 1)
-        np.save(folder / f"{name}.npy", pixels[..., None].repeat(3, -1))
-    weights = str(DIGITS / "digits.ckpt")
-    dense = ["--image", str(folder / "digits.npy"), "--size", "129"]
+    """The command of each picture that refnet draws, as the page has it, on the files of ``refnet demo --save``."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        main_of_refnet(["demo", "--save", str(folder / "play")])
+    weights, image = str(folder / "play" / "digits.ckpt"), ["--image", str(folder / "play" / "digit5.png")]
     return {
         "network.svg": ["network", "resnet_v2_50"],
-        "maps.png": ["features", weights, "--image", str(folder / "digit.npy"), "--end-point", "block1"],
-        "dense_4.png": ["dense", weights, *dense, "--output-stride", "4"],
-        "dense_16.png": ["dense", weights, *dense, "--output-stride", "16"],
+        "maps.png": ["features", weights, *image, "--size", "129", "--end-point", "block1"],
+        "dense_4.png": ["dense", weights, *image, "--size", "129", "--output-stride", "4"],
+        "dense_16.png": ["dense", weights, *image, "--size", "129", "--output-stride", "16"],
     }
 
 
