@@ -23,7 +23,7 @@ project = "refnet"
 author = "The refnet maintainers"
 release = version = refnet.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx_copybutton", "source_of"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "source_of"]
 root_doc = "docs/index"
 include_patterns = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**.md", "kernels/README.md",
@@ -33,7 +33,7 @@ nitpicky = True
 # TensorFlow's function.
 nitpick_ignore = [("py:obj", "resize_bilinear")]
 
-myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath", "fieldlist"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "fieldlist"]
 myst_heading_anchors = 3
 # Blocks without a language are what a terminal shows.
 myst_highlight_code_blocks = False

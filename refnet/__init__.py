@@ -40,7 +40,7 @@ from refnet.weights.weights import Weights
 from refnet_kernels.system.forks import making
 
 if TYPE_CHECKING:
-    from refnet import golden, seeded, summary, testing  # noqa: F401
+    from refnet import golden, plots, seeded, summary, testing  # noqa: F401
     from refnet.bulk.job import batch
     from refnet.bulk.predictor import Predictor
     from refnet.comparison.comparison import compare
@@ -101,6 +101,7 @@ __all__ = [
 #: What is imported when it is first asked for: modules, and the modules of functions and classes.
 _LAZY = {
     "golden": "refnet.golden",
+    "plots": "refnet.plots",
     "seeded": "refnet.seeded",
     "summary": "refnet.summary",
     "testing": "refnet.testing",

@@ -1,17 +1,27 @@
 """Draw the diagrams of the pages: ``python docs/site/pictures.py``; ``--check`` only says whether they are up to date.
 
-They are SVG of plain numbers and words, so that they are the same on every machine. What they show is read off the
-kernels and their geometry, not repeated here.
+The diagrams are SVG of plain numbers and words, the same on every machine. What they show is read off the kernels and
+their geometry, not repeated here. The other pictures are drawn by ``refnet plot``; they are compared where matplotlib
+has the version that drew them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import re
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from PIL import Image
 
+from refnet.cli import main as main_of_refnet
 from refnet_kernels.contract import ConvGeometry
 
 FOLDER = Path(__file__).parents[1] / "pictures"
@@ -128,21 +138,101 @@ def atrous() -> str:
     return drawing.svg()
 
 
+def tiles() -> str:
+    """The registers of a tile of the convolution, with 32 of 16 lanes."""
+    command = [
+        sys.executable,
+        "-c",
+        "from refnet_kernels.target import LANES, ROWS, VECTORS; print(LANES, ROWS, VECTORS)",
+    ]
+    done = subprocess.run(command, env={**os.environ, "REFNET_LANES": "16"}, capture_output=True, text=True, check=True)
+    lanes, rows, vectors = map(int, done.stdout.split())
+    drawing = Drawing(620, 400)
+    wide = 150
+    drawing.text(20, 30, f"{vectors} vectors of {lanes} weights")
+    drawing.text(20, 75, "pixels")
+    for row in range(rows):
+        drawing.box(20, 85 + row * (SIDE + 6), f"x{row}", BLUE)
+    for vector in range(vectors):
+        x = 200 + vector * (wide + 12)
+        drawing.box(x, 40, f"w[k, {vector * lanes}:{(vector + 1) * lanes}]", ORANGE, width=wide)
+        for row in range(rows):
+            drawing.box(x, 85 + row * (SIDE + 6), f"s{row},{vector}", GREEN, width=wide)
+    for row in range(rows):
+        drawing.line(20 + SIDE, 85 + row * (SIDE + 6) + SIDE / 2, 200, 85 + row * (SIDE + 6) + SIDE / 2)
+    drawing.text(
+        20,
+        385,
+        f"s = fma(x, w, s): {rows * vectors} registers of sums, {rows} pixels by {vectors * lanes} channels",
+    )
+    return drawing.svg()
+
+
 #: Each picture, by the name of its file.
-PICTURES: dict[str, Callable[[], str]] = {"atrous": atrous, "conv2d_same": conv2d_same}
+PICTURES: dict[str, Callable[[], str]] = {"tiles": tiles, "atrous": atrous, "conv2d_same": conv2d_same}
+
+
+def plots(folder: Path) -> dict[str, list[str]]:
+    """The command of each picture that refnet draws, as the page has it, on the files of ``refnet demo --save``."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        main_of_refnet(["demo", "--save", str(folder / "play")])
+    weights, image = str(folder / "play" / "digits.ckpt"), ["--image", str(folder / "play" / "digit5.png")]
+    return {
+        "network.svg": ["network", "resnet_v2_50"],
+        "maps.png": ["features", weights, *image, "--size", "129", "--end-point", "block1"],
+        "dense_4.png": ["dense", weights, *image, "--size", "129", "--output-stride", "4"],
+        "dense_16.png": ["dense", weights, *image, "--size", "129", "--output-stride", "16"],
+    }
+
+
+def _drawn(command: list[str], path: Path) -> None:
+    kind, weights, *rest = command
+    if main_of_refnet(["plot", kind, weights, str(path), *rest]):
+        raise SystemExit(f"refnet plot {' '.join(command)} failed")
+
+
+def _by_this_matplotlib(path: Path) -> bool:
+    """Whether a picture was written by the version that is installed: another one may draw otherwise."""
+    return re.search(rb"Matplotlib \D*([\d.]+\d)", path.read_bytes())[1].decode() == matplotlib.__version__  # type: ignore[index]
+
+
+def _same(path: Path, other: Path) -> bool:
+    if path.suffix != ".png":
+        return path.read_bytes() == other.read_bytes()
+    with Image.open(path) as one, Image.open(other) as two:
+        return np.array_equal(np.asarray(one), np.asarray(two))
+
+
+def check_plots(names: Iterable[str]) -> int:
+    """Draw the pictures of refnet again; how many differ."""
+    differing = 0
+    with tempfile.TemporaryDirectory() as folder:
+        commands = plots(Path(folder))
+        for name in names:
+            if _by_this_matplotlib(FOLDER / name):
+                _drawn(commands[name], Path(folder) / name)
+                if not _same(FOLDER / name, Path(folder) / name):
+                    print(f"docs/pictures/{name} is out of date: run python docs/site/pictures.py", file=sys.stderr)
+                    differing += 1
+    return differing
 
 
 def main() -> int:
     """Write the pictures, or compare them; 1 if one differs."""
     check = "--check" in sys.argv[1:]
     FOLDER.mkdir(exist_ok=True)
-    code = 0
+    with tempfile.TemporaryDirectory() as folder:
+        commands = plots(Path(folder))
+        if not check:
+            for name, command in commands.items():
+                _drawn(command, FOLDER / name)
+    code = 1 if check and check_plots(commands) else 0
     for name, draw in PICTURES.items():
         path = FOLDER / f"{name}.svg"
         if not check:
             path.write_text(draw(), encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != draw():
-            print(f"{path} is out of date: run python {Path(__file__).relative_to(Path.cwd())}", file=sys.stderr)
+            print(f"docs/pictures/{path.name} is out of date: run python docs/site/pictures.py", file=sys.stderr)
             code = 1
     return code
 

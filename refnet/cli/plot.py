@@ -1,16 +1,98 @@
-"""The picture of ``refnet demo --plot``, by matplotlib."""
+"""``refnet plot``: pictures of a network and of what it computes; and the picture of ``refnet demo --plot``."""
 
 from __future__ import annotations
 
+import argparse
+import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet.cli.compare import image_of
+from refnet.cli.console import announce_compilation, print_json
+from refnet.cli.options import (
+    add_engine_options,
+    add_json_option,
+    add_weights_options,
+    check_engine_options,
+    count,
+    load,
+)
+from refnet.comparison.plot import check_plot
+from refnet.engine import Engine
 from refnet.errors import ConfigError
+from refnet.images.preprocess import for_size, preprocess
+from refnet.network.networks import NETWORKS
+from refnet.plots import dense_features, feature_maps, network
 from refnet_kernels.contract import Float32Array
 
+EPILOG = """\
+examples:
+  refnet plot network resnet_v2_50 net.svg
+  refnet plot features resnet_v2_50.ckpt maps.png --image cat.jpg --end-point block1
+  refnet plot dense resnet_v2_50.ckpt dense.png --image cat.jpg --output-stride 8
+"""
+
 _ROWS, _COLUMNS = 3, 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    kinds = parser.add_subparsers(dest="picture", metavar="PICTURE", required=True)
+    for kind, text in (
+        ("network", "a box for each unit, with shapes and strides"),
+        ("features", "channels of an end point"),
+        ("dense", "the dense features of an image, over it"),
+    ):
+        sub = kinds.add_parser(kind, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        what = "a weights file, or the name of a network" if kind == "network" else "a weights file"
+        sub.add_argument("weights", metavar="W", help=what)
+        sub.add_argument("output", metavar="FILE", help="the picture to write: .png, .svg, .pdf (extra: plots)")
+        size = {"network": 224, "dense": 321}.get(kind)
+        default = "as in the recipe" if size is None else size
+        sub.add_argument("--size", type=count, default=size, metavar="N", help=f"N x N pixels (default {default})")
+        add_weights_options(sub)
+        if kind != "network":
+            sub.add_argument("--image", metavar="I", required=True, help="an image file, or an .npy of pixels")
+            add_engine_options(sub)
+        if kind == "features":
+            sub.add_argument("--end-point", metavar="NAME", required=True, help="its name, or the last parts of it")
+            sub.add_argument("--channels", type=count, default=16, metavar="N", help="how many (default 16)")
+        if kind == "dense":
+            sub.add_argument("--output-stride", type=count, default=8, metavar="S", help="default 8")
+        add_json_option(sub)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the picture; 0."""
+    check_plot(arguments.output)
+    _write(arguments)
+    if arguments.json:
+        print_json({"picture": arguments.output})
+    return 0
+
+
+def _write(arguments: argparse.Namespace) -> None:
+    if arguments.picture == "network":
+        named = arguments.weights in NETWORKS and not os.path.lexists(arguments.weights)
+        network(arguments.weights if named else load(arguments.weights, arguments), arguments.output, arguments.size)
+        return
+    check_engine_options(arguments)
+    weights = load(arguments.weights, arguments)
+    images = image_of(arguments.image, weights.architecture.channels)
+    if images.dtype == np.uint8:
+        size = arguments.size
+        images = preprocess(images, weights.recipe if size is None else for_size(weights.recipe, size, size))
+    dense = arguments.picture == "dense"
+    options = {"global_pool": False, "num_classes": None, "output_stride": arguments.output_stride} if dense else {}
+    announce_compilation()
+    engine = Engine(weights, device=arguments.device, threads=arguments.threads, **options)
+    if dense:
+        dense_features(images, engine(images), arguments.output)
+    else:
+        _, end_points = engine(images, [arguments.end_point])
+        feature_maps(end_points[arguments.end_point], arguments.output, arguments.channels)
 
 
 def save_plot(path: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], probabilities: Float32Array) -> None:

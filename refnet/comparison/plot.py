@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import TYPE_CHECKING
 
 from refnet.checks import path_of
 from refnet.comparison.result import Result
@@ -12,6 +13,9 @@ from refnet.errors import ConfigError
 from refnet.files import check_target
 from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.forks import making
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: What a difference of 0 is drawn as.
 _FLOOR = 3e-10
@@ -82,7 +86,29 @@ def save_plot(comparison: Result, path: str | os.PathLike[str]) -> None:
     axes.set_xlabel("values in network order")
     axes.set_ylabel("largest error, relative to the largest element")
     axes.legend(fontsize=8)
+    save_figure(figure, name)
+
+
+def save_figure(figure: Figure, path: str) -> None:
+    """Write a figure, with the same bytes each time.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : str
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written.
+    """
+    with making:
+        from matplotlib import rc_context
+
+    # The date of an SVG or a PDF, and an SVG's random names.
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(os.path.splitext(path)[1].lower())
     try:
-        figure.savefig(name, dpi=120)
-    except OSError as error:
-        raise ConfigError(f"The picture cannot be written: {error}.", found=name) from error
+        with rc_context({"svg.hashsalt": "refnet"}):
+            figure.savefig(path, dpi=120, metadata=metadata)
+    except (OSError, ValueError) as error:  # a ValueError where it has too many pixels
+        raise ConfigError(f"The picture cannot be written: {error}.", found=path) from error

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 import refnet
-from refnet import golden, seeded, testing
+from refnet import golden, plots, seeded, testing
 from refnet.errors import ConfigError, DeviceError, InputError, RefnetError, WeightsError
 from refnet.network.options import Options
 from refnet.summary import summarize
@@ -146,6 +146,11 @@ KINDS = {
     ),
     "reference": Kind(RefnetError, "", (5, None, [], {}, {5: 5}, {"a": "b"}, object(), Strange())),
     "image": Kind(InputError, "(?i)image", [value for value in _NO_ARRAYS if not isinstance(value, str)]),
+    "picture": Kind(
+        InputError, "The (image|features)|cannot be read|Sequences",
+        (None, 5, "x", [], [[1.0], [1.0, 2.0]], {}, np.zeros(3), np.zeros((4, 4)), np.zeros((2, 4, 4, 3)),
+         np.zeros((0, 4, 3)), np.zeros((4, 4, 3), complex), np.full((4, 4, 3), NAN), Strange()),
+    ),
     "mapping": Kind(RefnetError, "mapping|map", (5, "x", [1], {5: 5}, {"a": 1}, {"nowhere": "net"}, Strange())),
     "labels": Kind(
         ConfigError, "label", (5, 1.5, "abcdefg", b"x", [5], [None], {"a": 1}, range(10**18), Strange()),
@@ -468,6 +473,18 @@ def functions(folder: Path) -> dict[str, Function]:
         ),
         "seeded.lively_weights": Function(
             seeded.lively_weights, {"weights": WEIGHTS, "seed": 0}, {"weights": "tensors", "seed": "seed"}
+        ),
+        "plots.network": Function(
+            plots.network, {"network": WEIGHTS, "path": folder / "p.svg", "size": 9},
+            {"network": "any network", "path": "path", "size": "whole"},
+        ),
+        "plots.feature_maps": Function(
+            plots.feature_maps, {"features": IMAGE, "path": folder / "p.svg", "channels": 2},
+            {"features": "picture", "path": "path", "channels": "whole"},
+        ),
+        "plots.dense_features": Function(
+            plots.dense_features, {"image": IMAGE, "features": IMAGE, "path": folder / "p.svg"},
+            {"image": "picture", "features": "picture", "path": "path"},
         ),
         "summary.summarize": Function(
             summarize, {"network": WEIGHTS, "size": 32}, {"network": "any network", "size": "whole"}

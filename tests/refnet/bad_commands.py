@@ -152,6 +152,7 @@ KINDS = {
 }  # fmt: skip
 
 _PREDICT = "predict a.png --weights w.npz"
+_MAPS = "plot features w.npz p.png --image a.png"
 _BATCH = "batch a.png --weights w.npz --out rows"
 _RECORD = "golden record n.safetensors --weights w.npz"
 _CONV = "bench --conv 9x9x9,3x3,9"
@@ -175,6 +176,11 @@ ARGUMENTS = (
     ("convert {} n.npz", "weights"), ("convert {} n.npz", "path"),
     ("bench --batch", "count"), ("bench --size", "count"), ("bench --rounds", "count"), ("bench --threads", "threads"),
     ("bench --device", "device"), ("bench", "weights"), ("bench", "path"),
+    ("plot network w.npz", "picture"), ("plot network {} p.png", "weights"), ("plot network {} p.png", "path"),
+    ("plot network w.npz p.png --size", "count"), (f"{_MAPS} --end-point", "end point"),
+    (f"{_MAPS} --end-point block1 --channels", "count"), (f"{_MAPS} --end-point block1 --threads", "threads"),
+    (f"{_MAPS} --end-point block1 --device", "device"), ("plot dense w.npz p.png --image", "image"),
+    ("plot dense w.npz p.png --image a.png --size", "count"), ("plot", "unknown"),
     ("bench --conv", "conv"), ("bench --conv", "conv without memory"), (f"{_CONV} --stride", "count"),
     (f"{_CONV} --rate", "count"), (f"{_CONV} --rate", "rate without memory"),
     (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),
@@ -224,6 +230,9 @@ LINES = (
         "height is 'x'",
     ),
     BadCommand(["predict"], 2, "required"),
+    BadCommand(["plot"], 2, "required: PICTURE"),
+    BadCommand(["plot", "dense", "w.npz", "p.png"], 2, "required: --image"),
+    BadCommand(["plot", "dense", "w.npz", "p.png", "--image", "a.png", "--output-stride", "6"], 2, "multiple of 4"),
     BadCommand(["compare"], 2, "required: REFERENCE"),
     BadCommand(["compare", "w.npz"], 2, "Pass two files"),
     BadCommand(["compare", "w.npz", "w.npz", "--image", "a.png"], 2, "--image is for --weights"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet import golden, seeded, testing
+from refnet import golden, plots, seeded, testing
 from refnet.checks import shown
 from refnet.errors import RefnetError, RefnetWarning
 from tests.refnet import bad_calls
@@ -41,6 +41,7 @@ def every(folder: Path) -> dict[str, Function]:
 def test_every_public_name_is_there(every: dict[str, Function]) -> None:
     public = set(refnet.__all__) | {"testing.assert_golden"}
     public |= {f"golden.{name}" for name in golden.__all__} | {f"seeded.{name}" for name in seeded.__all__}
+    public |= {f"plots.{name}" for name in plots.__all__}
     assert public - ALIKE - RECORDS <= set(every)
     assert [name for name in vars(testing) if name.startswith("assert")] == ["assert_golden"]
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import refnet
-from refnet import errors, golden, seeded
+from refnet import errors, golden, plots, seeded
 from refnet.cli import _parser
 from refnet_kernels.system.settings import SETTINGS
 from tests.documentation import PAGES, ROOT, SESSIONS, TEXTS, python_blocks
@@ -121,6 +121,7 @@ def test_the_site_has_every_public_name_once() -> None:
     public |= {f"refnet.golden.{name}" for name in golden.__all__} | {
         f"refnet.seeded.{name}" for name in seeded.__all__
     }
+    public |= {f"refnet.plots.{name}" for name in plots.__all__}
     public |= {"refnet.testing.assert_golden"} | {f"refnet.errors.{name}" for name in classes}
     assert sorted(listed) == sorted(public)
 
@@ -170,8 +171,13 @@ def test_the_site_has_every_environment_variable() -> None:
         assert rows[name] == ", ".join(f"`{choice}`" for choice in choices)
 
 
+def test_each_op_has_a_page() -> None:
+    pages = {Path(page).stem for page in TEXTS if page.startswith("docs/kernels/")} - {"index"}
+    assert pages == {file.parent.name for file in ROOT.glob("kernels/refnet_kernels/*/reference.py")}
+
+
 def test_the_diagrams_are_those_that_the_code_draws() -> None:
     done = subprocess.run(
         [sys.executable, "docs/site/pictures.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
