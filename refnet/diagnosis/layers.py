@@ -56,9 +56,14 @@ def name_of(hypothesis: Hypothesis) -> Name:
 
 
 def stretches(lab: Lab, points: Sequence[Point], hypotheses: Sequence[Hypothesis], progress: Progress) -> list[Stretch]:
-    """Each stretch by itself, in network order."""
+    """Each stretch by itself, in network order.
+
+    What explains an earlier one is tried first, and the rest only if it does not: another mistake would not make the
+    answer shorter.
+    """
     found: list[Stretch] = []
     given: dict[Label, FloatArray] = {}
+    known: set[Name] = set()
     for number, point in enumerate(points):
         progress("layers", number, len(points))
         here = lab.within(given)
@@ -67,8 +72,13 @@ def stretches(lab: Lab, points: Sequence[Point], hypotheses: Sequence[Hypothesis
         explained: dict[Name, Explanation] = {}
         if not search.before.is_within:
             sites = here.sites(search.wanted(here.reference))
-            candidates = search.singles([entry for entry in hypotheses if _concerns(entry, sites)])
-            explained = {name_of(entry.candidate.hypotheses[0]): entry for entry in search.explanations(candidates)}
+            possible = [entry for entry in hypotheses if _concerns(entry, sites)]
+            for is_known in (True, False):
+                candidates += search.singles([entry for entry in possible if (name_of(entry) in known) is is_known])
+                explained = {name_of(entry.candidate.hypotheses[0]): entry for entry in search.explanations(candidates)}
+                if explained:
+                    break
+            known |= set(explained)
         found.append(Stretch(point, search, candidates, explained))
         if point.outputs.label is not None:
             given[point.outputs.label] = point.outputs.values
