@@ -67,7 +67,9 @@ FAULTS = [
         "s = add_tiles(load_tile(scratch, close, element), s)",
         "s = load_tile(scratch, close, element)",
     ),
-    _fault("parts of runs left out", "conv cpu", "conv/cpu.py", " and length % RUN == 0", ""),
+    _fault(
+        "parts of runs left out", "conv cpu", "conv/cpu.py", " and (g.channels if COMPACTS else length) % RUN == 0", ""
+    ),
     _fault(
         "zeros left out beside an infinite weight",
         "conv cpu",

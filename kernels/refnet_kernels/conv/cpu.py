@@ -267,7 +267,10 @@ def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned:
     stay = [name for name, array in weights.items() if owned and packs_in_place(array, dtype)]
 
     def pack_where_they_lie(names: list[str]) -> None:
-        spare = np.empty(max(weights[name].size for name in names), dtype)
+        try:
+            spare = np.empty(max(weights[name].size for name in names), dtype)
+        except MemoryError:
+            return  # while other threads' stacks take the room that there is
         for name in names:
             array = weights[name]
             array.flags.writeable = True
@@ -279,7 +282,8 @@ def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned:
                 del packed[name]
                 raise
 
-    # Only in threads, where Ctrl-C cannot stop it half-way. What they leave, for want of threads, is packed elsewhere.
+    # Only in threads, where Ctrl-C cannot stop it half-way. What they leave, for want of threads or of memory, is
+    # packed elsewhere.
     shares = [stay[i :: target.workers] for i in range(min(target.workers, len(stay)))]
     with Helpers(pack_where_they_lie, shares, target.workers):
         pass
