@@ -267,15 +267,17 @@ def prepare(weights: Mapping[str, FloatArray], packed: dict[str, Packed], owned:
     stay = [name for name, array in weights.items() if owned and packs_in_place(array, dtype)]
 
     def pack_where_they_lie(names: list[str]) -> None:
-        try:
-            spare = np.empty(max(weights[name].size for name in names), dtype)
-        except MemoryError:
-            return  # while other threads' stacks take the room that there is
+        spare = None
         for name in names:
             array = weights[name]
+            try:
+                spare = np.empty(max(weights[name].size for name in names), dtype) if spare is None else spare
+                is_finite = _all_finite(array)
+            except MemoryError:
+                return  # while other threads' stacks take the room that there is
             array.flags.writeable = True
             # Nothing can fail between the packing and the entry: the entry is there before.
-            packed[name] = Packed(array.reshape(packed_shape(array.shape, dtype)), _all_finite(array))
+            packed[name] = Packed(array.reshape(packed_shape(array.shape, dtype)), is_finite)
             try:
                 pack_in_place(array, spare)
             except BaseException:
