@@ -11,28 +11,22 @@ once.
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from benchmarks.common import ROOT, add_output_options, alternate, machine, summary, write_result
-from benchmarks.layers import Layer, is_right, read_layers
+from benchmarks.layers import Layer, checked_launch, read_layers, repeats_of
 from benchmarks.plots import check_plot
 from refnet.benchmark.limits import copy_speeds
 from refnet.benchmark.plot import Point, save_roofline
-from refnet_kernels.catalog import rows, select
+from refnet_kernels.catalog import rows
 from refnet_kernels.cpu.measure import FmaPeak
-from refnet_kernels.cpu.team import Program, aligned_zeros
-
-#: Seconds that a layer runs in one turn.
-TURN = 0.01
+from refnet_kernels.cpu.team import Program
 
 
 def _arguments() -> argparse.Namespace:
@@ -71,28 +65,10 @@ def _ops() -> list[str]:
     return [op for op, backend in rows() if backend == "cpu"]
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a cache line, as in an executor's arena."""
-    copy = aligned_zeros(array.size, np.float32).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
 def _measure(layer: Layer, zeros: float, threads: int, rounds: int, peak: FmaPeak) -> dict[str, Any]:
     """The row of the result for a layer; the program ends if the kernel is wrong."""
-    kernel, problem = select(layer.op, "cpu"), layer.problem(zeros)
-    found = problem.call(kernel)
-    if not is_right(problem, found):
-        sys.exit(f"The kernel's result is wrong, so nothing is timed: {layer.line}")
-    arrays = {name: _aligned(array) for name, array in (problem.inputs() | found).items()}
-    if "preact_only" in layer.epilogue:
-        arrays.pop("out", None)
-    launch = problem.launch(kernel, {name: array.ctypes.data for name, array in arrays.items()})
-    once = Program([launch], threads)
-    once.run()
-    start = time.perf_counter()
-    once.run()
-    repeats = max(1, min(200, round(TURN / (time.perf_counter() - start))))
+    launch, arrays, _ = checked_launch(layer, zeros)
+    repeats = repeats_of(launch, threads)
     times = alternate({"layer": Program([launch] * repeats, threads).run, "peak": peak.run}, rounds)
     ms = summary(value / repeats for value in times["layer"])
     # Of its input, subsampling reads what it writes.

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -36,20 +35,17 @@ from benchmarks.common import (
     summary,
     write_result,
 )
-from benchmarks.layers import Layer, is_right, read_layers
+from benchmarks.layers import Layer, checked_launch, read_layers, repeats_of
 from refnet_kernels import jit
-from refnet_kernels.catalog import select
 from refnet_kernels.conv.cpu import KERNEL
 from refnet_kernels.conv.cpu import Row as ConvRow
 from refnet_kernels.cpu.kernel import helper
 from refnet_kernels.cpu.memory import integers, prefetch, size_of
-from refnet_kernels.cpu.team import Launch, Program, aligned_zeros
+from refnet_kernels.cpu.team import Launch, Program
 from refnet_kernels.cpu.tile import load_rows, move_rows, multiply_add, zero_tile
 from refnet_kernels.target import ROWS, WIDTH_BYTES
 from tests.support.arrays import random_images
 
-#: Seconds that a layer runs in one turn.
-TURN = 0.01
 #: The relative error of a kernel that is right. One of another function is orders of magnitude away.
 LARGEST_ERROR = 1e-5
 NETWORK = "resnet_v2_50"
@@ -102,12 +98,6 @@ def _dense(launch: Launch) -> Launch:
     return launch._replace(row=launch.row._replace(most_nonzero=-1 if launch.row.most_nonzero else 0))
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    copy = aligned_zeros(array.size, np.float32).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
 def _price(times: dict[str, list[float]]) -> dict[str, Any]:
     """The times of both, and the price by the minima and by the medians."""
     ms, free = summary(times["contract"]), summary(times["free"])
@@ -116,14 +106,8 @@ def _price(times: dict[str, list[float]]) -> dict[str, Any]:
 
 def _measure(layer: Layer, without: int, threads: int, rounds: int) -> dict[str, Any]:
     """The row of a layer; the program ends if a kernel is wrong."""
-    kernel, problem = select("conv", "cpu"), layer.problem()
-    found = problem.call(kernel)
-    if not is_right(problem, found):
-        sys.exit(f"The kernel's result is wrong, so nothing is timed: {layer.line}")
-    arrays = {name: _aligned(array) for name, array in (problem.inputs() | found).items()}
-    if "preact_only" in layer.epilogue:
-        arrays.pop("out", None)
-    launch = _dense(problem.launch(kernel, {name: array.ctypes.data for name, array in arrays.items()}))
+    launch, arrays, found = checked_launch(layer)
+    launch = _dense(launch)
     launches = {"contract": launch, "free": launch._replace(kernel=without)}
     for name, each in launches.items():
         Program([each], threads).run()
@@ -131,10 +115,7 @@ def _measure(layer: Layer, without: int, threads: int, rounds: int) -> dict[str,
             error = relative_error(arrays[output], found[output])
             if error > (0 if name == "contract" else LARGEST_ERROR):
                 sys.exit(f"The {name} kernel's {output} is off by {error:.1e}, so nothing is timed: {layer.line}")
-    once = Program([launch], threads)
-    start = time.perf_counter()
-    once.run()
-    repeats = max(1, min(200, round(TURN / (time.perf_counter() - start))))
+    repeats = repeats_of(launch, threads)
     runs = {name: Program([each] * repeats, threads).run for name, each in launches.items()}
     times = alternate(runs, rounds, clock=_clock(threads))
     row = _price({name: [value / repeats for value in values] for name, values in times.items()})

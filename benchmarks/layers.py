@@ -5,6 +5,8 @@ A line holds an op, its integers, for some ops an epilogue (``-`` for none), and
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +15,9 @@ import numpy as np
 
 from refnet.benchmark.work import flop_of, name_of
 from refnet.checks import MOST
-from refnet_kernels.catalog import OPS
+from refnet_kernels.catalog import OPS, select
 from refnet_kernels.contract import ConvGeometry, Geometry, ImageGeometry, Norm, PoolGeometry
+from refnet_kernels.cpu.team import Launch, Program, aligned_zeros
 from tests.problems.avg_pool import AvgPoolProblem
 from tests.problems.base import Problem, norm, numbers
 from tests.problems.batch_norm import BatchNormProblem
@@ -28,6 +31,9 @@ from tests.problems.softmax import SoftmaxProblem
 from tests.problems.subsample import SubsampleProblem
 from tests.slim.error_bound import Bounded, add, exact, normalize, relu, sums_of_products
 from tests.support.arrays import Arrays
+
+#: Seconds that a layer runs in one turn.
+TURN = 0.01
 
 #: Ops to which an image's height and width are all one.
 _BY_PIXELS = ("batch_norm", "batch_statistics", "residual", "softmax")
@@ -245,3 +251,34 @@ def is_right(problem: Problem, found: Arrays) -> bool:
         np.array_equal(found[name].view(np.uint32), np.ascontiguousarray(value).view(np.uint32))
         for name, value in defined.items()
     )
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that starts on a cache line, as in an executor's arena."""
+    copy = aligned_zeros(array.size, np.float32).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def checked_launch(layer: Layer, zeros: float = 0.0) -> tuple[Launch, Arrays, Arrays]:
+    """A layer on the CPU: its launch, the arrays that this reads and writes, and its right outputs.
+
+    The program ends if the kernel is wrong.
+    """
+    kernel, problem = select(layer.op, "cpu"), layer.problem(zeros)
+    found = problem.call(kernel)
+    if not is_right(problem, found):
+        sys.exit(f"The kernel's result is wrong, so nothing is timed: {layer.line}")
+    arrays = {name: _aligned(array) for name, array in (problem.inputs() | found).items()}
+    if "preact_only" in layer.epilogue:
+        arrays.pop("out", None)
+    return problem.launch(kernel, {name: array.ctypes.data for name, array in arrays.items()}), arrays, found
+
+
+def repeats_of(launch: Launch, threads: int) -> int:
+    """How often a layer runs in one turn."""
+    once = Program([launch], threads)
+    once.run()
+    start = time.perf_counter()
+    once.run()
+    return max(1, min(200, round(TURN / (time.perf_counter() - start))))

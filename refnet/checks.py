@@ -33,6 +33,24 @@ def shown(value: object) -> str:
     return _cut(text, _SHOWN)
 
 
+def plain_json(value: Any) -> Any:
+    """A value in JSON's types, which have neither NaN nor infinity: those are None.
+
+    Parameters
+    ----------
+    value : object
+        Mappings, lists and tuples of numbers and strings, also within each other.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain_json(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    # Python does not write down thousands of digits.
+    return shown(value) if isinstance(value, int) and abs(value) > 2**1000 else value
+
+
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 20]} ... {text[-12:]}"
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet.checks import as_int, check_positive, path_of
-from refnet.comparison.plot import check_plot, save_figure
 from refnet.errors import InputError
+from refnet.figures import check_plot, save_figure
 from refnet.resources import for_images
 from refnet.run.inputs import as_array
 from refnet.summary import summarize

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.errors import ConfigError
+from refnet.figures import save_figure
 from refnet_kernels.system.forks import making
 
 _COLOURS = {
@@ -80,10 +80,7 @@ def save_roofline(
     for handle in handles[len(copies) :]:
         handle.set_sizes([40])
     axes.spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path, dpi=160)
-    except OSError as error:
-        raise ConfigError(f"The picture cannot be written: {error}.", found=os.fspath(path)) from error
+    save_figure(figure, os.fspath(path), dpi=160)
 
 
 def _colour_of(kind: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.bulk.rows import TEXT, Field, Row
+from refnet.bulk.rows import COLUMNS, TEXT, Field, Row
 from refnet.errors import ConfigError
 from refnet_kernels.system.extras import how_to_get
 from refnet_kernels.system.forks import once
@@ -81,7 +81,7 @@ def schema_of(fields: Sequence[Field]) -> Any:
 
 def _columns(fields: Sequence[Field]) -> list[tuple[str, Any]]:
     pa = pyarrow()
-    found = [(name, pa.string()) for name in ("id", "digest", "error", "message")]
+    found = [(name, pa.string()) for name in COLUMNS]
     kinds = {"int32": pa.int32(), "float32": pa.float32(), "float64": pa.float64(), TEXT: pa.string()}
     for field in fields:
         found.append((field.name, pa.list_(kinds[field.dtype])))

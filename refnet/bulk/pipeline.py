@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from refnet.bulk.predictor import Predictor
+from refnet.bulk.predictor import Predictor, failure_of
 from refnet.bulk.rows import Failure, Row
 from refnet.bulk.sources import Item, Reader
 from refnet.errors import ConfigError, DeviceError
@@ -76,12 +76,10 @@ class Decoders:
         try:
             content = self._reader(item.where)
             return content if isinstance(content, Failure) else self._predictor.prepared(content)
-        except OSError as error:
-            return Failure(type(error).__name__, f"{error.filename or item.id}: {error.strerror or error}.")
         except (ConfigError, DeviceError) as error:
             return error
         except Exception as error:
-            return Failure(type(error).__name__, str(error))
+            return failure_of(error, item.id)
         except BaseException as error:
             return error
 

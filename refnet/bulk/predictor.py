@@ -366,11 +366,11 @@ class Predictor:
         except ConfigError:
             raise
         except Exception as error:
-            return _failure(error)
+            return failure_of(error)
         try:
             return Prepared(preprocess(image, opened.weights.recipe), "; ".join(doubts_of_image) or None)
         except Exception as error:
-            return _failure(error)
+            return failure_of(error)
 
     def outcomes(self, prepared: Sequence[Prepared | Failure]) -> list[Sequence[Any] | Failure]:
         """Run the network on prepared images, those of one size at once.
@@ -406,7 +406,7 @@ class Predictor:
             return self._run_at_once(np.stack(images))
         except (InputError, MemoryError) as error:
             if len(images) == 1:
-                return [_failure(error)]
+                return [failure_of(error)]
         # There may be memory for fewer.
         half = len(images) // 2
         return self._run(images[:half]) + self._run(images[half:])
@@ -449,10 +449,12 @@ def _plain(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}" if callable(value) else str(value)
 
 
-def _failure(error: Exception) -> Failure:
+def failure_of(error: Exception, unnamed: str = "") -> Failure:
+    """Why an input gave no result; ``unnamed`` is what a system's error without a file's name is about."""
     kind = MemoryError if is_want(error) else type(error)
     if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else unnamed
+        where = f"{name}: " if name else ""
         return Failure(kind.__name__, f"{where}{error.strerror or error}.")
     return Failure(kind.__name__, error.message if isinstance(error, RefnetError) else shown(error))
 

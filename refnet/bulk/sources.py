@@ -14,6 +14,7 @@ import stat
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from refnet.bulk.arrow import pyarrow
@@ -266,18 +267,15 @@ def _ids_of(file: Any, group: int, column: str | None, path: str) -> list[str] |
     return [str(value) for value in values]
 
 
-class _reading:  # noqa: N801 (used as a function)
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
     """Errors of pyarrow about a file are the input's."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, pyarrow().ArrowException) and not isinstance(error, MemoryError):
-            raise InputError(f"{self._path} cannot be read as Parquet ({shown(str(error))}).") from error
+    try:
+        yield
+    except pyarrow().ArrowException as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise InputError(f"{path} cannot be read as Parquet ({shown(str(error))}).") from error
 
 
 class Reader:

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=count, metavar="N", help="height and width (default: 224)")
     parser.add_argument("--batch", type=count, default=1, metavar="N", help="images per forward (default: 1)")
     parser.add_argument("--rounds", type=count, default=20, metavar="N", help="forwards to time (default: 20)")
-    bench_layers.add_arguments(parser, count)
+    bench_layers.add_arguments(parser)
     bench_tune.add_arguments(parser)
     add_engine_options(parser)
     add_dense_option(parser)

@@ -9,8 +9,10 @@ from typing import Any
 
 from refnet.checks import MOST, shown
 from refnet.cli.console import announce_compilation, print_json, print_table, track
+from refnet.cli.options import count, share
 from refnet.engine import Engine
 from refnet.errors import ConfigError
+from refnet.figures import check_plot
 from refnet.run.devices import Device
 from refnet.weights.weights import Weights
 from refnet_kernels.contract import ConvGeometry, Float32Array
@@ -34,19 +36,8 @@ def conv(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not a share, from 0 to 1")
-    return number
-
-
-def add_arguments(parser: argparse.ArgumentParser, count: Any) -> None:
-    """Declare the arguments; ``count`` reads a whole number of 1 or more."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument("--layers", action="store_true", help="time each layer of the network")
     parser.add_argument(
         "--conv", type=conv, metavar="HxWxC,KHxKW,O",
@@ -97,7 +88,7 @@ def check_arguments(arguments: argparse.Namespace, device: Device) -> None:
     if arguments.roofline is not None:
         if not device.backend.has_threads:
             raise ConfigError("--roofline needs the machine's limits, which are measured of the CPU alone.")
-        _plot().check_plot(arguments.roofline)
+        check_plot(arguments.roofline)
 
 
 def _check_tune(arguments: argparse.Namespace, device: Device, given: set[str]) -> None:
@@ -122,13 +113,6 @@ def layers() -> ModuleType:
 @once
 def _roofline() -> ModuleType:
     from refnet.benchmark import plot
-
-    return plot
-
-
-@once
-def _plot() -> ModuleType:
-    from refnet.comparison import plot
 
     return plot
 

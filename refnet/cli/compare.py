@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from refnet.cli.console import announce_compilation, print_json, print_table, printable
 from refnet.cli.failures import file_errors
@@ -15,15 +12,15 @@ from refnet.cli.options import (
     add_json_option,
     add_weights_options,
     check_engine_options,
+    image_of,
     load,
+    mapping_of,
 )
-from refnet.comparison import plot
 from refnet.comparison.comparison import Comparison, compare
 from refnet.comparison.result import NOT_COMPARED, Row
-from refnet.comparison.sources import pixels_in
 from refnet.errors import ConfigError, InputError
+from refnet.figures import check_plot
 from refnet.files import check_target
-from refnet.images.files import load_image
 
 EPILOG = """\
 examples:
@@ -74,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_engine_options(arguments)
     mapping = mapping_of(arguments.mapping)
     if arguments.plot:
-        plot.check_plot(arguments.plot)
+        check_plot(arguments.plot)
     if arguments.html:
         check_target(arguments.html, "page")
     comparison = _compared(arguments, mapping)
@@ -87,31 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(comparison, everything=arguments.all)
     return 0 if comparison.agrees else 1
-
-
-def mapping_of(texts: Sequence[str]) -> dict[str, str]:
-    """What ``--map`` says.
-
-    Parameters
-    ----------
-    texts : sequence of str
-
-    Returns
-    -------
-    dict of str to str
-
-    Raises
-    ------
-    ConfigError
-        A text is not THEIRS=OURS, or one name is mapped twice.
-    """
-    mapping: dict[str, str] = {}
-    for text in texts:
-        theirs, equals, ours = text.rpartition("=")
-        if not equals or not theirs or not ours or theirs in mapping:
-            raise ConfigError(f"--map {text} is not understood; it is THEIRS=OURS, once per name.", found=text)
-        mapping[theirs] = ours
-    return mapping
 
 
 def _compared(arguments: argparse.Namespace, mapping: dict[str, str]) -> Comparison:
@@ -132,27 +104,6 @@ def _compared(arguments: argparse.Namespace, mapping: dict[str, str]) -> Compari
     options = {"device": arguments.device, "threads": arguments.threads}
     with file_errors(InputError):
         return compare(weights, arguments.reference, images, mapping=mapping, **options)
-
-
-def image_of(path: str, channels: int) -> np.ndarray:
-    """An image file's pixels, or the array of an .npy.
-
-    Parameters
-    ----------
-    path : str
-    channels : int
-        Those that the network takes.
-
-    Returns
-    -------
-    uint8 array [H, W, channels], or array
-
-    Raises
-    ------
-    InputError
-    """
-    with file_errors(InputError):
-        return pixels_in(path) if path.endswith(".npy") else load_image(path, channels)
 
 
 def _print(comparison: Comparison, *, everything: bool) -> None:

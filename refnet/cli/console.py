@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol, TextIO, TypeVar
 
-from refnet.checks import shown
+from refnet.checks import plain_json
 
 T = TypeVar("T", covariant=True)
 
@@ -36,18 +35,7 @@ def say(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Write one JSON object to stdout; a number that JSON cannot write, NaN or an infinity, is null."""
-    print(json.dumps(_plain(value), default=str, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    # Python does not write down thousands of digits.
-    return shown(value) if isinstance(value, int) and abs(value) > 2**1000 else value
+    print(json.dumps(plain_json(value), default=str, allow_nan=False))
 
 
 class Output:

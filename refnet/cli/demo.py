@@ -18,9 +18,9 @@ from refnet.cli.console import print_json, printable, track
 from refnet.cli.failures import file_errors
 from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, make_engine
 from refnet.cli.plot import save_plot
-from refnet.comparison.plot import check_plot
 from refnet.engine import Engine
 from refnet.errors import ConfigError
+from refnet.figures import check_plot
 from refnet.images.preprocess import Recipe
 from refnet.run.devices import device_named
 from refnet.weights.files import load_weights

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from refnet.cli.compare import image_of, mapping_of
 from refnet.cli.console import announce_compilation, print_json, printable, progress_bar
 from refnet.cli.failures import file_errors
-from refnet.cli.options import add_json_option, add_weights_options, load, seconds
+from refnet.cli.options import (
+    add_json_option,
+    add_threads_option,
+    add_weights_options,
+    image_of,
+    load,
+    mapping_of,
+    seconds,
+)
 from refnet.comparison.sources import arrays_of
 from refnet.diagnosis.diagnosis import PAIR_SECONDS, Diagnosis, Finding, diagnose
 from refnet.errors import InputError
@@ -45,12 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=seconds, default=PAIR_SECONDS, metavar="SECONDS",
         help="for how long pairs are tried (default: %(default)g); single mistakes are tried to the end",
     )  # fmt: skip
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="how many threads (default: one for each core that it may use); no result depends on it",
-    )
+    add_threads_option(parser)
     add_weights_options(parser)
     add_json_option(parser)
 

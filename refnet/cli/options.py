@@ -8,12 +8,16 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from refnet.checks import MOST, bool_of, shown
 from refnet.cli.console import announce_compilation
 from refnet.cli.failures import file_errors
+from refnet.comparison.sources import pixels_in
 from refnet.engine import Engine
-from refnet.errors import ConfigError, WeightsError
+from refnet.errors import ConfigError, InputError, WeightsError
 from refnet.images import labels
+from refnet.images.files import load_image
 from refnet.images.preprocess import VGG, Recipe
 from refnet.network.options import BOOLEANS, SLIM_OPTIONS
 from refnet.run.devices import check_device, check_threads
@@ -36,6 +40,38 @@ def whole(text: str) -> int:
     return 0 if text == "0" else count(text)
 
 
+def _number(text: str) -> float:
+    """The number; NaN, which no bound admits, if the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def fraction(text: str) -> float:
+    """A number above 0, up to 1."""
+    number = _number(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number above 0, up to 1")
+    return number
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a share, from 0 to 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A finite number of 0 or more."""
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds: a finite one of 0 or more")
+    return number
+
+
 def some_seconds(text: str) -> float:
     """A time above 0, in seconds."""
     number = seconds(text)
@@ -44,36 +80,19 @@ def some_seconds(text: str) -> float:
     return number
 
 
-def fraction(text: str) -> float:
-    """A number above 0, up to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number above 0, up to 1")
-    return number
-
-
-def seconds(text: str) -> float:
-    """A finite number of 0 or more."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of seconds: a finite one of 0 or more")
-    return number
-
-
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """``--threads`` and ``--device``."""
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """``--threads``."""
     parser.add_argument(
         "--threads",
         type=int,
         metavar="N",
         help="how many threads (default: one for each core that it may use); the bits do not depend on it",
     )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """``--threads`` and ``--device``."""
+    add_threads_option(parser)
     parser.add_argument(
         "--device",
         default="cpu",
@@ -281,3 +300,49 @@ _SCALED = {
     "caffe": "BGR, less Caffe's mean",
     "torch": "x / 255, less PyTorch's mean, by its deviation",
 }
+
+
+def mapping_of(texts: Sequence[str]) -> dict[str, str]:
+    """What ``--map`` says.
+
+    Parameters
+    ----------
+    texts : sequence of str
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    ConfigError
+        A text is not THEIRS=OURS, or one name is mapped twice.
+    """
+    mapping: dict[str, str] = {}
+    for text in texts:
+        theirs, equals, ours = text.rpartition("=")
+        if not equals or not theirs or not ours or theirs in mapping:
+            raise ConfigError(f"--map {text} is not understood; it is THEIRS=OURS, once per name.", found=text)
+        mapping[theirs] = ours
+    return mapping
+
+
+def image_of(path: str, channels: int) -> np.ndarray:
+    """An image file's pixels, or the array of an .npy.
+
+    Parameters
+    ----------
+    path : str
+    channels : int
+        Those that the network takes.
+
+    Returns
+    -------
+    uint8 array [H, W, channels], or array
+
+    Raises
+    ------
+    InputError
+    """
+    with file_errors(InputError):
+        return pixels_in(path) if path.endswith(".npy") else load_image(path, channels)

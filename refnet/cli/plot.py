@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet.cli.compare import image_of
 from refnet.cli.console import announce_compilation, print_json
 from refnet.cli.options import (
     add_engine_options,
@@ -17,11 +16,11 @@ from refnet.cli.options import (
     add_weights_options,
     check_engine_options,
     count,
+    image_of,
     load,
 )
-from refnet.comparison.plot import check_plot
 from refnet.engine import Engine
-from refnet.errors import ConfigError
+from refnet.figures import check_plot, save_figure
 from refnet.images.preprocess import for_size, preprocess
 from refnet.network.networks import NETWORKS
 from refnet.plots import dense_features, feature_maps, network
@@ -120,10 +119,7 @@ def save_plot(path: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], p
         above, below = axes[2 * row, column], axes[2 * row + 1, column]
         _draw(above, below, images[index], int(labels[index]), probabilities[index])
     figure.suptitle("The held-out digits that the network is least certain of, and its probabilities (red: wrong)")
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise ConfigError(f"The picture cannot be written: {error}.", found=path) from error
+    save_figure(figure, path)
 
 
 def _draw(above: Any, below: Any, image: NDArray[np.uint8], label: int, probabilities: Float32Array) -> None:

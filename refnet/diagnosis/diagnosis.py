@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_bool, check_mapping, check_number, shown
+from refnet.checks import check_bool, check_mapping, check_number, plain_json, shown
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
 from refnet.diagnosis.layers import chosen, pairs_in, stretches
@@ -116,7 +115,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in JSON's types, which have neither NaN nor infinity: those are None."""
-        found: dict[str, Any] = _plain(asdict(self))
+        found: dict[str, Any] = plain_json(asdict(self))
         return found
 
     def to_json(self) -> str:
@@ -149,14 +148,6 @@ class Diagnosis:
             for finding in self.mistakes
         )
         return f"<p>{html.escape(self.summary)}</p><ul>{rows}</ul>"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @shows(KEYWORDS)

@@ -68,13 +68,13 @@ class Backend(NamedTuple):
     title : str
         Its name in sentences.
     open : callable
-        ``open(plan, constants, number, threads, dtype)``: the executor of a plan on the device of this number.
+        ``open(plan, constants, number, threads, dtype, zeros)``: the executor of a plan on the device of this number.
     dtypes : tuple of numpy.dtype
         The dtypes in which it computes.
     has_threads : bool
         Whether it uses the number of threads.
     leaves_out_zeros : bool
-        Whether it can leave out products with zeros; then ``open`` also takes whether it may.
+        Whether it can leave out products with zeros.
     is_timed : bool
         Whether it is meant to be fast.
     missing : callable, optional
@@ -85,7 +85,7 @@ class Backend(NamedTuple):
 
     name: str
     title: str
-    open: Callable[..., Executor]
+    open: Callable[[Plan, Constants, int, int, np.dtype[Any], bool], Executor]
     dtypes: tuple[np.dtype[Any], ...] = (BINARY32, BINARY64)
     has_threads: bool = False
     leaves_out_zeros: bool = False
@@ -115,7 +115,7 @@ def _reference() -> ModuleType:
     return reference
 
 
-def _open_reference(plan: Plan, constants: Constants, _: int, __: int, dtype: np.dtype[Any]) -> Executor:
+def _open_reference(plan: Plan, constants: Constants, _: int, __: int, dtype: np.dtype[Any], ___: bool) -> Executor:
     executor: Executor = _reference().ReferenceExecutor(plan, constants, dtype)
     return executor
 
@@ -148,7 +148,7 @@ def _device() -> ModuleType:
     return device
 
 
-def _open_cuda(plan: Plan, constants: Constants, index: int, _: int, __: np.dtype[Any]) -> Executor:
+def _open_cuda(plan: Plan, constants: Constants, index: int, _: int, __: np.dtype[Any], ___: bool) -> Executor:
     executor: Executor = _cuda().CudaExecutor(plan, constants, index)
     return executor
 

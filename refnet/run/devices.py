@@ -49,9 +49,7 @@ class Device(NamedTuple):
         DeviceError
             The device's memory is too small.
         """
-        if self.backend.leaves_out_zeros:
-            return self.backend.open(plan, constants, self.number, threads, dtype, zeros)
-        return self.backend.open(plan, constants, self.number, threads, dtype)
+        return self.backend.open(plan, constants, self.number, threads, dtype, zeros)
 
 
 def device_named(name: object) -> Device:
