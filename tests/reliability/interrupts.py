@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import random
 import signal
@@ -86,6 +87,8 @@ def interrupted_child(act: Callable[[], object], check: Callable[[], bool], dela
     if (child := os.fork()) == 0:
         status = 1
         faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        # Hypothesis', if other tests of this process use it: Python swallows what is raised in one.
+        gc.callbacks.clear()
         try:
             try:
                 os.write(write, b"r")
