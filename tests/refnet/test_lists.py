@@ -39,7 +39,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A backend that computes by the definitions, in binary32, and has two devices; which of them were opened."""
     opened: list[int] = []
 
-    def open_toy(plan: Any, constants: Any, index: int, _: int, dtype: Any) -> ReferenceExecutor:
+    def open_toy(plan: Any, constants: Any, index: int, _: int, dtype: Any, zeros: bool) -> ReferenceExecutor:
         opened.append(index)
         return ReferenceExecutor(plan, constants, dtype)
 
