@@ -205,7 +205,7 @@ ARGUMENTS = (
     ("diagnose --weights w.npz --image a.png", "activations"),
     ("diagnose g.safetensors --image a.png --weights", "weights"),
     ("diagnose g.safetensors --weights w.npz --image", "image"),
-    ("golden check", "golden"), ("golden check g.safetensors --weights", "weights"),
+    ("explain", "choice"), ("golden check", "golden"), ("golden check g.safetensors --weights", "weights"),
     ("golden check g.safetensors --weights w.npz --image", "image"),
     ("golden check g.safetensors --weights w.npz --threads", "threads"),
     ("golden check g.safetensors --weights w.npz --device", "device"),
