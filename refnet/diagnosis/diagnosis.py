@@ -200,6 +200,17 @@ def diagnose(
         The image or what was observed cannot be used.
     WeightsError, ConfigError
         As `Engine` raises them.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> blocks = [refnet.resnet_v2_block("block1", base_depth=4, num_units=1, stride=1)]
+    >>> weights = refnet.random_weights(blocks, num_classes=20)
+    >>> images = refnet.seeded.random_images((1, 33, 33, 3))
+    >>> theirs = refnet.forward(weights, images, batch_norm_epsilon=1e-3)  # a port with another epsilon
+    >>> (mistake,) = refnet.diagnose(weights, images, theirs, pairs=False).mistakes
+    >>> mistake.id, mistake.value
+    ('epsilon', 0.001)
     """
     check_bool(pairs=pairs)
     check_number(limit=limit)
