@@ -24,7 +24,7 @@ project = "refnet"
 author = "The refnet maintainers"
 release = version = refnet.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "source_of"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "mistakes", "source_of"]
 root_doc = "docs/index"
 include_patterns = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**.md", "kernels/README.md",

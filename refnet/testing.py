@@ -79,7 +79,8 @@ def assert_golden(
     >>> image = refnet.load_image("digit3.png")
     >>> _ = refnet.golden.record("digit.safetensors", "digits.ckpt", image)
     >>> assert_golden("digit.safetensors", "digits.ckpt", image)
-    >>> assert_golden("digit.safetensors", end_points=np.load("theirs.npz"), max_ulps=64)  # a port with a mistake
+    >>> with np.load("theirs.npz") as theirs:  # of a port with a mistake
+    ...     assert_golden("digit.safetensors", end_points=theirs, max_ulps=64)
     Traceback (most recent call last):
       ...
     AssertionError: 42 of 44 end points differ from digit.safetensors by more than 64 ULPs; in network order:

@@ -54,9 +54,10 @@ class Progress(NamedTuple):
     --------
     >>> import refnet
     >>> def show(progress):
-    ...     print(progress.done, "of", progress.total, "images,", progress.errors, "errors")
+    ...     if progress.done == progress.total:
+    ...         print(progress.total, "images,", progress.errors, "errors")
     >>> _ = refnet.batch("digit*.png", "digits.ckpt", "rows", format="jsonl", progress=show)
-    10 of 10 images, 0 errors
+    10 images, 0 errors
     """
 
     done: int

@@ -319,8 +319,8 @@ def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, An
     --------
     >>> import numpy as np, refnet
     >>> _ = refnet.golden.record("digit.safetensors", "digits.ckpt", refnet.load_image("digit3.png"))
-    >>> theirs = np.load("theirs.npz")  # of a port whose batch norms have another epsilon
-    >>> report = refnet.golden.compare_end_points("digit.safetensors", theirs, max_ulps=64)
+    >>> with np.load("theirs.npz") as theirs:  # of a port whose batch norms have another epsilon
+    ...     report = refnet.golden.compare_end_points("digit.safetensors", theirs, max_ulps=64)
     >>> report.differing[0].name
     'resnet_v2_digits/block1/unit_1/bottleneck_v2/preact'
     """

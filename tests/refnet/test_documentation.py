@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,14 @@ import pytest
 from PIL import Image
 
 import refnet
+import refnet_kernels
 from refnet import golden, plots, seeded
 from refnet.cli import _parser
 from refnet.cli.explain import CLASSES
+from refnet.diagnosis import search
+from refnet.run import devices, inputs
+from refnet.weights import formats, homes
+from refnet_kernels import catalog
 from refnet_kernels.system.settings import SETTINGS
 from tests.documentation import PAGES, ROOT, SESSIONS, TEXTS, python_blocks
 
@@ -56,6 +62,21 @@ def test_the_sessions_print_what_the_page_says(page: str, image: np.ndarray) -> 
     assert runner.tries > 0
 
 
+#: The lists to which docs/adding.md adds.
+LISTS = (
+    (catalog, "OPS"), (formats, "FORMATS"), (homes, "HOMES"), (search, "MISTAKES"), (devices, "BACKENDS"),
+    (inputs, "BACKENDS"), (refnet_kernels, "__path__"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added to a list in a test is not there in the next one."""
+    for module, name in LISTS:
+        monkeypatch.setattr(module, name, copy(getattr(module, name)))
+
+
+@pytest.mark.usefixtures("lists")
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
 def test_the_blocks_run(page: str, image: np.ndarray) -> None:
 
