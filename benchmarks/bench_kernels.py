@@ -21,9 +21,8 @@ from rich.table import Table
 
 from benchmarks.common import ROOT, add_output_options, alternate, machine, summary, write_result
 from benchmarks.layers import Layer, checked_launch, read_layers, repeats_of
-from benchmarks.plots import check_plot
+from benchmarks.plots import check_plot, save_kernels
 from refnet.benchmark.limits import copy_speeds
-from refnet.benchmark.plot import Point, save_roofline
 from refnet_kernels.catalog import rows
 from refnet_kernels.cpu.measure import FmaPeak
 from refnet_kernels.cpu.team import Program
@@ -133,12 +132,7 @@ def main() -> None:
     print(f"FMA peak {best:.1f} GFLOP/s; copying: {roofs}")
     write_result(options, result)
     if options.plot is not None:
-        points = [
-            Point(f"{row['op']} {row['kernel']}".rstrip(), row["flop"], row["bytes"], row["gflops"], row["times"])
-            for row in results.values()
-        ]
-        title = f"{options.shapes.stem}, threads: {options.threads}, zeros: {options.zeros:.0%}"
-        save_roofline(points, best, bandwidths, title, options.plot)
+        save_kernels([result], options.plot)
 
 
 if __name__ == "__main__":

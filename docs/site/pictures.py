@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image
 
 from refnet.cli import main as main_of_refnet
 from refnet_kernels.contract import ConvGeometry
+from tests.support.pages import by_this_matplotlib, same_picture
 
 FOLDER = Path(__file__).parents[1] / "pictures"
 SIDE = 34
@@ -191,27 +189,15 @@ def _drawn(command: list[str], path: Path) -> None:
         raise SystemExit(f"refnet plot {' '.join(command)} failed")
 
 
-def _by_this_matplotlib(path: Path) -> bool:
-    """Whether a picture was written by the version that is installed: another one may draw otherwise."""
-    return re.search(rb"Matplotlib \D*([\d.]+\d)", path.read_bytes())[1].decode() == matplotlib.__version__  # type: ignore[index]
-
-
-def _same(path: Path, other: Path) -> bool:
-    if path.suffix != ".png":
-        return path.read_bytes() == other.read_bytes()
-    with Image.open(path) as one, Image.open(other) as two:
-        return np.array_equal(np.asarray(one), np.asarray(two))
-
-
 def check_plots(names: Iterable[str]) -> int:
     """Draw the pictures of refnet again; how many differ."""
     differing = 0
     with tempfile.TemporaryDirectory() as folder:
         commands = plots(Path(folder))
         for name in names:
-            if _by_this_matplotlib(FOLDER / name):
+            if by_this_matplotlib(FOLDER / name):
                 _drawn(commands[name], Path(folder) / name)
-                if not _same(FOLDER / name, Path(folder) / name):
+                if not same_picture(FOLDER / name, Path(folder) / name):
                     print(f"docs/pictures/{name} is out of date: run python docs/site/pictures.py", file=sys.stderr)
                     differing += 1
     return differing
