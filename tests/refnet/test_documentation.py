@@ -176,6 +176,14 @@ def test_each_op_has_a_page() -> None:
     assert pages == {file.parent.name for file in ROOT.glob("kernels/refnet_kernels/*/reference.py")}
 
 
+def test_the_page_of_each_op_shows_how_its_work_is_divided_and_how_near_its_limit_it_is() -> None:
+    for page, text in TEXTS.items():
+        if page.startswith("docs/kernels/") and Path(page).stem not in ("index", "softmax"):
+            divided, _, limit = text.partition("## How the work is divided")[2].partition("## How near to the limit")
+            assert "](../pictures/" in divided, page
+            assert "<!-- table: roofline " in limit, page
+
+
 def test_the_diagrams_are_those_that_the_code_draws() -> None:
     done = subprocess.run(
         [sys.executable, "docs/site/pictures.py", "--check"], cwd=ROOT, capture_output=True, text=True
