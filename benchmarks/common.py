@@ -144,7 +144,7 @@ def peak_rss_mb() -> float:
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     """The day, the processor, its cores and its load, and the versions: of refnet, Python, and ``packages``.
 
-    ``revision`` is the commit, with ``-dirty`` behind it if the source differs from it. ``lanes`` is there if the width
+    ``revision`` is a commit, with ``-dirty`` behind it if the source differs from it. ``lanes`` is there if the width
     of vectors was forced.
     """
     import llvmlite.binding as llvm  # no other engine's process imports refnet, or Numba
@@ -172,14 +172,15 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _revision() -> str | None:
-    """The commit of the source; None outside of a repository."""
+    """The last commit that changed the source; None outside of a repository."""
+    source = ["--", "refnet", "kernels", "benchmarks", f":!{RESULTS.relative_to(ROOT)}"]
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+        return subprocess.run(["git", *arguments, *source], cwd=ROOT, capture_output=True, text=True)
 
     try:
-        commit = git("rev-parse", "--short", "HEAD").stdout.strip()
-        changed = git("diff", "--quiet", "HEAD", "--", "refnet", "kernels", "benchmarks", ":!benchmarks/results")
+        commit = git("log", "-1", "--format=%h").stdout.strip()
+        changed = git("diff", "--quiet", "HEAD")
     except OSError:
         return None
     return commit + "-dirty" * bool(changed.returncode) if commit else None

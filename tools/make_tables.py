@@ -65,9 +65,13 @@ def cores_of(folder: str, about: Mapping[str, Any]) -> str:
 
 
 def when(results: Iterable[Mapping[str, Any]]) -> str:
-    """The days and the commits of some results, for instance "2026-11-27, revision 16a69f2"."""
-    found = dict.fromkeys((r["machine"]["date"], r["machine"]["revision"] or "unknown") for r in results)
-    return " and ".join(f"{date}, revision `{revision}`" for date, revision in sorted(found))
+    """The days and the commits of some results, for instance "2026-11-27, revision `16a69f2`"."""
+    days: dict[str, dict[str, None]] = {}
+    for about in (result["machine"] for result in results):
+        days.setdefault(about["date"], {})[f"`{about['revision']}`"] = None
+    return "; ".join(
+        f"{day}, revision{'s' if len(days[day]) > 1 else ''} {' and '.join(days[day])}" for day in sorted(days)
+    )
 
 
 def small(value: float) -> str:
