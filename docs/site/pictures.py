@@ -369,6 +369,7 @@ def plots(folder: Path) -> dict[str, list[str]]:
         "network.svg": ["network", "resnet_v2_50"],
         "maps.png": ["features", weights, *image, "--size", "129", "--end-point", "block1"],
         "dense_4.png": ["dense", weights, *image, "--size", "129", "--output-stride", "4"],
+        "kernels.png": ["kernels", weights, "--layer", "conv1"],
         "dense_16.png": ["dense", weights, *image, "--size", "129", "--output-stride", "16"],
     }
 
