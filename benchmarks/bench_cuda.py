@@ -67,7 +67,7 @@ def main() -> None:
             print(f"{ms:{width + 9}.3f} ms  {launch}")
     case = {"network": options.network, "size": options.size}
     about = machine(["numba-cuda", "cuda-toolkit", "torch"]) | {"device": _device_name()}
-    write_result(options.output, {"benchmark": "cuda", "case": case, "machine": about, "rows": rows})
+    write_result(options, {"benchmark": "cuda", "case": case, "machine": about, "rows": rows})
 
 
 def _measure(weights: dict[str, np.ndarray], options: argparse.Namespace, batch: int) -> dict[str, dict[str, Any]]:

@@ -107,7 +107,7 @@ def main() -> None:
     print(f"ratio    min {result['ratio']['min']:8.2f}      median {result['ratio']['median']:8.2f}")
     for name, first in result["first"].items():
         print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in first.items()))
-    write_result(options.output, result)
+    write_result(options, result)
 
 
 if __name__ == "__main__":

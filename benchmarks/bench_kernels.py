@@ -21,9 +21,8 @@ from rich.table import Table
 
 from benchmarks.common import ROOT, add_output_options, alternate, machine, summary, write_result
 from benchmarks.layers import Layer, checked_launch, read_layers, repeats_of
-from benchmarks.plots import check_plot
+from benchmarks.plots import check_plot, save_kernels
 from refnet.benchmark.limits import copy_speeds
-from refnet.benchmark.plot import Point, save_roofline
 from refnet_kernels.catalog import rows
 from refnet_kernels.cpu.measure import FmaPeak
 from refnet_kernels.cpu.team import Program
@@ -45,6 +44,8 @@ def _arguments() -> argparse.Namespace:
             parser.error(f"--{option} is {getattr(options, option)}; it is 1 or more.")
     if not 0 <= options.zeros <= 1:
         parser.error(f"--zeros is {options.zeros}; it is a share, from 0 to 1.")
+    if options.record and options.ops:
+        parser.error("--record keeps all ops of a file of shapes; leave out --ops.")
     if options.plot is not None:
         check_plot(parser, options.plot)
     try:
@@ -129,14 +130,9 @@ def main() -> None:
         print(f"all convolutions: {total:.2f} ms, {gflops:.1f} GFLOP/s, {100 * gflops / best:.0f}% of the peak")
     roofs = ", ".join(f"{name} {value:.1f} GB/s" for name, value in bandwidths.items())
     print(f"FMA peak {best:.1f} GFLOP/s; copying: {roofs}")
-    write_result(options.output, result)
+    write_result(options, result)
     if options.plot is not None:
-        points = [
-            Point(f"{row['op']} {row['kernel']}".rstrip(), row["flop"], row["bytes"], row["gflops"], row["times"])
-            for row in results.values()
-        ]
-        title = f"{options.shapes.stem}, threads: {options.threads}, zeros: {options.zeros:.0%}"
-        save_roofline(points, best, bandwidths, title, options.plot)
+        save_kernels([result], options.plot)
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def main() -> None:
     floor = result["floor_ms"]
     print(f"the convolutions at the FMA peak: {floor['min']:.1f} ms at its best, {floor['median']:.1f} at its median")
     print(f"products with zeros: {result['zeros']:.0%}")
-    write_result(options.output, result)
+    write_result(options, result)
     if options.plot is not None:
         save_bars([result], options.plot)
 

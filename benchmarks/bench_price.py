@@ -197,7 +197,7 @@ def main() -> None:
     result["rows"] = rows
     Console(width=130).print(_table(rows))
     print(f"logits without the contract: relative L2 distance {rows[NETWORK]['error']:.1e}")
-    write_result(options.output, result)
+    write_result(options, result)
 
 
 if __name__ == "__main__":

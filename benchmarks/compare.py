@@ -38,7 +38,8 @@ def main() -> None:
     Console(width=140).print(table)
     for name in sorted(a["rows"].keys() ^ b["rows"].keys()):
         print(f"only in {options.a if name in a['rows'] else options.b}: {name}")
-    changed = [key for key in a["machine"] if key != "load_before" and a["machine"][key] != b["machine"].get(key)]
+    both_say = a["machine"].keys() & b["machine"].keys() - {"date", "load_before", "revision"}
+    changed = [key for key in a["machine"] if key in both_say and a["machine"][key] != b["machine"][key]]
     if changed:
         print(f"The machines differ in {', '.join(changed)}: only times measured in turn can be compared exactly.")
 

@@ -18,9 +18,20 @@ from refnet.graph.graph import Graph
 from refnet.graph.plan import Plan, Step
 from refnet.network.resnet_v2 import network_blocks, resnet_v2
 from refnet_kernels.catalog import select
+from refnet_kernels.contract import Geometry, GroupNormGeometry, PoolGeometry
 
 NETWORKS = [Case(f"resnet_v2_{depth}", 224, 1, 1, None, 1001) for depth in (50, 101, 152, 200)]
 NETWORKS += [Case("resnet_v2_50", size, 1, 1, stride, None) for size in (321, 513) for stride in (8, 16)]
+
+#: Layers that TF-Slim's networks do not have: the average pools of ResNet-50-D's shortcuts, and group norms of ResNets.
+OTHERS: list[tuple[str, Geometry]] = [
+    ("avg_pool", PoolGeometry.same((1, side, side, channels), window=2, stride=2))
+    for side, channels in ((56, 256), (28, 512), (14, 1024))
+]
+OTHERS += [
+    ("group_norm", GroupNormGeometry.of((1, side, side, channels), groups=32, epsilon=1e-5))
+    for side, channels in ((112, 64), (56, 256), (28, 512), (14, 1024), (7, 2048))
+]
 
 
 def _epilogue(step: Step) -> str:
@@ -71,6 +82,10 @@ def main() -> None:
         if case.output_stride is not None:
             name, title = f"{name}_os{case.output_stride}", f"{title}, output stride {case.output_stride}"
         write_layers(folder / f"{name}.txt", title, network_layers(case))
+    layers = [layer for layer in network_layers(NETWORKS[0]) if layer.op != "conv"]
+    layers += [Layer(op, sizes_of(op, geometry), "", 1) for op, geometry in OTHERS]
+    title = f"All but the convolutions of {NETWORKS[0].network}, the average pools of ResNet-50-D, and group norms"
+    write_layers(folder / "ops.txt", title, layers)
 
 
 if __name__ == "__main__":

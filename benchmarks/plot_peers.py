@@ -1,6 +1,6 @@
 """Bars of refnet and its peers, one panel per result file of `bench_peers.py`.
 
-uv run --group bench benchmarks/plot_peers.py benchmarks/results/*.json --output bars.png
+uv run --group bench benchmarks/plot_peers.py benchmarks/results/zen4/peers*.json --output bars.png
 """
 
 from __future__ import annotations

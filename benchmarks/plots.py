@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from refnet.benchmark.plot import Point, save_roofline
+
 #: refnet, and all the others.
 COLOURS = ("#c44e52", "#8c9cb0")
 
@@ -61,3 +63,18 @@ def _bars(axes: Any, result: Mapping[str, Any]) -> None:
     axes.invert_yaxis()
     axes.set_title(case_title(result["case"]), loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def save_kernels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Results of `bench_kernels` on one machine as one roofline."""
+    points = [
+        Point(f"{row['op']} {row['kernel']}".rstrip(), row["flop"], row["bytes"], row["gflops"], row["times"])
+        for result in results
+        for row in result["rows"].values()
+    ]
+    peak = max(result["peak_gflops"] for result in results)
+    copies = {name: max(result["gb_per_s"][name] for result in results) for name in results[0]["gb_per_s"]}
+    case = results[0]["case"]
+    shapes = " and ".join(result["case"]["shapes"] for result in results)
+    title = f"{shapes}, threads: {case['threads']}, zeros: {case.get('zeros', 0):.0%}"
+    save_roofline(points, peak, copies, title, path)

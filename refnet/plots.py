@@ -6,6 +6,7 @@ The error along a network is another picture: ``refnet compare --plot``.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -14,16 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.checks import as_int, check_positive, path_of
-from refnet.errors import InputError
+from refnet.checks import as_int, check_positive, check_text, path_of, shown
+from refnet.errors import ConfigError, InputError, WeightsError
 from refnet.figures import check_plot, save_figure
-from refnet.resources import for_images
+from refnet.network.names import full_names
+from refnet.resources import for_images, for_weights
 from refnet.run.inputs import as_array
 from refnet.summary import summarize
+from refnet.weights.weights import Weights
 from refnet_kernels.contract import FloatArray
 from refnet_kernels.system.forks import making
 
-__all__ = ["dense_features", "feature_maps", "network"]
+__all__ = ["dense_features", "feature_maps", "kernels", "network"]
+
+#: The first convolution: the root's, or the first of a deep root.
+_FIRST = ("conv1", "conv1_1")
 
 
 class _Stage(NamedTuple):
@@ -118,6 +124,121 @@ def _rows_and_layers(network: str | Mapping[str, Any], size: int) -> tuple[Any, 
 def _kind(stage: _Stage) -> object:
     """Neighbours of the same kind share a box; layers outside of units do not."""
     return (stage.shape, stage.operation) if stage.label.startswith("unit ") else stage.label
+
+
+@for_weights
+def kernels(
+    weights: Mapping[str, Any],
+    layer: str,
+    path: str | os.PathLike[str],
+    channel: int | None = None,
+    count: int = 64,
+) -> None:
+    """Draw the kernels of a convolution, a tile for each output channel.
+
+    All tiles have one scale, whose middle is 0. Kernels that read the image's red, green and blue are drawn in colour.
+    Of others, and if a channel is chosen, one input channel is drawn: red is above 0 and blue is below.
+
+    Parameters
+    ----------
+    weights : mapping of str to array
+    layer : str
+        The convolution's name behind that of the network, in full or its last parts: "conv1" is the root's,
+        "block1/unit_1/bottleneck_v2/conv2" one of a unit's.
+    path : path
+        The file to write.
+    channel : int, optional
+        The input channel; without it the first one, or all three in colour.
+    count : int
+        How many kernels: the first ones.
+
+    Raises
+    ------
+    ConfigError
+        There is no such convolution or no such channel, matplotlib is missing, or the file cannot be written.
+    WeightsError
+        The weights are not those of a ResNet, or hold infinite values or NaN.
+    """
+    name = path_of(path)
+    check_plot(name)
+    check_text(layer=layer)
+    count = as_int(count)
+    check_positive(count=count)
+    loaded = weights if isinstance(weights, Weights) else Weights(weights)
+    full, values = _kernels_of(loaded, layer)
+    height, width, channels, outputs = values.shape
+    reads_colours = channels == 3 and full in [f"{loaded.architecture.scope}/{first}" for first in _FIRST]
+    chosen = _channel(0 if channel is None and not reads_colours else channel, channels)
+    values = values[..., :count]
+    # [kernels, height, width], or with a last axis of colours.
+    tiles = values.transpose(3, 0, 1, 2) if chosen is None else values[:, :, chosen].transpose(2, 0, 1)
+    tiles = tiles / max(float(np.abs(tiles).max()), np.finfo(np.float64).tiny)
+    with making:
+        from matplotlib.figure import Figure
+
+    sheet = _sheet((tiles + 1) / 2, 1.0) if chosen is None else _sheet(tiles, np.nan)
+    side = 0.1 * max(30, min(80, max(sheet.shape[:2])))
+    figure = Figure(figsize=(side, side * sheet.shape[0] / sheet.shape[1] + 0.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    what = "in colour" if chosen is None else f"input channel {chosen} of {channels}"
+    axes.set_title(f"{full}\n{len(tiles)} of {outputs} kernels, {height} x {width}, {what}", fontsize=8)
+    axes.set_axis_off()
+    save_figure(figure, name)
+
+
+def _sheet(tiles: FloatArray, line: float) -> FloatArray:
+    """Tiles in rows, as near to a square as can be, with a line of one number between them."""
+    count, height, width, *colours = tiles.shape
+    columns = math.isqrt(count - 1) + 1
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *colours), line)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def _kernels_of(weights: Weights, layer: str) -> tuple[str, FloatArray]:
+    """A convolution's name, and its finite kernels in float64.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+    """
+    names = [
+        name.removesuffix("/weights")
+        for name, value in weights.items()
+        if name.endswith("/weights") and np.ndim(value) == 4
+    ]
+    # The units have layers of the root's name.
+    under_scope = f"{weights.architecture.scope}/{layer}"
+    full = under_scope if under_scope in names else full_names([layer], names, "convolution")[0]
+    values = np.asarray(weights[f"{full}/weights"], np.float64)
+    if not np.isfinite(values).all():
+        raise WeightsError(
+            f"The kernels of {shown(full)} cannot be drawn: some values are infinite or NaN.", found=full
+        )
+    return full, values
+
+
+def _channel(channel: object, channels: int) -> int | None:
+    """The input channel to draw, or None.
+
+    Raises
+    ------
+    ConfigError
+    """
+    channel = as_int(channel)
+    if channel is None:
+        return None
+    if not isinstance(channel, int) or isinstance(channel, bool) or not 0 <= channel < channels:
+        raise ConfigError(
+            f"channel is {shown(channel)}; the input channels of these kernels are the whole numbers from 0 to "
+            f"{channels - 1}.",
+            found=channel,
+        )
+    return channel
 
 
 @for_images

@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
-from PIL import Image
 
 from refnet.cli import main as main_of_refnet
-from refnet_kernels.contract import ConvGeometry
+from refnet_kernels import target
+from refnet_kernels.contract import ConvGeometry, GroupNormGeometry, PoolGeometry, SubsampleGeometry, Target
+from refnet_kernels.system.cores import share_of
+from tests.support.pages import by_this_matplotlib, same_picture
 
 FOLDER = Path(__file__).parents[1] / "pictures"
 SIDE = 34
+#: The threads of the diagrams, and an image with a group norm.
+THREADS = 2
+GROUPED = GroupNormGeometry.of((1, 28, 28, 512), groups=32, epsilon=1e-5)
 BLUE, ORANGE, GREEN, GREY = "#9ecae1", "#fdae6b", "#a1d99b", "#f0f0f0"
 
 
@@ -37,12 +44,12 @@ class Drawing:
         self.parts: list[str] = []
 
     def box(
-        self, x: float, y: float, text: str = "", colour: str = "white", width: int = SIDE, dashed: bool = False
+        self, x: float, y: float, text: str = "", colour: str = "white", width: float = SIDE, dashed: bool = False
     ) -> None:
         """A box with a word in it."""
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         self.parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width}" height="{SIDE}" fill="{colour}" stroke="#444"{dash}/>'
+            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{SIDE}" fill="{colour}" stroke="#444"{dash}/>'
         )
         if text:
             self.text(x + width / 2, y + SIDE / 2 + 5, text, "middle")
@@ -138,15 +145,40 @@ def atrous() -> str:
     return drawing.svg()
 
 
+def numbers() -> dict[str, Any]:
+    """How the CPU's kernels divide their work, read off them."""
+    cpu = {
+        op: import_module(f"refnet_kernels.{op}.cpu")
+        for op in ("batch_norm", "conv", "group_norm", "max_pool", "mean", "residual")
+    }
+    return {
+        "lanes": target.LANES,
+        "rows": target.ROWS,
+        "vectors": target.VECTORS,
+        "width": target.WIDTH,
+        "operands": cpu["conv"].OPERANDS,
+        "pool tiles": cpu["max_pool"].ITEM_TILES,
+        "norm item": cpu["batch_norm"].ITEM,
+        "residual item": cpu["residual"].ITEM,
+        "statistics block": cpu["batch_norm"].BLOCK,
+        "mean block": cpu["mean"].BLOCK,
+        "group item": cpu["group_norm"].item_channels(GROUPED, Target(workers=THREADS)),
+    }
+
+
+@cache
+def of_16_lanes() -> dict[str, Any]:
+    """These numbers where vectors have 16 lanes, whatever this machine has."""
+    command = [sys.executable, __file__, "--numbers"]
+    environment = {**os.environ, "REFNET_LANES": "16"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def tiles() -> str:
     """The registers of a tile of the convolution, with 32 of 16 lanes."""
-    command = [
-        sys.executable,
-        "-c",
-        "from refnet_kernels.target import LANES, ROWS, VECTORS; print(LANES, ROWS, VECTORS)",
-    ]
-    done = subprocess.run(command, env={**os.environ, "REFNET_LANES": "16"}, capture_output=True, text=True, check=True)
-    lanes, rows, vectors = map(int, done.stdout.split())
+    lanes, rows, vectors = (of_16_lanes()[name] for name in ("lanes", "rows", "vectors"))
     drawing = Drawing(620, 400)
     wide = 150
     drawing.text(20, 30, f"{vectors} vectors of {lanes} weights")
@@ -168,8 +200,164 @@ def tiles() -> str:
     return drawing.svg()
 
 
+def epilogue() -> str:
+    """What a tile's sums pass before they are stored."""
+    rows, width, operands = (of_16_lanes()[name] for name in ("rows", "width", "operands"))
+    order = [operands.index(name) for name in ("bias", "mean", "shortcut", "out", "next_mean", "preact")]
+    assert order == sorted(order)
+    drawing = Drawing(830, 235)
+    wide, step = 96, 114
+    drawing.text(20, 28, f"{rows} pixels by {width} channels, in registers; each step is there or left out")
+    drawing.text(20, 200, "blue: read from memory   orange: written to memory")
+    chain = ["sums", "+ bias", "norm", "ReLU", "+ shortcut", "ReLU", "out"]
+    below = {3: "norm", 4: "ReLU", 5: "preact"}
+    for place, text in enumerate(chain):
+        x = 20 + place * step
+        if place:
+            drawing.line(x - step + wide, 50 + SIDE / 2, x, 50 + SIDE / 2)
+        drawing.box(x, 50, text, _of(text), width=wide)
+    drawing.line(20 + 6 * step + wide / 2, 50 + SIDE, 20 + 6 * step + wide / 2, 115)
+    drawing.line(20 + 6 * step + wide / 2, 115, 20 + 3 * step + wide / 2, 115)
+    drawing.line(20 + 3 * step + wide / 2, 115, 20 + 3 * step + wide / 2, 135)
+    for place, text in below.items():
+        x = 20 + place * step
+        if place > 3:
+            drawing.line(x - step + wide, 135 + SIDE / 2, x, 135 + SIDE / 2)
+        drawing.box(x, 135, text, _of(text), width=wide)
+    drawing.text(20, 157, "for the next unit, of out as stored:")
+    return drawing.svg()
+
+
+def _of(step: str) -> str:
+    """The colour of a step: whether it reads, writes or stays in registers."""
+    return ORANGE if step in ("out", "preact") else BLUE if step.startswith("+") or step == "norm" else GREEN
+
+
+def pool_tiles() -> str:
+    """The tiles of a max pool, which one thread takes, and what one of them reads."""
+    rows, width, count = (of_16_lanes()[name] for name in ("rows", "width", "pool tiles"))
+    pool = PoolGeometry.same((1, 112, 112, 64), window=3, stride=2)
+    drawing = Drawing(720, 330)
+    drawing.text(20, 28, f"an item, for one thread: {count} tiles of {rows} output pixels, row by row")
+    wide = 80
+    for tile in range(count):
+        drawing.box(20 + tile * wide, 42, f"{tile * rows}-{(tile + 1) * rows - 1}", GREEN if not tile else GREY,
+                    width=wide)  # fmt: skip
+    drawing.line(60, 42 + SIDE, 60, 120)
+    drawing.text(20, 140, f"a tile: {rows} pixels by {width} channels")
+    for row in range(rows):
+        drawing.box(20 + row * (SIDE + 4), 155, f"t{row}", GREEN)
+    for panel in range(pool.channels // width):
+        drawing.text(20, 222 + 20 * panel, f"channels {panel * width}-{(panel + 1) * width - 1}")
+    drawing.text(400, 140, f"each reads its window, {pool.window} x {pool.window}:")
+    for tap in range(pool.window**2):
+        row, column = divmod(tap, pool.window)
+        drawing.box(430 + column * SIDE, 155 + row * SIDE, f"{tap}", BLUE)
+    drawing.text(400, 290, "t = larger(t, x), tap by tap")
+    return drawing.svg()
+
+
+def rows() -> str:
+    """Ops whose item is a row of the output: the average pool, and subsampling."""
+    size, factor, items = 8, 2, 2
+    pool = PoolGeometry.same((1, size, size, 1), window=factor, stride=factor)
+    thin = SubsampleGeometry.of((1, size, size, 1), factor)
+    drawing = Drawing(650, 350)
+    for left, title, read in (
+        (20, f"avg_pool, window {pool.window}, stride {pool.stride}", pool.window),
+        (345, f"subsample, factor {thin.factor}", 1),
+    ):
+        drawing.text(left, 28, title)
+        for item in range(items):
+            drawing.text(left, 64 + item * SIDE, f"item {item}")
+            for column in range(pool.out_width):
+                drawing.box(left + (column + 2) * SIDE, 42 + item * SIDE, "", (BLUE, ORANGE)[item])
+        drawing.text(left, 145, "reads")
+        for row in range(items * factor):
+            for column in range(size):
+                is_read = row % factor < read and column % factor < read
+                colour = (BLUE, ORANGE)[row // factor] if is_read else "white"
+                drawing.box(left + column * SIDE, 158 + row * SIDE, "", colour)
+    drawing.text(20, 328, "each box is a pixel with all its channels, over which the vectors go")
+    return drawing.svg()
+
+
+def pieces() -> str:
+    """Ops in which each number is on its own."""
+    found = of_16_lanes()
+    assert found["norm item"] == found["residual item"]
+    count, channels = 56 * 56 * 256, 256
+    items = -(-count // found["norm item"])
+    drawing = Drawing(720, 165)
+    drawing.text(20, 28, f"56 x 56 x {channels} = {count:,} numbers, in the order of the memory, {THREADS} threads")
+    wide = 52
+    for thread in range(THREADS):
+        for item in share_of(items, thread, THREADS):
+            drawing.box(20 + item * wide, 45, f"{item}", (BLUE, ORANGE)[thread], width=wide)
+    drawing.text(
+        20,
+        110,
+        f"an item: {found['norm item']:,} numbers, {found['norm item'] // channels} pixels; the last has the rest",
+    )
+    drawing.text(20, 135, "blue and orange: what each thread draws first; one that is done helps the other")
+    return drawing.svg()
+
+
+def columns() -> str:
+    """Ops with one chain of additions per channel."""
+    found = of_16_lanes()
+    channels, pixels = 2048, 49
+    block = found["mean block"]
+    blocks = channels // block
+    drawing = Drawing(720, 300)
+    drawing.text(20, 28, f"7 x 7 x {channels}: an item is {block} channels, {THREADS} threads")
+    wide = 80
+    for thread in range(THREADS):
+        for item in share_of(blocks, thread, THREADS):
+            x = 20 + item * wide
+            for pixel in range(4):
+                y = 45 + pixel * (SIDE + 8)
+                words = ("pixel 0", "pixel 1", "...", f"pixel {pixels - 1}")[pixel]
+                drawing.box(x, y, words, (BLUE, ORANGE)[thread], width=wide - 6)
+                drawing.line(x + wide / 2 - 3, y + SIDE, x + wide / 2 - 3, y + SIDE + 8)
+            drawing.box(x, 45 + 4 * (SIDE + 8), "sums", GREEN, width=wide - 6)
+    drawing.text(
+        20,
+        275,
+        f"a sum per channel, in binary64, pixel after pixel; batch_statistics: {found['statistics block']} channels",
+    )
+    return drawing.svg()
+
+
+def groups() -> str:
+    """The items of a group norm, and the three times that it reads its images."""
+    most, g = of_16_lanes()["group item"], GROUPED
+    size = f"{g.height} x {g.width} x {g.channels}"
+    drawing = Drawing(720, 275)
+    drawing.text(20, 28, f"{size}, {g.groups} groups of {g.group_channels} channels, {THREADS} threads")
+    scale, items = 660 / g.channels, -(-g.channels // most)
+    for thread in range(THREADS):
+        for item in share_of(items, thread, THREADS):
+            first, last = item * most, min((item + 1) * most, g.channels)
+            words = f"{first}-{last - 1}" if last - first > g.group_channels * 2 else ""
+            drawing.box(20 + first * scale, 45, words, (BLUE, ORANGE)[thread], width=(last - first) * scale)
+    for group in range(g.groups):
+        side = g.group_channels * scale
+        drawing.box(20 + group * side, 45 + SIDE + 6, "", GREEN, width=side)
+    drawing.text(
+        20, 145, f"an item: {most} channels of one image, {most // g.group_channels} groups, read three times:"
+    )
+    for place, text in enumerate(("sums: mean", "squares: scale", "fma(x-mean, scale, beta)")):
+        drawing.box(20 + place * 225, 160, text, (GREY, GREY, GREEN)[place], width=215)
+    drawing.text(20, 225, "a sum in binary64: along each row of a channel, then over its rows,")
+    drawing.text(20, 247, "then over the group's channels")
+    return drawing.svg()
+
+
 #: Each picture, by the name of its file.
-PICTURES: dict[str, Callable[[], str]] = {"tiles": tiles, "atrous": atrous, "conv2d_same": conv2d_same}
+PICTURES: dict[str, Callable[[], str]] = {
+    draw.__name__: draw for draw in (atrous, columns, conv2d_same, epilogue, groups, pieces, pool_tiles, rows, tiles)
+}
 
 
 def plots(folder: Path) -> dict[str, list[str]]:
@@ -181,6 +369,7 @@ def plots(folder: Path) -> dict[str, list[str]]:
         "network.svg": ["network", "resnet_v2_50"],
         "maps.png": ["features", weights, *image, "--size", "129", "--end-point", "block1"],
         "dense_4.png": ["dense", weights, *image, "--size", "129", "--output-stride", "4"],
+        "kernels.png": ["kernels", weights, "--layer", "conv1"],
         "dense_16.png": ["dense", weights, *image, "--size", "129", "--output-stride", "16"],
     }
 
@@ -191,27 +380,15 @@ def _drawn(command: list[str], path: Path) -> None:
         raise SystemExit(f"refnet plot {' '.join(command)} failed")
 
 
-def _by_this_matplotlib(path: Path) -> bool:
-    """Whether a picture was written by the version that is installed: another one may draw otherwise."""
-    return re.search(rb"Matplotlib \D*([\d.]+\d)", path.read_bytes())[1].decode() == matplotlib.__version__  # type: ignore[index]
-
-
-def _same(path: Path, other: Path) -> bool:
-    if path.suffix != ".png":
-        return path.read_bytes() == other.read_bytes()
-    with Image.open(path) as one, Image.open(other) as two:
-        return np.array_equal(np.asarray(one), np.asarray(two))
-
-
 def check_plots(names: Iterable[str]) -> int:
     """Draw the pictures of refnet again; how many differ."""
     differing = 0
     with tempfile.TemporaryDirectory() as folder:
         commands = plots(Path(folder))
         for name in names:
-            if _by_this_matplotlib(FOLDER / name):
+            if by_this_matplotlib(FOLDER / name):
                 _drawn(commands[name], Path(folder) / name)
-                if not _same(FOLDER / name, Path(folder) / name):
+                if not same_picture(FOLDER / name, Path(folder) / name):
                     print(f"docs/pictures/{name} is out of date: run python docs/site/pictures.py", file=sys.stderr)
                     differing += 1
     return differing
@@ -219,6 +396,9 @@ def check_plots(names: Iterable[str]) -> int:
 
 def main() -> int:
     """Write the pictures, or compare them; 1 if one differs."""
+    if "--numbers" in sys.argv[1:]:
+        print(json.dumps(numbers()))
+        return 0
     check = "--check" in sys.argv[1:]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -18,8 +18,10 @@ _COLOURS = {
     "conv": "#dd8452",
     "batch_norm": "#55a868",
     "batch_statistics": "#64b5cd",
+    "group_norm": "#2f6b3f",
     "residual": "#ccb974",
     "max_pool": "#937860",
+    "avg_pool": "#c9a27e",
     "mean": "#da8bc3",
 }
 

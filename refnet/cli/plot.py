@@ -18,12 +18,13 @@ from refnet.cli.options import (
     count,
     image_of,
     load,
+    whole,
 )
 from refnet.engine import Engine
 from refnet.figures import check_plot, save_figure
 from refnet.images.preprocess import for_size, preprocess
 from refnet.network.networks import NETWORKS
-from refnet.plots import dense_features, feature_maps, network
+from refnet.plots import dense_features, feature_maps, kernels, network
 from refnet_kernels.contract import Float32Array
 
 EPILOG = """\
@@ -31,6 +32,7 @@ examples:
   refnet plot network resnet_v2_50 net.svg
   refnet plot features resnet_v2_50.ckpt maps.png --image cat.jpg --end-point block1
   refnet plot dense resnet_v2_50.ckpt dense.png --image cat.jpg --output-stride 8
+  refnet plot kernels resnet_v2_50.ckpt kernels.png --layer conv1
 """
 
 _ROWS, _COLUMNS = 3, 8
@@ -43,16 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("network", "a box for each unit, with shapes and strides"),
         ("features", "channels of an end point"),
         ("dense", "the dense features of an image, over it"),
+        ("kernels", "the kernels of a convolution"),
     ):
         sub = kinds.add_parser(kind, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         what = "a weights file, or the name of a network" if kind == "network" else "a weights file"
         sub.add_argument("weights", metavar="W", help=what)
         sub.add_argument("output", metavar="FILE", help="the picture to write: .png, .svg, .pdf (extra: plots)")
-        size = {"network": 224, "dense": 321}.get(kind)
-        default = "as in the recipe" if size is None else size
-        sub.add_argument("--size", type=count, default=size, metavar="N", help=f"N x N pixels (default {default})")
+        if kind != "kernels":
+            size = {"network": 224, "dense": 321}.get(kind)
+            default = "as in the recipe" if size is None else size
+            sub.add_argument("--size", type=count, default=size, metavar="N", help=f"N x N pixels (default {default})")
         add_weights_options(sub)
-        if kind != "network":
+        if kind in ("features", "dense"):
             sub.add_argument("--image", metavar="I", required=True, help="an image file, or an .npy of pixels")
             add_engine_options(sub)
         if kind == "features":
@@ -60,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--channels", type=count, default=16, metavar="N", help="how many (default 16)")
         if kind == "dense":
             sub.add_argument("--output-stride", type=count, default=8, metavar="S", help="default 8")
+        if kind == "kernels":
+            sub.add_argument("--layer", metavar="NAME", required=True, help="its name, or the last parts of it: conv1")
+            sub.add_argument(
+                "--channel", type=whole, metavar="C", help="the input channel (default 0; of three: colours)"
+            )
+            sub.add_argument("--count", type=count, default=64, metavar="N", help="how many (default 64)")
         add_json_option(sub)
 
 
@@ -76,6 +86,10 @@ def _write(arguments: argparse.Namespace) -> None:
     if arguments.picture == "network":
         named = arguments.weights in NETWORKS and not os.path.lexists(arguments.weights)
         network(arguments.weights if named else load(arguments.weights, arguments), arguments.output, arguments.size)
+        return
+    if arguments.picture == "kernels":
+        weights = load(arguments.weights, arguments)
+        kernels(weights, arguments.layer, arguments.output, arguments.channel, arguments.count)
         return
     check_engine_options(arguments)
     weights = load(arguments.weights, arguments)

@@ -1,6 +1,7 @@
 """Every benchmark runs once, tiny, as its users run it; and none gives figures of what is wrong."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_peers
-from benchmarks.common import ROOT
+from benchmarks.common import RESULTS, ROOT, folder_of, place_of
 from benchmarks.layers import Layer, is_right, read_layers
 from benchmarks.peers import PEERS
 from refnet.benchmark.work import products_inside
@@ -110,6 +111,28 @@ def test_bars_of_several_results_make_one_picture(result: dict[str, Any], folder
     done = run("plot_peers", folder / "peers.json", other, "--output", tmp_path / "bars.png")
     assert done.returncode == 0, done.stderr
     assert_picture(tmp_path / "bars.png")
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("**/*.json")), ids=lambda path: str(path.relative_to(RESULTS)))
+def test_every_result_lies_where_a_benchmark_puts_it_and_says_when_it_was_measured(path: Path) -> None:
+    result = json.loads(path.read_text())
+    assert place_of(result) == path
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", result["machine"]["date"])
+    assert result["machine"]["revision"]
+
+
+@pytest.mark.parametrize(
+    ("about", "folder"),
+    [
+        ({"processor": "znver4"}, "zen4"),
+        ({"processor": "emeraldrapids"}, "emerald_rapids"),
+        ({"processor": "apple-m1"}, "apple_m1"),
+        ({"processor": "znver4", "lanes": 8}, "zen4_8_lanes"),
+        ({"processor": "emeraldrapids", "device": "NVIDIA H200"}, "h200"),
+    ],
+)
+def test_the_folder_is_the_processor(about: dict[str, Any], folder: str) -> None:
+    assert folder_of(about) == folder
 
 
 def assert_timed(result: dict[str, Any]) -> None:

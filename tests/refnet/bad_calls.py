@@ -183,6 +183,14 @@ KINDS = {
         ("abc", 5, None, (-1, 4, 3), (4.0, 4, 3), ("4",), (2**63, 4), (2**31 - 1, 2**31 - 1, 3), {}, Strange()),
     ),
     "text": Kind(ConfigError, "it is a string", (5, 1.5, b"x", [], {}, "\ud800", Strange())),
+    "layer": Kind(
+        ConfigError, "it is a string|no convolution|convolutions end in",
+        (5, None, b"conv1", [], {}, "", "conv", "conv2", "nowhere", "x" * 5000, Strange()),
+    ),
+    "input channel": Kind(
+        ConfigError, "channel is .*; the input channels of these kernels are the whole numbers from 0 to 2",
+        (-1, 3, 1.5, 0.0, NAN, True, "0", [0], {}, np.zeros(2), np.array(0), 2**63, 10**400, Strange(), int),
+    ),
     "choice": Kind(ConfigError, "it can be", (5, "x", "", [], {}, np.zeros(2), True, Strange())),
     "numbers": Kind(
         ConfigError, "mean|std",
@@ -485,6 +493,11 @@ def functions(folder: Path) -> dict[str, Function]:
         "plots.dense_features": Function(
             plots.dense_features, {"image": IMAGE, "features": IMAGE, "path": folder / "p.svg"},
             {"image": "picture", "features": "picture", "path": "path"},
+        ),
+        "plots.kernels": Function(
+            plots.kernels,
+            {"weights": WEIGHTS, "layer": "conv1", "path": folder / "p.svg", "channel": 0, "count": 2},
+            {"weights": "weights", "layer": "layer", "path": "path", "channel": "input channel", "count": "whole"},
         ),
         "summary.summarize": Function(
             summarize, {"network": WEIGHTS, "size": 32}, {"network": "any network", "size": "whole"}

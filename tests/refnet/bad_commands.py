@@ -134,6 +134,10 @@ KINDS = {
     "folder": Kind(
         2, "path|not a directory|Not a directory|too long", ("", "a.png", "fifo", "/dev/null", "a.png/x", "x" * 300),
     ),
+    "layer": Kind(2, "no convolution|convolutions end in", ("nowhere", "", "conv2", DIGITS_400)),
+    "input channel": Kind(
+        2, "input channels of these|not a whole number", ("3", "-1", "1.5", "x", "", DIGITS_400, DIGITS_5000)
+    ),
     "end point": Kind(2, "no end point|expected at least one", ("nowhere", "", DIGITS_400)),
     "whole": Kind(2, "not a whole number of 1 or more", ("-1", "1.5", "x", "", "\u00b2", DIGITS_400, DIGITS_5000)),
     "some seconds": Kind(2, "number of seconds", ("0", "-1", "nan", "inf", "x", "", DIGITS_400)),
@@ -153,6 +157,7 @@ KINDS = {
 
 _PREDICT = "predict a.png --weights w.npz"
 _MAPS = "plot features w.npz p.png --image a.png"
+_KERNELS = "plot kernels w.npz p.png"
 _BATCH = "batch a.png --weights w.npz --out rows"
 _RECORD = "golden record n.safetensors --weights w.npz"
 _CONV = "bench --conv 9x9x9,3x3,9"
@@ -181,6 +186,9 @@ ARGUMENTS = (
     (f"{_MAPS} --end-point block1 --channels", "count"), (f"{_MAPS} --end-point block1 --threads", "threads"),
     (f"{_MAPS} --end-point block1 --device", "device"), ("plot dense w.npz p.png --image", "image"),
     ("plot dense w.npz p.png --image a.png --size", "count"), ("plot", "unknown"),
+    (f"{_KERNELS} --layer", "layer"), (f"{_KERNELS} --layer conv1 --channel", "input channel"),
+    (f"{_KERNELS} --layer conv1 --count", "count"), ("plot kernels w.npz --layer conv1", "picture"),
+    ("plot kernels {} p.png --layer conv1", "weights"), (_KERNELS, "unknown"),
     ("bench --conv", "conv"), ("bench --conv", "conv without memory"), (f"{_CONV} --stride", "count"),
     (f"{_CONV} --rate", "count"), (f"{_CONV} --rate", "rate without memory"),
     (f"{_CONV} --zeros", "share"), (f"{_CONV} --batch", "count"),

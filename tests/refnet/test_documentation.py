@@ -27,6 +27,7 @@ from refnet.weights import formats, homes
 from refnet_kernels import catalog
 from refnet_kernels.system.settings import SETTINGS
 from tests.documentation import PAGES, ROOT, SESSIONS, TEXTS, python_blocks
+from tools import draw_site
 
 #: These run in `test_readme.py` and `tests/keras/test_walk_through.py`, or need PyTorch and a GPU.
 ELSEWHERE = {"README.md", "docs/keras.md", "docs/gpu.md"}
@@ -172,6 +173,28 @@ def test_the_site_has_every_environment_variable() -> None:
 def test_each_op_has_a_page() -> None:
     pages = {Path(page).stem for page in TEXTS if page.startswith("docs/kernels/")} - {"index"}
     assert pages == {file.parent.name for file in ROOT.glob("kernels/refnet_kernels/*/reference.py")}
+
+
+def test_the_page_of_each_op_shows_how_its_work_is_divided_and_how_near_its_limit_it_is() -> None:
+    for page, text in TEXTS.items():
+        if page.startswith("docs/kernels/") and Path(page).stem not in ("index", "softmax"):
+            divided, _, limit = text.partition("## How the work is divided")[2].partition("## How near to the limit")
+            assert "](../pictures/" in divided, page
+            assert "<!-- table: roofline " in limit, page
+
+
+def test_the_site_is_shown_by_five_small_pictures() -> None:
+    drawn = {f"{name}.png" for name in draw_site.PAGES}
+    folder = ROOT / "docs" / "pictures" / "site"
+    assert len(drawn) == 5
+    assert {path.name for path in folder.iterdir()} == drawn
+    assert set(re.findall(r"\]\(pictures/site/(\S+)\)", TEXTS["docs/this-site.md"])) == drawn
+    for path in folder.iterdir():
+        assert path.stat().st_size < 150_000
+        with Image.open(path) as image:
+            assert image.size == draw_site.SHOWN
+    for page in draw_site.PAGES.values():
+        assert (ROOT / page).with_suffix(".md").is_file()
 
 
 def test_the_diagrams_are_those_that_the_code_draws() -> None:

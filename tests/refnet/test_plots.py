@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 import refnet
 from refnet import plots
 from refnet.cli import main
-from refnet.errors import ConfigError
-from tests.support.nets import lively_weights
+from refnet.errors import ConfigError, WeightsError
+from tests.support.nets import lively_weights, small_blocks
 
 
 @pytest.fixture
@@ -66,6 +66,58 @@ def test_dense_features_lie_where_they_look(tmp_path: Path, figures: list[Figure
     assert np.unravel_index(np.asarray(over.get_array()).argmax(), (height, width)) == (2, 3)
 
 
+def sheet(figure: Figure) -> np.ndarray:
+    return np.asarray(figure.axes[0].images[0].get_array().filled(np.nan))
+
+
+def test_kernels_of_three_channels_are_in_colour_with_one_scale(tmp_path: Path, figures: list[Figure]) -> None:
+    weights = lively_weights()
+    name = next(name for name in weights if name.endswith("/conv1/weights") and "block" not in name)
+    kernels = weights[name]
+    plots.kernels(weights, "conv1", tmp_path / "kernels.png", count=5)
+    drawn, (height, width, _, outputs) = sheet(figures[0]), kernels.shape
+    assert f"5 of {outputs} kernels" in figures[0].axes[0].get_title()
+    assert drawn.shape == (2 * (height + 1) - 1, 3 * (width + 1) - 1, 3)
+    largest = np.abs(kernels[..., :5]).max()
+    for output in range(5):
+        top, left = output // 3 * (height + 1), output % 3 * (width + 1)
+        for y, x, colour in np.ndindex(height, width, 3):
+            value = kernels[y, x, colour, output] / largest
+            assert drawn[top + y, left + x, colour] == pytest.approx((1 + value) / 2)
+    # The line between two tiles, and the place without one.
+    assert (drawn[:, width] == 1).all()
+    assert (drawn[height + 1 :, 2 * (width + 1) :] == 1).all()
+
+
+@pytest.mark.parametrize("channel", [None, 0, 2])
+def test_kernels_of_a_unit_are_of_one_input_channel(tmp_path: Path, figures: list[Figure], channel: int | None) -> None:
+    weights = lively_weights()
+    layer = "block1/unit_1/bottleneck_v2/conv2"
+    (name,) = (name for name in weights if name.endswith(f"/{layer}/weights"))
+    plots.kernels(weights, layer, tmp_path / "kernels.png", channel)
+    kernels, drawn = weights[name], sheet(figures[0])
+    assert f"input channel {channel or 0} of {kernels.shape[2]}" in figures[0].axes[0].get_title()
+    assert np.nanmax(np.abs(drawn)) == 1
+    tile = kernels[:, :, channel or 0, 0] / np.abs(kernels[:, :, channel or 0]).max()
+    assert drawn[:3, :3] == pytest.approx(tile)
+    assert np.isnan(drawn[:, 3]).all()
+
+
+def test_of_a_deep_root_the_first_kernels_are_in_colour(tmp_path: Path, figures: list[Figure]) -> None:
+    weights = refnet.random_weights(small_blocks(), root_depths=(3, 4, 5))
+    for layer, colours in (("conv1_1", 3), ("conv1_2", 0)):
+        plots.kernels(weights, layer, tmp_path / "kernels.png")
+        assert sheet(figures[-1]).shape[2:] == ((colours,) if colours else ())
+
+
+def test_kernels_without_a_number_cannot_be_drawn(tmp_path: Path) -> None:
+    weights = dict(lively_weights())
+    name = next(name for name in weights if name.endswith("/conv1/weights"))
+    weights[name] = np.full_like(weights[name], np.nan)
+    with pytest.raises(WeightsError, match=r"cannot be drawn: some values are infinite or NaN"):
+        plots.kernels(weights, name.removesuffix("/weights"), tmp_path / "kernels.png")
+
+
 @pytest.mark.parametrize("value", [0.0, 1e300, -1e-300])
 def test_any_finite_values_can_be_drawn(tmp_path: Path, value: float) -> None:
     plots.feature_maps(np.full((2, 2, 1), value), tmp_path / "maps.png")
@@ -80,6 +132,8 @@ def test_the_command_draws_each_kind_with_the_same_bytes(tmp_path: Path, monkeyp
         "network w.npz {}.svg --size 33",
         "features w.npz {}.svg --image pixels.npy --end-point block1 --channels 3",
         "dense w.npz {}.svg --image pixels.npy --output-stride 4",
+        "kernels w.npz {}.svg --layer conv1",
+        "kernels w.npz {}.svg --layer block2/unit_1/bottleneck_v2/conv1 --channel 1 --count 3",
     ):
         for name in "ab":
             assert main(["plot", *line.format(name).split()]) == 0

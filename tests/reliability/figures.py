@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import refnet_kernels
 from refnet.evidence.environment import environment
+from tests.support.pages import filled
 
 ROOT = Path(__file__).parents[2]
 FIGURES = Path(__file__).with_name("figures.json")
@@ -59,12 +59,7 @@ def table(kind: str, kept: dict[str, Any]) -> str:
 def page(text: str) -> str:
     """The text of the page with every table as the figures have it now."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    return re.sub(
-        r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)",
-        lambda found: f"{found[1]}\n{table(found[2], kept)}\n{found[3]}",
-        text,
-        flags=re.DOTALL,
-    )
+    return filled(text, "figures", lambda kind: table(kind, kept))
 
 
 def child_environment(**others: str) -> dict[str, str]:
