@@ -158,6 +158,11 @@ def kernels(
         There is no such convolution or no such channel, matplotlib is missing, or the file cannot be written.
     WeightsError
         The weights are not those of a ResNet, or hold infinite values or NaN.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> refnet.plots.kernels(refnet.load_weights("digits.ckpt"), "conv1", "kernels.png", count=16)
     """
     name = path_of(path)
     check_plot(name)
