@@ -174,10 +174,11 @@ def check_slim_options(options: Mapping[str, Any]) -> None:
         elif name == "batch_norm_epsilon":
             check_number(batch_norm_epsilon=value)
         else:
-            check_choice(name, value, _CHOICES[name])
+            check_choice(name, value, CHOICES[name])
 
 
-_CHOICES = {"pool_mode": POOL_MODES, "stride_place": STRIDE_PLACES}
+#: Options of texts, with the texts that each can be.
+CHOICES = {"pool_mode": POOL_MODES, "stride_place": STRIDE_PLACES}
 
 
 def _check_others(options: Options) -> None:

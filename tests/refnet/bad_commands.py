@@ -175,7 +175,7 @@ ARGUMENTS = (
     (f"{_BATCH} --threads", "threads"), (f"{_BATCH} --device", "device"), (f"{_BATCH} --recipe", "recipe"),
     (f"{_BATCH} --labels", "labels"), ("batch a.png --out rows --weights", "weights"),
     ("batch --weights w.npz --out rows", "many images"), ("batch a.png --weights w.npz --out", "directory of rows"),
-    ("batch --status", "job"), (_BATCH, "unknown"),
+    ("batch --status", "job"), (_BATCH, "unknown"), ("completion", "choice"), ("completion bash", "unknown"),
     ("summary", "weights"), ("summary", "network"), ("summary", "path"), ("summary w.npz --size", "count"),
     ("convert w.npz", "refused weights"), ("convert w.npz", "written weights"),
     ("convert {} n.npz", "weights"), ("convert {} n.npz", "path"),
