@@ -34,7 +34,7 @@ def say(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON object to stdout; a number that JSON cannot write, NaN or an infinity, is null."""
+    """Write one JSON object to stdout; a number that JSON cannot write is "nan", "inf" or "-inf"."""
     print(json.dumps(plain_json(value), default=str, allow_nan=False))
 
 

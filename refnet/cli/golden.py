@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from typing import Any
 
@@ -25,7 +24,6 @@ from refnet.cli.options import (
     recipe_choice,
 )
 from refnet.errors import ConfigError, GoldenError, InputError
-from refnet.evidence.end_points import Difference
 from refnet.evidence.environment import versions
 from refnet.evidence.golden import OPTIONS, Report, check, record
 from refnet.evidence.golden_file import Golden, read_golden
@@ -180,21 +178,12 @@ def _check(arguments: argparse.Namespace) -> int:
                 "same": not report.differing,
                 "recorded_with": golden.made_with,
                 "checked_with": versions(),
-                "end_points": [_as_object(row) for row in report.rows],
+                "end_points": [row._asdict() for row in report.rows],
             }
         )
     else:
         _print(report, golden)
     return 1 if report.differing else 0
-
-
-def _as_object(row: Difference) -> dict[str, Any]:
-    """The difference in JSON's types, which have neither NaN nor infinity."""
-    fields = row._asdict()
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
 
 
 def _print(report: Report, golden: Golden) -> None:

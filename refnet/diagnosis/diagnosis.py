@@ -114,13 +114,13 @@ class Diagnosis:
     of: str = "outputs"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON's types, which have neither NaN nor infinity: those are None."""
+        """All of it in JSON's types; NaN and infinities are the strings "nan", "inf" and "-inf"."""
         found: dict[str, Any] = plain_json(asdict(self))
         return found
 
     def to_json(self) -> str:
         """All of it as a JSON object."""
-        return json.dumps(self.to_dict())
+        return json.dumps(self.to_dict(), allow_nan=False)
 
     @property
     def summary(self) -> str:
