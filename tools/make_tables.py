@@ -323,11 +323,10 @@ def roofline(folder: str, *ops: str) -> str:
     is_conv = [op == "conv" for op in ops] or [True, False]
     results = [read(f"{folder}/{name}") for name, there in ((CONVOLUTIONS, any(is_conv)), (OTHERS, not all(is_conv)))
                if there]  # fmt: skip
-    shapes = " and ".join(f"`{result['case']['shapes']}.txt`" for result in results)
-    text = (
-        f"One thread on {cores_of(folder, results[0]['machine'])} ({when(results)}), the layers of {shapes} in "
-        f"`benchmarks/shapes/`, by `benchmarks/bench_kernels.py`:\n\n"
-    )
+    commands = [f"python benchmarks/bench_kernels.py --shapes benchmarks/shapes/{result['case']['shapes']}.txt"
+                for result in results]  # fmt: skip
+    text = f"One thread on {cores_of(folder, results[0]['machine'])} ({when(results)}), the layers of a network, by\n\n"
+    text += "\n".join(["```", *commands, "```\n\n"])
     return text + markdown(head, [place.cells for place in places(folder, ops)])
 
 
@@ -373,10 +372,10 @@ PICTURES: dict[str, Callable[[Path], None]] = {
 
 
 def table(words: str) -> str:
-    """The text of a marker, in lines of at most 120 characters but for tables."""
+    """The text of a marker, in lines of at most 120 characters but for tables and commands."""
     kind, *arguments = words.split()
     parts = TABLES[kind](*arguments).strip().split("\n\n")
-    return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 120) for part in parts)
+    return "\n\n".join(part if part.startswith(("|", "```")) else textwrap.fill(part, 120) for part in parts)
 
 
 def page(text: str) -> str:
