@@ -130,19 +130,23 @@ def _sum_products(step, taps, tap_rows, weights, turn, ahead, scratch, close, el
     for tap in range(taps[0], taps[1]):
         pixels = load_rows(tap_rows + which[tap] * ROWS * 8, close)
         at = weights + which[tap] * step[LENGTH] * WIDTH_BYTES
-        for _ in range(step[LENGTH] // turn):
+        turns = step[LENGTH] // turn
+        while turns != 0:
             if left == 0:
                 add_to_tile(scratch, s)
                 s = zero_tile(close, element)
                 left = RUN // turn
-            left -= 1
-            for k in range(turn):
-                s = multiply_add(s, pixels, k, at + k * WIDTH_BYTES)
-                if k % 2 == 0:
-                    prefetch(address)
-                    address += distance
-            pixels = move_rows(pixels, turn * size_of(element))
-            at += turn * WIDTH_BYTES
+            count = min(left, turns)
+            left -= count
+            turns -= count
+            for _ in range(count):
+                for k in range(turn):
+                    s = multiply_add(s, pixels, k, at + k * WIDTH_BYTES)
+                    if k % 2 == 0:
+                        prefetch(address)
+                        address += distance
+                pixels = move_rows(pixels, turn * size_of(element))
+                at += turn * WIDTH_BYTES
     # The first run's sum is added to +0, too. If there are several runs, that was done, and this changes no bit.
     s = add_tiles(zero_tile(close, element), s)
     if several_runs:
