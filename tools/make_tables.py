@@ -298,13 +298,22 @@ def limits_of(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, fl
     return {"multiply-adds": row["flop"] / result["peak_gflops"] / 1e6, memory: row["bytes"] / bandwidth / 1e6}
 
 
-def places(folder: str, ops: Sequence[str]) -> list[Place]:
+def layers(folder: str) -> list[dict[str, Any]]:
+    """The result of a network's convolutions, and that of all other ops, each with these layers only."""
+    found = []
+    for name in (CONVOLUTIONS, OTHERS):
+        result = read(f"{folder}/{name}")
+        rows = {key: row for key, row in result["rows"].items() if (row["op"] == "conv") == (name == CONVOLUTIONS)}
+        found.append(result | {"rows": rows})
+    return found
+
+
+def places(results: Iterable[Mapping[str, Any]], ops: Sequence[str]) -> list[Place]:
     """The places of some ops, or of all, under the roofline."""
     found: dict[tuple[str, str], Place] = {}
-    for result in (read(f"{folder}/{CONVOLUTIONS}"), read(f"{folder}/{OTHERS}")):
-        is_conv = result["case"]["shapes"] != "ops"
+    for result in results:
         for row in result["rows"].values():
-            if (row["op"] == "conv") == is_conv and (not ops or row["op"] in ops):
+            if not ops or row["op"] in ops:
                 limits, times = limits_of(row, result), row["times"]
                 limit = max(limits, key=lambda name: limits[name])
                 kind = f"{row['op']} {row['kernel']}".rstrip()
@@ -320,14 +329,14 @@ def places(folder: str, ops: Sequence[str]) -> list[Place]:
 def roofline(folder: str, *ops: str) -> str:
     """The place of ops under the roofline: how near to the limit that binds them."""
     head = ["layers", "how many", "ms in all", "FLOP per byte", "GFLOP/s", "GB/s", "nearest limit", "share of it"]
-    is_conv = [op == "conv" for op in ops] or [True, False]
-    results = [read(f"{folder}/{name}") for name, there in ((CONVOLUTIONS, any(is_conv)), (OTHERS, not all(is_conv)))
-               if there]  # fmt: skip
+    results = [
+        result for result in layers(folder) if not ops or {row["op"] for row in result["rows"].values()} & {*ops}
+    ]
     commands = [f"python benchmarks/bench_kernels.py --shapes benchmarks/shapes/{result['case']['shapes']}.txt"
                 for result in results]  # fmt: skip
     text = f"One thread on {cores_of(folder, results[0]['machine'])} ({when(results)}), the layers of a network, by\n\n"
     text += "\n".join(["```", *commands, "```\n\n"])
-    return text + markdown(head, [place.cells for place in places(folder, ops)])
+    return text + markdown(head, [place.cells for place in places(results, ops)])
 
 
 def norms(folder: str) -> str:
@@ -365,9 +374,7 @@ TABLES: dict[str, Callable[..., str]] = {
 #: The pictures, by their files.
 PICTURES: dict[str, Callable[[Path], None]] = {
     "zen4/peers_resnet_v2_50_224_1_2.png": lambda path: save_bars([read("zen4/peers_resnet_v2_50_224_1_2")], path),
-    "zen4/roofline_resnet_v2_50_224.png": lambda path: save_kernels(
-        [read(f"zen4/{CONVOLUTIONS}"), read(f"zen4/{OTHERS}")], path
-    ),
+    "zen4/roofline_resnet_v2_50_224.png": lambda path: save_kernels(layers("zen4"), path),
 }
 
 
