@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ project = "refnet"
 author = "The refnet maintainers"
 release = version = refnet.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "source_of"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "mistakes", "source_of"]
 root_doc = "docs/index"
 include_patterns = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**.md", "kernels/README.md",
@@ -72,6 +73,12 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, contents: n
     return contents if target.startswith(("refnet.", "refnet_kernels.")) else None
 
 
+def _link(app: Sphinx, what: str, name: str, object_: Any, options: Any, lines: list[str]) -> None:
+    """A page that a docstring names as a terminal shows it, docs/homes.md, is a link."""
+    lines[:] = [re.sub(r"\b((?:docs/[\w/-]+|SECURITY)\b)\.md\b", r":doc:`\g<0> </\1>`", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
-    """Register the handler of names."""
+    """Register the handlers of names and of pages."""
     app.connect("missing-reference", _resolve)
+    app.connect("autodoc-process-docstring", _link)

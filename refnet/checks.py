@@ -34,7 +34,9 @@ def shown(value: object) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """A value in JSON's types, which have neither NaN nor infinity: those are None.
+    """A value in JSON's types, which have neither NaN nor infinity: those are "nan", "inf" and "-inf".
+
+    Python's ``float``, and that of most languages, reads these strings.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def plain_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain_json(entry) for entry in value]
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else str(float(value))
     # Python does not write down thousands of digits.
     return shown(value) if isinstance(value, int) and abs(value) > 2**1000 else value
 

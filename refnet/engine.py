@@ -78,6 +78,23 @@ class Engine:
     -----
     A pickle or a copy of an engine holds its weights, or the path that it was given, and its options. The engine is
     built again from these, with the threads of the process that loads it.
+
+    Examples
+    --------
+    With the files that ``refnet demo --save play`` writes:
+
+    >>> import refnet
+    >>> engine = refnet.Engine("digits.ckpt", threads=2)
+    >>> engine.architecture
+    <Architecture of resnet_v2_digits: 6 units in 3 blocks, 10 classes>
+    >>> engine.num_classes, engine.options.batch_norm_epsilon
+    (10, 1e-05)
+    >>> image = refnet.load_image("digit3.png")
+    >>> int(engine(image).argmax())
+    3
+    >>> logits, end_points = engine([image, image], end_points=["predictions"])
+    >>> logits.shape, end_points["predictions"].shape
+    ((2, 10), (2, 10))
     """
 
     @for_weights
@@ -214,6 +231,12 @@ class Engine:
         ------
         InputError, WeightsError, ConfigError, DeviceError
             As a call raises them.
+
+        Examples
+        --------
+        >>> import refnet
+        >>> engine = refnet.Engine("digits.ckpt")
+        >>> executor = engine.prepared((16, 32, 32, 3))  # takes a while; the first 16 images then do not
         """
         return self._compile(self._batch_shape(shape), names_of(end_points)).executor
 
@@ -234,6 +257,17 @@ class Engine:
         ------
         InputError, WeightsError, ConfigError
             As a call raises them.
+
+        Examples
+        --------
+        >>> import refnet
+        >>> print(refnet.Engine("digits.ckpt").summary(32))
+        layer                          operation       output    parameters  connected to
+        input                          input           32x32x3            0
+        conv1                          conv 7x7/2      16x16x64       9,472  input
+        ...
+        trainable parameters: 68,586 (0.26 MiB)
+        non-trainable parameters: 1,472 (0.01 MiB)
         """
         size = as_int(size)
         check_positive(size=size)
@@ -369,6 +403,13 @@ class Engine:
             Images cannot have this shape.
         WeightsError
             Tensors are missing or have other shapes; the message lists them all.
+
+        Examples
+        --------
+        >>> import refnet
+        >>> net, end_points = refnet.Engine("digits.ckpt").trace((1, 32, 32, 3))
+        >>> end_points["resnet_v2_digits/pool1"]
+        <Tensor resnet_v2_digits/pool1: max_pool, shape [1, 8, 8, 64]>
         """
         return self._trace(shape, Graph)
 
@@ -454,6 +495,17 @@ def forward(
     ------
     WeightsError, InputError, ConfigError, DeviceError
         As `Engine` and its calls raise them.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> image = refnet.load_image("digit3.png")
+    >>> logits = refnet.forward("digits.ckpt", image)
+    >>> logits.shape, int(logits.argmax())
+    ((10,), 3)
+    >>> net, end_points = refnet.forward("digits.ckpt", image, end_points=True, num_classes=None, global_pool=False)
+    >>> net.shape, end_points["resnet_v2_digits/block1"].shape
+    ((2, 2, 128), (4, 4, 32))
     """
     if not isinstance(weights, Weights):
         return Engine(weights, **options)(images, end_points, stream)

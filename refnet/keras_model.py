@@ -48,6 +48,16 @@ class KerasModel:
         An argument has a value that it cannot have, or that does not fit the weights.
     WeightsError, DeviceError
         As `Engine` raises them.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> model = refnet.KerasModel("digits.ckpt")
+    >>> images = [refnet.load_image(f"digit{digit}.png") for digit in range(5)]
+    >>> model.predict(images).argmax(axis=1).tolist()
+    [0, 1, 2, 3, 4]
+    >>> refnet.KerasModel("digits.ckpt", include_top=False, pooling="max").predict(images).shape
+    (5, 128)
     """
 
     @shows(KEYWORDS, without=("num_classes", "global_pool"))
@@ -86,7 +96,16 @@ class KerasModel:
         return f"<KerasModel: {last} after {repr(self._engine)[1:-1]}>"
 
     def summary(self, size: int = 224) -> None:
-        """Print the layers of the network, for images of ``size`` x ``size`` pixels."""
+        """Print the layers of the network, for images of ``size`` x ``size`` pixels.
+
+        Examples
+        --------
+        >>> import refnet
+        >>> refnet.KerasModel("digits.ckpt").summary(32)
+        layer                          operation       output    parameters  connected to
+        input                          input           32x32x3            0
+        ...
+        """
         print(self._engine.summary(size))
 
     def predict(self, images: Any, batch_size: int | None = None, verbose: str | int = 0) -> FloatArray:
@@ -111,6 +130,13 @@ class KerasModel:
         ------
         InputError, WeightsError, DeviceError
             As a call of `Engine` raises them.
+
+        Examples
+        --------
+        >>> import refnet
+        >>> images = [refnet.load_image(f"digit{digit}.png") for digit in range(5)]
+        >>> refnet.KerasModel("digits.ckpt").predict(images, batch_size=2).shape
+        (5, 10)
         """
         check_choice("verbose", verbose, (0, 1, 2, "auto"))
         if batch_size is None:

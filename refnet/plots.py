@@ -61,6 +61,11 @@ def network(network: str | Mapping[str, Any], path: str | os.PathLike[str], size
         There is no such network, matplotlib is missing, or the file cannot be written.
     WeightsError
         The weights are not those of a ResNet.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> refnet.plots.network("resnet_v2_18", "network.svg", size=32)
     """
     name = path_of(path)
     check_plot(name)
@@ -154,6 +159,11 @@ def kernels(
         There is no such convolution or no such channel, matplotlib is missing, or the file cannot be written.
     WeightsError
         The weights are not those of a ResNet, or hold infinite values or NaN.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> refnet.plots.kernels(refnet.load_weights("digits.ckpt"), "conv1", "kernels.png", count=16)
     """
     name = path_of(path)
     check_plot(name)
@@ -256,6 +266,12 @@ def feature_maps(features: Any, path: str | os.PathLike[str], channels: int = 16
         The features are not such an array.
     ConfigError
         matplotlib is missing, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> _, end_points = refnet.forward("digits.ckpt", refnet.load_image("digit3.png"), end_points=True)
+    >>> refnet.plots.feature_maps(end_points["resnet_v2_digits/block1"], "maps.png", channels=9)
     """
     name = path_of(path)
     check_plot(name)
@@ -300,6 +316,13 @@ def dense_features(image: Any, features: Any, path: str | os.PathLike[str]) -> N
         The image or the features are not such an array.
     ConfigError
         matplotlib is missing, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> page = refnet.preprocess(refnet.load_image("page.png"), refnet.Recipe(65, 65, 1.0))
+    >>> features = refnet.forward("digits.ckpt", page, num_classes=None, global_pool=False, output_stride=4)
+    >>> refnet.plots.dense_features(page, features, "dense.png")
     """
     name = path_of(path)
     check_plot(name)

@@ -71,6 +71,20 @@ def assert_golden(
         first one in network order, and the element that is furthest off.
     GoldenError, WeightsError, InputError, ConfigError
         The golden, the weights, the images or the end points cannot be used, or are not those of the golden.
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> from refnet.testing import assert_golden
+    >>> image = refnet.load_image("digit3.png")
+    >>> _ = refnet.golden.record("digit.safetensors", "digits.ckpt", image)
+    >>> assert_golden("digit.safetensors", "digits.ckpt", image)
+    >>> with np.load("theirs.npz") as theirs:  # of a port with a mistake
+    ...     assert_golden("digit.safetensors", end_points=theirs, max_ulps=64)
+    Traceback (most recent call last):
+      ...
+    AssertionError: 42 of 44 end points differ from digit.safetensors by more than 64 ULPs; in network order:
+      resnet_v2_digits/block1/unit_1/bottleneck_v2/preact [8, 8, 64]: 2,163 of 4,096 elements differ, ...
     """
     __tracebackhide__ = True
     try:

@@ -49,6 +49,15 @@ class Progress(NamedTuple):
         Inputs per second, of this run.
     seconds_left : float or None
         None until something is known.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> def show(progress):
+    ...     if progress.done == progress.total:
+    ...         print(progress.total, "images,", progress.errors, "errors")
+    >>> _ = refnet.batch("digit*.png", "digits.ckpt", "rows", format="jsonl", progress=show)
+    10 images, 0 errors
     """
 
     done: int
@@ -168,6 +177,17 @@ def batch(
         As for `refnet.Engine`.
     KeyboardInterrupt
         After Ctrl-C, once the batch in hand is done and its rows are kept.
+
+    Examples
+    --------
+    >>> import json, pathlib, refnet
+    >>> done = refnet.batch("digit*.png", "digits.ckpt", "rows", top=1, format="jsonl")
+    >>> done.rows, done.errors
+    (10, 0)
+    >>> (shard,) = pathlib.Path("rows").glob("*.jsonl")
+    >>> rows = [json.loads(line) for line in shard.read_text().splitlines()]
+    >>> rows[3]["id"], rows[3]["labels"]
+    ('digit3.png', ['3'])
     """
     started = time.monotonic()
     check_choice("format", format, FORMATS)

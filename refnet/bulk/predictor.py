@@ -94,9 +94,18 @@ class Predictor:
 
     Examples
     --------
-    >>> predictor = refnet.Predictor("resnet_v2_50.ckpt", top=3)
-    >>> predictor(["cat.jpg", "dog.jpg"])  # a pyarrow.StructArray
-    >>> predictor.rows(["cat.jpg", "dog.jpg"])  # dictionaries, without pyarrow
+    >>> import refnet
+    >>> predictor = refnet.Predictor("digits.ckpt", top=1)
+    >>> images = ["digit3.png", "digit8.png", "theirs.npz"]
+    >>> for row in predictor.rows(images):  # dictionaries, without pyarrow
+    ...     print(row["id"], row["error"] or row["labels"])
+    digit3.png ['3']
+    digit8.png ['8']
+    theirs.npz InputError
+    >>> predictor(images).field("error").is_null().to_pylist()  # a pyarrow.StructArray
+    [True, True, False]
+    >>> predictor.type.field("probabilities")
+    pyarrow.Field<probabilities: list<item: float>>
     """
 
     @shows(KEYWORDS)

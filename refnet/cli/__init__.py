@@ -1,5 +1,5 @@
 """The command line: ``refnet demo``, ``predict``, ``batch``, ``summary``, ``convert``, ``bench``, ``selfcheck``,
-``golden``, ``compare``, ``diagnose`` and ``plot``.
+``golden``, ``compare``, ``diagnose``, ``plot``, ``explain`` and ``completion``.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bits or values differ or any other failure,
 2 usage, 3 device, 4 weights that cannot be read or written, 5 images, goldens and other inputs, 130 interrupted. Where
@@ -16,7 +16,21 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import refnet
-from refnet.cli import batch, bench, compare, convert, demo, diagnose, golden, plot, predict, selfcheck, summary
+from refnet.cli import (
+    batch,
+    bench,
+    compare,
+    completion,
+    convert,
+    demo,
+    diagnose,
+    explain,
+    golden,
+    plot,
+    predict,
+    selfcheck,
+    summary,
+)
 from refnet.cli.console import Output, say
 from refnet.cli.failures import FileError, report
 from refnet.errors import ConfigError, RefnetError
@@ -35,6 +49,8 @@ _COMMANDS = {
     "golden": (golden, "record a network's end points in a file, or compare them with a record"),
     "plot": (plot, "pictures of a network and of what it computes"),
     "compare": (compare, "find where a network that runs elsewhere diverges, layer by layer"),
+    "explain": (explain, "the cause and the cure of an error, with an example"),
+    "completion": (completion, "write what completes refnet's commands and options in a shell"),
 }
 
 _EPILOG = """\
@@ -91,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=command.EPILOG)
         sub.formatter_class, sub.allow_abbrev = layout, False
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, of_all=parser)
     return parser
 
 

@@ -20,6 +20,7 @@ from refnet.cli.options import (
     count,
     load,
     make_engine,
+    offer,
 )
 from refnet.engine import Engine
 from refnet.errors import RefnetError
@@ -53,10 +54,11 @@ multiply-adds in registers, and copies of memory. Products with zeros count as d
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
+    network = parser.add_argument(
         "network", nargs="?",
         help="resnet_v2_50 (default), _101, _152 or _200 with random weights, or a weights file",
     )  # fmt: skip
+    offer(network, NETWORKS, or_file=True)
     parser.add_argument("--size", type=count, metavar="N", help="height and width (default: 224)")
     parser.add_argument("--batch", type=count, default=1, metavar="N", help="images per forward (default: 1)")
     parser.add_argument("--rounds", type=count, default=20, metavar="N", help="forwards to time (default: 20)")

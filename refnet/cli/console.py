@@ -34,7 +34,7 @@ def say(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON object to stdout; a number that JSON cannot write, NaN or an infinity, is null."""
+    """Write one JSON object to stdout; a number that JSON cannot write is "nan", "inf" or "-inf"."""
     print(json.dumps(plain_json(value), default=str, allow_nan=False))
 
 
@@ -131,6 +131,8 @@ def track(items: SizedIterable[T], description: str | Callable[[T], str]) -> Ite
 @cache  # once is enough, as nothing unsubscribes
 def announce_compilation() -> None:
     """From now on, report which kernels are compiled."""
-    from refnet_kernels.jit import on_compile
-
+    try:
+        from refnet_kernels.jit import on_compile
+    except ImportError:  # without a compiler, as in a browser, the definitions work all the same
+        return
     on_compile(lambda name: say(f"compiling {name} ... (once on this machine)"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from refnet.cli.console import print_json, say
-from refnet.errors import RefnetError
+from refnet.errors import ConfigError, RefnetError
 
 
 class FileError(RefnetError):
@@ -52,4 +53,7 @@ def report(error: RefnetError, as_json: bool) -> int:
         print_json({"error": as_object(error)})
     else:
         say(f"error: {error.message}")
+        # For a person: a log has one line per error. A wrong command line has its --help.
+        if sys.stderr.isatty() and not isinstance(error, ConfigError | FileError):
+            say(f"more: refnet explain {type(error).__name__}")
     return error.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from typing import Any
 
@@ -19,11 +18,12 @@ from refnet.cli.options import (
     check_engine_options,
     count,
     load,
+    offer,
     option,
+    option_words,
     recipe_choice,
 )
 from refnet.errors import ConfigError, GoldenError, InputError
-from refnet.evidence.end_points import Difference
 from refnet.evidence.environment import versions
 from refnet.evidence.golden import OPTIONS, Report, check, record
 from refnet.evidence.golden_file import Golden, read_golden
@@ -68,10 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=count, metavar="N", help="size of the seeded image, or resize the image to it: N x N"
     )
     sub.add_argument("--end-points", nargs="+", metavar="NAME", help="which to keep, besides the net (default: all)")
-    sub.add_argument(
+    options = sub.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE",
         help="an option of refnet.Engine, such as output_stride=8 or global_pool=false",
     )  # fmt: skip
+    offer(options, option_words(OPTIONS - {"blocks"}))
     sub.add_argument("--hashes-only", action="store_true", help="keep only hashes, no values: a file of some KB")
     sub.add_argument("--store-image", action="store_true", help="keep the normalised image too")
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
@@ -91,9 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_weights_options(parser, with_options=False)
-    parser.add_argument(
+    weights = parser.add_argument(
         "--weights", metavar="W", help=f"a weights file, as for refnet predict, or one of {', '.join(NETWORKS)}"
     )
+    offer(weights, NETWORKS, or_file=True)
     parser.add_argument("--image", metavar="I", help="a PNG, JPEG, GIF, BMP, WebP, TIFF or AVIF file")
 
 
@@ -176,21 +178,12 @@ def _check(arguments: argparse.Namespace) -> int:
                 "same": not report.differing,
                 "recorded_with": golden.made_with,
                 "checked_with": versions(),
-                "end_points": [_as_object(row) for row in report.rows],
+                "end_points": [row._asdict() for row in report.rows],
             }
         )
     else:
         _print(report, golden)
     return 1 if report.differing else 0
-
-
-def _as_object(row: Difference) -> dict[str, Any]:
-    """The difference in JSON's types, which have neither NaN nor infinity."""
-    fields = row._asdict()
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
 
 
 def _print(report: Report, golden: Golden) -> None:

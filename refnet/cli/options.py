@@ -19,7 +19,8 @@ from refnet.errors import ConfigError, InputError, WeightsError
 from refnet.images import labels
 from refnet.images.files import load_image
 from refnet.images.preprocess import VGG, Recipe
-from refnet.network.options import BOOLEANS, SLIM_OPTIONS
+from refnet.network.options import BOOLEANS, CHOICES, SLIM_OPTIONS
+from refnet.run.backends import BACKENDS
 from refnet.run.devices import check_device, check_threads
 from refnet.weights.files import load_weights
 from refnet.weights.weights import Weights
@@ -80,6 +81,11 @@ def some_seconds(text: str) -> float:
     return number
 
 
+def offer(action: argparse.Action, words: Iterable[str], *, or_file: bool = False) -> None:
+    """Have shells complete these words for an argument that can be something else, too; see `refnet.cli.completion`."""
+    action.offered, action.or_file = tuple(words), or_file  # type: ignore[attr-defined]
+
+
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
     """``--threads``."""
     parser.add_argument(
@@ -93,11 +99,12 @@ def add_threads_option(parser: argparse.ArgumentParser) -> None:
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """``--threads`` and ``--device``."""
     add_threads_option(parser)
-    parser.add_argument(
+    device = parser.add_argument(
         "--device",
         default="cpu",
         help="cpu (default), cuda, cuda:1 ..., or reference: the NumPy definitions, which are slow",
     )
+    offer(device, (backend.name for backend in BACKENDS))
 
 
 def add_dense_option(parser: argparse.ArgumentParser) -> None:
@@ -122,20 +129,29 @@ def add_weights_options(parser: argparse.ArgumentParser, *, with_options: bool =
         "--averages", action="store_true", help="take the variables' moving averages, where the file has both"
     )
     if with_options:
-        parser.add_argument(
+        options = parser.add_argument(
             "--option", dest="of_weights", action="append", default=[], metavar="NAME=VALUE",
             help="what the file does not tell about its network, such as stride_place=first_unit or pool_mode=torch",
         )  # fmt: skip
+        offer(options, option_words(SLIM_OPTIONS))
         add_recipe_option(parser)
 
 
 def add_recipe_option(parser: argparse.ArgumentParser) -> None:
     """``--recipe``."""
-    parser.add_argument(
+    recipe = parser.add_argument(
         "--recipe", dest="of_recipe", action="append", default=[], metavar="NAME|FIELD=VALUE",
         help=f"how images are prepared: {', '.join(RECIPES)}; or one value of the recipe, such as resize_side=232, "
         "interpolation=bicubic or mean=0.5,0.5,0.5 (can be repeated; default: the weights' own)",
     )  # fmt: skip
+    offer(recipe, [*RECIPES, *(f"{field}=" for field in Recipe._fields)])
+
+
+def option_words(known: Iterable[str]) -> list[str]:
+    """What `option` takes: each name with each of its values, or with none where they cannot be listed."""
+    texts = {**CHOICES, "dtype": sorted({dtype.name for backend in BACKENDS for dtype in backend.dtypes})}
+    texts |= dict.fromkeys(BOOLEANS, ("true", "false"))
+    return [f"{name}={value}" for name in sorted(known) for value in texts.get(name, [""])]
 
 
 def option(text: str, known: Iterable[str]) -> tuple[str, Any]:

@@ -18,6 +18,7 @@ from refnet.cli.options import (
     count,
     image_of,
     load,
+    offer,
     whole,
 )
 from refnet.engine import Engine
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         sub = kinds.add_parser(kind, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         what = "a weights file, or the name of a network" if kind == "network" else "a weights file"
-        sub.add_argument("weights", metavar="W", help=what)
+        weights = sub.add_argument("weights", metavar="W", help=what)
+        if kind == "network":
+            offer(weights, NETWORKS, or_file=True)
         sub.add_argument("output", metavar="FILE", help="the picture to write: .png, .svg, .pdf (extra: plots)")
         if kind != "kernels":
             size = {"network": 224, "dense": 321}.get(kind)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from refnet.cli.console import announce_compilation, print_json, print_table, printable, track
-from refnet.cli.options import add_engine_options, add_json_option, check_engine_options
+from refnet.cli.options import add_engine_options, add_json_option, check_engine_options, offer
 from refnet.errors import ConfigError
 from refnet.evidence.environment import environment
 from refnet.evidence.selfcheck import CASES, Case, Outcome, cases_of, check, published
@@ -28,9 +28,10 @@ exit codes: 0 all bits are as published, 1 some are not
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
+    checks = parser.add_argument(
         "checks", nargs="*", metavar="CHECK", help="which checks to run (default: all that the device can do)"
     )
+    offer(checks, (case.name for case in CASES))
     add_engine_options(parser)
     add_json_option(parser)
 

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from refnet.cli.console import print_json, print_table, printable
-from refnet.cli.options import add_json_option, add_weights_options, count, load, recipe_text
+from refnet.cli.options import add_json_option, add_weights_options, count, load, offer, recipe_text
 from refnet.errors import ConfigError
 from refnet.images import doubts
 from refnet.images.labels import IMAGENET, WITH_BACKGROUND
@@ -29,7 +29,8 @@ networks: {", ".join(NETWORKS)}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("network", metavar="W", help="a weights file, or the name of a network")
+    network = parser.add_argument("network", metavar="W", help="a weights file, or the name of a network")
+    offer(network, NETWORKS, or_file=True)
     parser.add_argument("--size", type=count, default=224, metavar="N", help="an input of N x N pixels (default 224)")
     add_weights_options(parser)
     add_json_option(parser)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from refnet.checks import listed
+from refnet.checks import listed, plain_json
 from refnet.comparison.statistics import FACTOR, QUANTILES, Patch
 
 #: The version of `Result.to_dict`'s schema.
@@ -174,32 +173,39 @@ class Result:
         return [sentence for sentence in said if sentence]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON's types; NaN and infinities are strings.
+        """All of it in JSON's types; NaN and infinities are the strings "nan", "inf" and "-inf".
 
         Returns
         -------
         dict
             ``schema`` is the version of this structure, 1. ``rows`` have the attributes of `Row`.
         """
-        rows = [{entry.name: _plain(getattr(row, entry.name)) for entry in fields(row)} for row in self.rows]
         first = self.first_divergence
-        return {
-            "schema": SCHEMA,
-            "agrees": self.agrees,
-            "first_divergence": None if first is None else first.name,
-            "reference": self.reference,
-            "observed": self.observed,
-            "factor": FACTOR,
-            "quantiles": list(QUANTILES),
-            "scale": "measured" if self.measured else "estimated",
-            "compared": len(self.compared),
-            "differing": len(self.differing),
-            "top_1": _plain(self.top_1),
-            "summary": self.sentences(),
-            "notes": self.notes,
-            "not_observed": self.not_observed,
-            "rows": rows,
-        }
+        rows = []
+        for row in self.rows:
+            values = {entry.name: getattr(row, entry.name) for entry in fields(row)}
+            values["patch"] = None if row.patch is None else row.patch._asdict()
+            rows.append(values)
+        found: dict[str, Any] = plain_json(
+            {
+                "schema": SCHEMA,
+                "agrees": self.agrees,
+                "first_divergence": None if first is None else first.name,
+                "reference": self.reference,
+                "observed": self.observed,
+                "factor": FACTOR,
+                "quantiles": list(QUANTILES),
+                "scale": "measured" if self.measured else "estimated",
+                "compared": len(self.compared),
+                "differing": len(self.differing),
+                "top_1": self.top_1,
+                "summary": self.sentences(),
+                "notes": self.notes,
+                "not_observed": self.not_observed,
+                "rows": rows,
+            }
+        )
+        return found
 
     def to_json(self) -> str:
         """All of it as a JSON object."""
@@ -226,13 +232,3 @@ def _origin(row: Row) -> str:
     if row.origin == "inherited":
         return f"It is inherited: computed from its own inputs{since}, it agrees."
     return ""
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Patch):
-        return {name: _plain(entry) for name, entry in value._asdict().items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return value

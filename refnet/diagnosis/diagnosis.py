@@ -114,13 +114,13 @@ class Diagnosis:
     of: str = "outputs"
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON's types, which have neither NaN nor infinity: those are None."""
+        """All of it in JSON's types; NaN and infinities are the strings "nan", "inf" and "-inf"."""
         found: dict[str, Any] = plain_json(asdict(self))
         return found
 
     def to_json(self) -> str:
         """All of it as a JSON object."""
-        return json.dumps(self.to_dict())
+        return json.dumps(self.to_dict(), allow_nan=False)
 
     @property
     def summary(self) -> str:
@@ -200,6 +200,17 @@ def diagnose(
         The image or what was observed cannot be used.
     WeightsError, ConfigError
         As `Engine` raises them.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> blocks = [refnet.resnet_v2_block("block1", base_depth=4, num_units=1, stride=1)]
+    >>> weights = refnet.random_weights(blocks, num_classes=20)
+    >>> images = refnet.seeded.random_images((1, 33, 33, 3))
+    >>> theirs = refnet.forward(weights, images, batch_norm_epsilon=1e-3)  # a port with another epsilon
+    >>> (mistake,) = refnet.diagnose(weights, images, theirs, pairs=False).mistakes
+    >>> mistake.id, mistake.value
+    ('epsilon', 0.001)
     """
     check_bool(pairs=pairs)
     check_number(limit=limit)

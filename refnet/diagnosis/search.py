@@ -34,10 +34,6 @@ COARSE_NOISE, COARSE_DRAWS = 255 * 2.0**-22, 3
 APART = 4.0
 
 
-#: The place of each mistake in the catalogue.
-_PLACES = {mistake.id: place for place, mistake in enumerate(MISTAKES)}
-
-
 @dataclass(frozen=True, eq=False)
 class Computed:
     """What a variant gives, beside what was observed: vectors that can be compared."""
@@ -90,7 +86,7 @@ class Explanation:
         """Those that come first are the simpler ones: fewer, everywhere, nearer to the image."""
         hypotheses = self.candidate.hypotheses
         wide = sum(hypothesis.site in (EVERYWHERE, "pixels") for hypothesis in hypotheses)
-        return len(hypotheses), -wide, [_PLACES[hypothesis.mistake.id] for hypothesis in hypotheses]
+        return len(hypotheses), -wide, [MISTAKES.index(hypothesis.mistake) for hypothesis in hypotheses]
 
 
 def hypotheses_of(lab: Lab) -> list[Hypothesis]:

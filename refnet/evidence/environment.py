@@ -6,10 +6,11 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from refnet_kernels.contract import CONTRACT_VERSION
 from refnet_kernels.system.float_mode import describe_mode
-from refnet_kernels.system.forks import making
+from refnet_kernels.system.forks import once
 
 #: Environment variables that control how kernels are compiled and run.
 _PREFIXES = ("NUMBA_", "REFNET_")
@@ -29,19 +30,27 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict[str, str]:
     """Versions, system, processor, and the environment variables of refnet and Numba."""
-    with making:
-        import llvmlite.binding as llvm
-
-    features = llvm.get_host_cpu_features()
+    llvm = _llvm()
+    name, features = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features()) if llvm else (platform.machine(), {})
     return {
         **versions(),
         "numba-cuda": _version("numba-cuda"),
         "system": f"{platform.platform()}, {sys.byteorder}-endian",
-        "cpu": f"{llvm.get_host_cpu_name()}, {_model()}",
+        "cpu": f"{name}, {_model()}",
         "features": " ".join(sorted(name for name, there in features.items() if there)),
         "floating point": describe_mode(),
         **{name: value for name, value in sorted(os.environ.items()) if name.startswith(_PREFIXES)},
     }
+
+
+@once
+def _llvm() -> Any:
+    """What compiles the kernels; None where they cannot be compiled, as in a browser."""
+    try:
+        import llvmlite.binding as llvm
+    except ImportError:
+        return None
+    return llvm
 
 
 def _version(package: str) -> str:

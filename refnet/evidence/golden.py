@@ -52,6 +52,19 @@ class Report(NamedTuple):
         In network order, the net among them.
     max_ulps : float
         How far an end point may be off; 0: not by a bit.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> image = refnet.load_image("digit3.png")
+    >>> _ = refnet.golden.record("digit.safetensors", "digits.ckpt", image)
+    >>> net, end_points = refnet.forward("digits.ckpt", image, end_points=True)
+    >>> report = refnet.golden.compare_end_points("digit.safetensors", {**end_points, "net": net * 2})
+    >>> [row.name for row in report.differing]
+    ['net']
+    >>> print(report)
+    1 of 45 end points differ from digit.safetensors; in network order:
+      net [10]: 10 of 10 elements differ, most at [3]: expected 8.27..., found 16.55..., ... ULPs of the largest ...
     """
 
     path: str
@@ -138,6 +151,14 @@ def record(
     ------
     WeightsError, InputError, ConfigError, DeviceError
         As `Engine` raises them.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> image = refnet.load_image("digit3.png")
+    >>> golden = refnet.golden.record("digit.safetensors", "digits.ckpt", image, store_images=True)
+    >>> refnet.golden.check("digit.safetensors", "digits.ckpt").differing  # the image is in the golden
+    []
     """
     path = path_of(path)
     golden, _ = recorded(
@@ -235,6 +256,14 @@ def check(
         The golden was recorded with other weights, or other images; or they cannot be used.
     ConfigError
         Weights or images are not passed, and the golden holds none.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> image = refnet.load_image("digit3.png")
+    >>> _ = refnet.golden.record("digit.safetensors", "digits.ckpt", image)
+    >>> refnet.golden.check("digit.safetensors", "digits.ckpt", image, threads=1).differing
+    []
     """
     path = path_of(path)
     golden = read_golden(path)
@@ -285,6 +314,15 @@ def compare_end_points(path: str | os.PathLike[str], end_points: Mapping[str, An
         The file cannot be used.
     ConfigError
         There are no end points to compare, or some that the golden does not have; or ``max_ulps`` is not a distance.
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> _ = refnet.golden.record("digit.safetensors", "digits.ckpt", refnet.load_image("digit3.png"))
+    >>> with np.load("theirs.npz") as theirs:  # of a port whose batch norms have another epsilon
+    ...     report = refnet.golden.compare_end_points("digit.safetensors", theirs, max_ulps=64)
+    >>> report.differing[0].name
+    'resnet_v2_digits/block1/unit_1/bottleneck_v2/preact'
     """
     path = path_of(path)
     check_number(max_ulps=max_ulps)

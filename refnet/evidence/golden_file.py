@@ -85,6 +85,15 @@ class Golden(NamedTuple):
     tensors : tuple of str
         The first 8 digits of the SHA-256 of each variable that the network reads, in the order of their names, to tell
         which ones are others. Empty in goldens of earlier versions.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> golden = refnet.golden.record("digit.safetensors", "digits.ckpt", refnet.load_image("digit3.png"))
+    >>> golden.contract, golden.shape, golden.recipe.height
+    (1, (32, 32, 3), 32)
+    >>> list(golden.end_points)[:2], golden.values["net"].shape
+    (['resnet_v2_digits/conv1', 'resnet_v2_digits/pool1'], (10,))
     """
 
     contract: int
@@ -170,6 +179,13 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
         The file is damaged or is not a golden, or it has another format version or another arithmetic contract.
     FileNotFoundError, PermissionError
         As the system raises them.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> _ = refnet.golden.record("digit.safetensors", "digits.ckpt", refnet.load_image("digit3.png"))
+    >>> refnet.golden.read_golden("digit.safetensors").end_points["net"].shape
+    (10,)
     """
     name = path_of(path)
     try:

@@ -39,6 +39,13 @@ def random_images(shape: Sequence[int], seed: int = 0) -> Float32Array:
     ------
     InputError, ConfigError
         The shape or the seed cannot be one.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> refnet.seeded.random_images((1, 1, 2, 3), seed=1)
+    array([[[[-0.01492393, -0.5264026 , -0.19725478],
+             [ 0.95025027, -0.3229344 ,  0.91220653]]]], dtype=float32)
     """
     shape, seed = shape_of(shape), seed_of(seed)
     # The random bits, two arrays of binary64, and the result.
@@ -71,6 +78,16 @@ def lively_weights(weights: Mapping[str, Float32Array], seed: int = 0) -> Weight
     ------
     WeightsError, ConfigError
         The weights cannot be used, or the seed cannot be one.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> blocks = [refnet.resnet_v2_block("block1", base_depth=4, num_units=1, stride=1)]
+    >>> weights = refnet.random_weights(blocks, num_classes=10)
+    >>> weights["resnet_v2/postnorm/gamma"][:2]
+    array([1., 1.], dtype=float32)
+    >>> refnet.seeded.lively_weights(weights)["resnet_v2/postnorm/gamma"][:2]
+    array([1.3237625, 1.056462 ], dtype=float32)
     """
     seed = seed_of(seed)
     tensors: dict[str, Float32Array] = {}

@@ -69,6 +69,13 @@ class ArgScope(NamedTuple):
     bias_before_batch_norm : bool, optional
         Whether convolutions with batch norm have biases too, as in Keras Applications' first version. None: each
         convolution as the variables show it.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> options = refnet.resnet_arg_scope(batch_norm_epsilon=1e-3)
+    >>> options.batch_norm_epsilon, options.pool_mode
+    (0.001, 'slim')
     """
 
     is_training: bool = False

@@ -111,6 +111,16 @@ def load_image(
     -----
     The checksums of a PNG are verified. The other formats have none: a change in their data is found only if it makes
     the file unreadable.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> image = refnet.load_image("digit3.png")
+    >>> image.shape, image.dtype
+    ((8, 8, 3), dtype('uint8'))
+    >>> with open("digit3.png", "rb") as file:
+    ...     refnet.load_image(file, channels=1).shape
+    (8, 8, 1)
     """
     pixels, name, notes = _loaded(path, channels)
     notes.say(name)

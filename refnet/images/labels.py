@@ -75,6 +75,18 @@ def decode_predictions(
         The predictions are not such an array of numbers.
     ConfigError
         There is not one label per class, the package is missing, or the file is not a class index.
+
+    Examples
+    --------
+    >>> import numpy as np, refnet
+    >>> ((best, second),) = refnet.decode_predictions(np.array([0.1, 0.6, 0.3]), top=2, labels=["cat", "dog", "fish"])
+    >>> best
+    Prediction(wnid=None, name='dog', score=0.6)
+    >>> weights = refnet.load_weights("digits.ckpt")
+    >>> logits = refnet.forward(weights, refnet.load_image("digit3.png"))
+    >>> ((best,),) = refnet.decode_predictions(logits, top=1, labels=weights.labels, from_logits=True)
+    >>> best.name
+    '3'
     """
     scores = _scores(predictions)
     check_positive(top=as_int(top))

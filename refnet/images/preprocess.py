@@ -74,8 +74,11 @@ class Recipe(NamedTuple):
     --------
     torchvision's transforms of its IMAGENET1K_V1 weights, and timm's of its ``resnetv2_50``:
 
-    >>> refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")
-    >>> refnet.Recipe(224, 224, 1.0, "torch", 235, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    >>> import refnet
+    >>> torchvision = refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")
+    >>> timm = refnet.Recipe(224, 224, 1.0, "torch", 235, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    >>> refnet.preprocess(refnet.load_image("digit3.png"), timm).shape
+    (224, 224, 3)
     """
 
     height: int | None = 299
@@ -153,6 +156,16 @@ def preprocess(
         resize of the shorter side; or the recipe gives those of a list different sizes.
     ConfigError
         A value of the recipe is out of range, or they do not fit together or to the number of channels.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> image = refnet.load_image("digit3.png")
+    >>> refnet.preprocess(image).shape
+    (299, 299, 3)
+    >>> recipe = refnet.Recipe(224, 224, 1.0, "torch", 256, "bilinear")
+    >>> refnet.preprocess([image, image], recipe).shape
+    (2, 224, 224, 3)
     """
     return preprocessing(images, recipe)[1]()
 

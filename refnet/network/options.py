@@ -63,6 +63,13 @@ class Options:
     dtype : {"float32", "float64"} or NumPy dtype
         The dtype of the images, the outputs and all values between them. "float64": the same sums in the same order in
         binary64, as the truth for float32 (rule A8); the weights are the same float32 values.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> options = refnet.Engine("digits.ckpt", output_stride=8).options
+    >>> options.output_stride, options.batch_norm_epsilon, options.pool_mode
+    (8, 1e-05, 'slim')
     """
 
     blocks: Sequence[Block] | None = None
@@ -167,10 +174,11 @@ def check_slim_options(options: Mapping[str, Any]) -> None:
         elif name == "batch_norm_epsilon":
             check_number(batch_norm_epsilon=value)
         else:
-            check_choice(name, value, _CHOICES[name])
+            check_choice(name, value, CHOICES[name])
 
 
-_CHOICES = {"pool_mode": POOL_MODES, "stride_place": STRIDE_PLACES}
+#: Options of texts, with the texts that each can be.
+CHOICES = {"pool_mode": POOL_MODES, "stride_place": STRIDE_PLACES}
 
 
 def _check_others(options: Options) -> None:

@@ -42,6 +42,13 @@ class Block(NamedTuple):
     args : sequence of dict
         The arguments of each unit: ``depth``, ``depth_bottleneck``, ``stride``; and ``unit_rate``, if it is not 1, and
         ``stride_in_1x1``, if it is not False.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> units = [{"depth": 256, "depth_bottleneck": 64, "stride": stride} for stride in (1, 2)]
+    >>> refnet.Block("block1", refnet.bottleneck, units)
+    <Block block1: bottleneck 256, 256/2>
     """
 
     scope: str

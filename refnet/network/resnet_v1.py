@@ -285,6 +285,15 @@ def resnet_v1_18(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     -------
     net, end_points
         As for `resnet_v1`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v1_18(images, 1000)
+    >>> net.shape, end_points["resnet_v1_18/block4"].shape
+    ((1, 1000), (1, 7, 7, 512))
     """
     return resnet_v1(inputs, network_blocks("resnet_v1_18"), num_classes, scope=scope, **options)
 
@@ -302,6 +311,15 @@ def resnet_v1_34(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     -------
     net, end_points
         As for `resnet_v1`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v1_34(images, 1000)
+    >>> net.shape, end_points["resnet_v1_34/block4"].shape
+    ((1, 1000), (1, 7, 7, 512))
     """
     return resnet_v1(inputs, network_blocks("resnet_v1_34"), num_classes, scope=scope, **options)
 
@@ -319,6 +337,15 @@ def resnet_v1_50(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     -------
     net, end_points
         As for `resnet_v1`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v1_50(images, 1000)
+    >>> net.shape, end_points["resnet_v1_50/block4"].shape
+    ((1, 1000), (1, 7, 7, 2048))
     """
     return resnet_v1(inputs, network_blocks("resnet_v1_50"), num_classes, scope=scope, **options)
 
@@ -336,6 +363,15 @@ def resnet_v1_101(inputs: Any, num_classes: int | None = None, *, scope: str = "
     -------
     net, end_points
         As for `resnet_v1`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v1_101(images, 1000)
+    >>> net.shape, end_points["resnet_v1_101/block4"].shape
+    ((1, 1000), (1, 7, 7, 2048))
     """
     return resnet_v1(inputs, network_blocks("resnet_v1_101"), num_classes, scope=scope, **options)
 
@@ -353,6 +389,15 @@ def resnet_v1_152(inputs: Any, num_classes: int | None = None, *, scope: str = "
     -------
     net, end_points
         As for `resnet_v1`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v1_152(images, 1000)
+    >>> net.shape, end_points["resnet_v1_152/block4"].shape
+    ((1, 1000), (1, 7, 7, 2048))
     """
     return resnet_v1(inputs, network_blocks("resnet_v1_152"), num_classes, scope=scope, **options)
 
@@ -370,5 +415,14 @@ def resnet_v1_200(inputs: Any, num_classes: int | None = None, *, scope: str = "
     -------
     net, end_points
         As for `resnet_v1`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v1_200(images, 1000)
+    >>> net.shape, end_points["resnet_v1_200/block4"].shape
+    ((1, 1000), (1, 7, 7, 2048))
     """
     return resnet_v1(inputs, network_blocks("resnet_v1_200"), num_classes, scope=scope, **options)

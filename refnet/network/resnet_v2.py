@@ -377,6 +377,15 @@ def resnet_v2_18(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     -------
     net, end_points
         As for `resnet_v2`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v2_18(images, 1001)
+    >>> net.shape, end_points["resnet_v2_18/block4"].shape
+    ((1, 1001), (1, 7, 7, 512))
     """
     return resnet_v2(inputs, network_blocks("resnet_v2_18"), num_classes, scope=scope, **options)
 
@@ -394,6 +403,15 @@ def resnet_v2_34(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     -------
     net, end_points
         As for `resnet_v2`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v2_34(images, 1001)
+    >>> net.shape, end_points["resnet_v2_34/block4"].shape
+    ((1, 1001), (1, 7, 7, 512))
     """
     return resnet_v2(inputs, network_blocks("resnet_v2_34"), num_classes, scope=scope, **options)
 
@@ -411,6 +429,15 @@ def resnet_v2_50(inputs: Any, num_classes: int | None = None, *, scope: str = "r
     -------
     net, end_points
         As for `resnet_v2`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v2_50(images, 1001)
+    >>> net.shape, end_points["resnet_v2_50/block4"].shape
+    ((1, 1001), (1, 7, 7, 2048))
     """
     return resnet_v2(inputs, network_blocks("resnet_v2_50"), num_classes, scope=scope, **options)
 
@@ -428,6 +455,15 @@ def resnet_v2_101(inputs: Any, num_classes: int | None = None, *, scope: str = "
     -------
     net, end_points
         As for `resnet_v2`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v2_101(images, 1001)
+    >>> net.shape, end_points["resnet_v2_101/block4"].shape
+    ((1, 1001), (1, 7, 7, 2048))
     """
     return resnet_v2(inputs, network_blocks("resnet_v2_101"), num_classes, scope=scope, **options)
 
@@ -445,6 +481,15 @@ def resnet_v2_152(inputs: Any, num_classes: int | None = None, *, scope: str = "
     -------
     net, end_points
         As for `resnet_v2`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v2_152(images, 1001)
+    >>> net.shape, end_points["resnet_v2_152/block4"].shape
+    ((1, 1001), (1, 7, 7, 2048))
     """
     return resnet_v2(inputs, network_blocks("resnet_v2_152"), num_classes, scope=scope, **options)
 
@@ -462,5 +507,14 @@ def resnet_v2_200(inputs: Any, num_classes: int | None = None, *, scope: str = "
     -------
     net, end_points
         As for `resnet_v2`.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> from refnet.graph.graph import Graph
+    >>> images = Graph({}).placeholder((1, 224, 224, 3))  # symbolic: nothing is computed
+    >>> net, end_points = refnet.resnet_v2_200(images, 1001)
+    >>> net.shape, end_points["resnet_v2_200/block4"].shape
+    ((1, 1001), (1, 7, 7, 2048))
     """
     return resnet_v2(inputs, network_blocks("resnet_v2_200"), num_classes, scope=scope, **options)

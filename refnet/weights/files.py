@@ -84,6 +84,17 @@ def load_weights(
         There is not one label per class, or the file holds several networks.
     FileNotFoundError, PermissionError
         As the system raises them.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> weights = refnet.load_weights("digits.ckpt")
+    >>> weights
+    <Weights from TF checkpoint V2: 110 tensors, 70,058 parameters>
+    >>> weights["resnet_v2_digits/conv1/weights"].shape
+    (7, 7, 3, 64)
+    >>> weights.recipe.height, weights.labels[:3]
+    (32, ('0', '1', '2'))
     """
     with making:
         from refnet.files import naming_file
@@ -400,6 +411,15 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Any]) -> No
         label per class, or the recipe makes more pixels than a file can ask for.
     WeightsError
         There is no ResNet among the tensors, or some hold NaN or infinite values.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> weights = refnet.load_weights("digits.ckpt")
+    >>> refnet.save_weights("digits.safetensors", weights)
+    >>> copy = refnet.load_weights("digits.safetensors")
+    >>> copy.labels == weights.labels, copy.recipe == weights.recipe
+    (True, True)
     """
     with making:
         from refnet.weights import formats

@@ -60,6 +60,14 @@ def random_weights(
     ------
     ConfigError
         There is no network of that name, or an argument has a value that it cannot have.
+
+    Examples
+    --------
+    >>> import refnet
+    >>> blocks = [refnet.resnet_v2_block("block1", base_depth=4, num_units=1, stride=1)]
+    >>> weights = refnet.random_weights(blocks, num_classes=10, seed=7)
+    >>> list(weights)[:2], weights["resnet_v2/logits/weights"].shape
+    (['resnet_v2/conv1/weights', 'resnet_v2/conv1/biases'], (1, 1, 16, 10))
     """
     seed, channels, num_classes = seed_of(seed), as_int(channels), as_int(num_classes)
     check_positive(channels=channels, **({} if num_classes is None else {"num_classes": num_classes}))

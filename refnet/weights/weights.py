@@ -75,8 +75,14 @@ class Weights(Mapping[str, Float32Array]):
 
     Examples
     --------
-    >>> weights = refnet.load_weights("resnet_v2_50.ckpt")
-    >>> smaller = weights.replace(recipe=weights.recipe._replace(height=224, width=224))
+    >>> import refnet
+    >>> weights = refnet.load_weights("digits.ckpt")
+    >>> weights["resnet_v2_digits/logits/biases"].shape, weights.labels[3]
+    ((10,), '3')
+    >>> weights.architecture
+    <Architecture of resnet_v2_digits: 6 units in 3 blocks, 10 classes>
+    >>> weights.arg_scope.batch_norm_epsilon, weights.changes, weights.notes
+    (1e-05, {}, [])
     """
 
     recipe: Recipe
@@ -151,6 +157,14 @@ class Weights(Mapping[str, Float32Array]):
         ------
         ConfigError
             As for the class.
+
+        Examples
+        --------
+        >>> import refnet
+        >>> weights = refnet.load_weights("digits.ckpt")
+        >>> larger = weights.replace(recipe=weights.recipe._replace(height=64, width=64))
+        >>> larger.recipe.height, larger.image_size, weights.recipe.height
+        (64, (32, 32), 32)
         """
         changes: dict[str, Any] = {}
         if recipe is not None:

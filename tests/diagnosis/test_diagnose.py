@@ -210,7 +210,7 @@ def test_features() -> None:
 
 
 def test_the_answer_can_be_written_down() -> None:
-    assert json.loads(diagnosed(2, np.full(12, np.nan, np.float32)).to_json())["rounding"] is None
+    assert json.loads(diagnosed(2, np.full(12, np.nan, np.float32)).to_json())["rounding"] == "nan"
     found = diagnosed(2, logits(2, Mistake("pool5-max")))
     document = json.loads(found.to_json())
     assert document["explained"] is True

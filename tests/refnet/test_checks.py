@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from refnet.checks import as_int, check_choice, check_fraction, check_positive, listed
+from refnet.checks import as_int, check_choice, check_fraction, check_positive, listed, plain_json
 from refnet.errors import ConfigError
 
 
@@ -55,3 +56,9 @@ def test_numpys_integers_become_pythons() -> None:
 )
 def test_names_are_listed(names: Iterable[object], most: int, text: str) -> None:
     assert listed(names, most) == text
+
+
+def test_plain_json_loses_no_number() -> None:
+    numbers = [float("nan"), float("inf"), float("-inf"), 1e308, np.float64("nan")]
+    text = json.dumps(plain_json({"numbers": tuple(numbers)}), allow_nan=False)
+    assert list(map(float, json.loads(text)["numbers"])) == pytest.approx(numbers, nan_ok=True)

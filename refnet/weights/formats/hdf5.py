@@ -36,6 +36,8 @@ _OPTIMIZER = ("optimizer", "optimizer_weights")
 _MAX_DEPTH, _MAX_OBJECTS = 16, 1 << 17
 # A path repeats the names of the groups on the way.
 _PATHS_MAX_LENGTH = 16 << 20
+# In the older format, the group of an outermost layer lists its variables: in parts, if there are many.
+_LISTS = ("weight_names", "weight_names0")
 # The roles of Keras 3's numbered variables, by the number of variables in a layer.
 _ROLES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
@@ -167,10 +169,10 @@ def _load(extents: Extents, datasets: Mapping[str, Dataset], names: Mapping[str,
 
 
 class _Found(NamedTuple):
-    """A dataset, and the group that it is in."""
+    """A dataset, the groups that it is in from the outermost one, and how many are in the innermost."""
 
     header: Object
-    group: Object
+    groups: tuple[Object, ...]
     siblings: int
 
 
@@ -183,10 +185,10 @@ def _datasets(file: Hdf5File) -> tuple[dict[str, _Found], set[str]]:
     outermost: set[str] = set()
     seen = {file.root}
     length = 0
-    pending = [("", file.object(file.root))]
+    pending: list[tuple[str, tuple[Object, ...]]] = [("", (file.object(file.root),))]
     while pending:
-        path, group = pending.pop()
-        members = file.members(group)
+        path, groups = pending.pop()
+        members = file.members(groups[-1])
         outermost = outermost or set(members)
         for name, address in members.items():
             child_path = f"{path}/{name}" if path else name
@@ -205,23 +207,39 @@ def _datasets(file: Hdf5File) -> tuple[dict[str, _Found], set[str]]:
             seen.add(address)
             child = file.object(address)
             if child.is_group:
-                pending.append((child_path, child))
+                pending.append((child_path, (*groups, child)))
             elif child.is_dataset:
-                found[child_path] = _Found(child, group, len(members))
+                found[child_path] = _Found(child, groups, len(members))
     return found, outermost
 
 
 def _names(file: Hdf5File, datasets: Mapping[str, _Found]) -> dict[str, str]:
-    """The name of each dataset: ``layer/role``, after the name of an outer layer if several have layers so named."""
+    """The name of each dataset: ``layer/role``.
+
+    If several outer layers have layers so named, it is the variable's own name, with all its scopes; and where such
+    names are the same, ``layer/role`` after the name of the outer layer.
+    """
     layers: dict[str, str | None] = {}
     for path, dataset in datasets.items():
         if _is_numbered(path, dataset) and _group(path) not in layers:
-            layers[_group(path)] = file.text_attribute(dataset.group, "name")
+            layers[_group(path)] = file.text_attribute(dataset.groups[-1], "name")
     names = {path: _name(path, dataset, layers) for path, dataset in datasets.items()}
     counts = Counter(names.values())
     outer = {path: _outer(path) for path in names}
     clashing = {outer[path] for path, name in names.items() if counts[name] > 1} - {""}
+    own = {path: _own_name(file, path, datasets[path]) for path in names if outer[path] in clashing}
+    if len(set(own.values()) - {""}) == len(own):
+        return names | own
     return {path: f"{outer[path]}/{name}" if outer[path] in clashing else name for path, name in names.items()}
+
+
+def _own_name(file: Hdf5File, path: str, dataset: _Found) -> str:
+    """What follows the outermost layer, whose group lists its variables: in the older format, a variable's own name."""
+    parts = path.split("/")
+    for depth, group in enumerate(dataset.groups):
+        if any(file.has_attribute(group, name) for name in _LISTS):
+            return "/".join(parts[depth:]).removesuffix(":0")
+    return ""
 
 
 def _outer(path: str) -> str:

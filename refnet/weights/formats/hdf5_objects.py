@@ -334,6 +334,22 @@ class Hdf5File:
             return self._text_of(attribute.data) if is_text and _is_scalar(attribute.dataspace) else None
         return None
 
+    def has_attribute(self, found: Object, name: str) -> bool:
+        """Whether there is an attribute of this name, of whatever type.
+
+        Parameters
+        ----------
+        found : Object
+        name : str
+
+        Returns
+        -------
+        bool
+        """
+        wanted = name.encode()
+        attributes = (_attribute(flags, content) for flags, content in self._attributes(found, wanted))
+        return any(attribute is not None and attribute.name == wanted for attribute in attributes)
+
     def _attributes(self, found: Object, name: bytes) -> Iterator[tuple[int, bytes]]:
         yield from ((message.flags, message.content) for message in found.messages if message.kind == ATTRIBUTE)
         info = self.find(found, ATTRIBUTE_INFO)

@@ -35,6 +35,9 @@ _LISTED = 50
 
 _LINE_BYTES = 64
 
+# A browser lacks it.
+_HAS_PREADV = hasattr(os, "preadv")
+
 # Tensors that share memory are copied. Networks share a few, and some have one small tensor under many names.
 _MAX_SHARING, _SMALL_BYTES = 4, 1 << 20
 
@@ -177,9 +180,17 @@ def read_at(file: int, start: int, content: memoryview) -> int:
         How many bytes were read; fewer than asked for if the file ends.
     """
     done = 0
-    while count := os.preadv(file, [content[done:]], start + done):
+    while done < len(content) and (count := _read_some(file, start + done, content[done:])):
         done += count
     return done
+
+
+def _read_some(file: int, start: int, content: memoryview) -> int:
+    if _HAS_PREADV:
+        return os.preadv(file, [content], start)
+    part = os.pread(file, len(content), start)
+    content[: len(part)] = part
+    return len(part)
 
 
 def check_shape(shape: Sequence[int], itemsize: int) -> None:

@@ -35,6 +35,7 @@ from refnet.weights.formats.loaded import (
     not_numeric,
     raise_problems,
     read_all,
+    read_at,
     writable,
 )
 from refnet_kernels.system.forks import Lock
@@ -249,7 +250,7 @@ class _Stored(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         part = memoryview(buffer)[: min(self._left, _STEP_BYTES)]
-        count = os.preadv(self._file, [part], self._position)
+        count = read_at(self._file, self._position, part)
         self._checksum = zlib.crc32(part[:count], self._checksum)
         self._position += count
         self._left -= count

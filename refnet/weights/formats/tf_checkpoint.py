@@ -294,9 +294,13 @@ def _read_v2(prefix: str, num_shards: int, endianness: int, table: dict[bytes, m
 def _take_own_names(loaded: Loaded, graph: memoryview) -> None:
     """Give the tensors of an object-based checkpoint their variables' own names, if these are distinct.
 
-    A variable that two objects hold has two equal tensors; one of them is kept.
+    A variable that two objects hold has two equal tensors; one of them is kept. What metrics and optimizers keep is
+    left out.
     """
-    names = tf_objects.full_names(graph)
+    names = tf_objects.full_names(graph) | tf_objects.names_by_path(loaded.tensors)
+    for key in sorted(tf_objects.state_of_training(loaded.tensors)):
+        del loaded.tensors[key]
+        loaded.conversion.left_out[key] = "it is the state of a training"
     keys: dict[str, list[str]] = {}
     for key in loaded.tensors:
         keys.setdefault(names.get(key, key), []).append(key)

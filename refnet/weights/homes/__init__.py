@@ -40,6 +40,7 @@ HOMES: tuple[Home, ...] = (
     _later("pytorchcv", "features.stage"),
     # Before the official ones, whose names are the same behind any scope.
     _later("tf_official", "base_model/", name="SIMCLR"),
+    _later("tf_official", "/conv2d_fixed_padding", name="SIMCLR_2"),
     _later("tf_official", "conv2d", "batch_normalization"),
 )
 

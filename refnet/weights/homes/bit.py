@@ -4,6 +4,8 @@ BiT is a ResNetV2 with group norm in place of batch norm, and with standardised 
 classifier. Each block strides in its first unit, and a border of zeros takes part in pool1. There are no biases;
 TF-Slim's become zeros. timm has BiT by its own names (`refnet.weights.homes.timm`).
 
+Files of Google's network in TensorFlow 2 have the names of its .npz, but for the classifier's.
+
 Sources: Kolesnikov et al., "Big Transfer (BiT): General Visual Representation Learning", 2020; google-research's
 ``big_transfer``, ``bit_pytorch/models.py`` and ``bit_tf2/models.py``; transformers' ``models/bit/modeling_bit.py``.
 """
@@ -44,7 +46,10 @@ _LAYERS = {
     "b/group_norm": "conv1/GroupNorm", "b/standardized_conv2d": "conv2",
     "c/group_norm": "conv2/GroupNorm", "c/standardized_conv2d": "conv3",
 }  # fmt: skip
-_ENDS = {"root_block/standardized_conv2d": "conv1", "group_norm": "postnorm", "head/conv2d": "logits"}
+_ENDS = {
+    "root_block/standardized_conv2d": "conv1", "group_norm": "postnorm",
+    "head/conv2d": "logits", "head/dense": "logits",
+}  # fmt: skip
 _ROLES = {"kernel": "weights", "bias": "biases", "gamma": "gamma", "beta": "beta"}
 
 

@@ -6,11 +6,12 @@ Their variables are numbered in the order of their creation: ``conv2d``, ``conv2
 unit. Each first unit of a block has one, and strides. There are no biases; TF-Slim's become zeros.
 
 SimCLR's network is below ``base_model``, with its classifier ``head_supervised`` and its projection head
-``head_contrastive`` beside it.
+``head_contrastive`` beside it. In TensorFlow 2 it is below ``resnet``, with scopes for blocks, units and layers. There
+the numbers count the layers of a process, so they can start anywhere.
 
 Sources: tensorflow/models, ``official/r1/resnet/resnet_model.py`` and ``imagenet_preprocessing.py``;
 tensorflow/tpu, ``models/official/resnet/resnet_main.py``; google-research/simclr, ``resnet.py``, ``model_util.py`` and
-``data_util.py``.
+``data_util.py``, and in its ``tf2`` ``resnet.py`` and ``model.py``.
 """
 
 from __future__ import annotations
@@ -44,16 +45,18 @@ class Model(NamedTuple):
     whose : str
         The model and its home, in the error for others.
     prefix : str
-        What stands before the names of all layers but the classifier's.
+        A pattern of what stands before the names of all layers but the classifier's.
     dense : str
-        The classifier's name.
+        A pattern of the classifier's name.
     recipe : Recipe
     remark : str
         How the home's pixels differ.
     other_head : str
-        What stands before the names of a head that does not lead to the classifier, or "".
+        A pattern of what stands before the names of a head that does not lead to the classifier, or "".
     head_remark : str
         What to know where there is such a head.
+    variants : dict of str to str
+        What networks are that refnet does not have, by patterns of which one is in some name.
     """
 
     title: str
@@ -64,6 +67,7 @@ class Model(NamedTuple):
     remark: str
     other_head: str = ""
     head_remark: str = ""
+    variants: Mapping[str, str] = {}
 
     def home(self) -> Home:
         """The row of `refnet.weights.homes.HOMES`.
@@ -92,7 +96,12 @@ class Layers(NamedTuple):
 
 
 def _read(model: Model, tensors: Mapping[str, np.ndarray]) -> Named:
+    for pattern, what in model.variants.items():
+        if any(re.search(pattern, name) for name in tensors):
+            raise _unknown(model, what)
     scope, places = _places(_layers(model, tensors), model)
+    dense = re.compile(rf"(?P<layer>{model.dense})/(kernel|bias)\Z")
+    places |= {match["layer"]: "logits" for match in map(dense.match, tensors) if match}
 
     def slim_name(name: str) -> str | None:
         layer, _, role = name.rpartition("/")
@@ -111,7 +120,7 @@ def _read(model: Model, tensors: Mapping[str, np.ndarray]) -> Named:
         if f"{scope}/{place}/weights" in result and place != "logits" and f"{place}/BatchNorm" not in normalized
     }
     biases = {name: zeros for name, zeros in biases.items() if name not in result}
-    heads = [name for name in tensors if model.other_head and name.startswith(model.other_head)]
+    heads = [name for name in tensors if model.other_head and re.match(model.other_head, name)]
     heads = heads if logits in renamed else []
     remark = model.head_remark if heads else ""
     options = {"stride_place": "first_unit"}
@@ -127,9 +136,9 @@ def _layers(model: Model, tensors: Mapping[str, np.ndarray]) -> Layers:
         if found[match["kind"]].setdefault(number, layer) != layer:
             raise _unknown(model, f"{found[match['kind']][number]} and {layer} have one number")
     for kind, numbered in found.items():
-        if sorted(numbered) != list(range(len(numbered))):
+        if sorted(numbered) != list(range(min(numbered), max(numbered) + 1)):
             raise _unknown(model, f"a {kind} is missing between {min(numbered)} and {max(numbered)}")
-    convolutions, norms = ([numbered[i] for i in range(len(numbered))] for numbered in found.values())
+    convolutions, norms = ([numbered[i] for i in sorted(numbered)] for numbered in found.values())
     shapes = [np.shape(tensors.get(f"{layer}/kernel", ())) for layer in convolutions]
     sizes = [shape[0] if len(shape) == 4 and shape[0] == shape[1] else 0 for shape in shapes]
     if sizes[:3] == [3, 3, 3]:
@@ -174,7 +183,7 @@ def _places(layers: Layers, model: Model) -> tuple[str, dict[str, str]]:
             norms += [f"{place}/preact", *(f"{place}/conv{i}/BatchNorm" for i in range(1, len(kernels)))]
     norms += ["postnorm"] if version == 2 else []
     pairs = [*zip(layers.convolutions, convolutions, strict=True), *zip(layers.norms, norms, strict=True)]
-    return scope, {**dict(pairs), model.dense: "logits"}
+    return scope, dict(pairs)
 
 
 def _units(sizes: Sequence[int], kernels: Sequence[int], model: Model) -> Iterator[bool]:
@@ -215,6 +224,11 @@ HOME = Model(
     'recipe=refnet.Recipe(224, 224, 1.0, "torch", 256)',
 ).home()
 
+_SIMCLRS_HEAD_REMARK = (
+    "the projection head ({}) is not run, and the classifier (head_supervised) reads the features; if it was "
+    "fine-tuned behind a layer of the projection head (ft_proj_selector), which the tensors do not tell, the logits "
+    "are wrong: head=None asks for the features"
+)
 SIMCLR = Model(
     title="SimCLR's ResNet",
     whose="SimCLR's ResNets",
@@ -224,7 +238,21 @@ SIMCLR = Model(
     recipe=Recipe(224, 224, 1.0, "torch", 256, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     remark="SimCLR resizes images bicubically, as TensorFlow 1 does; the recipe does so bilinearly",
     other_head="head_contrastive/",
-    head_remark="the projection head (head_contrastive) is not run, and the classifier (head_supervised) reads the "
-    "features; if it was fine-tuned behind a layer of the projection head (ft_proj_selector), which the tensors do not "
-    "tell, the logits are wrong: head=None asks for the features",
+    head_remark=_SIMCLRS_HEAD_REMARK.format("head_contrastive"),
+).home()
+
+SIMCLR_2 = Model(
+    title="SimCLR's ResNet of TensorFlow 2",
+    whose="SimCLR's ResNets of TensorFlow 2",
+    prefix=rf"resnet(?:_{NUMBER})?/(?:block_group{NUMBER}/(?:bottleneck|residual)_block(?:_{NUMBER})?/)?"
+    rf"(?:conv2d_fixed_padding|batch_norm_relu)(?:_{NUMBER})?/(?:sync_)?",
+    dense=rf"head_supervised/linear_layer/dense(?:_{NUMBER})?",
+    recipe=Recipe(224, 224, 1.0, "torch", 256, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    remark="SimCLR resizes images bicubically, as TensorFlow 2 does; the recipe does so bilinearly",
+    other_head=rf"projection_head(?:_{NUMBER})?/",
+    head_remark=_SIMCLRS_HEAD_REMARK.format("projection_head"),
+    variants={
+        "/sk__conv2d": "some have selective kernels (sk_ratio)",
+        "/se__layer": "some are of squeeze and excitation (se_ratio)",
+    },
 ).home()

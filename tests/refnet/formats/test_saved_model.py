@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,48 @@ def test_keras_models_in_checkpoints(kind: str, tf: Any, tmp_path: Path) -> None
     assert found.keys() == expected.keys()
     assert all(found[name].tobytes() == expected[name].tobytes() for name in expected)
     assert (found.options, found.recipe) == (expected.options, expected.recipe)
+
+
+# Keras converts its arrays in a way that NumPy deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [("tf_keras", "SGD"), ("tf_keras", "Adam"), ("tf_keras", "legacy.Adam"), ("keras", "RMSprop"), ("keras", "Adam")],
+)
+@pytest.mark.parametrize("how", ["model and optimizer", "compiled model", "SavedModel"])
+def test_optimizers_and_metrics_in_checkpoints(kind: str, optimizer: str, how: str, tf: Any, tmp_path: Path) -> None:
+    """Their variables have the names of the network's behind a scope, or numbers: neither are a network."""
+    import importlib
+
+    keras = importlib.import_module(kind)
+    draw = np.random.default_rng(1)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((None, None, 3)),
+            *(keras.layers.Conv2D(4, 1, name=f"conv2_block1_{i}_conv") for i in (1, 2, 3)),
+        ]
+    )
+    model.set_weights([draw.standard_normal(value.shape) for value in model.get_weights()])
+    made = operator.attrgetter(optimizer)(keras.optimizers)()
+    model.compile(optimizer=made, loss="mse", metrics=["mae"])
+    model.train_on_batch(np.ones((1, 2, 2, 3), np.float32), np.ones((1, 2, 2, 4), np.float32))
+    if how == "SavedModel" and kind == "keras":
+        model.export(str(tmp_path), verbose=False)
+    elif how == "SavedModel":
+        model.save(str(tmp_path), save_format="tf")
+    else:
+        objects = {"net": model, "opt": made} if how == "model and optimizer" else {"root": model}
+        tf.train.Checkpoint(**objects).save(str(tmp_path / "model"))
+    loaded = read(tmp_path)
+    # Keras 3 puts the model's name before those of its variables.
+    outer = f"{model.name}/" if kind == "keras" else ""
+    variables = {f"{outer}conv2_block1_{i}_conv/{role}" for i in (1, 2, 3) for role in ("kernel", "bias")}
+    floats = {name for name, value in loaded.tensors.items() if value.dtype.kind == "f"}
+    assert floats == variables
+    expected = {value.tobytes() for value in model.get_weights()}
+    assert {loaded.tensors[name].tobytes() for name in variables} == expected
+    slots = [name for name, why in loaded.conversion.left_out.items() if why == "it is the state of a training"]
+    assert len(slots) >= (0 if how == "SavedModel" and kind == "keras" else 6)
 
 
 def graph_entry(graph: bytes, **changes: Any) -> tuple[bytes, bytes]:
