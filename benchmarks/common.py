@@ -173,7 +173,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
 
 def _revision() -> str | None:
     """The last commit that changed the source; None outside of a repository."""
-    source = ["--", "refnet", "kernels", "benchmarks", f":!{RESULTS.relative_to(ROOT)}"]
+    source = ["--", "refnet", "kernels", "benchmarks", ":!benchmarks/results"]
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *arguments, *source], cwd=ROOT, capture_output=True, text=True)

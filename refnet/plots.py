@@ -1,7 +1,8 @@
 """Pictures of networks and of what they compute, by matplotlib (the extra ``plots``).
 
 Each function writes one file, whose format follows from its name: .png, .svg, .pdf, or what else matplotlib writes.
-The error along a network is another picture: ``refnet compare --plot``.
+Two pictures are drawn elsewhere: the error along a network by ``refnet compare --plot``, and its layers under the
+machine's limits by ``refnet bench --layers --roofline``.
 """
 
 from __future__ import annotations

@@ -49,10 +49,14 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]]) + "\n"
 
 
+def word(count: int) -> str:
+    """A number as a sentence has it."""
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
 def threads_of(case: Mapping[str, Any]) -> str:
     """For instance "two threads"."""
-    count = case["threads"]
-    return f"{NUMBERS[count] if count < len(NUMBERS) else count} thread{'s' if count > 1 else ''}"
+    return f"{word(case['threads'])} thread{'s' if case['threads'] > 1 else ''}"
 
 
 def cores_of(folder: str, about: Mapping[str, Any]) -> str:
@@ -120,9 +124,8 @@ def about(name: str) -> str:
     result = read(name)
     case, where = result["case"], result["machine"]
     size = f"{case['size']} x {case['size']}"
-    cores = NUMBERS[where["cores"]] if where["cores"] < len(NUMBERS) else where["cores"]
     return (
-        f"{case['network']}, {size}, batch {case['batch']}, {threads_of(case)} on {cores} "
+        f"{case['network']}, {size}, batch {case['batch']}, {threads_of(case)} on {word(where['cores'])} "
         f"{cores_of(name.partition('/')[0], where)} ({when([result])}).\n"
     )
 
@@ -168,7 +171,7 @@ def version_of(folder: str) -> str:
     zeros = all("zeros" in result for result in results)
     what = "leaves out products with zeros" if zeros else "still computed all products"
     cores = cores_of(folder, results[0]["machine"])
-    number = NUMBERS[results[0]["machine"]["cores"]]
+    number = word(results[0]["machine"]["cores"])
     return f"{number.capitalize()} {cores}, by the version that {what} ({when(results)}).\n"
 
 
@@ -298,13 +301,22 @@ def limits_of(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, fl
     return {"multiply-adds": row["flop"] / result["peak_gflops"] / 1e6, memory: row["bytes"] / bandwidth / 1e6}
 
 
-def places(folder: str, ops: Sequence[str]) -> list[Place]:
+def layers_of(folder: str) -> list[dict[str, Any]]:
+    """The result of a network's convolutions, and that of all other ops, each with these layers only."""
+    found = []
+    for name in (CONVOLUTIONS, OTHERS):
+        result = read(f"{folder}/{name}")
+        rows = {key: row for key, row in result["rows"].items() if (row["op"] == "conv") == (name == CONVOLUTIONS)}
+        found.append(result | {"rows": rows})
+    return found
+
+
+def places(results: Iterable[Mapping[str, Any]], ops: Sequence[str]) -> list[Place]:
     """The places of some ops, or of all, under the roofline."""
     found: dict[tuple[str, str], Place] = {}
-    for result in (read(f"{folder}/{CONVOLUTIONS}"), read(f"{folder}/{OTHERS}")):
-        is_conv = result["case"]["shapes"] != "ops"
+    for result in results:
         for row in result["rows"].values():
-            if (row["op"] == "conv") == is_conv and (not ops or row["op"] in ops):
+            if not ops or row["op"] in ops:
                 limits, times = limits_of(row, result), row["times"]
                 limit = max(limits, key=lambda name: limits[name])
                 kind = f"{row['op']} {row['kernel']}".rstrip()
@@ -320,15 +332,14 @@ def places(folder: str, ops: Sequence[str]) -> list[Place]:
 def roofline(folder: str, *ops: str) -> str:
     """The place of ops under the roofline: how near to the limit that binds them."""
     head = ["layers", "how many", "ms in all", "FLOP per byte", "GFLOP/s", "GB/s", "nearest limit", "share of it"]
-    is_conv = [op == "conv" for op in ops] or [True, False]
-    results = [read(f"{folder}/{name}") for name, there in ((CONVOLUTIONS, any(is_conv)), (OTHERS, not all(is_conv)))
-               if there]  # fmt: skip
-    shapes = " and ".join(f"`{result['case']['shapes']}.txt`" for result in results)
-    text = (
-        f"One thread on {cores_of(folder, results[0]['machine'])} ({when(results)}), the layers of {shapes} in "
-        f"`benchmarks/shapes/`, by `benchmarks/bench_kernels.py`:\n\n"
-    )
-    return text + markdown(head, [place.cells for place in places(folder, ops)])
+    results = [
+        result for result in layers_of(folder) if not ops or {row["op"] for row in result["rows"].values()} & {*ops}
+    ]
+    commands = [f"python benchmarks/bench_kernels.py --shapes benchmarks/shapes/{result['case']['shapes']}.txt"
+                for result in results]  # fmt: skip
+    text = f"One thread on {cores_of(folder, results[0]['machine'])} ({when(results)}), the layers of a network, by\n\n"
+    text += "\n".join(["```", *commands, "```\n\n"])
+    return text + markdown(head, [place.cells for place in places(results, ops)])
 
 
 def norms(folder: str) -> str:
@@ -366,17 +377,15 @@ TABLES: dict[str, Callable[..., str]] = {
 #: The pictures, by their files.
 PICTURES: dict[str, Callable[[Path], None]] = {
     "zen4/peers_resnet_v2_50_224_1_2.png": lambda path: save_bars([read("zen4/peers_resnet_v2_50_224_1_2")], path),
-    "zen4/roofline_resnet_v2_50_224.png": lambda path: save_kernels(
-        [read(f"zen4/{CONVOLUTIONS}"), read(f"zen4/{OTHERS}")], path
-    ),
+    "zen4/roofline_resnet_v2_50_224.png": lambda path: save_kernels(layers_of("zen4"), path),
 }
 
 
 def table(words: str) -> str:
-    """The text of a marker, in lines of at most 120 characters but for tables."""
+    """The text of a marker, in lines of at most 120 characters but for tables and commands."""
     kind, *arguments = words.split()
     parts = TABLES[kind](*arguments).strip().split("\n\n")
-    return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 120) for part in parts)
+    return "\n\n".join(part if part.startswith(("|", "```")) else textwrap.fill(part, 120) for part in parts)
 
 
 def page(text: str) -> str:

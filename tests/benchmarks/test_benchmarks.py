@@ -1,5 +1,6 @@
 """Every benchmark runs once, tiny, as its users run it; and none gives figures of what is wrong."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import bench_peers
+from benchmarks import bench_peers, common
 from benchmarks.common import RESULTS, ROOT, folder_of, place_of
 from benchmarks.layers import Layer, is_right, read_layers
 from benchmarks.peers import PEERS
@@ -133,6 +134,24 @@ def test_every_result_lies_where_a_benchmark_puts_it_and_says_when_it_was_measur
 )
 def test_the_folder_is_the_processor(about: dict[str, Any], folder: str) -> None:
     assert folder_of(about) == folder
+
+
+def test_record_writes_a_result_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    case = {"network": "resnet_v2_50", "size": 321, "batch": 8, "threads": 1, "output_stride": 16, "classes": None}
+    result = {"benchmark": "peers", "case": case, "machine": common.machine(), "rows": {}}
+    common.write_result(argparse.Namespace(output=None, record=True), result)
+    (path,) = tmp_path.glob("*/*")
+    assert path.name == "peers_resnet_v2_50_321_os16_8_1.json"
+    assert path.parent.name == folder_of(common.machine())
+    assert json.loads(path.read_text()) == json.loads(json.dumps(result))
+
+
+@pytest.mark.parametrize("arguments", [["--quick"], ["--ops", "conv"]])
+def test_a_part_of_a_case_is_not_recorded(arguments: list[str]) -> None:
+    done = run("bench_kernels", "--record", *arguments)
+    assert done.returncode == 2
+    assert "--record" in done.stderr
 
 
 def assert_timed(result: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def test_all_that_is_known_is_offered(shell: str, script: Script) -> None:
     path, offered = script(shell), OFFERED[shell]
     assert set(offered(path, "")) == set(_COMMANDS)
     assert set(offered(path, "golden", "")) == {"record", "check"}
-    assert set(offered(path, "plot", "")) == {"network", "features", "dense"}
+    assert set(offered(path, "plot", "")) == {"network", "features", "dense", "kernels"}
     assert set(offered(path, "predict", "--device", "")) == {backend.name for backend in BACKENDS}
     assert set(offered(path, "summary", "resnet_")) == set(NETWORKS)
     assert set(offered(path, "selfcheck", "v1")) == {case.name for case in CASES if case.name.startswith("v1")}
