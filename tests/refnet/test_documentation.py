@@ -30,7 +30,7 @@ from tests.documentation import PAGES, ROOT, SESSIONS, TEXTS, python_blocks
 from tools import draw_site
 
 #: These run in `test_readme.py` and `tests/keras/test_walk_through.py`, or need PyTorch and a GPU.
-ELSEWHERE = {"README.md", "docs/keras.md", "docs/gpu.md"}
+ELSEWHERE = {"README.md", "docs/zh/first-result.md", "docs/keras.md", "docs/gpu.md"}
 
 
 @pytest.mark.parametrize("page", PAGES)
