@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from refnet.bulk import BATCH, FORMATS, RUNNERS, SHARD_ROWS
-from refnet.cli.console import announce_compilation, print_json, print_table, printable, say
+from refnet.cli.console import announce_compilation, print_json, print_table, printable, say, takes_escapes
 from refnet.cli.failures import file_errors
 from refnet.cli.options import (
     add_engine_options,
@@ -198,7 +198,7 @@ def _progress(as_json: bool) -> Iterator[Callable[[Progress], None]]:
     """A bar on a terminal, else a line per minute; or an event every few seconds."""
     if as_json:
         yield _now_and_then(_EVENT_SECONDS, lambda now: print_json({"event": "progress", **now._asdict()}), flush=True)
-    elif sys.stderr.isatty():
+    elif takes_escapes(sys.stderr):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar

@@ -81,8 +81,14 @@ class Output:
         return getattr(self._stream, name)
 
 
+def takes_escapes(stream: TextIO | Output) -> bool:
+    """Whether a stream is a terminal that knows escape codes, and its user has not turned them off by NO_COLOR."""
+    told = os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown")
+    return not told and bool(stream.isatty())
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeric: Sequence[str] = ()) -> None:
-    """Write a table to stdout: with rules and colours to a terminal, else as plain columns.
+    """Write a table to stdout: with rules to a terminal, in colours if it takes them; else as plain columns.
 
     Parameters
     ----------
@@ -102,13 +108,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numeri
     for row in rows:
         table.add_row(*(printable(str(cell)) for cell in row))
     width = None if terminal else _UNBROKEN
-    Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False).print(table)
+    colours = takes_escapes(sys.stdout)
+    console = Console(
+        file=sys.stdout, width=width, force_terminal=colours, markup=False, highlight=False, emoji=False
+    )  # fmt: skip
+    console.print(table)
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
-    """What sets a bar on stderr, by a description, what is done, and the total; None if stderr is not a terminal."""
-    if not sys.stderr.isatty():
+    """What sets a bar on stderr, by a description, what is done, and the total; None if stderr cannot show one."""
+    if not takes_escapes(sys.stderr):
         yield None
         return
     from rich.console import Console
@@ -120,7 +130,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
 
 
 def track(items: SizedIterable[T], description: str | Callable[[T], str]) -> Iterator[T]:
-    """Loop over ``items``, with a bar on stderr if that is a terminal; ``description`` may depend on the item."""
+    """Loop over ``items``, with a bar on stderr if that can show one; ``description`` may depend on the item."""
     with progress_bar() as show:
         for done, item in enumerate(items):
             if show is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +48,7 @@ _BATCH = 36
 _ROUNDS = 5
 #: From background to ink. Each pixel is two characters wide, as a character is about twice as high as wide.
 _SHADES = " .:-=+*#%@"
-_SHOWN = 5
+_DIGIT_COLUMNS, _COLUMNS = 16, 80
 
 
 class Result(NamedTuple):
@@ -169,7 +171,7 @@ def _as_object(result: Result) -> dict[str, Any]:
 
 def _print(result: Result) -> None:
     correct = len(result.labels) - len(result.wrong)
-    print(picture(result))
+    print(picture(result, shutil.get_terminal_size().columns if sys.stdout.isatty() else _COLUMNS))
     print()
     print(f"accuracy           {correct} of {len(result.labels)} = {correct / len(result.labels):.2%}")
     print(f"speed              {result.images_per_second:,.0f} images per second")
@@ -186,21 +188,28 @@ def _print_saved(folder: Path) -> None:
     print("".join(f"  {line}\n" for line in demo_files.NEXT.splitlines()), end="")
 
 
-def picture(result: Result) -> str:
-    """Different digits side by side, drawn with characters in 80 columns; the last one is misclassified, if any is."""
+def picture(result: Result, columns: int = _COLUMNS) -> str:
+    """Different digits side by side, drawn with characters; the last one is misclassified, if any is.
+
+    Parameters
+    ----------
+    result : Result
+    columns : int
+        What the picture may take of a terminal's columns; it never takes more than 80, nor less than one digit.
+    """
     right = np.flatnonzero(result.predictions == result.labels)
     _, firsts = np.unique(result.labels[right], return_index=True)
     wrong = result.wrong[:1]
-    shown = [*right[firsts][: _SHOWN - len(wrong)], *wrong]
+    shown = [*right[firsts][: max(min(columns, _COLUMNS) // _DIGIT_COLUMNS, 1) - len(wrong)], *wrong]
     blocks = [_block(result, index) for index in shown]
     return "\n".join("".join(line).rstrip() for line in zip(*blocks, strict=True))
 
 
 def _block(result: Result, index: int) -> list[str]:
-    """An image as lines of 16 characters, with the network's answer below."""
+    """An image as lines of `_DIGIT_COLUMNS` characters, with the network's answer below."""
     shades = result.images[index].astype(int) * len(_SHADES) // 256
     rows = ["".join(_SHADES[shade] * 2 for shade in row) for row in shades]
     prediction, label = result.predictions[index], result.labels[index]
     verdict = f"is {label}" if prediction == label else f"is {label}: wrong"
     caption = [f"says {prediction} ({result.probabilities[index, prediction]:.1%})", verdict]
-    return rows + [f"{line:^16}" for line in caption]
+    return rows + [f"{line:^{_DIGIT_COLUMNS}}" for line in caption]

@@ -41,7 +41,17 @@ examples:
   refnet golden check seeded.safetensors
 """
 
+_RECORD_EPILOG = """\
+examples:
+  refnet golden record cat.safetensors --weights resnet_v2_50.ckpt --image cat.jpg
+  refnet golden record seeded.safetensors --weights resnet_v2_50 --random 7 --size 64 --hashes-only
+"""
+
 _CHECK_EPILOG = """\
+examples:
+  refnet golden check cat.safetensors --weights resnet_v2_50.ckpt --image cat.jpg --threads 1
+  refnet golden check seeded.safetensors
+
 ULPs are units in the last place of an end point's largest value. "roundings" counts the roundings on the longest way
 from the image to the end point. A rounding moves its result by at most half a unit in its last place, and most of them
 cancel: another order of the same sums stays well below that many ULPs (a tenth, in the networks of refnet selfcheck),
@@ -58,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "record",
         help="run a network and keep its end points",
         description="Run a network and keep its end points.",
+        epilog=_RECORD_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     sub.add_argument("golden", metavar="OUT", help="the .safetensors to write")
@@ -82,9 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with a record",
         description="Compare a network with a record.",
         epilog=_CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    sub.formatter_class = argparse.RawDescriptionHelpFormatter
     sub.add_argument("golden", metavar="GOLDEN", help="a file that `refnet golden record` wrote")
     _add_inputs(sub)
     _finish(sub, _check)

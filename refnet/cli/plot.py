@@ -28,13 +28,13 @@ from refnet.network.networks import NETWORKS
 from refnet.plots import dense_features, feature_maps, kernels, network
 from refnet_kernels.contract import Float32Array
 
-EPILOG = """\
-examples:
-  refnet plot network resnet_v2_50 net.svg
-  refnet plot features resnet_v2_50.ckpt maps.png --image cat.jpg --end-point block1
-  refnet plot dense resnet_v2_50.ckpt dense.png --image cat.jpg --output-stride 8
-  refnet plot kernels resnet_v2_50.ckpt kernels.png --layer conv1
-"""
+_EXAMPLES = {
+    "network": "refnet plot network resnet_v2_50 net.svg",
+    "features": "refnet plot features resnet_v2_50.ckpt maps.png --image cat.jpg --end-point block1",
+    "dense": "refnet plot dense resnet_v2_50.ckpt dense.png --image cat.jpg --output-stride 8",
+    "kernels": "refnet plot kernels resnet_v2_50.ckpt kernels.png --layer conv1",
+}
+EPILOG = "\n  ".join(["examples:", *_EXAMPLES.values()]) + "\n"
 
 _ROWS, _COLUMNS = 3, 8
 
@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("dense", "the dense features of an image, over it"),
         ("kernels", "the kernels of a convolution"),
     ):
-        sub = kinds.add_parser(kind, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        sub = kinds.add_parser(
+            kind, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False,
+            epilog=f"example:\n  {_EXAMPLES[kind]}\n", formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         what = "a weights file, or the name of a network" if kind == "network" else "a weights file"
         weights = sub.add_argument("weights", metavar="W", help=what)
         if kind == "network":
