@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from refnet.diagnosis import ends, images, kernels, norms, padding, units
+from refnet.diagnosis import ends, groups, images, kernels, norms, padding, units
 from refnet.diagnosis.mistake import Mistake
 
 MISTAKES: tuple[Mistake, ...] = (
     *images.MISTAKES,
     *padding.MISTAKES,
     *norms.MISTAKES,
+    *groups.MISTAKES,
     *units.MISTAKES,
     *kernels.MISTAKES,
     *ends.MISTAKES,

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from refnet.checks import check_bool, check_mapping, check_number, plain_json, shown
+from refnet.checks import check_bool, check_mapping, check_number, listed, plain_json, shown
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
-from refnet.diagnosis.layers import chosen, pairs_in, stretches
+from refnet.diagnosis.layers import Stretch, add_pairs, chosen, stretches
 from refnet.diagnosis.mistake import Context, Hypothesis
 from refnet.diagnosis.observing import Point, observe
 from refnet.diagnosis.pairs import pairs as pairs_of
@@ -83,7 +83,8 @@ class Diagnosis:
     correct : bool
         Whether what was observed is right, within rounding.
     mistakes : tuple of Finding
-        The mistakes that together reproduce it; empty unless ``explained``.
+        The mistakes that together reproduce it. Unless ``explained``, there are some only where values within the
+        network were observed: those that explain a part of them.
     ties : tuple of Finding
         Mistakes that would do so in place of one of them: these images cannot tell them apart.
     nearest : tuple of Finding
@@ -131,7 +132,14 @@ class Diagnosis:
             return "The labels are right." if labels else f"The {self.of} are right: {found}."
         what = "part of wrong labels" if labels else "relative error"
         if self.explained:
-            named = " and ".join(map(str, self.mistakes))
+            sites: dict[tuple[str, object], list[str]] = {}
+            for entry in self.mistakes:
+                sites.setdefault((entry.id, entry.value), []).append(entry.site)
+            named = " and ".join(
+                str(replace(entry, site=listed(sites.pop(key))))
+                for entry in self.mistakes
+                if (key := (entry.id, entry.value)) in sites
+            )
             return (
                 f"The port's mistake: {named}. With it the {what} falls from {self.error:.1e} to "
                 f"{self.mistakes[0].error_after:.1e}."
@@ -298,10 +306,10 @@ def _by_outputs(lab: Lab, point: Point, pair_seconds: float | None, progress: Pr
     if before.is_within or search.telling == 0:
         return result
     hypotheses = hypotheses_of(lab)
-    candidates = search.singles(hypotheses)
-    found = search.explanations(candidates)
+    candidates, found = search.in_turn(hypotheses)
     if not found and pair_seconds is not None:
-        found = pairs_of(search, candidates, hypotheses, pair_seconds)
+        usual = [candidate for candidate in candidates if not candidate.hypotheses[0].late]
+        found = pairs_of(search, usual, [entry for entry in hypotheses if not entry.late], pair_seconds)
     named = [_findings(explanation, context, search) for explanation in found]
     return replace(
         result,
@@ -316,9 +324,10 @@ def _by_outputs(lab: Lab, point: Point, pair_seconds: float | None, progress: Pr
 def _by_layers(lab: Lab, points: Sequence[Point], pair_seconds: float | None, progress: Progress) -> Diagnosis:
     """From several values of the network: stretch by stretch."""
     context = lab.context()
-    found = stretches(lab, points, hypotheses_of(lab), progress)
-    mistakes, ties, unexplained = chosen(found)
-    if unexplained:
+    hypotheses = hypotheses_of(lab)
+    found = stretches(lab, points, hypotheses, progress)
+    choice = chosen(found, hypotheses, context)
+    if choice.unexplained:
         # What was observed under a name may be another value: of a unit that runs twice, the later one.
         whole = _by_outputs(lab, points[-1], None, progress)
         if whole.explained:
@@ -328,36 +337,44 @@ def _by_layers(lab: Lab, points: Sequence[Point], pair_seconds: float | None, pr
                 tried=whole.tried + sum(stretch.search.tried for stretch in found),
             )
         if pair_seconds is not None:
-            more, unexplained = pairs_in(found, mistakes, pair_seconds)
-            mistakes += more
+            add_pairs(choice.unexplained, pair_seconds)
+            choice = chosen(found, hypotheses, context)
+
+    def findings(shown: Sequence[tuple[Explanation, Stretch]]) -> tuple[Finding, ...]:
+        return tuple(finding for entry, stretch in shown for finding in _findings(entry, context, stretch.search))
+
     differing = [stretch for stretch in found if not stretch.is_right]
-    by_explanation = {id(entry): stretch.search for stretch in found for entry in stretch.found.values()}
-
-    def findings(explanations: Sequence[Explanation]) -> tuple[Finding, ...]:
-        return tuple(
-            finding for entry in explanations for finding in _findings(entry, context, by_explanation[id(entry)])
-        )
-
+    mistakes = findings(choice.mistakes)
     last = (differing or found)[0].search.before
-    notes = [
+    notes = [_limited(hypothesis, mistakes) for hypothesis in choice.limited]
+    notes += [
         f"{stretch.point.name} differs by {stretch.search.before.relative:.1e} from what the values observed before "
         "it give, and no known mistake explains that."
-        for stretch in unexplained
+        for stretch in choice.unexplained
     ]
     return Diagnosis(
-        explained=bool(mistakes) and not unexplained,
+        explained=bool(mistakes) and not choice.unexplained,
         correct=not differing,
-        mistakes=findings(mistakes),
-        ties=findings(ties),
+        mistakes=mistakes,
+        ties=findings(choice.ties),
         nearest=tuple(
-            finding for stretch in unexplained[:1] for finding in _nearest(stretch.candidates, context, stretch.search)
+            finding
+            for stretch in choice.unexplained[:1]
+            for finding in _nearest(stretch.candidates, context, stretch.search)
         ),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(filter(None, notes))),
         error=last.relative,
         rounding=last.bound / last.scale if last.scale else 0.0,
         tried=sum(stretch.search.tried for stretch in found),
         of="activations",
     )
+
+
+def _limited(hypothesis: Hypothesis, mistakes: Sequence[Finding]) -> str:
+    """What is to be said of a mistake that is made in some of its places, and not in others; "" if it is not named."""
+    sites = [entry.site for entry in mistakes if (entry.id, entry.value) == (hypothesis.mistake.id, hypothesis.value)]
+    name = " ".join(str(word) for word in (hypothesis.mistake.id, hypothesis.value) if word is not None)
+    return f"{name} is not everywhere where it could be: only in {listed(sites)}." if sites else ""
 
 
 def _doubts(search: Search) -> tuple[str, ...]:
@@ -395,6 +412,7 @@ def _finding(hypothesis: Hypothesis, context: Context, before: float, after: flo
         "site": "all layers where it can be" if hypothesis.site == "everywhere" else hypothesis.site,
         "value": "its default variant" if hypothesis.value is None else str(hypothesis.value),
         "epsilon": f"{context.options['batch_norm_epsilon']:g}",
+        "kernel_epsilon": f"{next((entry.epsilon for entry in context.moments.values()), 0):g}",
         "pool_mode": str(context.options["pool_mode"]),
         "stride_place": str(context.options["stride_place"]),
         "mode": context.pipeline.recipe.mode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -86,12 +87,13 @@ def _is_kernel(call: Call) -> bool:
 
 
 def _rounded(mistake: Mistake, context: Context) -> Iterator[Hypothesis]:
-    yield from in_graph(Edit("variable", _is_kernel, _stored), values=tuple(_STORED), only_everywhere=True)(
-        mistake, context
-    )
-    # All variables, batch norm's and biases too; int8 has scales for kernels alone.
+    """All variables, batch norm's and biases too; or the kernels alone, for which int8 has scales."""
     everything = Edit("variable", anywhere, lambda value: substitute([], value, _STORED[value]).around(value))
-    yield from in_graph(everything, values=("float16", "bfloat16"), only_everywhere=True)(mistake, context)
+    yield from in_graph(everything, values=("float16", "bfloat16"), seldom_narrow=True)(mistake, context)
+    kernels = Edit("variable", _is_kernel, _stored)
+    for value in _STORED:
+        for hypothesis in in_graph(kernels, values=(value,), seldom_narrow=True)(mistake, context):
+            yield hypothesis if value.startswith("int8") else replace(hypothesis, value=f"{value} kernels")
 
 
 def _swapped_layers(mistake: Mistake, context: Context) -> Iterator[Hypothesis]:
@@ -204,7 +206,7 @@ MISTAKES = (
     ),
     Mistake(
         "weights-rounded",
-        "has weights of {value}",
+        "has weights of {value} in {site}",
         "keep the weights in float32",
         _BITS,
         (),

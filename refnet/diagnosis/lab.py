@@ -112,10 +112,11 @@ class Lab:
         """What the mistakes need to know."""
         engine = self._engine({})
         resolved = vars(engine.options)
+        graph = self.reference.graph
         shapes = {name: array.shape for name, array in self._weights.items()}
-        return Context(
-            self.reference.graph.calls, engine.architecture, resolved, shapes, self.pipeline, engine.num_classes
-        )
+        standardized = self._weights.conversion.standardized
+        moments = {graph.site(name.rpartition("/")[0]): found for name, found in standardized.items()}
+        return Context(graph.calls, engine.architecture, resolved, shapes, self.pipeline, engine.num_classes, moments)
 
     def trace(self, hypotheses: Sequence[Hypothesis]) -> Traced:
         """The network as a port with these mistakes builds it.

@@ -100,7 +100,7 @@ def by_labels(
         return ByLabels(0, [], False, 0)
     some = np.r_[wrong[:DIFFERING], np.flatnonzero(meant == labels)[:AGREEING]]
     lab = lab_of(some)
-    hypotheses = hypotheses_of(lab)
+    hypotheses = [hypothesis for hypothesis in hypotheses_of(lab) if not hypothesis.late]
     scores = []
     for number, hypothesis in enumerate(hypotheses):
         progress("mistakes", number, len(hypotheses))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.diagnosis.patched import EVERYWHERE, Around, Call, Patch, sites_of
+from refnet.diagnosis.patched import EVERYWHERE, Around, Call, Patch, sites_of, units_of
 from refnet.diagnosis.pixels import Pipeline
 from refnet.network.architecture import Architecture
+from refnet.weights.conversion import Moments
 
 Value = str | float | None
 
@@ -39,6 +41,8 @@ class Context(NamedTuple):
     pipeline : Pipeline
         How the pixels become the network's input.
     classes : int or None
+    moments : mapping of str to Moments
+        What the kernels that were standardised had before, by their sites.
     """
 
     calls: Sequence[Call]
@@ -47,6 +51,7 @@ class Context(NamedTuple):
     shapes: Mapping[str, tuple[int, ...]]
     pipeline: Pipeline
     classes: int | None
+    moments: Mapping[str, Moments] = MappingProxyType({})
 
     @property
     def version(self) -> int:
@@ -72,6 +77,8 @@ class Hypothesis:
         ``end(ending)``: the port's.
     noise : float
         By how much the port's pixels may differ from these, of 255 levels.
+    late : bool
+        Whether it is tried only if nothing else explains what was observed.
     """
 
     mistake: Mistake
@@ -82,6 +89,11 @@ class Hypothesis:
     pixels: Callable[[Pipeline], Pipeline] | None = None
     end: Callable[[Ending], Ending] | None = None
     noise: float = 0.0
+    late: bool = False
+
+    def at(self, site: str) -> Hypothesis:
+        """The same mistake of the network at another site."""
+        return replace(self, site=site, patches=tuple(patch._replace(site=site) for patch in self.patches))
 
 
 class Ending(NamedTuple):
@@ -150,8 +162,11 @@ def in_graph(
     versions: tuple[int, ...] = (1, 2),
     by_unit: bool = False,
     only_everywhere: bool = False,
+    seldom_narrow: bool = False,
 ) -> Callable[[Mistake, Context], Iterator[Hypothesis]]:
     """Hypotheses of a mistake in the network, at each of its sites and with each of its values.
+
+    Whole units, of a mistake in their layers, are tried late.
 
     Parameters
     ----------
@@ -163,17 +178,22 @@ def in_graph(
         Whether sites are units, though the calls are of their layers.
     only_everywhere : bool
         Whether nobody makes it in one place alone.
+    seldom_narrow : bool
+        Whether few make it in one place alone: there it is tried late.
     """
 
     def propose(mistake: Mistake, context: Context) -> Iterator[Hypothesis]:
         if context.version not in versions:
             return
         found = [c for c in context.calls if any(c.method == edit.method and edit.where(c) for edit in edits)]
-        sites = sites_of([call.unit if by_unit else call.site for call in found])
-        for site in sites[:1] if only_everywhere else sites:
+        places = [call.unit if by_unit else call.site for call in found]
+        sites = sites_of(places)
+        wide, narrow = (sites[:1], sites[1:]) if only_everywhere or seldom_narrow else (sites, [])
+        later = [] if only_everywhere else narrow + units_of(places)
+        for site in wide + later:
             for value in values:
                 patches = tuple(Patch(edit.method, edit.around(value), site, edit.where) for edit in edits)
-                yield Hypothesis(mistake, site, value, patches)
+                yield Hypothesis(mistake, site, value, patches, late=site in later)
 
     return propose
 

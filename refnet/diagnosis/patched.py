@@ -6,6 +6,7 @@ asked at each call whose *site* it is for, and makes the operation in its own wa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -106,6 +107,13 @@ def sites_of(names: Sequence[str]) -> list[str]:
             groups[group] = groups.get(group, 0) + 1
     shared = [group for group, count in groups.items() if 1 < count < len(names)]
     return [EVERYWHERE, *shared, *names] if names else []
+
+
+def units_of(names: Sequence[str]) -> list[str]:
+    """The units in which several of the places are where a mistake can occur, but not all of them."""
+    counts = Counter(unit_of(name) for name in dict.fromkeys(names) if name != unit_of(name))
+    total = sum(counts.values())
+    return [unit for unit, count in counts.items() if unit and 1 < count < total]
 
 
 class Derived(NamedTuple):

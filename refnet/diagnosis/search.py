@@ -122,6 +122,7 @@ class Search:
         self._progress = progress or (lambda what, done, total: None)
         self._layers = sum(tensor.op == "conv" for tensor in lab.reference.graph.tensors)
         self._computed: dict[object, Computed | None] = {}
+        self._fits: dict[object, Fit | None] = {}
         self._reference = self._compute(lab.reference)
         self.before, self.telling = self._as_meant()
 
@@ -132,6 +133,31 @@ class Search:
     def singles(self, hypotheses: Sequence[Hypothesis]) -> list[Candidate]:
         """Each mistake at each site with each value; those that change nothing are left out."""
         return self._candidates([(hypothesis,) for hypothesis in hypotheses], "mistakes")
+
+    def in_turn(self, hypotheses: Sequence[Hypothesis]) -> tuple[list[Candidate], list[Explanation]]:
+        """What is tried, and what explains the outputs; the late ones only if none of the others does."""
+        candidates: list[Candidate] = []
+        found: list[Explanation] = []
+        for late in (False, True):
+            if not found:
+                candidates += self.singles([hypothesis for hypothesis in hypotheses if hypothesis.late is late])
+                found = self.explanations(candidates)
+        return candidates, found
+
+    def fits(self, hypotheses: tuple[Hypothesis, ...]) -> bool:
+        """Whether the network with these mistakes gives what was observed; with none, whether that is right."""
+        try:
+            traced = self.lab.trace(hypotheses)
+        except RefnetError:
+            return False
+        computed = self._compute(traced)
+        self.lab.forget(traced)
+        if computed is None:
+            return False
+        if self._reference is not None and computed.key == self._reference.key:
+            return self.before.is_within
+        after = self.verified(Candidate(hypotheses, computed.key, computed.error))
+        return after is not None and after.is_within
 
     def pairs_of(self, hypotheses: Sequence[tuple[Hypothesis, ...]]) -> list[Candidate]:
         """Several mistakes at once."""
@@ -188,11 +214,17 @@ class Search:
 
     def verified(self, candidate: Candidate) -> Fit | None:
         """How a candidate compares, with binary64 as the truth."""
+        noise = sum(hypothesis.noise for hypothesis in candidate.hypotheses)
+        key = candidate.key, candidate.is_coarse, noise
+        if key not in self._fits:
+            self._fits[key] = self._verified(candidate, noise)
+        return self._fits[key]
+
+    def _verified(self, candidate: Candidate, noise: float) -> Fit | None:
         traced = self.lab.trace(candidate.hypotheses)
         wanted = self.wanted(traced)
         single, double = self.lab.value(traced, wanted), self.lab.exact_value(traced, wanted)
-        levels = sum(hypothesis.noise for hypothesis in candidate.hypotheses)
-        draws = 1 if levels else 0
+        levels, draws = noise, 1 if noise else 0
         if candidate.is_coarse:
             levels, draws = max(levels, COARSE_NOISE), COARSE_DRAWS
         shaken = [self.lab.shaken(traced, wanted, levels, draw) for draw in range(draws)]
@@ -207,13 +239,13 @@ class Search:
         candidates = []
         for number, hypotheses in enumerate(found):
             self._progress(what, number, len(found))
-            candidate = self._candidate(hypotheses)
+            candidate = self.candidate(hypotheses)
             if candidate is not None:
                 candidates.append(candidate)
         self._progress(what, len(found), len(found))
         return candidates
 
-    def _candidate(self, hypotheses: tuple[Hypothesis, ...]) -> Candidate | None:
+    def candidate(self, hypotheses: tuple[Hypothesis, ...]) -> Candidate | None:
         """What the network gives with some mistakes; None if that is what is meant, or cannot be compared."""
         self.tried += 1
         try:

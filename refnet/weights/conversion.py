@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 
 from refnet.checks import listed
 from refnet.tables import html_table
+
+
+class Moments(NamedTuple):
+    """What a kernel had before it was standardised.
+
+    Attributes
+    ----------
+    mean, variance : float64 array [outputs]
+    epsilon : float
+        What was added to the variance.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    epsilon: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,6 +48,8 @@ class Conversion:
         How the file's framework differs from TF-Slim, and what looks wrong, in sentences.
     recipe_from : str
         Where the recipe for images comes from, or "" if nobody said.
+    standardized : dict of str to Moments
+        For each kernel that was standardised, what it had before.
     """
 
     converted: dict[str, str] = field(default_factory=dict)
@@ -40,6 +60,7 @@ class Conversion:
     kinds: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     recipe_from: str = ""
+    standardized: dict[str, Moments] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         parts = {

@@ -144,6 +144,7 @@ def interpret(
         kinds={name: kind for name, kind in kinds.items() if name in named_tensors},
         remarks=before.remarks + named.remarks,
         recipe_from=f"the default of {home}" if named.recipe else "",
+        standardized=dict(named.standardized),
     )
     return Interpretation(
         named_tensors,

@@ -91,7 +91,7 @@ def _cases(net: Net) -> Iterator[Mistake]:
     yield from at("batch-statistics", found.norms, "biased", "unbiased")
     for name in NORM_MISTAKES:
         yield from at(name, blocks + found.norms)
-    yield from at("statistics-unscaled", [], 999.98, 0.001)
+    yield from at("statistics-unscaled", blocks + found.norms, 999.98, 0.001)
     if not first:
         yield from at("shortcut-from-input", projected)
         yield from at("identity-from-preact", plain)
@@ -115,7 +115,14 @@ def _cases(net: Net) -> Iterator[Mistake]:
         yield from at(name, sites)
     yield from (Mistake("layers-swapped", pair) for pair in swapped_layers(net))
     yield Mistake("head-order")
-    yield from at("weights-rounded", [], "float16", "bfloat16", "int8", "int8 by channel")
+    yield from at(
+        "weights-rounded",
+        blocks + [path for path, _, _ in every] + found.convs,
+        "float16",
+        "bfloat16",
+        "int8",
+        "int8 by channel",
+    )
     yield from (Mistake("class-offset", None, value) for value in (1, -1, 2))
     yield from (Mistake("softmax-twice"), Mistake("softmax-missing"), Mistake("pool5-max"), Mistake("pool5-sum"))
     if not first:

@@ -69,16 +69,17 @@ def _read(tensors: Mapping[str, np.ndarray]) -> Named:
     logits = f"{scope}/logits/weights"
     if logits in renamed:
         result[logits] = hwio(result[logits], outputs_first=False)
-    result, remark = standardized_kernels(result, renamed, _GOOGLES_EPSILON)
+    result, remark, moments = standardized_kernels(result, renamed, _GOOGLES_EPSILON)
     biases = missing_biases(result, BIASED)
     of_unit = re.compile(_UNIT_SCOPE)
     inside = [name for slim, name in in_file.items() if slim == name and of_unit.match(name)]
-    return Named(
+    named = Named(
         result | biases, renamed, OPTIONS, Recipe(480, 480, 1.0, "tf", None, "tensorflow2"), list(biases), [remark],
         inside,
         "BiT takes images of 128 x 128 pixels in place of 480 x 480 if it was fine-tuned on small images, which the "
         "tensors do not tell: pass a recipe then",
     )  # fmt: skip
+    return named._replace(standardized=moments)
 
 
 def _slim_name(name: str, scope: str) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet.errors import FormatError, WeightsError
 from refnet.images.preprocess import Recipe
+from refnet.weights.conversion import Moments
 from refnet.weights.formats.loaded import Loaded, raise_problems
 
 
@@ -40,6 +42,8 @@ class Named(NamedTuple):
         What a user should know before trusting the result, or "".
     unsettled : str
         What only a file of configuration can tell, where the result is wrong if it is another network; or "".
+    standardized : mapping of str to Moments
+        For each kernel that was standardised, what it had before.
     """
 
     tensors: dict[str, np.ndarray]
@@ -53,6 +57,7 @@ class Named(NamedTuple):
     not_run: Sequence[str] = ()
     doubt: str = ""
     unsettled: str = ""
+    standardized: Mapping[str, Moments] = MappingProxyType({})
 
 
 class Home(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from refnet.weights.conversion import Moments
 from refnet_kernels.system.float_mode import contract_mode
 
 #: Rows of a block, which bounds the memory; and below how many values of a row a running sum is faster than a loop.
@@ -20,7 +21,7 @@ _ROWS, _FEW = 4096, 64
 
 def standardized_kernels(
     tensors: dict[str, np.ndarray], renamed: Mapping[str, str], epsilon: float
-) -> tuple[dict[str, np.ndarray], str]:
+) -> tuple[dict[str, np.ndarray], str, dict[str, Moments]]:
     """The kernels of a network whose convolutions standardise them, all but the classifier; and a remark that says so.
 
     Parameters
@@ -35,13 +36,16 @@ def standardized_kernels(
     -------
     tensors : dict of str to array
     remark : str
+    moments : dict of str to Moments
+        What the kernels were before, as far as that is gone.
     """
     kernels = [name for name in renamed if name.endswith("/weights") and not name.endswith("/logits/weights")]
     remark = f"{len(kernels)} kernels are standardised, as their network does with each use (epsilon {epsilon:g})"
-    return tensors | {name: standardized(tensors[name], epsilon) for name in kernels}, remark
+    results = {name: _standardized(tensors[name], epsilon) for name in kernels}
+    moments = {name: found for name, (_, found) in results.items() if found is not None}
+    return tensors | {name: kernel for name, (kernel, _) in results.items()}, remark, moments
 
 
-@contract_mode()
 def standardized(kernel: np.ndarray, epsilon: float) -> np.ndarray:
     """``(w - mean) / sqrt(variance + epsilon)``, for each output over height, width and inputs.
 
@@ -58,13 +62,19 @@ def standardized(kernel: np.ndarray, epsilon: float) -> np.ndarray:
     -------
     float32 array [height, width, inputs, outputs]
     """
+    return _standardized(kernel, epsilon)[0]
+
+
+@contract_mode()
+def _standardized(kernel: np.ndarray, epsilon: float) -> tuple[np.ndarray, Moments | None]:
     if kernel.ndim != 4 or not kernel.size or kernel.dtype.kind != "f":
-        return kernel
+        return kernel, None
     weights = kernel.astype(np.float64, order="C").reshape(-1, kernel.shape[3])
-    centred = np.subtract(weights, _sum(weights) / len(weights), out=weights)
+    mean = _sum(weights) / len(weights)
+    centred = np.subtract(weights, mean, out=weights)
     variance = _sum(centred, squared=True) / len(weights)
     result = np.divide(centred, np.sqrt(variance + epsilon), out=centred)
-    return result.astype(np.float32).reshape(kernel.shape)
+    return result.astype(np.float32).reshape(kernel.shape), Moments(mean, variance, epsilon)
 
 
 def _sum(rows: np.ndarray, squared: bool = False) -> np.ndarray:

@@ -13,6 +13,7 @@ from refnet.errors import MissingTensorError
 from refnet.images.preprocess import Recipe
 from refnet.network.networks import Family, network_name
 from refnet.network.shapes import hwio
+from refnet.weights.conversion import Moments
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named, missing_biases, names_by_slim
 from refnet_kernels.system.forks import making
@@ -174,17 +175,18 @@ class StateDict(NamedTuple):
         units = tuple({name[: match.start("layer")] for name in tensors if (match := self.unit.match(name))})
         inside = [name for slim, name in names.items() if slim == name and name.startswith(units)]
         remarks = [self.remark] if self.remark else []
+        moments: Mapping[str, Moments] = {}
         if self.standardized is not None:
             with making:
                 from refnet.weights.homes.standardize import standardized_kernels
 
-            result, remark = standardized_kernels(result, renamed, self.standardized)
+            result, remark, moments = standardized_kernels(result, renamed, self.standardized)
             remarks.append(remark)
         biases = missing_biases(result, self.biased) if self.biased else {}
         recipe = self.recipe._replace(resize_side=self.resize_sides.get(scope, self.recipe.resize_side))
         options = self.options(tensors)
         named = Named(result | biases, renamed, options, recipe, list(biases), remarks, inside, self.untold)
-        return named._replace(unsettled=self.unsettled)
+        return named._replace(unsettled=self.unsettled, standardized=moments)
 
     def _refuse_variants(self, tensors: Mapping[str, np.ndarray]) -> None:
         found = [what for pattern, what in self.variants.items() if any(map(re.compile(pattern).search, tensors))]
