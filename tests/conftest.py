@@ -14,9 +14,12 @@ from tests.support.tensorflow import tensorflow
 
 hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=25, print_blob=True)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=400, print_blob=True)
-# Enough to see that there is a failure: no search for the smallest one.
+# Enough to see that there is a failure: no search for the smallest one, nor for others.
 hypothesis.settings.register_profile(
-    "first failure", hypothesis.settings.get_profile("default"), phases=[hypothesis.Phase.generate]
+    "first failure",
+    hypothesis.settings.get_profile("default"),
+    phases=[hypothesis.Phase.generate],
+    report_multiple_bugs=False,
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,7 @@ from refnet_kernels.catalog import rows, select
 from refnet_kernels.gpu.device import Device, missing, open_device, simulated
 from tests.problems import NAMED, Problem, in_binary32
 from tests.problems.conv import conv_problem, conv_same
+from tests.problems.softmax import SoftmaxProblem
 from tests.problems.strategies import DRAWN
 from tests.support.arrays import assert_same_bits
 
@@ -137,6 +140,28 @@ def test_named_problems(problem: Problem) -> None:
 @given(data=st.data())
 def test_drawn_problems(op: str, data: st.DataObject) -> None:
     check(data.draw(DRAWN[op].filter(is_small)))
+
+
+@pytest.mark.skipif(not simulated(), reason="a device gives no order in which threads run")
+@pytest.mark.parametrize("barrier", range(1, 6))
+def test_a_barrier_that_is_missing_is_found(barrier: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the five that a thread of the softmax comes to, if there are more classes than threads."""
+    from numba.cuda.simulator.kernelapi import FakeCUDAModule
+
+    reached: Counter[Any] = Counter()
+
+    def syncthreads(_: Any) -> None:
+        # An index is of one thread of one block.
+        thread = threading.current_thread()
+        reached[thread.threadIdx] += 1
+        if reached[thread.threadIdx] != barrier:
+            thread.syncthreads()
+
+    monkeypatch.setattr(FakeCUDAModule, "syncthreads", syncthreads)
+    logits = -1 - np.arange(130, dtype=np.float32)[None] / 100
+    with pytest.raises(AssertionError, match="Arrays are not equal"):
+        check(SoftmaxProblem("a barrier less", logits))
+    assert set(reached.values()) == {5}
 
 
 @pytest.mark.parametrize("tile", TILES)

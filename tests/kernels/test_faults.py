@@ -6,19 +6,21 @@ which is an error: choose another that plants the same fault.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 import refnet_kernels
+from tests.kernels import planted
 from tests.problems import HOST_ROWS
 
 PACKAGE = Path(refnet_kernels.__file__).parent
@@ -325,35 +327,66 @@ OUTSIDE = {
 }
 
 
-def run_tests(fault: Fault, directory: Path) -> str:
-    """What the tests of the fault's row print."""
-    files = [f"tests/kernels/test_{name}.py" for name in ("exact", "vectors")]
-    return run_with(fault, directory, *files, "-k", f"{fault.op} and {fault.backend}")
+class Planted:
+    """Runs of pytest with a fault each, by `planted.py`; what each has printed."""
+
+    def __init__(self, runs: dict[Fault, list[list[str]]], directory: Path) -> None:
+        self._folders = {fault: directory / str(number) for number, fault in enumerate(runs)}
+        for fault, folder in self._folders.items():
+            plant(fault, folder)
+        self._jobs = json.dumps([(str(self._folders[fault]), each) for fault, each in runs.items()])
+        self._done: list[Fault] = []
+
+    def __enter__(self) -> Planted:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "REFNET_CACHE": "off",
+            "HYPOTHESIS_PROFILE": "first failure",
+        }
+        command = [sys.executable, "-m", planted.__name__]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._jobs)
+        self._process.stdin.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.__exit__(None, None, None)
+
+    def output(self, fault: Fault) -> str:
+        """What the runs with the fault printed; waits for them."""
+        assert self._process.stdout is not None
+        while fault not in self._done:
+            line = self._process.stdout.readline()
+            assert line, "planted.py has ended too early"
+            self._done.append(list(self._folders)[int(line)])
+        return (self._folders[fault] / planted.OUTPUT).read_text()
 
 
-def run_with(fault: Fault, directory: Path, *arguments: str) -> str:
-    """What pytest prints of tests of the kernels with the fault."""
-    plant(fault, directory)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
-        "REFNET_CACHE": "off",
-        "HYPOTHESIS_PROFILE": "first failure",
-    }
-    options = ["-q", "--tb=line", "-o", "pythonpath=", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300).stdout
+def runs_of(fault: Fault) -> list[list[str]]:
+    """The tests that must find a fault: those of exact arithmetic, up to the first that does, then the vectors."""
+    # Of modules that are there before pytest starts.
+    ignore = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = ["-q", "--tb=line", "-o", "pythonpath=", "-p", "no:cacheprovider", *ignore]
+    if fault in OUTSIDE:
+        these = f"test_named_problems and [{fault.op}- and not binary64"
+        return [[*options, "-x", "-k", these, "tests/kernels/test_kernels.py"]]
+    options += ["-k", f"{fault.op} and {fault.backend}"]
+    return [[*options, "-x", "tests/kernels/test_exact.py"], [*options, "tests/kernels/test_vectors.py"]]
 
 
 @pytest.fixture(scope="module")
-def outputs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Fault, Future[str]]]:
-    """The tests of every fault that was asked for, as many at a time as there are cores."""
-    items = [item for item in request.session.items if "outputs" in item.fixturenames]
+def planted_faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
+    """The runs of every fault that was asked for."""
+    items = [item for item in request.session.items if "planted_faults" in item.fixturenames]
     faults = [item.callspec.params["fault"] for item in items]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {fault: pool.submit(run_tests, fault, tmp_path_factory.mktemp("fault")) for fault in faults}
+    with Planted({fault: runs_of(fault) for fault in faults}, tmp_path_factory.mktemp("faults")) as runs:
+        yield runs
 
 
 def test_every_row_has_a_fault() -> None:
@@ -361,8 +394,8 @@ def test_every_row_has_a_fault() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.op}-{fault.backend}-{fault.name}")
-def test_a_fault_is_found_and_its_op_named(fault: Fault, outputs: dict[Fault, Future[str]]) -> None:
-    output = outputs[fault].result()
+def test_a_fault_is_found_and_its_op_named(fault: Fault, planted_faults: Planted) -> None:
+    output = planted_faults.output(fault)
     row = f"{fault.op} on {fault.backend}, "
     # Wrong bits, not a kernel that no longer compiles.
     assert re.search(rf"{row}.*\] is \S+, exactly ", output), output
@@ -372,7 +405,6 @@ def test_a_fault_is_found_and_its_op_named(fault: Fault, outputs: dict[Fault, Fu
 
 
 @pytest.mark.parametrize("fault", OUTSIDE, ids=lambda fault: f"{fault.op}-{fault.name}")
-def test_a_write_outside_is_found_by_the_guards(fault: Fault, tmp_path: Path) -> None:
-    tests = "tests/kernels/test_kernels.py", "-x", "-k", f"test_named_problems and [{fault.op}- and not binary64"
-    output = run_with(fault, tmp_path, *tests)
+def test_a_write_outside_is_found_by_the_guards(fault: Fault, planted_faults: Planted) -> None:
+    output = planted_faults.output(fault)
     assert OUTSIDE[fault] in output, output
