@@ -208,8 +208,8 @@ def _item_of(tiles: int, panels: int, threads: int, numbers: Tuning) -> tuple[in
     The more tiles and panels an item has, the less work each product takes: a run's weights are fetched, and a pixel's
     inputs are examined, for more products. On a Zen 4 with two threads, items of 8 tiles by 2 panels took 1.02 of the
     time of 8 by 4 for resnet_v2_50; 4 by 4 took 1.07, 4 by 2 took 1.09, and 2 by 2 took 1.14. The estimate below is
-    near that: 1.06, 1.05, 1.11 and 1.22. With up to 32 panels in place of 8, layers of 512 to 2048 channels took 0.96 to
-    0.99 with half of the inputs 0: inputs are noted less often, and fewer groups are small.
+    near that: 1.06, 1.05, 1.11 and 1.22. With up to 32 panels in place of 8, and half of the inputs 0, layers of 512 to
+    2048 channels took 0.96 to 0.99: inputs are noted less often, and fewer groups are small.
     """
 
     def time(item: tuple[int, int]) -> float:
