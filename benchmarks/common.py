@@ -144,8 +144,8 @@ def peak_rss_mb() -> float:
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     """The day, the processor, its cores and its load, and the versions: of refnet, Python, and ``packages``.
 
-    ``revision`` is a commit, with ``-dirty`` behind it if the source differs from it. ``lanes`` is there if the width
-    of vectors was forced.
+    ``revision`` is a commit, with ``-dirty`` behind it if the source differs from it. ``target`` is there if the kernels
+    were compiled for another processor, or for another width of vectors, than this machine's.
     """
     import llvmlite.binding as llvm  # no other engine's process imports refnet, or Numba
 
@@ -156,7 +156,8 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.exists() else []
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = values.get("flags", values.get("Features", "")).split()
-    forced = setting("REFNET_LANES")
+    lanes = setting("REFNET_LANES")
+    target = os.environ.get("NUMBA_CPU_NAME") or (lanes and f"{lanes} lanes")
     return {
         "date": str(datetime.datetime.now(datetime.UTC).date()),
         "revision": _revision(),
@@ -168,7 +169,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("refnet", "numba", "llvmlite", "numpy", *packages)},
-    } | ({} if forced is None else {"lanes": int(forced)})
+    } | ({"target": target} if target else {})
 
 
 def _revision() -> str | None:
@@ -208,8 +209,8 @@ def folder_of(about: Mapping[str, Any]) -> str:
     if "device" in about:
         return str(about["device"]).split()[-1].lower()
     title = PROCESSORS.get(about["processor"], about["processor"])
-    folder = re.sub(r"[ -]+", "_", re.sub(r"^Zen ", "Zen", title)).lower()
-    return f"{folder}_{about['lanes']}_lanes" if "lanes" in about else folder
+    names = [re.sub(r"^Zen ", "Zen", title), *([f"for {about['target']}"] if "target" in about else [])]
+    return re.sub(r"[ -]+", "_", " ".join(names)).lower()
 
 
 def name_of(benchmark: str, case: Mapping[str, Any]) -> str:

@@ -62,9 +62,9 @@ def threads_of(case: Mapping[str, Any]) -> str:
 def cores_of(folder: str, about: Mapping[str, Any]) -> str:
     """For instance "Zen 4 cores with AVX-512"."""
     vectors = "AVX-512" if "avx512f" in about["features"] else "AVX2" if "avx2" in about["features"] else "SSE"
-    if "lanes" in about:
-        vectors = f"vectors of {about['lanes']} lanes"
-    title = TITLES.get(folder.removesuffix(f"_{about.get('lanes')}_lanes"), about["cpu"])
+    if "target" in about:
+        vectors = f"kernels for {about['target']}"
+    title = TITLES.get(folder.partition("_for_")[0], about["cpu"])
     return f"{title} cores with {vectors}" if "asimd" not in about["features"] else f"{title} cores"
 
 

@@ -128,7 +128,8 @@ def test_every_result_lies_where_a_benchmark_puts_it_and_says_when_it_was_measur
         ({"processor": "znver4"}, "zen4"),
         ({"processor": "emeraldrapids"}, "emerald_rapids"),
         ({"processor": "apple-m1"}, "apple_m1"),
-        ({"processor": "znver4", "lanes": 8}, "zen4_8_lanes"),
+        ({"processor": "znver4", "target": "haswell"}, "zen4_for_haswell"),
+        ({"processor": "znver4", "target": "8 lanes"}, "zen4_for_8_lanes"),
         ({"processor": "emeraldrapids", "device": "NVIDIA H200"}, "h200"),
     ],
 )
