@@ -84,6 +84,11 @@ def small(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def three_digits(value: float) -> str:
+    """Three significant digits, also where the last ones are 0."""
+    return f"{value:#.3g}".rstrip(".")
+
+
 def seconds(value: float) -> str:
     """A time with two digits, or more if it has more before the point."""
     return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
@@ -227,7 +232,7 @@ def price(name: str) -> str:
         "the whole network": result["rows"]["resnet_v2_50"],
     }
     rows = [
-        [label, f"{row['ms']['min']:.3g}", f"{row['without']['min']:.3g}",
+        [label, three_digits(row["ms"]["min"]), three_digits(row["without"]["min"]),
          *(f"{row['price'][kind]:.1%}" for kind in ("min", "median"))]
         for label, row in shown.items()
     ]  # fmt: skip
@@ -289,7 +294,7 @@ class Place(NamedTuple):
         work = [f"{self.flop / self.bytes:.2g}", f"{self.flop / self.ms / 1e6:.1f}"] if self.flop else ["-", "-"]
         share = f"{self.bound_ms / self.ms:.0%}"
         gb_per_s = f"{self.bytes / self.ms / 1e6:.1f}"
-        return [self.kind, f"{self.layers}", f"{self.ms:.3g}", *work, gb_per_s, self.limit, share]
+        return [self.kind, f"{self.layers}", three_digits(self.ms), *work, gb_per_s, self.limit, share]
 
 
 def limits_of(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, float]:
