@@ -3,7 +3,8 @@
 `TABLE` has the CPU's for processors on which they were measured. Where the CPU's kernel is compiled, some tens of
 milliseconds of trials (`conv/trials.py`) fit those that differ most between processors; they are kept beside the
 machine code, and are read at later starts. What cannot be measured, kept or trusted leaves the table's. The environment
-variable ``REFNET_TUNE`` can be ``off``: then they are the table's.
+variable ``REFNET_TUNE`` can be ``off``: then they are the table's. The costs of items always are: in a trial, whose
+weights stay in the caches, a tile cost a quarter of what it costs in a network.
 """
 
 from __future__ import annotations
