@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from refnet.weights.formats.format import Format, by_suffix
 from refnet.weights.formats.loaded import Loaded
 from refnet.weights.homes.home import Home, Named
 from refnet_kernels.contract import BINARY32
+from tests.documentation import ROOT, TEXTS
+from tests.links import anchors_of
 from tests.support.arrays import digest, random_images
 from tests.support.nets import lively_weights
 
@@ -134,3 +137,17 @@ def test_the_help_of_the_command_line_names_the_formats(capsys: pytest.CaptureFi
     for row in formats.FORMATS:
         assert row.title.split(" (")[0].removesuffix("s").removeprefix("Keras' ") in text
         assert row.writer is None or row.writer.suffix in text
+
+
+def test_the_guide_names_the_lists_and_their_records() -> None:
+    rows = [line.split("|") for line in TEXTS["docs/adding.md"].splitlines() if line.startswith("| [")]
+    assert len(rows) > 7
+    headings = anchors_of(TEXTS["docs/adding.md"])
+    sources = "\n".join(file.read_text() for folder in ("refnet", "kernels") for file in (ROOT / folder).rglob("*.py"))
+    for _, what, where, record, _ in rows:
+        assert re.findall(r"\]\(#([^)]+)\)", what)[0] in headings
+        for file in re.findall(r"`([\w/]+\.py)`", where):
+            for name in re.findall(r"`(_?[A-Z_]{3,})`", where):
+                assert re.search(rf"^{name}\b.*= ", (ROOT / file).read_text(), re.MULTILINE), f"{name} in {file}"
+        for name in re.findall(r"`(\w+)`", record):
+            assert re.search(rf"^class {name}\b", sources, re.MULTILINE), name
