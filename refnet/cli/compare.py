@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+import refnet
 from refnet.cli.console import announce_compilation, print_json, print_table, printable
 from refnet.cli.failures import file_errors
 from refnet.cli.options import (
@@ -16,11 +18,14 @@ from refnet.cli.options import (
     load,
     mapping_of,
 )
-from refnet.comparison.comparison import Comparison, compare
-from refnet.comparison.result import NOT_COMPARED, Row
 from refnet.errors import ConfigError, InputError
 from refnet.figures import check_plot
 from refnet.files import check_target
+from refnet_kernels.system.forks import once
+
+if TYPE_CHECKING:
+    from refnet.comparison.comparison import Comparison
+    from refnet.comparison.result import Row
 
 EPILOG = """\
 examples:
@@ -93,7 +98,7 @@ def _compared(arguments: argparse.Namespace, mapping: dict[str, str]) -> Compari
         if arguments.image is not None:
             raise ConfigError("--image is for --weights, from which the reference is computed.")
         with file_errors(InputError):
-            return compare(arguments.reference, arguments.observed, mapping=mapping)
+            return refnet.compare(arguments.reference, arguments.observed, mapping=mapping)
     if arguments.observed is not None:
         raise ConfigError("With --weights the reference is computed: pass the observed activations alone.")
     if arguments.image is None:
@@ -103,7 +108,14 @@ def _compared(arguments: argparse.Namespace, mapping: dict[str, str]) -> Compari
     announce_compilation()
     options = {"device": arguments.device, "threads": arguments.threads}
     with file_errors(InputError):
-        return compare(weights, arguments.reference, images, mapping=mapping, **options)
+        return refnet.compare(weights, arguments.reference, images, mapping=mapping, **options)
+
+
+@once
+def _result() -> ModuleType:
+    from refnet.comparison import result
+
+    return result
 
 
 def _print(comparison: Comparison, *, everything: bool) -> None:
@@ -112,7 +124,7 @@ def _print(comparison: Comparison, *, everything: bool) -> None:
     if first is not None and not everything:
         # The last ones that agree show where it still was well.
         start = max(rows.index(first) - 3, 0)
-        rows = [row for row in rows[start:] if row.status != NOT_COMPARED][:_SHOWN]
+        rows = [row for row in rows[start:] if row.status != _result().NOT_COMPARED][:_SHOWN]
     if first is not None or everything:
         columns = ["", "observed", "reference", "status", "off by", "rounding", "ULPs", "worst at", "origin", "remarks"]
         print_table(columns, [_cells(row, row is first) for row in rows], numeric=["off by", "rounding", "ULPs"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
+import refnet
 from refnet.cli.console import announce_compilation, print_json, printable, progress_bar
 from refnet.cli.failures import file_errors
 from refnet.cli.options import (
@@ -14,10 +16,13 @@ from refnet.cli.options import (
     load,
     mapping_of,
     seconds,
+    sources,
 )
-from refnet.comparison.sources import arrays_of
-from refnet.diagnosis.diagnosis import PAIR_SECONDS, Diagnosis, Finding, diagnose
+from refnet.diagnosis import PAIR_SECONDS
 from refnet.errors import InputError
+
+if TYPE_CHECKING:
+    from refnet.diagnosis.diagnosis import Diagnosis, Finding
 
 EPILOG = """\
 examples:
@@ -67,13 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
     """
     mapping = mapping_of(arguments.mapping)
     with file_errors(InputError):
-        observed = arrays_of(arguments.observed, "the outputs")  # bad ones are reported before the weights are loaded
+        observed = sources().arrays_of(
+            arguments.observed, "the outputs"
+        )  # bad ones are reported before the weights are loaded
     weights = load(arguments.weights, arguments)
     image = image_of(arguments.image, weights.architecture.channels)
     announce_compilation()
     options = {"threads": arguments.threads} if arguments.threads is not None else {}
     with progress_bar() as progress:
-        found = diagnose(
+        found = refnet.diagnose(
             weights, image, observed.arrays, mapping=mapping, pairs=arguments.pairs, limit=arguments.limit,
             progress=progress, **options,
         )  # fmt: skip

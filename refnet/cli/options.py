@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import numpy as np
 from refnet.checks import MOST, bool_of, shown
 from refnet.cli.console import announce_compilation
 from refnet.cli.failures import file_errors
-from refnet.comparison.sources import pixels_in
 from refnet.engine import Engine
 from refnet.errors import ConfigError, InputError, WeightsError
 from refnet.images import labels
@@ -24,6 +24,7 @@ from refnet.run.backends import BACKENDS
 from refnet.run.devices import check_device, check_threads
 from refnet.weights.files import load_weights
 from refnet.weights.weights import Weights
+from refnet_kernels.system.forks import once
 
 #: Python reads no numbers of more digits.
 _DIGITS = 4000
@@ -343,6 +344,14 @@ def mapping_of(texts: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
+@once
+def sources() -> ModuleType:
+    """What reads activations: a module that most commands do without."""
+    from refnet.comparison import sources
+
+    return sources
+
+
 def image_of(path: str, channels: int) -> np.ndarray:
     """An image file's pixels, or the array of an .npy.
 
@@ -361,4 +370,4 @@ def image_of(path: str, channels: int) -> np.ndarray:
     InputError
     """
     with file_errors(InputError):
-        return pixels_in(path) if path.endswith(".npy") else load_image(path, channels)
+        return sources().pixels_in(path) if path.endswith(".npy") else load_image(path, channels)

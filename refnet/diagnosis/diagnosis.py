@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from refnet.checks import check_bool, check_mapping, check_number, listed, plain_json, shown
+from refnet.diagnosis import PAIR_SECONDS
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
 from refnet.diagnosis.layers import Stretch, add_pairs, chosen, stretches
@@ -30,9 +31,6 @@ from refnet.signatures import shows
 from refnet.weights.files import weights_of
 from refnet.weights.weights import Weights
 from refnet_kernels.system.float_mode import contract_mode
-
-#: Seconds for which pairs of mistakes are tried, unless the caller says otherwise.
-PAIR_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import refnet
 from tests.support.nets import lively_weights
 from tests.torchvision.networks import Description, draw_state
 
+#: What only the commands of these names need.
+OF_ONE_COMMAND = {"refnet.comparison.sources", "refnet.comparison.comparison", "refnet.diagnosis.diagnosis"}
 HEAVY = {"numba", "llvmlite", "PIL", "rich", "matplotlib", "safetensors", "argparse"}
 
 
@@ -54,6 +56,7 @@ def test_the_command_line_is_quick_until_there_is_something_to_compute(arguments
     loaded = modules_after(f"from refnet.cli import main\nmain({arguments!r})")
     assert "refnet.cli.demo" in loaded
     assert not (HEAVY - {"argparse"}) & loaded
+    assert not OF_ONE_COMMAND & loaded
 
 
 def test_a_file_brings_its_own_format_and_home_alone(tmp_path: Path) -> None:
