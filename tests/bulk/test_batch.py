@@ -429,8 +429,9 @@ def test_an_input_that_hangs(images: Path, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(refnet.Predictor, "prepared", hanging)
     started = time.monotonic()
-    done = refnet.batch(images, WEIGHTS, tmp_path, row_seconds=0.3)
-    assert time.monotonic() - started < 30
+    # More than any other row takes, on a busy machine too.
+    done = refnet.batch(images, WEIGHTS, tmp_path, row_seconds=2)
+    assert time.monotonic() - started < 50
     let_go.set()
     found = {row["id"]: row for row in read(tmp_path)}
     assert done.rows == len(found) == COUNT + len(BAD)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -85,14 +86,21 @@ def test_a_failure_ends_the_work_and_is_raised() -> None:
 
 def test_ctrl_c_waits_for_what_has_begun() -> None:
     done: list[int] = []
+    inside = threading.Event()
+
+    def wait() -> None:
+        inside.set()
+        time.sleep(60)
 
     def work(item: int) -> None:
+        # Not while the caller still enters.
+        inside.wait(60)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
         done.append(item)
 
     with pytest.raises(KeyboardInterrupt), Helpers(work, range(50), 1):
-        time.sleep(10)
+        wait()
     assert done == [0]
 
 

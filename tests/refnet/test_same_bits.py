@@ -121,8 +121,8 @@ engine = refnet.Engine(refnet.random_weights("resnet_v2_50", 10), threads=2)
 images = random_images(int(sys.argv[2]), 224, 224, 3)
 engine(images[:, :32, :32])
 engine(images)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     while True:
         engine(images)
 except KeyboardInterrupt:
