@@ -85,7 +85,7 @@ def read_shards(path: str, read: Callable[[str], Loaded]) -> Loaded:
     FormatError, CorruptError, LimitError
         The index is damaged or names files elsewhere; or as ``read`` raises them.
     FileNotFoundError
-        A shard is missing.
+        Shards are missing; the message lists them.
     """
     size = regular_file_size(path)
     if size > _MAX_BYTES:
@@ -100,9 +100,14 @@ def read_shards(path: str, read: Callable[[str], Loaded]) -> Loaded:
         raise FormatError(f"the index names {elsewhere[0]!r}; refnet opens only files that stand beside the index.")
     if len(shards) > _MAX_SHARDS:
         raise LimitError(f"the index names {len(shards)} files; at most {_MAX_SHARDS} are read.", found=len(shards))
+    directory = os.path.dirname(path)
+    absent = [shard for shard in shards if not os.path.exists(os.path.join(directory, shard))]
+    if absent:
+        count = f"{len(absent)} of the {len(shards)} files that {path} names are missing"
+        raise FileNotFoundError(2, f"{count}: {listed(absent)}; put them beside it", os.path.join(directory, absent[0]))
     result: Loaded | None = None
     for shard in shards:
-        place = os.path.join(os.path.dirname(path), shard)
+        place = os.path.join(directory, shard)
         if shard.endswith(SUFFIX):
             raise FormatError(f"the index names another index, {shard!r}.")
         loaded = read(place)

@@ -168,7 +168,10 @@ def _version(layers: set[str], ends: set[str]) -> Version:
 def _hint(layers: set[str]) -> str:
     """What the file may be instead."""
     if any(layer.endswith("/vars") for layer in layers):
-        return " The .keras files of Keras 2 have no layer names: save as .h5."
+        return (
+            " The .keras and .weights.h5 files of Keras 2 have no layer names: save as .h5 there "
+            "(model.save_weights('x.h5'))."
+        )
     return ""
 
 

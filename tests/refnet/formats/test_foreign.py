@@ -116,9 +116,16 @@ def test_shards_are_one_network(tmp_path: Path) -> None:
         loaded = refnet.load_weights(path, strict=True)
         assert loaded.keys() == tensors.keys()
         assert all(loaded[name].tobytes() == tensors[name].tobytes() for name in tensors)
+
+
+def test_all_missing_shards_are_named(tmp_path: Path) -> None:
+    index = shards(tmp_path, lively_weights())
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="model-00002-of-00003"):
-        refnet.load_weights(tmp_path)
+    (tmp_path / "model-00003-of-00003.safetensors").unlink()
+    words = "2 of the 3 files that .*index.json names are missing: model-00002-of-00003.safetensors, model-00003-of-.*"
+    for path in (index, tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"{words}; put them beside it"):
+            refnet.load_weights(path)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"not a shard"])

@@ -811,3 +811,14 @@ def test_forged_structures(data: st.DataObject, tmp_path: Path, watch: Any) -> N
     if found is not None:
         assert found.tensors.keys() - {"good/kernel"} == ARRAYS.keys()
         assert all(found.tensors[name].tobytes() == array.tobytes() for name, array in arrays.items())
+
+
+@pytest.mark.parametrize("name", ["a.weights.h5", "a.h5"])
+def test_keras_2_has_no_layer_names_in_its_newer_files(name: str, tmp_path: Path) -> None:
+    """Its groups are numbered by the classes of the layers, and nothing tells their names."""
+    with h5py.File(tmp_path / name, "w") as file:
+        file["layers/conv2d_1/vars/0"] = np.ones((1, 1, 2, 2), np.float32)
+    with pytest.raises(
+        MissingTensorError, match=r"\.keras and \.weights\.h5 files of Keras 2 have no layer names: save"
+    ):
+        refnet.load_weights(tmp_path / name)
