@@ -144,8 +144,8 @@ def peak_rss_mb() -> float:
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     """The day, the processor, its cores and its load, and the versions: of refnet, Python, and ``packages``.
 
-    ``revision`` is a commit, with ``-dirty`` behind it if the source differs from it. ``target`` is there if the kernels
-    were compiled for another processor, or for another width of vectors, than this machine's.
+    ``revision`` is a commit, with ``-dirty`` behind it if the source differs from it. ``target`` is there if the
+    kernels were compiled for another processor, or for another width of vectors, than this machine's.
     """
     import llvmlite.binding as llvm  # no other engine's process imports refnet, or Numba
 

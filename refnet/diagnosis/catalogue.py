@@ -5,15 +5,17 @@ from __future__ import annotations
 from refnet.diagnosis import ends, groups, images, kernels, norms, padding, units
 from refnet.diagnosis.mistake import Mistake
 
-MISTAKES: tuple[Mistake, ...] = (
-    *images.MISTAKES,
-    *padding.MISTAKES,
-    *norms.MISTAKES,
-    *groups.MISTAKES,
-    *units.MISTAKES,
-    *kernels.MISTAKES,
-    *ends.MISTAKES,
-)
+#: By what they are about; the documentation shows them so.
+PARTS: dict[str, tuple[Mistake, ...]] = {
+    "pixels": images.MISTAKES,
+    "padding, strides, rates": padding.MISTAKES,
+    "batch norm": norms.MISTAKES,
+    "group norm, BiT": groups.MISTAKES,
+    "the unit": units.MISTAKES,
+    "weights, arithmetic": kernels.MISTAKES,
+    "the end": ends.MISTAKES,
+}
+MISTAKES = tuple(mistake for part in PARTS.values() for mistake in part)
 
 #: By id.
 BY_ID = {mistake.id: mistake for mistake in MISTAKES}

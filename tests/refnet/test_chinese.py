@@ -1,7 +1,8 @@
 """Each Chinese page names the English page that it follows, and has its code: else it is older than that page.
 
 A translation (译自) has all the blocks of the English page, an abridged page (摘自) some of them. Comments are
-translated.
+translated. Chinese text has full-width punctuation, one word for one thing, and lines that end where a space does no
+harm: a line's end is shown as a space.
 """
 
 from __future__ import annotations
@@ -52,6 +53,30 @@ def test_each_page_has_the_code_of_the_page_that_it_follows(page: str) -> None:
     how, english = english_page(page)
     assert blocks(TEXTS[page])
     assert problem_with(TEXTS[page], TEXTS[english], how == "译自") is None, f"{page} is older than {english}"
+
+
+#: What the pages call otherwise: 步幅, 空洞卷积, 批归一化, 填充, 逐位一致.
+_OTHER_WORDS = re.compile(r"步长|膨胀卷积|扩张卷积|批量归一化|批标准化|补边|比特")
+_IDEOGRAPH = "[\u4e00-\u9fff]"
+_HALF_WIDTH = re.compile(rf"{_IDEOGRAPH}[,;:!?()]|[,;:!?()]{_IDEOGRAPH}|{_IDEOGRAPH}\.(?!\w)")
+_BROKEN = re.compile(rf"{_IDEOGRAPH}\n *{_IDEOGRAPH}")
+
+
+def faults_of_text(text: str) -> list[str]:
+    """What a reader of Chinese stumbles over in a page, code and the targets of links left out."""
+    prose = re.sub(r"`[^`\n]*`", "`", re.sub(r"\]\([^)]*\)", "]", _BLOCK.sub("", text)))
+    return [found for pattern in (_OTHER_WORDS, _HALF_WIDTH, _BROKEN) for found in pattern.findall(prose)]
+
+
+@pytest.mark.parametrize("page", CHINESE)
+def test_the_text_reads_as_chinese(page: str) -> None:
+    assert faults_of_text(TEXTS[page]) == []
+
+
+def test_what_is_not_chinese_is_found() -> None:
+    assert faults_of_text("卷积核的步幅，见[约定](a.md)。`f(x)`\n用 3x3 卷积：`a, b`（1.5 倍）\n") == []
+    for fault in ("步长为 2", "卷积,", "卷积(核", "x)卷积", "卷积.", "一个卷\n积核"):
+        assert len(faults_of_text(fault)) == 1, fault
 
 
 def block(language: str, code: str) -> str:

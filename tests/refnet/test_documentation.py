@@ -22,6 +22,7 @@ from refnet import golden, plots, seeded
 from refnet.cli import _parser
 from refnet.cli.explain import CLASSES
 from refnet.diagnosis import search
+from refnet.diagnosis.catalogue import PARTS
 from refnet.run import devices, inputs
 from refnet.weights import formats, homes
 from refnet_kernels import catalog
@@ -195,6 +196,21 @@ def test_the_site_is_shown_by_five_small_pictures() -> None:
             assert image.size == draw_site.SHOWN
     for page in draw_site.PAGES.values():
         assert (ROOT / page).with_suffix(".md").is_file()
+
+
+def test_the_page_of_diagnose_names_every_mistake() -> None:
+    _, _, known = TEXTS["docs/diagnose.md"].partition("## The mistakes that are known")
+    rows = re.findall(r"^\| ([^|]+) \| (`[^|]+`) \|$", known.partition("\n## ")[0], re.MULTILINE)
+    assert {part: re.findall(r"`([^`]+)`", ids) for part, ids in rows} == {
+        part: [mistake.id for mistake in mistakes] for part, mistakes in PARTS.items()
+    }
+
+
+def test_the_site_has_a_table_of_every_part_of_the_catalogue() -> None:
+    pytest.importorskip("sphinx")
+    done = subprocess.run([sys.executable, "docs/site/mistakes.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^\| `([^`]+)`", done.stdout, re.MULTILINE) == [m.id for part in PARTS.values() for m in part]
 
 
 def test_the_diagrams_are_those_that_the_code_draws() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.links import Link, all_links, anchors_of, links_in, problem_with, problems_of_site
+from tests.links import ROOT, Link, all_links, anchors_of, links_in, problem_with, problems_of_site, text_of
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -15,6 +16,23 @@ def test_every_link_leads_somewhere() -> None:
     assert any("#" in link.target for link in links)
     assert any("://" in link.target for link in links)
     assert [f"{link.file}: {link.target}: {why}" for link in links if (why := problem_with(link))] == []
+
+
+def test_the_first_page_links_every_page_of_the_site() -> None:
+    # A page in a list of its own, as errors and kernels have one, is linked by the page that has the list.
+    for index in ("docs/index.md", "docs/errors.md", "docs/kernels/index.md", "docs/zh/index.md"):
+        path = ROOT / index
+        lists = "\n".join(re.findall(r"^```{toctree}\n(.*?)^```$", text_of(path), re.MULTILINE | re.DOTALL))
+        names = [line for line in lists.splitlines() if line and not line.startswith(":")]
+        assert names
+        listed = {
+            page
+            for name in names
+            for page in (ROOT if name.startswith("/") else path.parent).glob(name.removeprefix("/") + ".md")
+        }
+        assert len(listed) >= len(names), index
+        linked = {(path.parent / link.partition("#")[0]).resolve() for link in links_in(text_of(path))}
+        assert listed <= linked, index
 
 
 def test_links_are_found() -> None:
