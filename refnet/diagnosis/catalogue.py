@@ -16,6 +16,3 @@ PARTS: dict[str, tuple[Mistake, ...]] = {
     "the end": ends.MISTAKES,
 }
 MISTAKES = tuple(mistake for part in PARTS.values() for mistake in part)
-
-#: By id.
-BY_ID = {mistake.id: mistake for mistake in MISTAKES}

@@ -44,7 +44,6 @@ WIDE = Description(((64, 1), (96, 2)), 5, grouped=True, epsilon=EPSILON, root=96
 DEEP_GN = Description(((32, 2), (32, 1), (64, 1)), 7, deep=True, grouped=True)
 
 BIT_OPTIONS = {"pool_mode": "keras", "stride_place": "first_unit"}
-DEEP_OPTIONS = {"pool_mode": "torch", "stride_place": "first_unit", "avg_down": True}
 HALVES = (0.5, 0.5, 0.5)
 
 # TensorFlow's own; and the images are small.

@@ -41,7 +41,7 @@ BUDGETS = {
     "max_pool": Budget(wide=VECTORS, shared_bytes=0),
     "mean": SUMS._replace(shared_bytes=0),
     "residual": Budget(wide=VECTORS, shared_bytes=0, fused=()),
-    # A binary64 number a thread.
+    # A binary64 number per thread.
     "softmax": SUMS._replace(shared_bytes=128 * 8),
     "subsample": Budget(wide=VECTORS, shared_bytes=0, fused=()),
     "conv 32 x 128, vectors": CONV._replace(ffma_share=0.84),

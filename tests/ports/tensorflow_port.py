@@ -36,12 +36,6 @@ def restrided(blocks: Sequence[BlockSpec], place: str) -> list[BlockSpec]:
     return moved
 
 
-def same_pads(size: int, window: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME."""
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2
-
-
 class TensorFlowPort:
     """The port, its mistakes, and how TensorFlow is to compute it.
 

@@ -102,7 +102,7 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path, image_format: str) -
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_of_one_colour(tmp_path: Path, mode: str, progressive: bool) -> None:
     # A block of one colour has no AC terms and, at this quality, an exact DC term. What is left is the rounding of
-    # Y, Cb and Cr and back, at most 0.5 + 1.772 * 0.5 + 0.5 a channel, and in CMYK that of K.
+    # Y, Cb and Cr and back, at most 0.5 + 1.772 * 0.5 + 0.5 per channel, and in CMYK that of K.
     colour: tuple[int, ...] = {"L": (77,), "RGB": (200, 30, 90), "CMYK": (20, 0, 155, 40)}[mode]
     image = Image.new(mode, (24, 16), colour if len(colour) > 1 else colour[0])
     found = load(tmp_path, encode(image, "JPEG", quality=100, progressive=progressive))

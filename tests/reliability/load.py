@@ -34,7 +34,7 @@ def compare(what: str, expected: list[str], run: Callable[[], Sequence[list[str]
     wrong = sum(a != b for found in answers for a, b in zip(found, expected, strict=True))
     assert wrong == 0, f"{what}: {wrong} answers are not those of one caller"
     count = len(answers) * len(expected)
-    return Row(what, count, f"0 wrong; {count / seconds:.0f} a second")
+    return Row(what, count, f"0 wrong; {count / seconds:.0f} per second")
 
 
 def threads_row(callers: int, images: int, engines: Sequence[int]) -> Row:
