@@ -503,6 +503,12 @@ def _notes(rows: Sequence[Row], alignment: Alignment, comparer: _Comparer, measu
         notes.append(
             f"{len(by_value)} were found by shape, order or value, as their names are not known: {listed(by_value)}."
         )
+    sized = [row for row in rows if row.status != NOT_COMPARED and len(row.shape) == 4 and max(row.shape[1:3]) > 1]
+    if len(sized) > 1 and all(row.largest is None for row in sized):
+        notes.append(
+            "All values that have height and width have other shapes than the reference's: were the images of another "
+            "size? Pass what went into the port as the image."
+        )
     nan = [row.name for row in rows if row.nan_both and not row.nan_one]
     if nan:
         notes.append(f"NaN stands at the same places on both sides: {listed(nan)}.")

@@ -80,7 +80,7 @@ def arrays_of(source: Any, what: str) -> Arrays:
     if not found.arrays:
         reasons = [f"{name}: {reason}" for name, reason in found.left_out.items()]
         more = f" ({listed(reasons)})" if reasons else ""
-        raise InputError(f"{found.title} holds no arrays of floats to compare{more}.", found=reasons)
+        raise InputError(f"There are no arrays of floats to compare in {found.title}{more}.", found=reasons)
     return found
 
 
@@ -89,11 +89,11 @@ def _of_mapping(arrays: Mapping[Any, Any], what: str) -> Arrays:
     for name, value in arrays.items():
         if not isinstance(name, str):
             raise InputError(f"The names of arrays are strings; in {what} {shown(name)} is {type(name).__name__}.")
-        _put(found, name, as_array(_on_host(value), f"The values of {name}"))
+        _put(found, name, as_array(on_host(value), f"The values of {name}"))
     return found
 
 
-def _on_host(value: Any) -> Any:
+def on_host(value: Any) -> Any:
     """A tensor of PyTorch without its gradient, and with a dtype that NumPy has; anything else as it is."""
     if not type(value).__module__.startswith("torch"):
         return value

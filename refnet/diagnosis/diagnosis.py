@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from refnet.checks import check_bool, check_mapping, check_number, listed, plain_json, shown
+from refnet.comparison.sources import on_host
 from refnet.diagnosis import PAIR_SECONDS
 from refnet.diagnosis.lab import Lab
 from refnet.diagnosis.labels import Labels, Ranked, by_labels
@@ -247,7 +248,7 @@ def _labels(observed: Any) -> Labels | None:
     """The labels of many images, if that is what was observed."""
     if isinstance(observed, str | os.PathLike | Mapping):
         return None
-    array = as_array(observed, "The labels")
+    array = as_array(on_host(observed), "What was observed")
     return array.astype(np.int64) if array.dtype.kind in "iu" and array.ndim == 1 and array.size else None
 
 
@@ -257,7 +258,8 @@ def _by_labels(
     """From the labels of many images."""
     if len(labels) != len(pipeline.image):
         raise InputError(
-            f"There are {len(labels)} labels and {len(pipeline.image)} images: pass one label per image.",
+            f"There are {len(labels)} whole numbers and {len(pipeline.image)} images. Whole numbers are taken for "
+            "labels: pass one label per image, or logits as floats.",
             expected=len(pipeline.image),
             found=len(labels),
         )
@@ -273,10 +275,17 @@ def _by_labels(
     best = [finding(entry) for entry in (alike if found.explained else found.ranked[:3])]
     notes = [f"{found.differing} of {count} labels are not what is meant."] if found.differing else []
     if found.ranked:
+        first = found.ranked[0]
         notes.append(
-            f"{found.ranked[0].hypothesis.mistake.id} reproduces {found.ranked[0].agrees} of {count} labels"
-            + ("." if found.explained else "; that many could be chance, or are too few.")
+            f"{first.hypothesis.mistake.id} reproduces {first.agrees} of {count} labels"
+            + (
+                f": by chance, over all that was tried, with a probability below {max(found.chance, 1e-99):.0e}."
+                if found.explained
+                else "; that many could be chance, or are too few."
+            )
         )
+        if found.explained and first.agrees < count:
+            notes.append(f"{count - first.agrees} labels are others for a reason that these do not tell.")
     return Diagnosis(
         explained=found.explained,
         correct=found.differing == 0,
@@ -441,10 +450,12 @@ def _pipeline(image: Any, weights: Weights) -> Pipeline:
     channels = weights.architecture.channels
     if isinstance(image, str | os.PathLike):
         image = load_image(image, channels)
-    array = as_array(image)
-    if array.ndim not in (3, 4):
+    array = as_array(on_host(image))
+    if array.ndim not in (3, 4) or array.shape[-1] != channels:
+        first = array.ndim in (3, 4) and array.shape[-3] == channels
         raise InputError(
-            f"The image has shape {array.shape}; it can be [H, W, {channels}] or [N, H, W, {channels}].",
+            f"The image has shape {array.shape}; it can be [H, W, {channels}] or [N, H, W, {channels}]."
+            + (" It looks like CHW: move the channels last." if first else ""),
             found=array.shape,
         )
     batch = array if array.ndim == 4 else array[None]

@@ -7,8 +7,7 @@ from what is meant that this is no chance.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,10 +16,10 @@ import numpy.typing as npt
 
 from refnet.diagnosis.judgement import CHANCE
 from refnet.diagnosis.lab import Lab
-from refnet.diagnosis.mistake import Hypothesis
+from refnet.diagnosis.mistake import Ending, Hypothesis
 from refnet.diagnosis.pixels import Pipeline
 from refnet.diagnosis.search import Progress, hypotheses_of
-from refnet.errors import RefnetError
+from refnet.errors import InputError, RefnetError
 from refnet.weights.weights import Weights
 
 Labels = npt.NDArray[np.int64]
@@ -36,6 +35,8 @@ BY_CHANCE = 0.5
 MOST_OF_A_KIND = 8
 #: A port's own rounding may decide this part of the labels otherwise.
 UNDECIDED = 0.01
+#: And something else beside an offset of the classes, which leaves no label as it is meant, so many.
+UNDECIDED_BESIDE_OFFSET = 0.05
 
 
 class Ranked(NamedTuple):
@@ -67,12 +68,15 @@ class ByLabels(NamedTuple):
     explained : bool
         Whether the first one explains the labels.
     tried : int
+    chance : float
+        The probability, at most, that the first one reproduces so many labels by chance.
     """
 
     differing: int
     ranked: list[Ranked]
     explained: bool
     tried: int
+    chance: float = 1.0
 
 
 def by_labels(
@@ -94,7 +98,8 @@ def by_labels(
     def lab_of(images: Any) -> Lab:
         return Lab(weights, replace(pipeline, image=pipeline.image[images]), options)
 
-    meant = np.concatenate([_said(lab_of(part), ()) for part in parts])
+    ranks = np.concatenate([_ranked(lab_of(part)) for part in parts])
+    meant = ranks[:, 0]
     wrong = np.flatnonzero(meant != labels)
     if not wrong.size:
         return ByLabels(0, [], False, 0)
@@ -118,19 +123,48 @@ def by_labels(
         if said.size == labels.size:
             ranked.append(Ranked(hypothesis, int(np.count_nonzero(said == labels)), tuple(said.tolist())))
     ranked.sort(key=lambda entry: -entry.agrees)
-    return ByLabels(wrong.size, ranked, _is_sure(ranked, meant, labels, len(hypotheses)), len(hypotheses))
+    chance = _chance(ranked[0], ranks, labels, len(hypotheses)) if ranked else 1.0
+    enough = bool(ranked) and ranked[0].agrees >= (1 - _undecided(ranked[0])) * labels.size
+    return ByLabels(wrong.size, ranked, enough and chance < CHANCE, len(hypotheses), chance)
 
 
-def _is_sure(ranked: Sequence[Ranked], meant: Labels, labels: Labels, tried: int) -> bool:
-    """Whether the first one reproduces nearly all labels, too many of them to be chance."""
-    if not ranked or ranked[0].agrees < (1 - UNDECIDED) * labels.size:
-        return False
+def _is_offset(entry: Ranked) -> bool:
+    """Whether a hypothesis is about the classes' indices alone."""
+    hypothesis = entry.hypothesis
+    return hypothesis.end is not None and bool(hypothesis.end(Ending()).offset)
+
+
+def _undecided(entry: Ranked) -> float:
+    return UNDECIDED_BESIDE_OFFSET if _is_offset(entry) else UNDECIDED
+
+
+def _chance(entry: Ranked, ranks: Labels, labels: Labels, tried: int) -> float:
+    """The probability, at most, that a hypothesis hits so many labels that differ from what is meant by chance."""
+    meant = ranks[:, 0]
     wrong = meant != labels
-    hit = wrong & (np.array(ranked[0].labels) == labels)
+    hit = wrong & (np.array(entry.labels) == labels)
+    hits = int(np.count_nonzero(hit))
     # A shift between the same two classes is one coincidence, however often it is seen.
     changes = len(set(zip(meant[hit].tolist(), labels[hit].tolist(), strict=True)))
-    hits = min(int(np.count_nonzero(hit)), MOST_OF_A_KIND * changes)
-    return hits * math.log(BY_CHANCE) + math.log(tried) < math.log(CHANCE)
+    hits = min(hits, MOST_OF_A_KIND * changes)
+    by_chance = BY_CHANCE
+    if _is_offset(entry):
+        # Other mistakes lead to the second likeliest class: how often is that the one beside the likeliest?
+        beside = int(np.count_nonzero(ranks[:, 1] == np.array(entry.labels)))
+        by_chance = min((beside + 1) / (len(labels) + 2), BY_CHANCE)
+    return float(min(tried * by_chance**hits, 1.0))
+
+
+def _ranked(lab: Lab) -> Labels:
+    """The likeliest class of each image, and the second one, of the network as it is meant."""
+    value = lab.value(lab.reference, lab.reference.net)
+    if value is None or value.ndim != 2 or value.shape[1] < 2:
+        raise InputError(
+            "Labels are the likeliest of several classes, and this network gives values of shape "
+            f"{lab.reference.net.shape}: pass what the port gives in place of labels.",
+            found=lab.reference.net.shape,
+        )
+    return np.asarray(np.argsort(-value, axis=1, kind="stable")[:, :2], np.int64)
 
 
 def _said(lab: Lab, hypotheses: tuple[Hypothesis, ...]) -> Labels:

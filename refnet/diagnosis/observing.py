@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.comparison.alignment import Pair, align
+from refnet.comparison.alignment import GUESSED, Pair, align
 from refnet.comparison.layouts import layouts_of
 from refnet.comparison.reference import ComputedReference
 from refnet.comparison.sources import ALONE, arrays_of
 from refnet.diagnosis.lab import Lab
-from refnet.diagnosis.observation import Outputs, is_softmax_of, outputs_of
+from refnet.diagnosis.observation import ROUNDOFFS, Outputs, is_softmax_of, outputs_of
 from refnet.diagnosis.patched import Label
 from refnet.errors import InputError
 from refnet.graph.graph import Tensor
@@ -59,7 +59,9 @@ def observe(
     for name, array in arrays.items():
         leaf = name.rsplit("/", 1)[-1].split(":")[0].lower()
         point = None
-        if name not in mapping and (leaf in _NAMES or len(arrays) == 1):
+        if name not in mapping and (
+            leaf in _NAMES or (len(arrays) == 1 and not _is_a_name(name, array, lab, weights, options))
+        ):
             point = _output(name, array, _NAMES.get(leaf), lab)
         if point is None:
             rest[name] = array
@@ -72,15 +74,48 @@ def observe(
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise InputError(
             f"The outputs are no values of the network: they have the shapes {shapes}; its logits or features have "
-            f"{lab.reference.net.shape}.",
+            f"{lab.reference.net.shape} for {len(lab.images)} image{'s' if len(lab.images) > 1 else ''}. Pass the "
+            "outputs of all images, and no others.",
             expected=lab.reference.net.shape,
         )
+    notes += [note for point in points for note in _notes(point, lab)]
     found = {(point.tensor, point.outputs.are_probabilities): point for point in points}
     for tensor, are_probabilities in list(found):
         logits = found.get((tensor, False))
         if are_probabilities and logits and is_softmax_of(found[tensor, True].outputs, logits.outputs):
             del found[tensor, True]  # they tell no more than the logits, and less where they are saturated
-    return [found[key] for key in sorted(found)], notes
+    return [found[key] for key in sorted(found)], list(dict.fromkeys(notes))
+
+
+def _is_a_name(name: str, array: np.ndarray, lab: Lab, weights: Weights, options: Mapping[str, Any]) -> bool:
+    """Whether an array's name says which value of the network it is."""
+    if name == ALONE:
+        return False
+    try:
+        pairs = align({name: array}, ComputedReference(weights, lab.images, **options), by_value=False).pairs
+    except InputError:
+        return False
+    return any(not pair.how.startswith(GUESSED) for pair in pairs)
+
+
+def _notes(point: Point, lab: Lab) -> Iterator[str]:
+    """What is to be said of how a value was taken."""
+    name, outputs, graph = point.name, point.outputs, lab.reference.graph
+    leaf = name.rsplit("/", 1)[-1].split(":")[0].lower()
+    if outputs.are_probabilities and _NAMES.get(leaf) is False:
+        yield f"{name} holds probabilities, not logits: they were compared as what they are."
+    if outputs.dtype in ROUNDOFFS:
+        yield f"The values of {name} are {outputs.dtype}: they are judged by its rounding, which hides small mistakes."
+    classes = lab.reference.net.shape[-1]
+    if outputs.label is None and outputs.values.shape[-1] != classes:
+        yield f"{name} has {outputs.values.shape[-1]} classes and the network {classes}: compare the same classes."
+    shape = graph.tensors[point.tensor].shape
+    others = [label for label, tensor in graph.made.items() if label[0] == "collect" and tensor.shape == shape]
+    if name == ALONE and outputs.label is not None and len(others) > 1:
+        yield (
+            f"Of {len(others)} values of this shape the array was taken for {outputs.label[1]}: pass "
+            "{name: array} if it is another one."
+        )
 
 
 def _output(name: str, array: np.ndarray, named: bool | None, lab: Lab) -> Point | None:

@@ -301,6 +301,14 @@ def test_integers_beside_floats_are_left_out(port: Arrays) -> None:
     assert "int64" in comparison.rows[-1].note
 
 
+def test_images_of_another_size_are_suspected(port: Arrays) -> None:
+    _, smaller = refnet.forward(WEIGHTS, IMAGES[:, :-7], end_points=True)
+    for reference, observed in ((WEIGHTS, smaller), (port, smaller)):
+        images = IMAGES if reference is WEIGHTS else None
+        assert any("images of another size" in note for note in refnet.compare(reference, observed, images).notes)
+    assert not any("another size" in note for note in refnet.compare(WEIGHTS, port, IMAGES).notes)
+
+
 REFUSED: dict[str, tuple[Callable[[Arrays], Any], str]] = {
     "nothing": (lambda port: {}, "no arrays of floats"),
     "integers": (lambda port: {"resnet_v2/conv1": port["resnet_v2/conv1"].astype(int)}, "int64"),
