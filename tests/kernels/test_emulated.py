@@ -52,7 +52,7 @@ def test_some_of_the_tiles_and_panels_of_an_item_without_zeros(dtype: np.dtype[A
 FAULTS = {
     "conv": [
         Fault("copy_columns", "range(columns)", "range(columns + 1)"),
-        Fault("_sum_products", "range(step[LENGTH] // turn)", "range(step[LENGTH] // turn + 1)"),
+        Fault("_sum_products", "turns = step[LENGTH] // turn", "turns = step[LENGTH] // turn + 1"),
         Fault("_sum_nonzero", "range(step[TAP_COUNT])", "range(step[TAP_COUNT] + 1)"),
         Fault("_find_nonzero", "range(runs)", "range(runs + 1)"),
         Fault("conv_kernel", "range(group, last + 1)", "range(group, last + 2)"),
