@@ -157,7 +157,7 @@ def cases(folder: str) -> str:
     """All engines in each case on a processor."""
     results = list(results_of(folder, "peers").values())
     results.sort(key=lambda result: order(result["case"]))
-    titles = [peer.title for peer in PEERS.values()]
+    titles = [peer.title for peer in PEERS.values() if any(peer.title in result["rows"] for result in results)]
     rows = []
     for result in results:
         times = [pair(result["rows"][title]) if title in result["rows"] else "-" for title in titles]
