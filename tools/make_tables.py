@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import textwrap
@@ -354,12 +355,10 @@ def norms(folder: str) -> str:
     for name, row in result["rows"].items():
         if row["op"] == "group_norm":
             shape = name.removeprefix("group_norm ").rpartition("x")[0]
-            numbers = 1
-            for side in shape.split("x"):
-                numbers *= int(side)
+            numbers = math.prod(map(int, shape.split("x")))
             ns = 1e6 * row["ms"]["min"]
-            level = list(limits_of(row, result))[-1]
-            copy = row["bytes"] / limits_of(row, result)[level] / 1e6
+            _, (level, ms) = limits_of(row, result).items()
+            copy = row["bytes"] / ms / 1e6
             cells = [shape.replace("x", " x "), f"{ns / 1e3:.0f}", f"{ns / numbers:.2f}", f"{16 * numbers / ns:.0f}"]
             rows.append([*cells, f"{copy:.0f} ({level.removeprefix('copies in ')})"])
     text = f"One thread on {cores_of(folder, result['machine'])}, operands in the caches ({when([result])}):\n\n"

@@ -131,13 +131,11 @@ class Diagnosis:
             return "The labels are right." if labels else f"The {self.of} are right: {found}."
         what = "part of wrong labels" if labels else "relative error"
         if self.explained:
-            sites: dict[tuple[str, object], list[str]] = {}
+            alike: dict[tuple[str, object], list[Finding]] = {}
             for entry in self.mistakes:
-                sites.setdefault((entry.id, entry.value), []).append(entry.site)
+                alike.setdefault((entry.id, entry.value), []).append(entry)
             named = " and ".join(
-                str(replace(entry, site=listed(sites.pop(key))))
-                for entry in self.mistakes
-                if (key := (entry.id, entry.value)) in sites
+                str(replace(entries[0], site=listed([entry.site for entry in entries]))) for entries in alike.values()
             )
             return (
                 f"The port's mistake: {named}. With it the {what} falls from {self.error:.1e} to "

@@ -198,9 +198,9 @@ class Choice(NamedTuple):
 
     Attributes
     ----------
-    mistakes : list of Explanation
+    mistakes : list of (Explanation, Stretch)
         One for each mistake, with the stretch that shows it.
-    ties : list of Explanation
+    ties : list of (Explanation, Stretch)
         Those that would do as well in place of one of them.
     unexplained : list of Stretch
     limited : list of Hypothesis

@@ -57,7 +57,7 @@ def observe(
     arrays = arrays_of(observed, "the outputs").arrays
     points, rest = [], {}
     for name, array in arrays.items():
-        leaf = name.rsplit("/", 1)[-1].split(":")[0].lower()
+        leaf = _leaf(name)
         point = None
         if name not in mapping and (
             leaf in _NAMES or (len(arrays) == 1 and not _is_a_name(name, array, lab, weights, options))
@@ -87,6 +87,11 @@ def observe(
     return [found[key] for key in sorted(found)], list(dict.fromkeys(notes))
 
 
+def _leaf(name: str) -> str:
+    """The last part of a name, as `_NAMES` has it."""
+    return name.rsplit("/", 1)[-1].split(":")[0].lower()
+
+
 def _is_a_name(name: str, array: np.ndarray, lab: Lab, weights: Weights, options: Mapping[str, Any]) -> bool:
     """Whether an array's name says which value of the network it is."""
     if name == ALONE:
@@ -101,8 +106,7 @@ def _is_a_name(name: str, array: np.ndarray, lab: Lab, weights: Weights, options
 def _notes(point: Point, lab: Lab) -> Iterator[str]:
     """What is to be said of how a value was taken."""
     name, outputs, graph = point.name, point.outputs, lab.reference.graph
-    leaf = name.rsplit("/", 1)[-1].split(":")[0].lower()
-    if outputs.are_probabilities and _NAMES.get(leaf) is False:
+    if outputs.are_probabilities and _NAMES.get(_leaf(name)) is False:
         yield f"{name} holds probabilities, not logits: they were compared as what they are."
     if outputs.dtype in ROUNDOFFS:
         yield f"The values of {name} are {outputs.dtype}: they are judged by its rounding, which hides small mistakes."

@@ -146,12 +146,7 @@ class Search:
 
     def fits(self, hypotheses: tuple[Hypothesis, ...]) -> bool:
         """Whether the network with these mistakes gives what was observed; with none, whether that is right."""
-        try:
-            traced = self.lab.trace(hypotheses)
-        except RefnetError:
-            return False
-        computed = self._compute(traced)
-        self.lab.forget(traced)
+        computed = self._given(hypotheses)
         if computed is None:
             return False
         if self._reference is not None and computed.key == self._reference.key:
@@ -248,12 +243,7 @@ class Search:
     def candidate(self, hypotheses: tuple[Hypothesis, ...]) -> Candidate | None:
         """What the network gives with some mistakes; None if that is what is meant, or cannot be compared."""
         self.tried += 1
-        try:
-            traced = self.lab.trace(hypotheses)
-        except RefnetError:
-            return None
-        computed = self._compute(traced)
-        self.lab.forget(traced)
+        computed = self._given(hypotheses)
         reference = self._reference
         if computed is None or computed.key == (reference and reference.key):
             return None
@@ -263,6 +253,16 @@ class Search:
             if not effect.any():
                 return None
         return Candidate(hypotheses, computed.key, computed.error, effect)
+
+    def _given(self, hypotheses: tuple[Hypothesis, ...]) -> Computed | None:
+        """What the network gives with some mistakes; None if there is no such network, or nothing to compare."""
+        try:
+            traced = self.lab.trace(hypotheses)
+        except RefnetError:
+            return None
+        computed = self._compute(traced)
+        self.lab.forget(traced)
+        return computed
 
     def _compute(self, traced: Traced) -> Computed | None:
         """What a variant gives, beside what was observed."""
