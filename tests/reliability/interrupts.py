@@ -28,6 +28,9 @@ from tests.support.nets import lively_weights, small_blocks
 
 #: No process of these tests takes as long, unless it hangs.
 HANG_SECONDS = 300
+#: Children of which one must answer while it compiles. Python drops an interrupt in a function that LLVM calls, where
+#: one arrives that was sent during LLVM's own work; and Numba goes on without SciPy if that import is interrupted.
+COMPILING = 8
 
 Phase = Callable[[Path], object]
 
@@ -150,14 +153,16 @@ def phases(count: int, most_ms: float) -> list[Row]:
             refnet.save_weights(folder / name, lively_weights(0, blocks()))
         Image.fromarray(np.zeros((900, 1200, 3), np.uint8)).save(folder / "a.png")
         for name, phase in PHASES.items():
-            times = [
-                interrupted_child(
-                    lambda phase=phase: phase(folder),
-                    lambda: digest(refnet.forward(lively_weights(), image)) == expected,
-                    draw.uniform(0.002, 0.15),
+            times: list[float | None] = []
+            most = max(count, COMPILING) if phase is compile_kernels else count
+            while len(times) < count or (times.count(None) == len(times) < most):
+                times.append(
+                    interrupted_child(
+                        lambda phase=phase: phase(folder),
+                        lambda: digest(refnet.forward(lively_weights(), image)) == expected,
+                        draw.uniform(0.002, 0.15),
+                    )
                 )
-                for _ in range(count)
-            ]
             rows.append(answers(name, times, most_ms))
         rows.append(Row("temporary files after interrupted saves", count, str(len(left_over(folder)))))
         assert left_over(folder) == []
